@@ -1,0 +1,74 @@
+"""An event bus from a database's cores to analytics: one bounded ring a core, which never makes its writer wait.
+
+``create_event_bus`` returns the producers' and the consumers' ends. Producers ``emit`` events or batches of them and are
+told when one was dropped; consumers ``drain`` them into NumPy columns.
+"""
+
+from .backpressure import BackpressureConfig, PressureState
+from .errors import (
+    BatchError,
+    BusyError,
+    CapacityError,
+    ClosedError,
+    EventTooLargeError,
+    FieldError,
+    ForkError,
+    OwnershipError,
+    RingError,
+)
+from .events import EVENT_DTYPE, EventSource, WriteOp
+
+try:
+    from ._consumer import EventConsumer, Lease
+    from ._event import WriteEvent
+    from ._producer import EventProducer, Reservation
+    from ._ring import EventRing
+except ModuleNotFoundError as error:
+    if error.name is None or not error.name.startswith(__name__):
+        raise
+    raise ImportError(
+        f"{error.name} is not built: nodedb_ring runs from a source tree only after `pip install -e .` there, "
+        "which needs a C compiler"
+    ) from error
+
+from .batch import EventBatch
+from .bus import DEFAULT_EVENT_BUS_CAPACITY, create_event_bus
+from .stats import ConsumerStats, ProducerStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_EVENT_BUS_CAPACITY",
+    "EVENT_DTYPE",
+    "BackpressureConfig",
+    "BatchError",
+    "BusyError",
+    "CapacityError",
+    "ClosedError",
+    "ConsumerStats",
+    "EventBatch",
+    "EventConsumer",
+    "EventProducer",
+    "EventRing",
+    "EventSource",
+    "EventTooLargeError",
+    "FieldError",
+    "ForkError",
+    "Lease",
+    "OwnershipError",
+    "PressureState",
+    "ProducerStats",
+    "Reservation",
+    "RingError",
+    "WriteEvent",
+    "WriteOp",
+    "create_event_bus",
+    "get_include",
+]
+
+
+def get_include() -> str:
+    """The directory to give as ``include_path`` when compiling Cython code that cimports ``nodedb_ring._ring``."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent.parent)

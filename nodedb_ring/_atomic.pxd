@@ -1,0 +1,45 @@
+# Loads and stores that order memory between threads and processes, one fence a kind, and nothing else.
+#
+# The words they act on are plain uint64_t and uint32_t of a ring's block, so that the block keeps one layout whatever
+# compiles it.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #define nodedb_load_relaxed(p)      __atomic_load_n((p), __ATOMIC_RELAXED)
+    #define nodedb_load_acquire(p)      __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define nodedb_store_relaxed(p, v)  __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+    #define nodedb_store_release(p, v)  __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    #define nodedb_exchange(p, v)       __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
+    #define nodedb_fetch_or(p, v)       __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+    #define nodedb_fetch_and(p, v)      __atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
+    #define nodedb_fence()              __atomic_thread_fence(__ATOMIC_SEQ_CST)
+    /* Keeps the compiler from moving anything across; costs the processor nothing. */
+    #define nodedb_compiler_fence()     __atomic_signal_fence(__ATOMIC_SEQ_CST)
+    #define nodedb_likely(x)            __builtin_expect(!!(x), 1)
+    #define nodedb_unlikely(x)          __builtin_expect(!!(x), 0)
+    #if defined(__x86_64__)
+    #define nodedb_pause()              __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define nodedb_pause()              __asm__ __volatile__("yield")
+    #else
+    #define nodedb_pause()              nodedb_compiler_fence()
+    #endif
+    """
+    uint64_t load_relaxed "nodedb_load_relaxed"(const uint64_t* word) noexcept nogil
+    uint64_t load_acquire "nodedb_load_acquire"(const uint64_t* word) noexcept nogil
+    void store_relaxed "nodedb_store_relaxed"(uint64_t* word, uint64_t value) noexcept nogil
+    void store_release "nodedb_store_release"(uint64_t* word, uint64_t value) noexcept nogil
+    uint32_t load_relaxed_u32 "nodedb_load_relaxed"(const uint32_t* word) noexcept nogil
+    uint32_t load_acquire_u32 "nodedb_load_acquire"(const uint32_t* word) noexcept nogil
+    void store_relaxed_u32 "nodedb_store_relaxed"(uint32_t* word, uint32_t value) noexcept nogil
+    void store_release_u32 "nodedb_store_release"(uint32_t* word, uint32_t value) noexcept nogil
+    uint32_t exchange_u32 "nodedb_exchange"(uint32_t* word, uint32_t value) noexcept nogil
+    uint32_t fetch_or_u32 "nodedb_fetch_or"(uint32_t* word, uint32_t bits) noexcept nogil
+    uint32_t fetch_and_u32 "nodedb_fetch_and"(uint32_t* word, uint32_t bits) noexcept nogil
+    void fence "nodedb_fence"() noexcept nogil
+    void compiler_fence "nodedb_compiler_fence"() noexcept nogil
+    bint likely "nodedb_likely"(bint condition) noexcept nogil
+    bint unlikely "nodedb_unlikely"(bint condition) noexcept nogil
+    void pause "nodedb_pause"() noexcept nogil

@@ -1,0 +1,464 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""The compiled half of ``EventBatch``: memory, and the passes over rows that check, pack and decode them.
+
+A ``RowBlock`` is a run of rows and the payload that their offsets are into. It may own its memory (a drain, a checked
+copy), share its parent's (a slice), or lie in a ring (a lease); nothing above it needs to know which.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from ._event cimport WriteEvent, event_from_row, write_event
+from ._ring cimport (
+    FIELD_COUNT,
+    NULL_LENGTH,
+    STRING_COUNT,
+    EventField,
+    row_is_packed,
+    row_pack,
+    shift_fields,
+)
+
+import numpy as np
+
+from .errors import BatchError, ClosedError
+from .events import EVENT_DTYPE, STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+    #include <string.h>
+
+    /* Where text stops being UTF-8 by the Unicode standard's table 3-7, or `size` where it does not. */
+    static size_t nodedb_utf8_prefix(const uint8_t *text, size_t size) {
+        size_t i = 0;
+        while (i < size) {
+            uint64_t eight;
+            if (i + 8 <= size) {
+                memcpy(&eight, text + i, 8);
+                if ((eight & 0x8080808080808080u) == 0) { i += 8; continue; }
+            }
+            uint8_t lead = text[i];
+            if (lead < 0x80) { i += 1; continue; }
+            size_t more = lead >= 0xC2 && lead <= 0xDF ? 1 : lead >= 0xE0 && lead <= 0xEF ? 2
+                          : lead >= 0xF0 && lead <= 0xF4 ? 3 : 0;
+            if (more == 0 || size - i <= more) return i;
+            uint8_t second = text[i + 1];
+            uint8_t least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+            uint8_t most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+            if (second < least || second > most) return i;
+            for (size_t k = 2; k <= more; k++)
+                if ((text[i + k] & 0xC0) != 0x80) return i;
+            i += more + 1;
+        }
+        return size;
+    }
+    """
+    size_t utf8_prefix "nodedb_utf8_prefix"(const uint8_t* text, size_t size) noexcept nogil
+
+cdef tuple _NAMES = STRING_FIELDS + VALUE_FIELDS
+cdef uint32_t _LAST_OP = max(WriteOp)
+cdef uint32_t _LAST_SOURCE = max(EventSource)
+cdef object _UINT8 = np.dtype(np.uint8)
+
+cdef enum:
+    ROW_BYTES = 128
+    # collection and row_id, the first two fields, are never None.
+    REQUIRED_COUNT = 2
+    # Buffers grow in steps of this, so that the next batch, a little larger, fits the same one.
+    BUFFER_STEP = 16 * 1024
+    # A pool keeps no more than this: a consumer that once drained far more than usual gives it back.
+    POOL_BYTES = 128 * 1024 * 1024
+
+
+@cython.final
+@cython.no_gc
+cdef class BufferPool:
+    """Memory of dropped batches, kept for the next ones: fresh memory costs more to touch than to copy into.
+
+    Thread safety
+    -------------
+    The GIL: no other thread runs while a buffer goes in or out.
+    """
+
+    def __dealloc__(self):
+        for i in range(POOL_BUFFERS):
+            free(self._buffer[i])
+
+    cdef void* take(self, size_t size, size_t* got) noexcept:
+        """The smallest buffer that holds `size` bytes, else a fresh one; NULL when there is no memory."""
+        cdef void* buffer
+        cdef int best = -1, i
+        for i in range(POOL_BUFFERS):
+            if self._size[i] >= size and (best < 0 or self._size[i] < self._size[best]):
+                best = i
+        if best >= 0:
+            buffer = self._buffer[best]
+            got[0] = self._size[best]
+            self._held -= self._size[best]
+            self._buffer[best] = NULL
+            self._size[best] = 0
+            return buffer
+        got[0] = (size + BUFFER_STEP - 1) // BUFFER_STEP * BUFFER_STEP
+        return malloc(got[0])
+
+    cdef void give(self, void* buffer, size_t size) noexcept:
+        """Keeps a buffer, in the place of the smallest where all are taken."""
+        cdef int least = 0, i
+        for i in range(1, POOL_BUFFERS):
+            if self._size[i] < self._size[least]:
+                least = i
+        if size <= self._size[least] or self._held + size > POOL_BYTES:
+            free(buffer)
+            return
+        free(self._buffer[least])
+        self._held += size - self._size[least]
+        self._buffer[least] = buffer
+        self._size[least] = size
+
+
+cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool):
+    cdef RowBlock block = RowBlock.__new__(RowBlock)
+    cdef size_t size = count * sizeof(EventRow) + payload_bytes
+    if size != 0:
+        if pool is None:
+            block.memory = malloc(size)
+            block.memory_bytes = size
+        else:
+            block.memory = pool.take(size, &block.memory_bytes)
+            block.pool = pool
+        if block.memory == NULL:
+            raise MemoryError(f"no memory for a batch of {count} events and {payload_bytes} bytes of payload")
+    block.rows = <EventRow*>block.memory
+    block.bytes = <uint8_t*>block.memory + count * sizeof(EventRow)
+    block.count = count
+    block.payload_bytes = payload_bytes
+    return block
+
+
+@cython.final
+@cython.no_gc
+cdef class _Span:
+    """One stretch of a block as a buffer. Its life is that of the last array that looks into it."""
+
+    cdef RowBlock block
+    cdef void* start
+    cdef Py_ssize_t size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.start, self.size, not self.block.writable, flags)
+
+    def __dealloc__(self):
+        _forget_view(self.block)
+
+
+cdef _Span _span(RowBlock block, void* start, Py_ssize_t size):
+    cdef _Span span = _Span.__new__(_Span)
+    span.block = block
+    span.start = start
+    span.size = size
+    block.views += 1
+    return span
+
+
+cdef void _forget_view(RowBlock block) noexcept:
+    if block is not None:
+        block.views -= 1
+        if block.views == 0:
+            block.unviewed()
+
+
+@cython.no_gc
+cdef class RowBlock:
+    """Rows and the payload that their offsets are into."""
+
+    def __dealloc__(self):
+        if self.parent is not None:
+            _forget_view(self.parent)
+        if self.memory != NULL:
+            if self.pool is not None:
+                self.pool.give(self.memory, self.memory_bytes)
+            else:
+                free(self.memory)
+
+    cdef void unviewed(self) noexcept:
+        """Called when the last view of the block has gone."""
+
+    cdef int check_open(self) except -1:
+        cdef RowBlock block = self
+        while block is not None:
+            if block.ended:
+                raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
+            block = block.parent
+        return 0
+
+    def records(self):
+        """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
+        self.check_open()
+        if self.count == 0:
+            return _frozen(np.empty(0, EVENT_DTYPE))
+        return np.frombuffer(_span(self, self.rows, self.count * sizeof(EventRow)), EVENT_DTYPE)
+
+    def payload(self):
+        """The payload as an array of uint8, shape (payload_bytes,)."""
+        self.check_open()
+        if self.payload_bytes == 0:
+            return _frozen(np.empty(0, _UINT8))
+        return np.frombuffer(_span(self, self.bytes, self.payload_bytes), _UINT8)
+
+    def slice(self, uint64_t start, uint64_t stop):
+        """The rows from `start` up to `stop`, in the same memory."""
+        cdef RowBlock part = RowBlock.__new__(RowBlock)
+        self.check_open()
+        if not start <= stop <= self.count:
+            raise IndexError(f"rows {start} to {stop} of {self.count}")
+        part.parent = self
+        self.views += 1
+        part.rows = self.rows + start
+        part.count = stop - start
+        part.bytes = self.bytes
+        part.payload_bytes = self.payload_bytes
+        return part
+
+    def gather(self, chosen):
+        """A packed copy of the rows whose numbers `chosen` holds: an array of int64, each in [0, count)."""
+        cdef const int64_t[::1] numbers = chosen
+        cdef Py_ssize_t n = numbers.shape[0], i
+        cdef uint64_t total = 0, need
+        cdef RowBlock copy
+        self.check_open()
+        for i in range(n):
+            row_is_packed(self.rows + numbers[i], &need)
+            total += need
+        _check_payload_size(total)
+        copy = new_block(n, total, None)
+        total = 0
+        for i in range(n):
+            total = _append(copy, i, total, self.rows + numbers[i], 1, self.bytes)
+        return copy
+
+    def event(self, uint64_t i):
+        """Row `i` as a ``WriteEvent``."""
+        self.check_open()
+        if i >= self.count:
+            raise IndexError(f"event {i} of a batch of {self.count}")
+        return event_from_row(self.rows + i, self.bytes)
+
+    def texts(self, int field):
+        """The strings of a variable-length field: an array of objects, str or None, shape (count,)."""
+        return _objects(self, field, True)
+
+    def values(self, int field):
+        """The bytes of a variable-length field: an array of objects, bytes or None, shape (count,)."""
+        return _objects(self, field, False)
+
+
+def _frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+cdef object _objects(RowBlock block, int field, bint is_text):
+    """Decodes one field. Equal neighbours, a column of one table's name say, share one object."""
+    cdef object array = np.empty(block.count, object)
+    cdef object[::1] out = array
+    cdef const EventField* at
+    cdef const char* start
+    cdef const char* previous = NULL
+    cdef uint32_t length, previous_length = 0
+    cdef object value = None
+    cdef uint64_t i
+    block.check_open()
+    for i in range(block.count):
+        at = &block.rows[i].field[field]
+        length = at.length
+        if length == NULL_LENGTH:
+            continue
+        start = <const char*>block.bytes + at.offset
+        if previous == NULL or length != previous_length or memcmp(start, previous, length) != 0:
+            if is_text:
+                value = PyUnicode_DecodeUTF8(start, length, NULL)
+            else:
+                value = PyBytes_FromStringAndSize(start, length)
+            previous = start
+            previous_length = length
+        out[i] = value
+    return array
+
+
+cdef uint64_t _append(
+    RowBlock block, uint64_t at, uint64_t offset, const EventRow* rows, uint64_t count, const uint8_t* payload
+) noexcept nogil:
+    """Copies rows to row `at` on and their payload to `offset` on, packed; returns the offset after it."""
+    cdef uint64_t need, i
+    cdef EventRow* to
+    for i in range(count):
+        to = block.rows + (at + i)
+        memcpy(to, rows + i, sizeof(EventRow))
+        if row_is_packed(rows + i, &need):
+            shift_fields(to, <uint32_t>offset - to.field[0].offset)
+            memcpy(block.bytes + offset, payload + rows[i].field[0].offset, need)
+        else:
+            row_pack(to, rows + i, block.bytes, offset, payload)
+        offset += need
+    return offset
+
+
+cdef int _check_payload_size(uint64_t size) except -1:
+    # All ones is the length of None, and every offset is an u32.
+    if size >= NULL_LENGTH:
+        raise BatchError(f"payload of {size} bytes: a batch holds at most {NULL_LENGTH - 1}; use several")
+    return 0
+
+
+def pack(blocks):
+    """One block of the rows of several, in order, each event's payload back to back."""
+    cdef RowBlock block, packed
+    cdef uint64_t count = 0, total = 0, need, i
+    for block in blocks:
+        block.check_open()
+        count += block.count
+        for i in range(block.count):
+            row_is_packed(block.rows + i, &need)
+            total += need
+    _check_payload_size(total)
+    packed = new_block(count, total, None)
+    count = total = 0
+    for block in blocks:
+        total = _append(packed, count, total, block.rows, block.count, block.bytes)
+        count += block.count
+    return packed
+
+
+cdef object _refusal(uint64_t i, str what):
+    return BatchError(f"row {i}: {what}")
+
+
+cdef int _check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil:
+    """0 for a row that is an event, else what is wrong, in which field."""
+    cdef const EventField* at
+    cdef int k
+    if row.op == 0 or row.op > _LAST_OP:
+        return 1
+    if row.source > _LAST_SOURCE:
+        return 2
+    for k in range(FIELD_COUNT):
+        at = &row.field[k]
+        field[0] = k
+        if at.length == NULL_LENGTH:
+            if k < REQUIRED_COUNT:
+                return 3
+        elif <uint64_t>at.offset + at.length > payload_bytes:
+            return 4
+        elif k < STRING_COUNT and utf8_prefix(payload + at.offset, at.length) != at.length:
+            return 5
+    return 0
+
+
+cdef int check_rows(
+    const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
+) except -1:
+    """Refuses the first row that is no event, with a BatchError that prints its value. `number` is the first row's."""
+    cdef uint64_t i = 0
+    cdef int wrong = 0, k = 0
+    cdef const EventField* at
+    while i < count:
+        wrong = _check_row(rows + i, payload, payload_bytes, &k)
+        if wrong != 0:
+            break
+        i += 1
+    if wrong == 0:
+        return 0
+    rows += i
+    number += i
+    at = &rows.field[k]
+    if wrong == 1:
+        raise _refusal(number, f"op {rows.op}: unknown; known are {', '.join(f'{int(o)} ({o})' for o in WriteOp)}")
+    if wrong == 2:
+        known = ", ".join([f"{int(s)} ({s})" for s in EventSource])
+        raise _refusal(number, f"source {rows.source}: unknown; known are {known}")
+    if wrong == 3:
+        raise _refusal(number, f"{_NAMES[k]} is None: must be a string; an empty one where there is none")
+    if wrong == 4:
+        raise _refusal(
+            number, f"{_NAMES[k]} at {at.offset} of {at.length} bytes: lies outside the payload of {payload_bytes} bytes"
+        )
+    stops = utf8_prefix(payload + at.offset, at.length)
+    shown = PyBytes_FromStringAndSize(<const char*>payload + at.offset, min(at.length, 64))
+    raise _refusal(number, f"{_NAMES[k]} {shown!r}: is not UTF-8 from its byte {stops} on")
+
+
+def checked_copy(records, payload):
+    """A block that holds copies of rows and payload (contiguous arrays), checked after they were copied."""
+    cdef Py_buffer row_view, payload_view
+    cdef RowBlock block
+    PyObject_GetBuffer(records, &row_view, 0)
+    try:
+        PyObject_GetBuffer(payload, &payload_view, 0)
+        try:
+            _check_payload_size(payload_view.len)
+            block = new_block(row_view.len // ROW_BYTES, payload_view.len, None)
+            memcpy(block.rows, row_view.buf, row_view.len)
+            memcpy(block.bytes, payload_view.buf, payload_view.len)
+        finally:
+            PyBuffer_Release(&payload_view)
+    finally:
+        PyBuffer_Release(&row_view)
+    check_rows(block.rows, block.count, block.bytes, block.payload_bytes, 0)
+    return block
+
+
+def block_of_events(list events):
+    """A packed block of ``WriteEvent`` objects."""
+    cdef WriteEvent event
+    cdef RowBlock block
+    cdef uint64_t total = 0, i = 0
+    for item in events:
+        if type(item) is not WriteEvent:
+            raise TypeError(f"{item!r}: must be a WriteEvent, not {type(item).__name__}")
+        event = item
+        if event.row.op == 0:
+            raise TypeError("a WriteEvent that __init__ never made has no fields")
+        total += event.row.span_length
+    _check_payload_size(total)
+    block = new_block(len(events), total, None)
+    total = 0
+    for item in events:
+        event = item
+        write_event(event, block.rows + i, block.bytes, total)
+        total += event.row.span_length
+        i += 1
+    return block
+
+
+def join_column(list values, bint is_text, str name):
+    """The bytes of a column of str or bytes, one after another, and the length of each: (bytes, uint32 array)."""
+    cdef object lengths = np.empty(len(values), np.uint32)
+    cdef uint32_t[::1] out = lengths
+    cdef list parts = []
+    cdef Py_ssize_t i
+    for i in range(len(values)):
+        value = values[i]
+        if value is None:
+            out[i] = NULL_LENGTH
+            continue
+        if is_text:
+            if not isinstance(value, str):
+                raise BatchError(f"{name}[{i}] {value!r}: must be a str, not {type(value).__name__}")
+            try:
+                value = (<str>value).encode()
+            except UnicodeEncodeError:
+                raise BatchError(f"{name}[{i}] {value!r}: has a lone surrogate, which UTF-8 cannot hold") from None
+        elif not isinstance(value, bytes):
+            raise BatchError(f"{name}[{i}] {value!r}: must be bytes or None, not {type(value).__name__}")
+        if PyBytes_GET_SIZE(value) >= NULL_LENGTH:
+            raise BatchError(f"{name}[{i}] of {PyBytes_GET_SIZE(value)} bytes: at most {NULL_LENGTH - 1} fit")
+        out[i] = <uint32_t>PyBytes_GET_SIZE(value)
+        parts.append(value)
+    return b"".join(parts), lengths

@@ -1,0 +1,305 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+"""The captured changes of a connection's open transaction, undone where SQLite undoes them.
+
+SQLite tells a preupdate hook of every row change, and tells nobody when it takes one back: not on ``ROLLBACK TO``, not
+when a statement aborts half-way. It does tell its virtual tables, each time it opens, releases or rolls back a
+savepoint, its own savepoints around a statement included, and once more when a commit is done. So this object is both:
+the hook that records, and a virtual table of no rows that takes part in every transaction in which it recorded.
+
+    first change of a transaction -> record() -> a DELETE of nothing from the virtual table -> Begin()
+    SAVEPOINT, or a statement that may have to be undone -> Savepoint(level): note how much is recorded
+    ROLLBACK TO, or a statement aborts                   -> RollbackTo(level): forget what was recorded since
+    about to commit                                      -> commit_hook(): refuse, if a change could not be recorded
+    committed, in any journal mode                       -> Commit(): emit
+    rolled back, for whatever reason                     -> forget(): everything
+
+Compiled, because a signal handler may run, and raise, wherever a Python function begins: a hook in Python would lose
+the change that it was called for whenever Ctrl-C arrives during a long statement.
+"""
+
+import logging
+import time
+
+from ._event import WriteEvent
+from .errors import EventTooLargeError, RingError
+from .events import EventSource, WriteOp
+
+cdef int _SQLITE_DELETE = 9
+cdef int _SQLITE_INSERT = 18
+cdef object _INSERT = WriteOp.INSERT
+cdef object _UPDATE = WriteOp.UPDATE
+cdef object _DELETE = WriteOp.DELETE
+cdef object _HEARTBEAT = WriteOp.HEARTBEAT
+cdef object _USER = EventSource.USER
+cdef object _TRIGGER = EventSource.TRIGGER
+cdef object _LOGGER = logging.getLogger("nodedb_ring")
+
+
+class CaptureError(RingError):
+    """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""
+
+
+cdef class OpenTransaction:
+    """What a connection changed since its transaction began, for one capture. SQLite calls every method of it.
+
+    Parameters
+    ----------
+    producer : EventProducer
+    join : Callable[[apsw.Connection], None]
+        Makes the virtual table part of the open transaction.
+    schema_version : Callable[[apsw.Connection], int]
+        Differs when a table may have changed.
+    read_table : Callable[[apsw.Connection, str], Table | None]
+        How the rows of a table read; None if they are not captured.
+    pack : Callable[[dict], bytes]
+        Encodes a row.
+    chosen : frozenset of str, or None
+        The tables to capture, in lower case; None leaves it to ``read_table``.
+    first_lsn, tenant_id, vshard_id : int
+    """
+
+    cdef object _producer, _join, _schema_version, _read_table, _pack, _chosen, _tenant_id, _vshard_id
+    cdef dict _tables       # name -> Table or None, as of schema version _version
+    cdef object _version    # None: unknown, because a change of the schema may have been undone
+    cdef bint _doubtful     # a statement may have changed the schema since _version was read
+    cdef list _changes      # (op, collection, row_id, new_value, old_value, source), or the exception that refused one
+    cdef dict _marks        # savepoint level -> how many changes were recorded when it opened
+    cdef bint _joined       # SQLite tells us of this transaction's savepoints and of its end
+    cdef bint _refused      # _changes may hold an exception
+    cdef object _join_error
+    cdef object _next_sequence
+    cdef readonly object lsn
+    cdef readonly object emitted
+    cdef readonly object dropped
+
+    def __init__(
+        self, producer, *, join, schema_version, read_table, pack, chosen, first_lsn, tenant_id, vshard_id
+    ):
+        self._producer = producer
+        self._join = join
+        self._schema_version = schema_version
+        self._read_table = read_table
+        self._pack = pack
+        self._chosen = chosen
+        self._tenant_id = tenant_id
+        self._vshard_id = vshard_id
+        self._next_sequence = 0
+        self.lsn = first_lsn - 1
+        self.emitted = 0
+        self.dropped = 0
+        self._tables = {}
+        self._version = None
+        self._doubtful = True
+        self._clear()
+
+    cdef int _clear(self) except -1:
+        self._changes = []
+        self._marks = {}
+        self._joined = False
+        self._refused = False
+        self._join_error = None
+        return 0
+
+    @property
+    def pending(self):
+        return len(self._changes)
+
+    # The preupdate hook.
+
+    def record(self, change):
+        if self._join_error is not None:
+            return
+        try:
+            try:
+                self._record(change)
+            except UnicodeDecodeError as error:
+                raise CaptureError(
+                    f"table {change.table_name}, row {change.rowid}: its text is not UTF-8 ({error}); store it as a BLOB"
+                ) from error
+        except BaseException as error:
+            # It stands where the change would: a rollback that undoes the change takes the refusal back too.
+            self._changes.append(error)
+            self._refused = True
+            raise
+
+    cdef int _record(self, change) except -1:
+        cdef int opcode
+        if change.database_name != "main":
+            return 0
+        name = change.table_name
+        if self._chosen is not None and name.lower() not in self._chosen:
+            return 0
+        if not self._joined:
+            try:
+                self._join(change.connection)
+            except BaseException as error:
+                # Without the virtual table nobody tells us what is undone: only a rollback of everything helps.
+                self._join_error = error
+                raise
+        table = self._table(change.connection, name)
+        if table is None:
+            return 0
+        opcode = change.opcode
+        source = _USER if change.depth == 0 else _TRIGGER
+        if opcode == _SQLITE_INSERT:
+            new = change.new
+            self._changes.append(
+                (_INSERT, table.name, self._row_id(table, change.rowid, new), self._row(table, new), None, source)
+            )
+        elif opcode == _SQLITE_DELETE:
+            if change.blob_write >= 0:
+                raise CaptureError(
+                    f"table {name}, row {change.rowid}: incremental writes to a blob cannot be captured, because SQLite"
+                    " does not tell what is written; write the column with UPDATE"
+                )
+            old = change.old
+            self._changes.append(
+                (_DELETE, table.name, self._row_id(table, change.rowid, old), None, self._row(table, old), source)
+            )
+        else:
+            old = change.old
+            new = change.new
+            row_id = self._row_id(table, change.rowid, old)
+            new_row_id = self._row_id(table, change.rowid_new, new)
+            old_value = self._row(table, old)
+            new_value = self._row(table, new)
+            if row_id == new_row_id:
+                self._changes.append((_UPDATE, table.name, row_id, new_value, old_value, source))
+            else:
+                self._changes.append((_DELETE, table.name, row_id, None, old_value, source))
+                self._changes.append((_INSERT, table.name, new_row_id, new_value, None, source))
+        return 0
+
+    cdef object _table(self, connection, str name):
+        if self._doubtful:
+            version = self._schema_version(connection)
+            if version != self._version:
+                self._tables = {}
+                self._version = version
+            self._doubtful = False
+        try:
+            return self._tables[name]
+        except KeyError:
+            table = self._tables[name] = self._read_table(connection, name)
+            return table
+
+    cdef str _row_id(self, table, rowid, tuple values):
+        if table.key is None:
+            return str(rowid)
+        return table.key.row_id(values)
+
+    cdef bytes _row(self, table, tuple values):
+        cdef tuple columns = table.columns
+        if len(columns) != len(values):
+            raise CaptureError(
+                f"table {table.name}: {len(values)} values in a row of {len(columns)} columns: {', '.join(columns)}"
+            )
+        return self._pack(dict(zip(columns, values)))
+
+    # The virtual table. SQLite numbers savepoints from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT.
+
+    def BestIndex(self, constraints, orderbys):
+        return None
+
+    def Disconnect(self):
+        pass
+
+    def Begin(self):
+        self._joined = True
+        self._doubtful = True
+
+    def Savepoint(self, level):
+        self._marks[level] = len(self._changes)
+        # Every statement that changes the schema opens a savepoint, so this is when names may have changed.
+        self._doubtful = True
+
+    def RollbackTo(self, level):
+        # A savepoint that we were not told of was open when the first change came: there was nothing before it.
+        del self._changes[self._marks.get(level, 0):]
+        self._unlearn()
+
+    cdef void _unlearn(self):
+        # A version number that was undone is given again, perhaps to another schema.
+        self._version = None
+        self._doubtful = True
+
+    def Commit(self):
+        cdef list changes = self._changes
+        self._clear()
+        if changes:
+            self.lsn += 1
+            self._emit(changes)
+
+    # The hooks of the connection.
+
+    def commit_hook(self):
+        """Refuses a commit that has a change which could not be recorded. False lets it go ahead."""
+        if self._join_error is not None:
+            raise CaptureError(
+                "the transaction cannot be committed: the capture could not take part in it"
+                f" ({self._join_error!r}); run it again"
+            ) from self._join_error
+        if self._refused:
+            for change in self._changes:
+                if isinstance(change, BaseException):
+                    raise CaptureError(
+                        f"the transaction cannot be committed, because a change in it was not captured: {change}"
+                    ) from change
+            self._refused = False
+        return False
+
+    def forget(self):
+        self._clear()
+        self._unlearn()
+
+    # After the commit.
+
+    cdef int _emit(self, list changes) except -1:
+        cdef Py_ssize_t tried = 0
+        cdef bint accepted = True
+        cdef Py_ssize_t oversize = 0
+        cdef bint hidden = False
+        emit = self._producer.emit
+        lsn = self.lsn
+        now = time.time_ns() // 1_000_000
+        sequence = max(self._next_sequence, self._producer.next_sequence)
+        self._next_sequence = sequence + len(changes)
+        try:
+            for op, collection, row_id, new_value, old_value, source in changes:
+                event = WriteEvent(
+                    sequence=sequence,
+                    collection=collection,
+                    op=op,
+                    row_id=row_id,
+                    lsn=lsn,
+                    tenant_id=self._tenant_id,
+                    vshard_id=self._vshard_id,
+                    source=source,
+                    new_value=new_value,
+                    old_value=old_value,
+                    system_time_ms=now,
+                )
+                sequence += 1
+                try:
+                    accepted = emit(event)
+                    hidden = False
+                except EventTooLargeError as error:
+                    # The row is committed and a reader of the log will find it; here it is one more dropped event.
+                    accepted = False
+                    hidden = True
+                    oversize += 1
+                    reason = str(error)
+                tried += 1
+                if accepted:
+                    self.emitted += 1
+                else:
+                    self.dropped += 1
+        finally:
+            self.dropped += len(changes) - tried
+        if hidden:
+            # The ring never saw the last number, so no consumer could miss it. One number more shows the hole.
+            self._next_sequence = sequence + 1
+            emit(WriteEvent(sequence=sequence, collection="", op=_HEARTBEAT, row_id="", lsn=lsn, system_time_ms=now))
+        if oversize:
+            _LOGGER.warning("commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
+        return 0

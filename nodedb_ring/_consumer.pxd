@@ -1,0 +1,19 @@
+# The consumer's end, for Cython code that takes one apart: `consumer.ring` is the EventRing to take from without the GIL.
+
+from libc.stdint cimport int64_t, uint64_t
+
+from ._batch cimport BufferPool
+from ._ring cimport EventRing, Ring
+
+
+cdef class EventConsumer:
+    cdef readonly EventRing ring
+    cdef Ring* _ring
+    cdef BufferPool _pool
+    cdef readonly bint _closed
+    cdef bint _is_waiting       # a call sleeps, without the GIL or on an event loop
+    cdef object __weakref__
+
+    cdef int admit(self) except -1
+    cdef object take(self, uint64_t most)
+    cdef int sleep(self, int64_t timeout_ns) except -1

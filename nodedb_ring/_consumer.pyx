@@ -1,0 +1,413 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""The consumer's end of a ring: ``EventConsumer``, and the ``Lease`` that it hands out."""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint64_t
+
+from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, store_relaxed, unlikely
+from ._batch cimport BufferPool, RowBlock, new_block
+from ._event cimport event_from_row
+from ._ring cimport (
+    CLAIM_FORKED,
+    CLAIM_OTHER_THREAD,
+    WAIT_INTERRUPTED,
+    Claim,
+    EventRing,
+    EventRow,
+    Ring,
+    RingLease,
+    WaitResult,
+    monotonic,
+    ring_advance,
+    ring_arm,
+    ring_available,
+    ring_claim,
+    ring_close_consumer,
+    ring_copy_out,
+    ring_disarm,
+    ring_measure,
+    ring_next_pressure,
+    ring_occupancy,
+    ring_peek,
+    ring_percent,
+    ring_producer_gone,
+    ring_release,
+    ring_take,
+    ring_wait,
+    thread_token,
+)
+
+from ._asyncio import drain_when_ready, next_batch
+from .backpressure import PressureState
+from .batch import EventBatch
+from .errors import BusyError, ClosedError
+from .ownership import forked, owned_elsewhere
+from .stats import ConsumerStats
+
+cdef enum:
+    DEFAULT_BATCH = 1024
+    # About 10 microseconds of looking before a sleep, which costs some 25 to wake from.
+    SPINS = 250
+
+cdef tuple _STATES = tuple(PressureState)
+cdef object _EMPTY = EventBatch.from_events([])
+
+
+@cython.final
+cdef class EventConsumer:
+    """The end of a ring that the Event Plane drains. ``create_event_bus`` makes it.
+
+    Iterating, ``for`` or ``async for``, yields batches as ``drain`` returns them, and ends once the producer has gone
+    and the ring is empty.
+
+    Thread safety
+    -------------
+    It belongs to the first thread that takes an event; ``bind()`` hands it on. Properties, ``stats()`` and ``close()``
+    may be called from any thread. Asynchronous methods stay on their loop's thread.
+    """
+
+    def __cinit__(self, EventRing ring not None):
+        self.ring = ring
+        self._ring = &ring.ring
+        self._pool = BufferPool.__new__(BufferPool)
+
+    def __dealloc__(self):
+        # A collected consumer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
+        if self._ring != NULL and not self._closed and self._ring.local.alive:
+            ring_close_consumer(self._ring)
+
+    def __reduce__(self):
+        raise TypeError("an EventConsumer is one end of memory that its process owns, and cannot be pickled")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        self.close()
+
+    cdef int admit(self) except -1:
+        """Turns away callers that may not take events now; claims the end for its first one."""
+        cdef Claim claim
+        if self._closed:
+            raise ClosedError(f"consumer of core {self.core_id}: is closed")
+        claim = ring_claim(self._ring, &self._ring.local.consumer.owner)
+        if claim == CLAIM_OTHER_THREAD:
+            raise owned_elsewhere("consumer", self.core_id)
+        if claim == CLAIM_FORKED:
+            raise forked("consumer", self.core_id)
+        return 0
+
+    def try_recv(self):
+        """The next event, or None when the ring is empty. Never blocks.
+
+        Raises
+        ------
+        OwnershipError, ClosedError
+            The end is another thread's, or closed.
+        """
+        cdef EventRow* row
+        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
+            self.admit()
+        row = ring_peek(self._ring)
+        if row == NULL:
+            return None
+        # Made before the row goes back: no memory for it, and the event is still there.
+        event = event_from_row(row, self._ring.arena)
+        ring_advance(self._ring, 1)
+        return event
+
+    def drain(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=0.0):
+        """Takes what waits, at most `max_events`, as an ``EventBatch`` that owns its memory; empty when nothing does.
+
+        Parameters
+        ----------
+        max_events : int, default 1024
+        timeout : float or None, default 0.0
+            Seconds to wait for the first event, not for the `max_events`-th; None waits until something comes or the
+            producer has gone. The wait releases the GIL and answers signals.
+
+        Raises
+        ------
+        OwnershipError, ClosedError
+            The end is another thread's, or closed. Closing it meanwhile ends a wait with an empty batch.
+        BusyError
+            Another call waits on this consumer.
+        """
+        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
+            self.admit()
+        if max_events < 1:
+            raise ValueError(f"max_events {max_events}: must be at least 1")
+        if ring_available(self._ring, 1) == 0:
+            if timeout is not None and timeout == 0:
+                return _EMPTY
+            self.sleep(-1 if timeout is None else _nanoseconds(timeout))
+            if self._closed or ring_available(self._ring, 1) == 0:
+                return _EMPTY
+        return self.take(max_events)
+
+    cdef object take(self, uint64_t most):
+        """A batch of what waits. Every object is made before the first event is taken, and none after the last look."""
+        cdef object batch = EventBatch.__new__(EventBatch)
+        cdef RowBlock block
+        cdef uint64_t count, payload
+        batch._records = None
+        batch._payload = None
+        count = ring_measure(self._ring, most, &payload)
+        block = new_block(count, payload, self._pool)
+        block.payload_bytes = ring_copy_out(self._ring, count, block.rows, block.bytes)
+        if count != 0:
+            store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
+        batch._block = block
+        return batch
+
+    cdef int sleep(self, int64_t timeout_ns) except -1:
+        """Waits, without the GIL, until an event or a closed end; answers signals; a negative timeout is no limit."""
+        cdef int64_t deadline = monotonic() + timeout_ns if timeout_ns >= 0 else -1
+        cdef WaitResult result
+        self._begin_wait()
+        try:
+            while True:
+                with nogil:
+                    result = ring_wait(self._ring, timeout_ns, SPINS)
+                if result != WAIT_INTERRUPTED:
+                    return 0
+                PyErr_CheckSignals()
+                if deadline >= 0:
+                    timeout_ns = max(0, deadline - monotonic())
+        finally:
+            self._is_waiting = False
+
+    def _begin_wait(self):
+        if self._is_waiting:
+            raise BusyError(f"consumer of core {self.core_id}: another call waits on it already; one at a time")
+        self._is_waiting = True
+
+    def lease(self, Py_ssize_t max_events=DEFAULT_BATCH):
+        """Takes one contiguous run of what waits, at most `max_events`, to be read where it lies: a ``Lease``.
+
+        Raises
+        ------
+        OwnershipError, ClosedError
+            The end is another thread's, or closed.
+        """
+        cdef _LeasedBlock block
+        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
+            self.admit()
+        if max_events < 1:
+            raise ValueError(f"max_events {max_events}: must be at least 1")
+        block = _LeasedBlock.__new__(_LeasedBlock)
+        lease = Lease(block, EventBatch._over(block))
+        block.take(self.ring, max_events)
+        if block.count != 0:
+            store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
+        return lease
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        batch = self.drain(DEFAULT_BATCH, None)
+        if len(batch) == 0:
+            raise StopIteration
+        return batch
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return next_batch(self, DEFAULT_BATCH)
+
+    def drain_async(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=None):
+        """As ``drain``, for an event loop: ``await`` it. A cancelled wait takes nothing.
+
+        Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
+        """
+        if timeout is not None:
+            _nanoseconds(timeout)
+        return drain_when_ready(self, max_events, timeout)
+
+    def _arm(self):
+        """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to."""
+        self._begin_wait()
+        try:
+            self.ring.open_wake_fd()
+        except OSError:
+            self._is_waiting = False
+            raise
+        if ring_arm(self._ring):
+            self._disarm()
+            return None
+        return self._ring.wake_fd
+
+    def _disarm(self):
+        ring_disarm(self._ring)
+        self._is_waiting = False
+
+    @property
+    def _is_due(self):
+        """Whether a wait would end: events, or an end that closed."""
+        return self._closed or ring_available(self._ring, 1) != 0 or ring_producer_gone(self._ring)
+
+    def bind(self):
+        """Makes the calling thread the owner.
+
+        Raises
+        ------
+        OwnershipError
+            A call waits on this consumer, or this process inherited the end by fork.
+        """
+        if self._ring.local.alive == 0:
+            raise forked("consumer", self.core_id)
+        if self._is_waiting:
+            raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
+        self._ring.local.consumer.owner = thread_token()
+
+    def close(self):
+        """Ends the consumer, a waiting call of it included. The producer sees the disconnect. May be repeated.
+
+        Leases stay readable until they end; what was not taken is not delivered.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._ring.local.alive:
+            ring_close_consumer(self._ring)
+
+    def stats(self):
+        """The accounts of this consumer as a ``ConsumerStats``."""
+        cdef uint64_t released = load_acquire(&self._ring.header.released)
+        cdef uint64_t taken = load_relaxed(&self._ring.header.taken)
+        return ConsumerStats(received=taken, batches=load_relaxed(&self._ring.header.batches), held=taken - released)
+
+    @property
+    def core_id(self):
+        """The Data Plane core whose events this end receives."""
+        return self.ring.core_id
+
+    @property
+    def pressure_state(self):
+        """The ring's ``PressureState``, computed afresh; only the producer stores it."""
+        cdef uint64_t slots, payload
+        ring_occupancy(self._ring, &slots, &payload)
+        return _STATES[
+            ring_next_pressure(
+                self._ring, load_acquire_u32(&self._ring.header.pressure), ring_percent(self._ring, slots, payload)
+            )
+        ]
+
+    @property
+    def is_producer_disconnected(self):
+        """Whether the producer has gone and everything that it emitted was taken."""
+        return ring_producer_gone(self._ring)
+
+
+cdef int64_t _nanoseconds(object timeout) except? -1:
+    """A timeout of a call, in seconds, as the ring's."""
+    seconds = float(timeout)
+    if not seconds >= 0:
+        raise ValueError(f"timeout {timeout}: must be 0 or more seconds, or None for no limit")
+    return <int64_t>(min(seconds, 9e9) * 1e9)
+
+
+@cython.final
+@cython.no_gc
+cdef class _LeasedBlock(RowBlock):
+    """A run of a ring's own rows over its whole arena. The rows go back when it is over and the last view has gone."""
+
+    cdef EventRing ring
+    cdef RingLease lease
+    cdef bint is_out
+
+    def __dealloc__(self):
+        self.give_back()
+
+    cdef void take(self, EventRing ring, uint64_t most) noexcept:
+        cdef EventRow* last
+        if ring_take(&ring.ring, <unsigned int>min(most, ring.ring.capacity, <uint64_t>0xFFFFFFFF), &self.lease) == 0:
+            return
+        self.ring = ring
+        self.is_out = True
+        self.rows = self.lease.rows
+        self.count = self.lease.count
+        self.bytes = ring.ring.arena
+        last = self.rows + (self.count - 1)
+        self.payload_bytes = last.span_offset + last.span_length
+        if last.span_offset < self.rows.span_offset:
+            # The run goes on in the next lap of the arena: its bytes are at both ends.
+            self.payload_bytes = ring.ring.arena_bytes
+
+    cdef void unviewed(self) noexcept:
+        if self.ended:
+            self.give_back()
+
+    cdef void give_back(self) noexcept:
+        if self.is_out:
+            self.is_out = False
+            # The GIL keeps every other Python call of the consumer away, whichever thread lets go of the last view.
+            if self.ring.ring.local.alive:
+                ring_release(&self.ring.ring, &self.lease)
+
+    cdef void end(self) noexcept:
+        self.ended = True
+        if self.views == 0:
+            self.give_back()
+
+
+@cython.final
+cdef class Lease:
+    """A run of events read where they lie: ``with consumer.lease() as batch: ...``.
+
+    The batch is over read-only views of the ring's own memory, its payload the arena. At the end of the block the rows go
+    back to the producer, and the batch is no longer readable. Several leases may be out, and end in any order. A lease
+    that is dropped with its batch gives the rows back too; arena space comes back in order of publication, so one that
+    is forgotten in the end stops the producer.
+
+    Raises, at the end of the block
+    -------------------------------
+    BufferError
+        An array still looks into the lease: copy what outlives it. The rows go back when the last such array dies. It is
+        not raised while another exception passes.
+
+    Thread safety
+    -------------
+    Ends on any thread that holds the GIL. Native code that takes from the same ring must not run at that moment.
+    """
+
+    cdef _LeasedBlock _block
+    cdef object _batch
+
+    def __cinit__(self, _LeasedBlock block not None, batch):
+        self._block = block
+        self._batch = batch
+
+    @property
+    def batch(self):
+        """The events of this lease, an ``EventBatch``."""
+        if self._batch is None:
+            raise ClosedError("this lease has ended")
+        return self._batch
+
+    def __enter__(self):
+        return self.batch
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        self._end(exc_type is not None)
+
+    def release(self):
+        """Ends the lease, as leaving its block does. May be repeated."""
+        self._end(False)
+
+    def _end(self, bint quiet):
+        if self._batch is None:
+            return
+        # The batch's own arrays are not somebody else's views.
+        self._batch._records = None
+        self._batch._payload = None
+        self._batch = None
+        self._block.end()
+        if self._block.is_out and not quiet:
+            raise BufferError(
+                f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
+                "ended: copy what outlives it; its rows go back when the last of them dies"
+            )

@@ -1,0 +1,537 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""The producer's end of a ring: ``EventProducer``, and the ``Reservation`` that it hands out."""
+
+import logging
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, unlikely
+from ._batch cimport RowBlock, check_rows, new_block
+from ._event cimport WriteEvent, push_event
+from ._ring cimport (
+    CLAIM_FORKED,
+    CLAIM_OTHER_THREAD,
+    FIELD_COUNT,
+    NO_TIME,
+    NOTED_DISCONNECT,
+    NOTED_OVERFLOW_BEGAN,
+    NOTED_OVERFLOW_ENDED,
+    NULL_LENGTH,
+    PRESSURE_NORMAL,
+    PRESSURE_SUSPENDED,
+    PRESSURE_THROTTLED,
+    PUSH_DISCONNECTED,
+    PUSH_DONE,
+    PUSH_TOO_LARGE,
+    Claim,
+    EventRing,
+    EventRow,
+    ProducerSide,
+    PushResult,
+    Ring,
+    RingHeader,
+    monotonic,
+    ring_claim,
+    ring_close_producer,
+    ring_drop,
+    ring_intend,
+    ring_make_room,
+    ring_next_pressure,
+    ring_observe,
+    ring_occupancy,
+    ring_percent,
+    ring_publish_stamped,
+    ring_push_rows,
+    ring_stamp,
+    row_is_packed,
+    shift_fields,
+    thread_token,
+)
+
+from .backpressure import PressureState
+from .batch import EventBatch
+from .errors import BusyError, ClosedError, EventTooLargeError
+from .ownership import forked, owned_elsewhere
+from .stats import ProducerStats
+
+cdef enum:
+    BARRED_CLOSED = 1
+    BARRED_RESERVED = 2
+    SECOND_NS = 1000000000
+
+cdef object _logger = logging.getLogger("nodedb_ring")
+cdef tuple _STATES = tuple(PressureState)
+
+
+@cython.final
+cdef class EventProducer:
+    """The end of a ring that a Data Plane core emits into. ``create_event_bus`` makes it.
+
+    Thread safety
+    -------------
+    It belongs to the first thread that emits; ``bind()`` hands it on. Properties, ``stats()`` and ``close()`` may be
+    called from any thread.
+    """
+
+    def __cinit__(self, EventRing ring not None):
+        self.ring = ring
+        self._ring = &ring.ring
+
+    def __dealloc__(self):
+        # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
+        if self._ring != NULL and not self._barred & BARRED_CLOSED and self._ring.local.alive:
+            ring_close_producer(self._ring)
+
+    def __reduce__(self):
+        raise TypeError("an EventProducer is one end of memory that its process owns, and cannot be pickled")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        self.close()
+
+    cdef int admit(self) except -1:
+        """Turns away callers that may not emit now; claims the end for its first one."""
+        cdef Claim claim
+        if self._barred & BARRED_CLOSED:
+            raise ClosedError(f"producer of core {self.core_id}: is closed")
+        claim = ring_claim(self._ring, &self._ring.local.producer.owner)
+        if claim == CLAIM_OTHER_THREAD:
+            raise owned_elsewhere("producer", self.core_id)
+        if claim == CLAIM_FORKED:
+            raise forked("producer", self.core_id)
+        if self._barred & BARRED_RESERVED:
+            raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
+        return 0
+
+    def emit(self, WriteEvent event not None):
+        """Enqueues one event: True, or False if it was dropped and counted. Never blocks.
+
+        Raises
+        ------
+        EventTooLargeError
+            Its payload is larger than the whole arena.
+        OwnershipError, ClosedError
+            The end is another thread's, or closed. Nothing was tried.
+        """
+        cdef PushResult result
+        if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
+            self.admit()
+        if unlikely(event.row.op == 0):
+            raise TypeError("a WriteEvent that __init__ never made has no fields")
+        result = push_event(self._ring, event)
+        if unlikely(self._ring.local.producer.noted != 0):
+            self.log_noted()
+        if unlikely(result == PUSH_TOO_LARGE):
+            raise self._too_large(event.row.span_length)
+        return result == PUSH_DONE
+
+    def emit_batch(self, batch):
+        """Enqueues the events of an ``EventBatch`` in order; returns how many, a prefix. Never blocks.
+
+        The prefix ends at the first event that lacks a slot or payload room; the rest is dropped and counted.
+
+        Raises
+        ------
+        EventTooLargeError
+            The payload of one of the events is larger than the whole arena: nothing was enqueued.
+        OwnershipError, ClosedError
+            As for ``emit``.
+        """
+        cdef RowBlock block
+        cdef uint64_t done, need, i
+        if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
+            self.admit()
+        if type(batch) is not EventBatch:
+            raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
+        block = batch._block
+        block.check_open()
+        # No event can need more than all of its fields over the whole payload.
+        if FIELD_COUNT * block.payload_bytes > self._ring.arena_bytes:
+            for i in range(block.count):
+                row_is_packed(block.rows + i, &need)
+                if need > self._ring.arena_bytes:
+                    raise self._too_large(need)
+        done = ring_push_rows(self._ring, block.rows, block.count, block.bytes)
+        if unlikely(self._ring.local.producer.noted != 0):
+            self.log_noted()
+        return done
+
+    def reserve(self, n, payload_bytes=0):
+        """Room for up to `n` events, to fill in place of making them: a context manager, see ``Reservation``.
+
+        Parameters
+        ----------
+        n : int, at least 1
+        payload_bytes : int, default 0
+            Size of the one block of payload that all of the rows' offsets are relative to.
+
+        Raises
+        ------
+        EventTooLargeError
+            `payload_bytes` is more than the whole arena.
+        """
+        if n < 1:
+            raise ValueError(f"n {n}: must be at least 1")
+        if payload_bytes < 0:
+            raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
+        if payload_bytes > self.ring.arena_bytes:
+            raise self._too_large(payload_bytes)
+        return Reservation(self, min(n, self.ring.capacity), payload_bytes)
+
+    def _too_large(self, size):
+        return EventTooLargeError(
+            f"payload of {size} bytes: the arena of core {self.core_id} has {self.ring.arena_bytes}; "
+            "make the bus with a larger arena_bytes"
+        )
+
+    def bind(self):
+        """Makes the calling thread the owner.
+
+        Raises
+        ------
+        OwnershipError
+            A reservation is open, or this process inherited the end by fork.
+        """
+        if self._ring.local.alive == 0:
+            raise forked("producer", self.core_id)
+        if self._barred & BARRED_RESERVED:
+            raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
+        self._ring.local.producer.owner = thread_token()
+
+    def close(self):
+        """Says that nothing follows. The consumer drains what there is, and then sees the disconnect. May be repeated."""
+        if self._barred & BARRED_CLOSED:
+            return
+        self._barred |= BARRED_CLOSED
+        if self._ring.local.alive == 0:
+            return
+        ring_close_producer(self._ring)
+        # An overflow that the log has seen begin ends here at the latest.
+        if self._ring.local.producer.overflowing:
+            self._ring.local.producer.overflowing = 0
+            self._ring.local.producer.noted |= NOTED_OVERFLOW_ENDED
+        if self._ring.local.producer.noted != 0:
+            self.log_noted()
+
+    def stats(self):
+        """The accounts of this producer as a ``ProducerStats``."""
+        cdef RingHeader* header = self._ring.header
+        cdef uint64_t slots, payload
+        cdef uint64_t full = load_relaxed(&header.dropped_full)
+        cdef uint64_t disconnected = load_relaxed(&header.dropped_disconnected)
+        cdef uint64_t slots_high = load_relaxed(&header.slots_high_water)
+        cdef uint64_t bytes_high = load_relaxed(&header.bytes_high_water)
+        ring_occupancy(self._ring, &slots, &payload)
+        return ProducerStats(
+            emitted=load_acquire(&header.published),
+            dropped=full + disconnected,
+            dropped_full=full,
+            dropped_disconnected=disconnected,
+            first_dropped_sequence=load_relaxed(&header.first_dropped) if full + disconnected else None,
+            last_dropped_sequence=load_relaxed(&header.last_dropped) if full + disconnected else None,
+            emitted_sequence=self.ring.emitted_sequence,
+            normal_transitions=load_relaxed(&header.transitions[<int>PRESSURE_NORMAL]),
+            throttle_transitions=load_relaxed(&header.transitions[<int>PRESSURE_THROTTLED]),
+            suspend_transitions=load_relaxed(&header.transitions[<int>PRESSURE_SUSPENDED]),
+            slots_in_use=slots,
+            bytes_in_use=payload,
+            slots_high_water=slots_high,
+            bytes_high_water=bytes_high,
+            high_water_mark=ring_percent(self._ring, slots_high, bytes_high),
+        )
+
+    @property
+    def core_id(self):
+        """The Data Plane core that this end belongs to."""
+        return self.ring.core_id
+
+    @property
+    def capacity(self):
+        """Events that the ring holds, each slot usable: a power of two."""
+        return self.ring.capacity
+
+    @property
+    def utilization(self):
+        """Whole percent in use, 0 to 100, the fuller of slots and arena: a snapshot."""
+        return self.ring.utilization
+
+    @property
+    def emitted_sequence(self):
+        """The highest sequence number tried, enqueued or not; None while nothing was tried."""
+        return self.ring.emitted_sequence
+
+    @property
+    def next_sequence(self):
+        """The number after the highest tried; 1 while nothing was tried."""
+        highest = self.ring.emitted_sequence
+        return 1 if highest is None else highest + 1
+
+    @property
+    def pressure_state(self):
+        """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
+        cdef Ring* ring = self._ring
+        cdef uint64_t slots, payload
+        if ring.local.producer.owner == thread_token():
+            ring_observe(ring)
+            if ring.local.producer.noted != 0:
+                self.log_noted()
+            return _STATES[ring.header.pressure]
+        ring_occupancy(ring, &slots, &payload)
+        return _STATES[
+            ring_next_pressure(ring, load_acquire_u32(&ring.header.pressure), ring_percent(ring, slots, payload))
+        ]
+
+    @property
+    def is_consumer_disconnected(self):
+        """Whether the consumer has closed or was collected. For good: once True it stays so."""
+        if load_acquire_u32(&self._ring.header.consumer_closed) == 0:
+            return False
+        self.log_disconnect()
+        return True
+
+    cdef int log_disconnect(self) except -1:
+        if not self._disconnect_logged and self._ring.local.alive:
+            self._disconnect_logged = True
+            _logger.warning(
+                "core %d: the consumer has gone; events are dropped from here on", self.core_id, extra=self._fields()
+            )
+        return 0
+
+    def _fields(self):
+        cdef RingHeader* header = self._ring.header
+        return {
+            "core": self.core_id,
+            "utilization": self.utilization,
+            "dropped": header.dropped_full + header.dropped_disconnected,
+        }
+
+    cdef int log_noted(self) except -1:
+        """Logs what emitting has noted, the ring being consistent by now: a handler may emit in its turn."""
+        cdef ProducerSide* side = &self._ring.local.producer
+        cdef uint32_t noted = side.noted
+        cdef uint64_t count, first, last
+        cdef int64_t now
+        side.noted = 0
+        if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):
+            now = monotonic()
+            if not self._overflow_open:
+                if self._overflow_logged_ns != 0 and now - self._overflow_logged_ns < SECOND_NS:
+                    # Too soon after the last: told with the next, in one sum.
+                    side.noted |= noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED)
+                else:
+                    self._overflow_open = True
+                    self._overflow_logged_ns = now
+                    _logger.warning(
+                        "core %d: the ring overflows; events are dropped from sequence %d on",
+                        self.core_id, side.overflow_first, extra=self._fields(),
+                    )
+            if self._overflow_open and side.overflowing == 0:
+                count, first, last = side.overflow_count, side.overflow_first, side.overflow_last
+                side.overflow_count = 0
+                self._overflow_open = False
+                _logger.warning(
+                    "core %d: the overflow is over; %d events were dropped, from sequence %d to %d",
+                    self.core_id, count, first, last, extra=self._fields(),
+                )
+        if noted & 1 << <int>PRESSURE_THROTTLED:
+            self._log_state(PressureState.THROTTLED)
+        if noted & 1 << <int>PRESSURE_SUSPENDED:
+            self._log_state(PressureState.SUSPENDED)
+        if noted & 1 << <int>PRESSURE_NORMAL:
+            self._log_state(PressureState.NORMAL)
+        if noted & NOTED_DISCONNECT:
+            self.log_disconnect()
+        return 0
+
+    def _log_state(self, state):
+        level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO
+        _logger.log(
+            level, "core %d: the ring is %s at %d %%", self.core_id, str(state).lower(), self.utilization,
+            extra=self._fields(),
+        )
+
+
+@cython.final
+cdef class Reservation:
+    """Rows of the future, as writable columns: ``with producer.reserve(1000, payload_bytes=64) as rows: ...``.
+
+    Inside the block ``rows["sequence"]`` and every other column of ``EVENT_DTYPE`` is a writable array of shape (n,), and
+    ``rows.payload`` is the block of bytes that the offsets are into; events may share bytes of it. ``len(rows)`` is n:
+    fewer than asked when the ring is short of slots, and 0 when it is full or the arena has no such block free, which
+    drops and counts nothing. Rows begin with ``sequence`` counting on from ``producer.next_sequence``, the defaults of
+    ``WriteEvent``, empty strings, and no op: that must be set.
+
+    A clean exit checks all of the rows and publishes them at once; an exception publishes nothing. The arrays are
+    memory beside the ring and are copied in at the exit: an array cannot be taken back from whoever holds it, and so
+    none may look into rows that will hold other events. After the block they are read-only.
+
+    Raises, at the exit
+    -------------------
+    BatchError
+        A row that is no event: unknown op or source, an offset outside the block, a string that is not UTF-8.
+
+    Thread safety
+    -------------
+    The owner of the producer. While it is open the producer refuses every other call that emits, with a ``BusyError``.
+    """
+
+    cdef EventProducer _producer
+    cdef RowBlock _block
+    cdef uint64_t _wanted
+    cdef uint64_t _payload_bytes
+    cdef bint _is_open
+    cdef dict _arrays
+    cdef readonly object published
+
+    def __cinit__(self, EventProducer producer not None, uint64_t wanted, uint64_t payload_bytes):
+        self._producer = producer
+        self._wanted = wanted
+        self._payload_bytes = payload_bytes
+        self._arrays = {}
+        self.published = 0
+
+    def __dealloc__(self):
+        # Entered and dropped without an exit, by a generator that was never resumed say.
+        if self._is_open:
+            self._producer._barred &= ~BARRED_RESERVED
+
+    def __enter__(self):
+        cdef Ring* ring = self._producer._ring
+        cdef uint64_t free, count, sequence, i
+        cdef EventRow* row
+        if self._block is not None:
+            raise ClosedError("a reservation serves one with block: reserve again")
+        self._producer.admit()
+        sequence = self._producer.next_sequence
+        count = 0
+        if ring_make_room(ring, 1, self._payload_bytes):
+            free = ring.capacity - (ring.header.published - ring.local.producer.seen_released)
+            count = min(self._wanted, free)
+        self._block = new_block(count, self._payload_bytes if count else 0, None)
+        self._block.writable = True
+        for i in range(count):
+            _blank_row(self._block.rows + i, sequence + i)
+        self._producer._barred |= BARRED_RESERVED
+        self._is_open = True
+        return self
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        if not self._is_open:
+            raise ClosedError("this reservation is not open")
+        self._is_open = False
+        self._producer._barred &= ~BARRED_RESERVED
+        self._block.ended = True
+        for array in self._arrays.values():
+            array.flags.writeable = False
+        if exc_type is None and self._block.count != 0:
+            self._producer.admit()
+            self.published = _publish_block(self._producer._ring, self._block)
+            if self._producer._ring.local.producer.noted != 0:
+                self._producer.log_noted()
+
+    def __len__(self):
+        return 0 if self._block is None else self._block.count
+
+    @property
+    def records(self):
+        """The rows as a writable array of ``EVENT_DTYPE``, shape (n,)."""
+        return self._array("records", None)
+
+    @property
+    def payload(self):
+        """The block of payload as a writable array of uint8, shape (payload_bytes,); empty when there are no rows."""
+        return self._array("payload", None)
+
+    def __getitem__(self, str column):
+        return self._array("column", column)
+
+    def __setitem__(self, str column, value):
+        self[column][...] = value
+
+    def _array(self, str kind, column):
+        """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
+        if not self._is_open:
+            raise ClosedError("a reservation's rows are there inside its with block only")
+        array = self._arrays.get((kind, column))
+        if array is None:
+            if kind == "payload":
+                array = self._block.payload()
+            else:
+                array = self._block.records()
+                if column is not None:
+                    array = array[column]
+            self._arrays[kind, column] = array
+        return array
+
+
+cdef void _blank_row(EventRow* row, uint64_t sequence) noexcept:
+    cdef int k
+    row.sequence = sequence
+    row.lsn = row.tenant_id = 0
+    row.system_time_ms = row.valid_time_ms = NO_TIME
+    row.vshard_id = 0
+    row.count = 1
+    row.op = row.source = 0
+    for k in range(FIELD_COUNT):
+        row.field[k].offset = 0
+        row.field[k].length = 0 if k < 2 else NULL_LENGTH
+
+
+cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
+    """Copies rows and their shared payload into the ring, checks the copies, and publishes them together.
+
+    Each row's span is the stretch of the block from the lowest byte that it or a later row uses to the highest that it
+    or an earlier one does. So spans neither start nor end before those of earlier rows, as the arena's tail needs.
+    """
+    cdef RingHeader* header = ring.header
+    cdef uint64_t count = block.count, size = block.payload_bytes
+    cdef uint64_t published = header.published, start, offset, sequence, end, i
+    cdef uint64_t highest = 0, first, last
+    cdef uint32_t low, high
+    cdef EventRow* row
+    cdef int k
+    for i in range(count):
+        highest = max(highest, block.rows[i].sequence)
+    first, last = block.rows[0].sequence, block.rows[count - 1].sequence
+    if load_acquire_u32(&header.consumer_closed) != 0:
+        ring_intend(ring, highest)
+        ring_drop(ring, first, last, count, PUSH_DISCONNECTED)
+        return 0
+    # Only this thread takes room, so what was free when the reservation began still is.
+    ring_make_room(ring, count, size)
+    start = header.arena_head
+    offset = start - header.arena_lap
+    if size != 0:
+        memcpy(ring.arena + offset, block.bytes, size)
+    high = 0
+    for i in range(count):
+        row = ring.rows + ring.index[(published + i) & ring.mask]
+        memcpy(row, block.rows + i, sizeof(EventRow))
+        check_rows(row, 1, ring.arena + offset, size, i)
+        low = NULL_LENGTH
+        for k in range(FIELD_COUNT):
+            if row.field[k].length != 0 and row.field[k].length != NULL_LENGTH:
+                low = min(low, row.field[k].offset)
+                high = max(high, row.field[k].offset + row.field[k].length)
+        row.span_offset = low
+        row.span_length = high
+    low = high
+    for i in range(count, 0, -1):
+        row = ring.rows + ring.index[(published + i - 1) & ring.mask]
+        low = min(low, row.span_offset)
+        end = max(row.span_length, low)
+        for k in range(FIELD_COUNT):
+            if row.field[k].length == 0 or row.field[k].length == NULL_LENGTH:
+                row.field[k].offset = low
+        shift_fields(row, <uint32_t>offset)
+        ring_stamp(row, published + i - 1, start + low, offset + low, end - low)
+    highest = 0
+    for i in range(count):
+        highest = max(highest, ring.rows[ring.index[(published + i) & ring.mask]].sequence)
+    ring_intend(ring, highest)
+    ring_publish_stamped(ring, count, start + high, highest)
+    return count

@@ -1,0 +1,59 @@
+"""How full a ring may get before its producer is told to slow down."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+__all__ = ["BackpressureConfig", "PressureState"]
+
+
+class PressureState(enum.IntEnum):
+    """One state a ring, owned by its producer and seen by both ends."""
+
+    NORMAL = 0
+    THROTTLED = 1
+    SUSPENDED = 2
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BackpressureConfig:
+    """The four thresholds of the pressure states, in whole percent of utilization.
+
+    A state is entered at its ``enter`` threshold or above and left below its ``exit`` threshold; the distance between
+    the two is what keeps a ring that hovers at a threshold from changing state at every event.
+
+    Parameters
+    ----------
+    throttle_enter, throttle_exit : int, default 85 and 75
+        ``NORMAL`` becomes ``THROTTLED`` at ``utilization >= throttle_enter``, and ``NORMAL`` again at
+        ``utilization < throttle_exit``.
+    suspend_enter, suspend_exit : int, default 95 and 85
+        ``SUSPENDED`` is entered at ``utilization >= suspend_enter``, from ``NORMAL`` too, and left at
+        ``utilization < suspend_exit``.
+
+    Raises
+    ------
+    ValueError
+        Unless ``0 < throttle_exit < throttle_enter <= suspend_exit < suspend_enter <= 100``.
+    """
+
+    throttle_enter: int = 85
+    throttle_exit: int = 75
+    suspend_enter: int = 95
+    suspend_exit: int = 85
+
+    def __post_init__(self) -> None:
+        order = (self.throttle_exit, self.throttle_enter, self.suspend_exit, self.suspend_enter)
+        for value in order:
+            # bool is an int to isinstance, and True would pass for 1 percent.
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"threshold {value!r}: must be an int, in whole percent")
+        if not 0 < order[0] < order[1] <= order[2] < order[3] <= 100:
+            raise ValueError(
+                f"throttle_exit {order[0]}, throttle_enter {order[1]}, suspend_exit {order[2]}, suspend_enter {order[3]}: "
+                "must be 0 < throttle_exit < throttle_enter <= suspend_exit < suspend_enter <= 100"
+            )

@@ -1,0 +1,368 @@
+"""``EventBatch``: write events as columns over rows and payload."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ._batch import RowBlock, block_of_events, checked_copy, join_column, pack
+from ._event import WriteEvent
+from .errors import BatchError
+from .events import (
+    EVENT_DTYPE,
+    FIXED_FIELDS,
+    NO_TIME,
+    NULL_LENGTH,
+    STRING_FIELDS,
+    VALUE_FIELDS,
+    EventSource,
+    WriteOp,
+)
+
+__all__ = ["EventBatch"]
+
+Records: TypeAlias = np.ndarray[Any, np.dtype[np.void]]
+Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
+
+_VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
+_REQUIRED: Final = ("sequence", "collection", "op", "row_id", "lsn")
+_NULLABLE: Final = ("user_id", "statement_digest", "new_value", "old_value")
+_TIMES: Final = ("system_time_ms", "valid_time_ms")
+
+
+class EventBatch:
+    """Write events as columns: rows of ``EVENT_DTYPE`` and the payload that their offsets are into. Immutable.
+
+    Parameters
+    ----------
+    records : array of ``EVENT_DTYPE``, shape (n,)
+    payload : bytes-like or array of uint8, shape (m,)
+
+    Both are copied, and checked once. What ``EventConsumer.drain`` returns is valid as it is, and not checked again.
+
+    Raises
+    ------
+    BatchError
+        Another dtype or shape, an unknown op or source, an offset outside the payload, a string that is not UTF-8.
+
+    Thread safety
+    -------------
+    Immutable: share it freely. A batch of ``EventConsumer.lease`` is readable until its lease ends.
+    """
+
+    __slots__ = ("__weakref__", "_block", "_payload", "_records")
+
+    _block: RowBlock
+    _records: Records | None
+    _payload: npt.NDArray[np.uint8] | None
+
+    def __init__(self, records: Records, payload: Bytes = b"") -> None:
+        if not isinstance(records, np.ndarray) or records.dtype != EVENT_DTYPE:
+            kind = records.dtype if isinstance(records, np.ndarray) else type(records).__name__
+            raise BatchError(f"records of {kind}: must be an array of EVENT_DTYPE")
+        if records.ndim != 1:
+            raise BatchError(f"records of shape {records.shape}: must have one dimension")
+        self._block = checked_copy(_flat_bytes(np.ascontiguousarray(records)), _payload_bytes(payload))
+        self._records = None
+        self._payload = None
+
+    @classmethod
+    def _over(cls, block: RowBlock) -> EventBatch:
+        """A batch over a block that is known to be valid."""
+        batch = cls.__new__(cls)
+        batch._block = block
+        batch._records = None
+        batch._payload = None
+        return batch
+
+    @classmethod
+    def from_events(cls, events: Iterable[WriteEvent]) -> EventBatch:
+        """The batch of some events, in order."""
+        return cls._over(block_of_events(list(events)))
+
+    @classmethod
+    def from_columns(cls, **columns: Any) -> EventBatch:
+        """The batch of some columns, named as the fields of ``WriteEvent`` and with the same defaults.
+
+        A fixed column is an array or sequence of ints, shape (n,), or one int for all rows; stamps may be
+        ``datetime64``, and None where there is no time. A variable-length column is a list of str (bytes for the two
+        values), one str or bytes for all rows, or a pair ``(data, offsets)``: row i is
+        ``data[offsets[i]:offsets[i + 1]]``, with n + 1 offsets. At least one column must say how many rows there are.
+
+        Raises
+        ------
+        BatchError
+            Columns of unequal length, a wrong dtype, a value out of range, an offset outside its data, or whatever
+            ``EventBatch(records, payload)`` refuses.
+        TypeError
+            A required column is missing, or a name is no column.
+        """
+        unknown = sorted(set(columns) - set(FIXED_FIELDS) - set(_VARIABLE))
+        if unknown:
+            raise TypeError(f"{unknown[0]!r}: no such column; columns are {', '.join(FIXED_FIELDS + _VARIABLE)}")
+        missing = [name for name in _REQUIRED if name not in columns]
+        if missing:
+            raise TypeError(f"columns missing: {', '.join(missing)}")
+        fixed = {name: _fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
+        variable = {name: _variable_column(name, columns[name]) for name in _VARIABLE if name in columns}
+        sizes = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
+        sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
+        if not sizes:
+            raise BatchError("every column is a scalar: at least one must say how many rows there are")
+        if len(set(sizes.values())) > 1:
+            raise BatchError(f"columns of unequal length: {', '.join(f'{n} {size}' for n, size in sizes.items())}")
+        records = np.zeros(next(iter(sizes.values())), EVENT_DTYPE)
+        records["count"] = 1
+        for name in _TIMES:
+            records[name] = NO_TIME
+        for name, column in fixed.items():
+            records[name] = column
+        if "count" not in fixed:
+            records["count"][records["op"] == WriteOp.HEARTBEAT] = 0
+        payload = bytearray()
+        for name in _VARIABLE:
+            if name not in variable:
+                records[f"{name}_length"] = NULL_LENGTH
+                continue
+            starts = variable[name].starts + len(payload)
+            payload += memoryview(variable[name].data)
+            if len(payload) >= NULL_LENGTH:
+                raise BatchError(f"payload of {len(payload)} bytes: a batch holds at most {NULL_LENGTH - 1}; use several")
+            records[f"{name}_offset"] = starts
+            records[f"{name}_length"] = variable[name].lengths
+        checked = checked_copy(_flat_bytes(records), np.frombuffer(payload, np.uint8))
+        # Field after field becomes event after event, which a ring takes in one copy.
+        return cls._over(pack([checked]))
+
+    @classmethod
+    def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
+        """The events of several batches, in order, in memory of their own."""
+        return cls._over(pack([batch._block for batch in batches]))
+
+    @property
+    def records(self) -> Records:
+        """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
+        if self._records is None:
+            self._records = self._block.records()
+        return self._records
+
+    @property
+    def payload(self) -> npt.NDArray[np.uint8]:
+        """The bytes that the rows' offsets are into: a read-only array of uint8.
+
+        A batch of a lease shows its ring's arena up to the end of its own last event.
+        """
+        if self._payload is None:
+            self._payload = self._block.payload()
+        return self._payload
+
+    @property
+    def sequence(self) -> npt.NDArray[np.uint64]:
+        """Sequence numbers, a read-only view of shape (n,), as are all the columns below."""
+        return self.records["sequence"]
+
+    @property
+    def lsn(self) -> npt.NDArray[np.uint64]:
+        """Log sequence numbers."""
+        return self.records["lsn"]
+
+    @property
+    def tenant_id(self) -> npt.NDArray[np.uint64]:
+        """Tenants."""
+        return self.records["tenant_id"]
+
+    @property
+    def vshard_id(self) -> npt.NDArray[np.uint32]:
+        """Virtual shards."""
+        return self.records["vshard_id"]
+
+    @property
+    def op(self) -> npt.NDArray[np.uint8]:
+        """Operations, the numbers of ``WriteOp``: ``batch.op == WriteOp.INSERT`` is a mask."""
+        return self.records["op"]
+
+    @property
+    def source(self) -> npt.NDArray[np.uint8]:
+        """Sources, the numbers of ``EventSource``."""
+        return self.records["source"]
+
+    @property
+    def count(self) -> npt.NDArray[np.uint32]:
+        """Rows written by each event."""
+        return self.records["count"]
+
+    @property
+    def system_time_ms(self) -> npt.NDArray[np.int64]:
+        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows stamps, and NaT for None."""
+        return self.records["system_time_ms"]
+
+    @property
+    def valid_time_ms(self) -> npt.NDArray[np.int64]:
+        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows stamps, and NaT for None."""
+        return self.records["valid_time_ms"]
+
+    def strings(self, name: str) -> npt.NDArray[np.object_]:
+        """A string column: an array of str or None, shape (n,). Equal neighbours share one object.
+
+        `name` is ``collection``, ``row_id``, ``user_id`` or ``statement_digest``.
+        """
+        if name not in STRING_FIELDS:
+            raise ValueError(f"{name!r}: no column of strings; those are {', '.join(STRING_FIELDS)}")
+        return self._block.texts(_VARIABLE.index(name))
+
+    def values(self, name: str) -> npt.NDArray[np.object_]:
+        """A column of values: an array of bytes or None, shape (n,). `name` is ``new_value`` or ``old_value``."""
+        if name not in VALUE_FIELDS:
+            raise ValueError(f"{name!r}: no column of values; those are {', '.join(VALUE_FIELDS)}")
+        return self._block.values(_VARIABLE.index(name))
+
+    def __len__(self) -> int:
+        return self._block.count
+
+    def __iter__(self) -> Iterator[WriteEvent]:
+        return map(self._block.event, range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int) -> WriteEvent: ...
+
+    @overload
+    def __getitem__(self, key: slice | Sequence[bool] | npt.NDArray[np.bool_]) -> EventBatch: ...
+
+    def __getitem__(self, key: int | slice | Sequence[bool] | npt.NDArray[np.bool_]) -> WriteEvent | EventBatch:
+        """One event by number; a batch in the same memory by a slice of step 1; a packed copy by a mask."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return self._over(self._block.slice(start, max(start, stop)))
+            return self._over(self._block.gather(np.arange(start, stop, step, dtype=np.int64)))
+        if isinstance(key, list | np.ndarray):
+            mask = np.asarray(key)
+            if mask.ndim == 0 and mask.dtype.kind in "iu":
+                return self[int(mask)]
+            if mask.dtype != np.bool_ or mask.ndim != 1:
+                raise TypeError(f"index of {mask.dtype} and shape {mask.shape}: must be an int, a slice or a boolean mask")
+            if len(mask) != len(self):
+                raise IndexError(f"mask of {len(mask)} for a batch of {len(self)}")
+            return self._over(self._block.gather(np.flatnonzero(mask).astype(np.int64, copy=False)))
+        number = operator.index(key)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"event {number} of a batch of {len(self)}")
+        return self._block.event(number % len(self))
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "EventBatch(0 events)"
+        first, last = int(self.sequence[0]), int(self.sequence[-1])
+        return f"EventBatch({len(self)} events, sequence {first} to {last})"
+
+    def __reduce__(self) -> tuple[type[EventBatch], tuple[Records, npt.NDArray[np.uint8]]]:
+        packed = pack([self._block])
+        return EventBatch, (packed.records().copy(), packed.payload().copy())
+
+
+class _VariableColumn:
+    """A variable-length column as data and where each row's bytes lie in it; one row for a scalar."""
+
+    __slots__ = ("data", "is_scalar", "lengths", "starts")
+
+    def __init__(
+        self, data: Bytes, starts: npt.NDArray[Any], lengths: npt.NDArray[Any], is_scalar: bool = False
+    ) -> None:
+        self.data = data
+        self.starts = starts
+        self.lengths = lengths
+        self.is_scalar = is_scalar
+
+
+def _flat_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    # A structured array would be described field by field to whoever asks for its buffer.
+    return np.frombuffer(array.data, np.uint8) if array.size else np.empty(0, np.uint8)
+
+
+def _payload_bytes(payload: Bytes) -> npt.NDArray[np.uint8]:
+    if isinstance(payload, np.ndarray):
+        if payload.dtype != np.uint8 or payload.ndim != 1:
+            raise BatchError(f"payload of {payload.dtype} and shape {payload.shape}: must be bytes or one row of uint8")
+        return np.ascontiguousarray(payload)
+    try:
+        return np.frombuffer(payload, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise BatchError(f"payload of {type(payload).__name__}: must be bytes or an array of uint8: {error}") from None
+
+
+def _fixed_column(name: str, value: Any) -> npt.NDArray[Any]:
+    dtype = EVENT_DTYPE[name]
+    if name in _TIMES:
+        if value is None:
+            return np.array(NO_TIME, np.int64)
+        if isinstance(value, list | tuple) and any(item is None for item in value):
+            value = [NO_TIME if item is None else item for item in value]
+    column = np.asarray(value)
+    if name in _TIMES and column.dtype.kind == "M":
+        return column.astype("datetime64[ms]").view(np.int64)
+    if column.size == 0:
+        column = column.astype(dtype)
+    if column.dtype.kind == "O" and all(isinstance(item, int) for item in column.flat):
+        # Python ints that no one NumPy integer type holds: say which is out of range, below.
+        least, most = min(column.flat), max(column.flat)
+    elif column.dtype.kind not in "iu":
+        raise BatchError(f"{name} of {column.dtype}: must be of integers")
+    else:
+        least, most = (int(column.min()), int(column.max())) if column.size else (0, 0)
+    if column.ndim > 1:
+        raise BatchError(f"{name} of shape {column.shape}: must have one dimension, or be a scalar")
+    bounds = np.iinfo(dtype)
+    for extreme in (least, most):
+        if not bounds.min <= extreme <= bounds.max:
+            raise BatchError(f"{name} {extreme}: must be in {bounds.min} .. {bounds.max}")
+    if name == "op":
+        _check_members(name, column, WriteOp)
+    elif name == "source":
+        _check_members(name, column, EventSource)
+    return column.astype(dtype)
+
+
+def _check_members(name: str, column: npt.NDArray[Any], members: type[WriteOp] | type[EventSource]) -> None:
+    known = np.array(list(members))
+    stray = ~np.isin(column, known)
+    if stray.any():
+        value = int(np.atleast_1d(column)[np.flatnonzero(stray)[0]])
+        listed = ", ".join(f"{int(member)} ({member})" for member in members)
+        raise BatchError(f"{name} {value}: unknown; known are {listed}")
+
+
+def _variable_column(name: str, value: Any) -> _VariableColumn:
+    is_text = name in STRING_FIELDS
+    scalar = str if is_text else bytes
+    if value is None or isinstance(value, scalar):
+        if value is None and name not in _NULLABLE:
+            raise BatchError(f"{name} is None: must be a string; an empty one where there is none")
+        data, lengths = join_column([value], is_text, name)
+        return _VariableColumn(data, np.zeros(1, np.int64), lengths, is_scalar=True)
+    if isinstance(value, str | bytes):
+        raise BatchError(f"{name} of {type(value).__name__}: must be {scalar.__name__}")
+    if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[1], scalar | None):
+        return _offset_column(name, *value)
+    items = list(value)
+    if name not in _NULLABLE and any(item is None for item in items):
+        raise BatchError(f"{name}[{items.index(None)}] is None: must be a string; an empty one where there is none")
+    data, lengths = join_column(items, is_text, name)
+    sizes = np.where(lengths == NULL_LENGTH, 0, lengths.astype(np.int64))
+    return _VariableColumn(data, np.cumsum(sizes) - sizes, lengths)
+
+
+def _offset_column(name: str, data: Any, offsets: Any) -> _VariableColumn:
+    flat = _payload_bytes(data)
+    ends = np.asarray(offsets)
+    if ends.dtype.kind not in "iu" or ends.ndim != 1 or not ends.size:
+        raise BatchError(f"{name} offsets of {ends.dtype} and shape {ends.shape}: must be n + 1 integers")
+    ends = ends.astype(np.int64)
+    if (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > len(flat):
+        raise BatchError(
+            f"{name} offsets from {ends[0]} to {ends[-1]}: must not fall, and must lie in data of {len(flat)} bytes"
+        )
+    return _VariableColumn(flat, ends[:-1], np.diff(ends).astype(np.uint32))

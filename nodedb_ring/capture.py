@@ -1,0 +1,322 @@
+"""A SQLite database as a Data Plane core: each committed row change becomes a write event.
+
+``docs/capture.md`` tells what is captured and why it is done so; ``_capture.pyx`` follows the transaction.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Collection
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+import apsw
+import msgpack
+
+from ._capture import CaptureError, OpenTransaction
+from ._event import WriteEvent
+from .events import WriteOp
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .bus import EventProducer
+
+__all__ = ["CaptureError", "SqliteCapture"]
+
+_LOGGER = logging.getLogger("nodedb_ring")
+_NUMBERS = itertools.count(1)
+
+
+class SqliteCapture:
+    """Turns what one connection commits to its ``main`` database into write events.
+
+    An event is emitted when the commit is done, in the order of the changes: collection is the table, ``row_id`` the
+    rowid (for a WITHOUT ROWID table its primary key), ``old_value`` and ``new_value`` MessagePack maps from column to
+    value, ``lsn`` the number of the commit, ``system_time_ms`` its time, ``source`` TRIGGER for what a trigger or a
+    foreign key did. A change of the row's key is a DELETE and an INSERT. What was rolled back, wholly or to a
+    savepoint, or by a statement that failed, is not emitted.
+
+    A full ring drops events and counts them; the database does not notice. Other connections are not seen.
+
+    Parameters
+    ----------
+    connection : apsw.Connection
+        Outside a transaction. Its hooks stay as they are; the capture adds its own beside them.
+    producer : EventProducer
+        Owned by the thread that runs SQL on the connection.
+    tables : collection of str, optional
+        Tables to capture; all ordinary tables by default, those made later included.
+    tenant_id, vshard_id : int, default 0
+        Copied into each event.
+    first_lsn : int, default 1
+        Number of the next commit; to go on after a restart, one more than ``lsn`` was.
+
+    Raises
+    ------
+    TypeError
+        ``connection`` is not apsw's, or ``tables`` is a string.
+    CaptureError
+        A transaction is open, a table does not exist or cannot be captured, or apsw lacks the preupdate hook.
+    FieldError
+        A number out of its field's range.
+
+    Notes
+    -----
+    A change that cannot be captured (text that is not UTF-8, an incremental blob write) cannot be committed either:
+    the commit becomes a rollback and raises `CaptureError`. An exception of the producer, such as `OwnershipError`, comes
+    out of the statement that committed; the commit stands, and its events are counted as dropped.
+
+    Changes are held in memory, packed, until their transaction ends.
+
+    Thread safety: that of the connection and the producer, one thread at a time. The counters may be read from any.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        producer: EventProducer,
+        *,
+        tables: Collection[str] | None = None,
+        tenant_id: int = 0,
+        vshard_id: int = 0,
+        first_lsn: int = 1,
+    ) -> None:
+        if not isinstance(connection, apsw.Connection):
+            raise TypeError(
+                f"connection {connection!r}: must be an apsw.Connection, not {type(connection).__qualname__};"
+                " the sqlite3 module does not have the preupdate hook"
+            )
+        if isinstance(tables, str):
+            raise TypeError(f"tables {tables!r}: must be a collection of names, not one str; write [{tables!r}]")
+        if not hasattr(connection, "preupdate_hook"):
+            raise CaptureError(
+                f"apsw {apsw.apsw_version()} was built without SQLite's preupdate hook; install its wheel from PyPI"
+            )
+        if connection.in_transaction or connection.txn_state("main") == apsw.SQLITE_TXN_WRITE:
+            raise CaptureError(
+                f"{connection.filename!r}: a transaction is open, and its earlier changes would be missing;"
+                " COMMIT or ROLLBACK it first"
+            )
+        # An event with these numbers, so that a bad one is refused here and not after the first commit.
+        WriteEvent(
+            sequence=0,
+            collection="",
+            op=WriteOp.HEARTBEAT,
+            row_id="",
+            lsn=first_lsn,
+            tenant_id=tenant_id,
+            vshard_id=vshard_id,
+        )
+        _check_tables(connection, tables)
+        module = f"nodedb_ring_capture_{next(_NUMBERS)}"
+        # A statement prepared before now may delete all rows of a table at once, unseen. A change of the temp schema
+        # makes SQLite prepare every statement anew, and with a hook in place it deletes row by row.
+        _rows(connection, f"CREATE TEMP VIEW {module} AS SELECT 0; DROP VIEW temp.{module}")
+        transaction = OpenTransaction(
+            producer,
+            # A DELETE of no rows; before SQLite runs it, it takes the virtual table into the transaction.
+            join=functools.partial(_rows, sql=f"DELETE FROM {module} WHERE 0"),
+            schema_version=_schema_version,
+            read_table=_read_table,
+            pack=msgpack.Packer().pack,
+            chosen=None if tables is None else frozenset(name.lower() for name in tables),
+            first_lsn=first_lsn,
+            tenant_id=tenant_id,
+            vshard_id=vshard_id,
+        )
+        connection.create_module(module, _Module(transaction), iVersion=2, eponymous_only=True)
+        connection.preupdate_hook(transaction.record, id=module)
+        connection.set_commit_hook(transaction.commit_hook, id=module)
+        connection.set_rollback_hook(transaction.forget, id=module)
+        self._connection: apsw.Connection | None = connection
+        self._transaction = transaction
+        self._module = module
+
+    @property
+    def lsn(self) -> int:
+        """Number of the last commit that changed a captured row; ``first_lsn - 1`` before there is one."""
+        return self._transaction.lsn
+
+    @property
+    def emitted(self) -> int:
+        """Events that the ring took."""
+        return self._transaction.emitted
+
+    @property
+    def dropped(self) -> int:
+        """Events of committed changes that the ring did not take. Each used up its sequence number."""
+        return self._transaction.dropped
+
+    @property
+    def pending(self) -> int:
+        """Events recorded in the transaction that is open; 0 outside one."""
+        return self._transaction.pending
+
+    @property
+    def closed(self) -> bool:
+        """True when nothing is captured any more."""
+        return self._connection is None
+
+    def close(self) -> None:
+        """Stops capturing and removes the capture's hooks from the connection. Idempotent.
+
+        Raises
+        ------
+        CaptureError
+            The open transaction has captured changes, which nobody would emit when it commits. The capture stays.
+        """
+        if self._connection is not None and self.pending:
+            raise CaptureError(
+                f"{self.pending} captured changes belong to a transaction that is still open;"
+                " COMMIT or ROLLBACK it before close()"
+            )
+        self._detach()
+
+    def _detach(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            connection.preupdate_hook(None, id=self._module)
+            connection.set_commit_hook(None, id=self._module)
+            connection.set_rollback_hook(None, id=self._module)
+            connection.create_module(self._module, None)
+        except apsw.ConnectionClosedError:
+            pass  # its hooks went with it
+
+    def __enter__(self) -> Self:
+        if self._connection is None:
+            raise CaptureError("this capture is closed; make a new SqliteCapture")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        if self._connection is not None and self.pending:
+            _LOGGER.warning("capture closed in an open transaction: its %d changes are not emitted", self.pending)
+        self._detach()
+        self._transaction.forget()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._connection is None else repr(self._connection.filename)
+        return f"<SqliteCapture {state} lsn={self.lsn} emitted={self.emitted} dropped={self.dropped}>"
+
+
+class _Module:
+    """The one virtual table of a capture is its `OpenTransaction`; it has no rows and is in no schema."""
+
+    def __init__(self, transaction: OpenTransaction) -> None:
+        self._transaction = transaction
+
+    def Connect(
+        self, connection: apsw.Connection, module: str, schema: str, name: str, *arguments: apsw.SQLiteValue
+    ) -> tuple[str, OpenTransaction]:
+        return "CREATE TABLE x(unused)", self._transaction
+
+
+class Key(NamedTuple):
+    """The primary key of a WITHOUT ROWID table, and how a row id is written from it."""
+
+    places: tuple[int, ...]
+    is_text: bool  # one column, which stores numbers as text
+
+    def row_id(self, values: tuple[apsw.SQLiteValue, ...]) -> str:
+        """The text itself for a key of one TEXT column; SQL literals with commas between for any other.
+
+        Text that could be taken for a literal is written as one, so two keys never have the same row id.
+        """
+        first = values[self.places[0]]
+        if self.is_text and isinstance(first, str) and not first.startswith(("'", "X'")):
+            return first
+        return ",".join([apsw.format_sql_value(values[place]) for place in self.places])
+
+
+class Table(NamedTuple):
+    """How the rows of a captured table read."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: Key | None  # None: by rowid
+
+
+def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> None:
+    """Refuses what is not a table of `main`, and tables that could not be captured."""
+    query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
+    kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in _rows(connection, query)}
+    if tables is None:
+        names = [name for name, kind in kinds.values() if kind == "table"]
+    else:
+        names = []
+        for asked in tables:
+            name, kind = kinds.get(asked.lower(), (asked, "nothing"))
+            if kind == "nothing":
+                raise CaptureError(f"table {asked!r}: not in {connection.filename!r}; create it before it is captured")
+            if kind != "table" or name.lower().startswith("sqlite_"):
+                what = "a table of SQLite's own" if kind == "table" else f"of type {kind}"
+                raise CaptureError(f"table {asked!r}: it is {what}; only ordinary tables can be captured")
+            names.append(name)
+    for name in names:
+        _read_table(connection, name)
+
+
+def _read_table(connection: apsw.Connection, name: str) -> Table | None:
+    """How its rows read; None for SQLite's own tables and for those that keep a virtual table's data."""
+    if name.lower().startswith("sqlite_"):
+        return None
+    query = "SELECT wr, type FROM pragma_table_list(?) WHERE schema = 'main'"
+    [(without_rowid, kind)] = _rows(connection, query, (name,))
+    if kind == "shadow":
+        return None
+    query = "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid"
+    columns = []
+    key = []
+    for place, (column, declared, primary, hidden) in enumerate(_rows(connection, query, (name,))):
+        if hidden == 2:
+            raise CaptureError(
+                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column};"
+                " make it STORED, or leave the table out of tables="
+            )
+        columns.append(str(column))
+        if primary:
+            key.append((primary, place, str(declared)))
+    if not without_rowid:
+        return Table(name, tuple(columns), None)
+    key.sort()
+    is_text = len(key) == 1 and _stores_text(key[0][2])
+    return Table(name, tuple(columns), Key(tuple(place for _, place, _ in key), is_text))
+
+
+def _stores_text(declared_type: str) -> bool:
+    """Whether SQLite gives a column of that type TEXT affinity."""
+    declared_type = declared_type.upper()
+    return "INT" not in declared_type and any(part in declared_type for part in ("CHAR", "CLOB", "TEXT"))
+
+
+def _schema_version(connection: apsw.Connection) -> int:
+    [(version,)] = _rows(connection, "PRAGMA main.schema_version")
+    assert isinstance(version, int)
+    return version
+
+
+def _rows(
+    connection: apsw.Connection, sql: str, bindings: tuple[apsw.SQLiteValue, ...] = ()
+) -> list[tuple[apsw.SQLiteValue, ...]]:
+    """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
+    cursor = apsw.Cursor(connection)
+    cursor.exec_trace = _let_pass
+    cursor.row_trace = _as_it_is
+    return list(cursor.execute(sql, bindings))
+
+
+def _let_pass(cursor: apsw.Cursor, sql: str, bindings: apsw.Bindings | None) -> bool:
+    return True
+
+
+def _as_it_is(cursor: apsw.Cursor, row: apsw.SQLiteValues) -> apsw.SQLiteValues:
+    return row

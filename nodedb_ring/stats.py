@@ -1,0 +1,69 @@
+"""What the two ends count: frozen records, each a snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["ConsumerStats", "ProducerStats"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerStats:
+    """The accounts of one producer, ``emitted + dropped`` being every attempt it made.
+
+    Attributes
+    ----------
+    emitted : int
+        Events enqueued.
+    dropped : int
+        Attempts refused: ``dropped_full + dropped_disconnected``. A retry counts again.
+    dropped_full, dropped_disconnected : int
+        Refused because the ring was full, and because the consumer had gone.
+    first_dropped_sequence, last_dropped_sequence : int or None
+        Sequence numbers of the first and the latest refused attempt.
+    emitted_sequence : int or None
+        The highest sequence number tried, enqueued or not; None before the first attempt.
+    normal_transitions, throttle_transitions, suspend_transitions : int
+        How often each pressure state was entered.
+    slots_in_use, bytes_in_use : int
+        Slots and bytes of the arena that are not free now.
+    slots_high_water, bytes_high_water : int
+        The most that were in use after any publication.
+    high_water_mark : int
+        ``slots_high_water`` and ``bytes_high_water`` as utilization: whole percent, the fuller of the two.
+    """
+
+    emitted: int
+    dropped: int
+    dropped_full: int
+    dropped_disconnected: int
+    first_dropped_sequence: int | None
+    last_dropped_sequence: int | None
+    emitted_sequence: int | None
+    normal_transitions: int
+    throttle_transitions: int
+    suspend_transitions: int
+    slots_in_use: int
+    bytes_in_use: int
+    slots_high_water: int
+    bytes_high_water: int
+    high_water_mark: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStats:
+    """The accounts of one consumer.
+
+    Attributes
+    ----------
+    received : int
+        Events taken out of the ring, leased ones included.
+    batches : int
+        Drains and leases that were not empty.
+    held : int
+        Rows that leases hold now.
+    """
+
+    received: int
+    batches: int
+    held: int
