@@ -1,7 +1,7 @@
 """An event bus from a database's cores to analytics: one bounded ring a core, which never makes its writer wait.
 
-``create_event_bus`` returns the producers' and the consumers' ends. Producers ``emit`` events or batches of them and are
-told when one was dropped; consumers ``drain`` them into NumPy columns.
+``create_event_bus`` returns the producers' and the consumers' ends. Producers ``emit`` events or batches of them, and
+are told when one was dropped; consumers ``drain`` them into NumPy columns.
 """
 
 from .backpressure import BackpressureConfig, PressureState

@@ -20,6 +20,8 @@ the change that it was called for whenever Ctrl-C arrives during a long statemen
 import logging
 import time
 
+import apsw
+
 from ._event import WriteEvent
 from .errors import EventTooLargeError, RingError
 from .events import EventSource, WriteOp
@@ -39,16 +41,30 @@ class CaptureError(RingError):
     """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""
 
 
+def rows(connection, sql, bindings=()):
+    """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
+    cursor = apsw.Cursor(connection)
+    cursor.exec_trace = _let_pass
+    cursor.row_trace = _as_it_is
+    return list(cursor.execute(sql, bindings))
+
+
+def _let_pass(cursor, sql, bindings):
+    return True
+
+
+def _as_it_is(cursor, row):
+    return row
+
+
 cdef class OpenTransaction:
     """What a connection changed since its transaction began, for one capture. SQLite calls every method of it.
 
     Parameters
     ----------
     producer : EventProducer
-    join : Callable[[apsw.Connection], None]
-        Makes the virtual table part of the open transaction.
-    schema_version : Callable[[apsw.Connection], int]
-        Differs when a table may have changed.
+    module : str
+        Under this name the connection has this object as a virtual table.
     read_table : Callable[[apsw.Connection, str], Table | None]
         How the rows of a table read; None if they are not captured.
     pack : Callable[[dict], bytes]
@@ -58,7 +74,8 @@ cdef class OpenTransaction:
     first_lsn, tenant_id, vshard_id : int
     """
 
-    cdef object _producer, _join, _schema_version, _read_table, _pack, _chosen, _tenant_id, _vshard_id
+    cdef object _producer, _read_table, _pack, _chosen, _tenant_id, _vshard_id
+    cdef str _join
     cdef dict _tables       # name -> Table or None, as of schema version _version
     cdef object _version    # None: unknown, because a change of the schema may have been undone
     cdef bint _doubtful     # a statement may have changed the schema since _version was read
@@ -72,12 +89,10 @@ cdef class OpenTransaction:
     cdef readonly object emitted
     cdef readonly object dropped
 
-    def __init__(
-        self, producer, *, join, schema_version, read_table, pack, chosen, first_lsn, tenant_id, vshard_id
-    ):
+    def __init__(self, producer, *, module, read_table, pack, chosen, first_lsn, tenant_id, vshard_id):
         self._producer = producer
-        self._join = join
-        self._schema_version = schema_version
+        # It changes nothing; but before SQLite runs it, it takes the virtual table into the transaction.
+        self._join = f"DELETE FROM {module} WHERE 0"
         self._read_table = read_table
         self._pack = pack
         self._chosen = chosen
@@ -131,7 +146,7 @@ cdef class OpenTransaction:
             return 0
         if not self._joined:
             try:
-                self._join(change.connection)
+                rows(change.connection, self._join)
             except BaseException as error:
                 # Without the virtual table nobody tells us what is undone: only a rollback of everything helps.
                 self._join_error = error
@@ -172,7 +187,7 @@ cdef class OpenTransaction:
 
     cdef object _table(self, connection, str name):
         if self._doubtful:
-            version = self._schema_version(connection)
+            [(version,)] = rows(connection, "PRAGMA main.schema_version")
             if version != self._version:
                 self._tables = {}
                 self._version = version
@@ -183,9 +198,9 @@ cdef class OpenTransaction:
             table = self._tables[name] = self._read_table(connection, name)
             return table
 
-    cdef str _row_id(self, table, rowid, tuple values):
+    cdef str _row_id(self, table, long long rowid, tuple values):
         if table.key is None:
-            return str(rowid)
+            return f"{rowid}"  # of a C integer: str() of an object would serve signals
         return table.key.row_id(values)
 
     cdef bytes _row(self, table, tuple values):
@@ -242,8 +257,9 @@ cdef class OpenTransaction:
         if self._refused:
             for change in self._changes:
                 if isinstance(change, BaseException):
+                    reason = change if isinstance(change, CaptureError) else repr(change)
                     raise CaptureError(
-                        f"the transaction cannot be committed, because a change in it was not captured: {change}"
+                        f"the transaction cannot be committed, because a change in it was not captured: {reason}"
                     ) from change
             self._refused = False
         return False

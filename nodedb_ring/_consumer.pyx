@@ -11,7 +11,7 @@ from ._event cimport event_from_row
 from ._ring cimport (
     CLAIM_FORKED,
     CLAIM_OTHER_THREAD,
-    WAIT_INTERRUPTED,
+    WAIT_READY,
     Claim,
     EventRing,
     EventRow,
@@ -49,6 +49,7 @@ cdef enum:
     DEFAULT_BATCH = 1024
     # About 10 microseconds of looking before a sleep, which costs some 25 to wake from.
     SPINS = 250
+    LONGEST_SLEEP_NS = 1000000000
 
 cdef tuple _STATES = tuple(PressureState)
 cdef object _EMPTY = EventBatch.from_events([])
@@ -164,17 +165,22 @@ cdef class EventConsumer:
     cdef int sleep(self, int64_t timeout_ns) except -1:
         """Waits, without the GIL, until an event or a closed end; answers signals; a negative timeout is no limit."""
         cdef int64_t deadline = monotonic() + timeout_ns if timeout_ns >= 0 else -1
+        cdef int64_t left = timeout_ns, nap
         cdef WaitResult result
         self._begin_wait()
         try:
             while True:
+                # A signal that comes just before the sleep does not interrupt it: look again every second.
+                nap = LONGEST_SLEEP_NS if deadline < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
                 with nogil:
-                    result = ring_wait(self._ring, timeout_ns, SPINS)
-                if result != WAIT_INTERRUPTED:
+                    result = ring_wait(self._ring, nap, SPINS)
+                if result == WAIT_READY:
                     return 0
                 PyErr_CheckSignals()
                 if deadline >= 0:
-                    timeout_ns = max(0, deadline - monotonic())
+                    left = deadline - monotonic()
+                    if left <= 0:
+                        return 0
         finally:
             self._is_waiting = False
 

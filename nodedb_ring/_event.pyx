@@ -12,14 +12,14 @@ from cpython.ref cimport Py_INCREF, PyObject
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from ._ring cimport (
     FIELD_COUNT,
     NO_TIME,
     NULL_LENGTH,
     PUSH_DONE,
-    STRING_COUNT,
+    EventField,
     ring_admit,
     ring_head_row,
     ring_publish_stamped,
@@ -30,7 +30,26 @@ from ._ring cimport (
 from .errors import FieldError
 from .events import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
 
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    static inline int nodedb_is_ascii(const char *text, size_t size) {
+        uint64_t seen = 0, some = 0;
+        for (; size >= 8; text += 8, size -= 8) {
+            memcpy(&some, text, 8);
+            seen |= some;
+        }
+        some = 0;
+        memcpy(&some, text, size);
+        return ((seen | some) & 0x8080808080808080u) == 0;
+    }
+    """
+    bint is_ascii "nodedb_is_ascii"(const char* text, size_t size) noexcept
+
 cdef extern from "Python.h":
+    object PyUnicode_New(Py_ssize_t size, unsigned int maximum)
     ctypedef PyObject* (*vectorcallfunc)(PyObject*, PyObject* const*, size_t, PyObject*) except NULL
     ctypedef struct PyTypeObject:
         vectorcallfunc tp_vectorcall
@@ -468,22 +487,46 @@ cdef void write_event(WriteEvent event, EventRow* row, uint8_t* payload, uint64_
     _copy_payload(event, payload + offset)
 
 
-cdef inline str _decode(const EventRow* row, const uint8_t* payload, int k):
-    return PyUnicode_DecodeUTF8(<const char*>payload + row.field[k].offset, row.field[k].length, NULL)
+cdef inline object _text_of(const char* start, uint32_t length):
+    """A str of UTF-8. Most is ASCII, whose bytes are the str's own."""
+    cdef object text
+    if not is_ascii(start, length):
+        return PyUnicode_DecodeUTF8(start, length, NULL)
+    text = PyUnicode_New(length, 127)
+    memcpy(PyUnicode_DATA(<PyObject*>text), start, length)
+    return text
 
 
-cdef inline object _slice(const EventRow* row, const uint8_t* payload, int k):
-    return PyBytes_FromStringAndSize(<const char*>payload + row.field[k].offset, row.field[k].length)
+# The collection of the last event that was decoded: the next one is mostly of the same table. The GIL guards it.
+cdef str _recent_collection = ""
+
+
+cdef inline str _collection_of(const char* start, uint32_t length):
+    global _recent_collection
+    cdef PyObject* recent = <PyObject*>_recent_collection
+    if (
+        not PyUnicode_IS_COMPACT_ASCII(recent)
+        or PyUnicode_GET_LENGTH(recent) != length
+        or memcmp(PyUnicode_DATA(recent), start, length) != 0
+    ):
+        _recent_collection = _text_of(start, length)
+    return _recent_collection
 
 
 cdef WriteEvent event_from_row(const EventRow* row, const uint8_t* payload):
     cdef WriteEvent event = WriteEvent.__new__(WriteEvent)
+    cdef EventField* field = event.row.field
+    cdef const char* base = <const char*>payload
     memcpy(&event.row, row, sizeof(EventRow))
-    event.collection = _decode(row, payload, 0)
-    event.row_id = _decode(row, payload, 1)
-    event.user_id = None if row.field[2].length == NULL_LENGTH else _decode(row, payload, 2)
-    event.statement_digest = None if row.field[3].length == NULL_LENGTH else _decode(row, payload, 3)
-    event.new_value = None if row.field[4].length == NULL_LENGTH else _slice(row, payload, 4)
-    event.old_value = None if row.field[5].length == NULL_LENGTH else _slice(row, payload, 5)
+    event.collection = _collection_of(base + field[0].offset, field[0].length)
+    event.row_id = _text_of(base + field[1].offset, field[1].length)
+    if field[2].length != NULL_LENGTH:
+        event.user_id = _text_of(base + field[2].offset, field[2].length)
+    if field[3].length != NULL_LENGTH:
+        event.statement_digest = _text_of(base + field[3].offset, field[3].length)
+    if field[4].length != NULL_LENGTH:
+        event.new_value = PyBytes_FromStringAndSize(base + field[4].offset, field[4].length)
+    if field[5].length != NULL_LENGTH:
+        event.old_value = PyBytes_FromStringAndSize(base + field[5].offset, field[5].length)
     _lay_out(event)
     return event

@@ -239,7 +239,9 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
             side.noted |= NOTED_DISCONNECT
         store_relaxed(&header.dropped_disconnected, header.dropped_disconnected + count)
     ring_attempted(ring, last)
-    ring_observe(ring)
+    if header.pressure != PRESSURE_SUSPENDED or header.published - side.seen_released != ring.capacity:
+        # A suspended ring without a free slot stays as it is.
+        ring_observe(ring)
 
 
 # ---- in bulk --------------------------------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ cdef uint64_t ring_push_rows(
         if unlikely(load_relaxed_u32(&header.consumer_closed) != 0):
             why = PUSH_DISCONNECTED
             break
-        run = ring_reserve(ring, <uint32_t>min(count - done, PUBLISH_ROWS), &first)
+        run = ring_reserve(ring, <uint32_t>min(count - done, <uint64_t>PUBLISH_ROWS), &first)
         if run == 0:
             why = PUSH_FULL
             break

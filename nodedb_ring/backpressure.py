@@ -53,7 +53,7 @@ class BackpressureConfig:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"threshold {value!r}: must be an int, in whole percent")
         if not 0 < order[0] < order[1] <= order[2] < order[3] <= 100:
+            shown = dict(zip(("throttle_exit", "throttle_enter", "suspend_exit", "suspend_enter"), order, strict=True))
             raise ValueError(
-                f"throttle_exit {order[0]}, throttle_enter {order[1]}, suspend_exit {order[2]}, suspend_enter {order[3]}: "
-                "must be 0 < throttle_exit < throttle_enter <= suspend_exit < suspend_enter <= 100"
+                f"{shown}: must be 0 < throttle_exit < throttle_enter <= suspend_exit < suspend_enter <= 100"
             )

@@ -131,7 +131,9 @@ class EventBatch:
             starts = variable[name].starts + len(payload)
             payload += memoryview(variable[name].data)
             if len(payload) >= NULL_LENGTH:
-                raise BatchError(f"payload of {len(payload)} bytes: a batch holds at most {NULL_LENGTH - 1}; use several")
+                raise BatchError(
+                    f"payload of {len(payload)} bytes: a batch holds at most {NULL_LENGTH - 1}; use several"
+                )
             records[f"{name}_offset"] = starts
             records[f"{name}_length"] = variable[name].lengths
         checked = checked_copy(_flat_bytes(records), np.frombuffer(payload, np.uint8))
@@ -244,7 +246,7 @@ class EventBatch:
             if mask.ndim == 0 and mask.dtype.kind in "iu":
                 return self[int(mask)]
             if mask.dtype != np.bool_ or mask.ndim != 1:
-                raise TypeError(f"index of {mask.dtype} and shape {mask.shape}: must be an int, a slice or a boolean mask")
+                raise TypeError(f"index of {mask.dtype}, shape {mask.shape}: must be an int, a slice or a mask")
             if len(mask) != len(self):
                 raise IndexError(f"mask of {len(mask)} for a batch of {len(self)}")
             return self._over(self._block.gather(np.flatnonzero(mask).astype(np.int64, copy=False)))
@@ -286,7 +288,7 @@ def _flat_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _payload_bytes(payload: Bytes) -> npt.NDArray[np.uint8]:
     if isinstance(payload, np.ndarray):
         if payload.dtype != np.uint8 or payload.ndim != 1:
-            raise BatchError(f"payload of {payload.dtype} and shape {payload.shape}: must be bytes or one row of uint8")
+            raise BatchError(f"payload of {payload.dtype}, shape {payload.shape}: must be bytes or one row of uint8")
         return np.ascontiguousarray(payload)
     try:
         return np.frombuffer(payload, np.uint8)

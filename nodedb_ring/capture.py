@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 from collections.abc import Collection
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import apsw
 import msgpack
 
-from ._capture import CaptureError, OpenTransaction
+from ._capture import CaptureError, OpenTransaction, rows
 from ._event import WriteEvent
 from .events import WriteOp
 
@@ -114,12 +113,10 @@ class SqliteCapture:
         module = f"nodedb_ring_capture_{next(_NUMBERS)}"
         # A statement prepared before now may delete all rows of a table at once, unseen. A change of the temp schema
         # makes SQLite prepare every statement anew, and with a hook in place it deletes row by row.
-        _rows(connection, f"CREATE TEMP VIEW {module} AS SELECT 0; DROP VIEW temp.{module}")
+        rows(connection, f"CREATE TEMP VIEW {module} AS SELECT 0; DROP VIEW temp.{module}")
         transaction = OpenTransaction(
             producer,
-            # A DELETE of no rows; before SQLite runs it, it takes the virtual table into the transaction.
-            join=functools.partial(_rows, sql=f"DELETE FROM {module} WHERE 0"),
-            schema_version=_schema_version,
+            module=module,
             read_table=_read_table,
             pack=msgpack.Packer().pack,
             chosen=None if tables is None else frozenset(name.lower() for name in tables),
@@ -248,7 +245,7 @@ class Table(NamedTuple):
 def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> None:
     """Refuses what is not a table of `main`, and tables that could not be captured."""
     query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
-    kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in _rows(connection, query)}
+    kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in rows(connection, query)}
     if tables is None:
         names = [name for name, kind in kinds.values() if kind == "table"]
     else:
@@ -270,13 +267,13 @@ def _read_table(connection: apsw.Connection, name: str) -> Table | None:
     if name.lower().startswith("sqlite_"):
         return None
     query = "SELECT wr, type FROM pragma_table_list(?) WHERE schema = 'main'"
-    [(without_rowid, kind)] = _rows(connection, query, (name,))
+    [(without_rowid, kind)] = rows(connection, query, (name,))
     if kind == "shadow":
         return None
     query = "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid"
     columns = []
     key = []
-    for place, (column, declared, primary, hidden) in enumerate(_rows(connection, query, (name,))):
+    for place, (column, declared, primary, hidden) in enumerate(rows(connection, query, (name,))):
         if hidden == 2:
             raise CaptureError(
                 f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column};"
@@ -296,27 +293,3 @@ def _stores_text(declared_type: str) -> bool:
     """Whether SQLite gives a column of that type TEXT affinity."""
     declared_type = declared_type.upper()
     return "INT" not in declared_type and any(part in declared_type for part in ("CHAR", "CLOB", "TEXT"))
-
-
-def _schema_version(connection: apsw.Connection) -> int:
-    [(version,)] = _rows(connection, "PRAGMA main.schema_version")
-    assert isinstance(version, int)
-    return version
-
-
-def _rows(
-    connection: apsw.Connection, sql: str, bindings: tuple[apsw.SQLiteValue, ...] = ()
-) -> list[tuple[apsw.SQLiteValue, ...]]:
-    """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
-    cursor = apsw.Cursor(connection)
-    cursor.exec_trace = _let_pass
-    cursor.row_trace = _as_it_is
-    return list(cursor.execute(sql, bindings))
-
-
-def _let_pass(cursor: apsw.Cursor, sql: str, bindings: apsw.Bindings | None) -> bool:
-    return True
-
-
-def _as_it_is(cursor: apsw.Cursor, row: apsw.SQLiteValues) -> apsw.SQLiteValues:
-    return row

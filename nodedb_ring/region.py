@@ -14,6 +14,7 @@ wherever they are mapped. ``_ring.pxd`` has the header field by field.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 from ._ring import block_bytes
@@ -70,9 +71,7 @@ def private_block(capacity: int, arena_bytes: int) -> mmap.mmap:
     except (OSError, ValueError) as error:
         raise MemoryError(f"no memory for a ring of {size} bytes ({capacity} slots): {error}") from None
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        # A kernel built without huge pages refuses: the ring works on small ones.
+        with contextlib.suppress(OSError):
             block.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            # A kernel built without huge pages: the ring works on small ones.
-            pass
     return block

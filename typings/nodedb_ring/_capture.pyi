@@ -8,13 +8,16 @@ from .errors import RingError
 
 class CaptureError(RingError): ...
 
+def rows(
+    connection: apsw.Connection, sql: str, bindings: tuple[apsw.SQLiteValue, ...] = ()
+) -> list[tuple[apsw.SQLiteValue, ...]]: ...
+
 class OpenTransaction:
     def __init__(
         self,
         producer: EventProducer,
         *,
-        join: Callable[[apsw.Connection], object],
-        schema_version: Callable[[apsw.Connection], int],
+        module: str,
         read_table: Callable[[apsw.Connection, str], Table | None],
         pack: Callable[[Mapping[str, apsw.SQLiteValue]], bytes],
         chosen: frozenset[str] | None,

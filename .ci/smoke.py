@@ -1,0 +1,28 @@
+"""What an installed package must do, run outside the source tree."""
+
+import importlib.resources
+import pathlib
+import sys
+
+import nodedb_ring
+from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
+
+package = pathlib.Path(nodedb_ring.__file__).parent
+assert "site-packages" in str(package), package
+for name in ("py.typed", "_ring.pxd", "_ring.pyi", "_event.pyi", "_batch.pyi", "_producer.pyi", "_consumer.pyi"):
+    assert importlib.resources.files(nodedb_ring).joinpath(name).is_file(), f"{name} is not in the package"
+assert not list(package.glob("*.c")), "generated C is in the package"
+
+producers, consumers = create_event_bus(2, capacity=100)
+events = [
+    WriteEvent(sequence=n, collection="flights", op=WriteOp.INSERT, row_id=str(n), lsn=n, new_value=b"v" * n)
+    for n in range(1, 101)
+]
+assert producers[0].capacity == 128
+assert all(producers[0].emit(event) for event in events[:50])
+assert producers[0].emit_batch(EventBatch.from_events(events[50:])) == 50
+assert consumers[1].try_recv() is None
+batch = consumers[0].drain()
+assert list(batch) == events
+assert batch.sequence.tolist() == list(range(1, 101))
+print(f"nodedb_ring {nodedb_ring.__version__} works on Python {sys.version.split()[0]}")
