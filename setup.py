@@ -1,10 +1,32 @@
-"""Builds the compiled modules, and puts the hand-written stubs beside them."""
+"""Builds the compiled modules, and puts their hand-written stubs beside them."""
+
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-COMPILED = ["_ring", "_event", "_batch", "_producer", "_consumer"]
+COMPILED = ["_ring", "_event", "_batch", "_producer", "_consumer", "_capture"]
+STUBS = Path("typings", "nodedb_ring")
+
+
+class BuildWithStubs(build_ext):
+    """Type checkers look for a module's stub beside the module."""
+
+    def run(self) -> None:
+        """Builds, then puts copies of the stubs into a wheel, or links to them into the source tree."""
+        super().run()
+        for name in COMPILED:
+            stub = STUBS / f"{name}.pyi"
+            if self.inplace:
+                link = Path("nodedb_ring", stub.name)
+                link.unlink(missing_ok=True)
+                link.symlink_to(Path("..", stub))
+            else:
+                self.copy_file(str(stub), str(Path(self.build_lib, "nodedb_ring", stub.name)))
+
 
 setup(
+    cmdclass={"build_ext": BuildWithStubs},
     ext_modules=[
         Extension(f"nodedb_ring.{name}", [f"nodedb_ring/{name}.pyx"], extra_compile_args=["-O3", "-std=gnu11"])
         for name in COMPILED

@@ -1,0 +1,1 @@
+"""What the package costs, measured: see ``core.py``."""

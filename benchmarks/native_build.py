@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import mmap
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
 
 import nodedb_ring
 
@@ -19,21 +23,35 @@ __all__ = ["NativeLoops", "Way", "native_loops"]
 _NAME = "native_loops"
 _FLAGS = ["-O3", "-std=gnu11"]
 _HERE = Path(__file__).parent
+_Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Way(Protocol):
     """One way of rows between two threads, as ``native_loops.pyx`` has it."""
 
-    def send(self, count: int, together: int, pauses: int, trips: int) -> tuple[float, int]: ...
-    def receive(self, count: int, together: int, pauses: int, trips: int, check: bool) -> tuple[int, int]: ...
-    def turns(self, count: int, together: int, check: bool) -> tuple[int, int]: ...
+    def send(self, count: int, together: int, pauses: int, trips: int) -> tuple[float, int]:
+        """The producer's side of a transfer: nanoseconds a round trip of a line, and the time of the start."""
+        ...
+
+    def receive(self, count: int, together: int, pauses: int, trips: int, check: bool) -> tuple[int, int]:
+        """The consumer's side of it: rows that were wrong, and the time of the end."""
+        ...
+
+    def turns(self, count: int, together: int, check: bool) -> tuple[int, int]:
+        """Both in one thread: rows that were wrong, and nanoseconds."""
+        ...
 
 
 class NativeLoops(Protocol):
     """The compiled module."""
 
-    def Way(self, ring: nodedb_ring.EventRing | None, block: Any) -> Way: ...  # noqa: N802
-    def copy_twice(self, source: Any, middle: Any, out: Any, times: int) -> int: ...
+    def Way(self, ring: nodedb_ring.EventRing | None, block: mmap.mmap | None) -> Way:  # noqa: N802
+        """A way over a ring of ours, or over a plain ring in `block`."""
+        ...
+
+    def copy_twice(self, source: _Bytes, middle: _Bytes, out: _Bytes, times: int) -> int:
+        """Nanoseconds for two bare memcpys of `source`, the fastest of `times`."""
+        ...
 
 
 def native_loops() -> NativeLoops:

@@ -5,7 +5,7 @@ Compiled on first use (``native_build.py``) against the headers of the installed
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport aligned_alloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from nodedb_ring._atomic cimport load_acquire, pause, store_release
@@ -22,6 +22,9 @@ from nodedb_ring._ring cimport (
     ring_reserve,
     ring_take,
 )
+
+cdef extern from "stdlib.h" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
 
 cdef extern from "plain_ring.h" nogil:
     ctypedef struct PlainRing "plain_ring":
@@ -43,6 +46,7 @@ cdef enum:
     GROUP = 64       # rows that the producer stamps with their numbers, and publishes together or one by one
     TAKE_MOST = 256  # rows that the consumer copies out at a time
     INSERT = 1
+    HUNDRED = 100
 
 
 cdef void template(EventRow* rows) noexcept nogil:
@@ -109,8 +113,8 @@ cdef class Way:
         1 or 64 together. Where there is no room it pauses `pauses` times.
         """
         cdef int64_t probe, start
-        if count % GROUP or together not in (1, GROUP):
-            raise ValueError(f"count {count}, together {together}: must be a multiple of {GROUP}, and 1 or {GROUP}")
+        if count % GROUP or together not in (1, GROUP) or trips == 0 or trips % HUNDRED:
+            raise ValueError(f"count {count}, together {together}, trips {trips}: must be multiples of {GROUP}, and of 100")
         with nogil:
             meet(self.court)
             probe = serve(self.court, trips)
@@ -125,7 +129,7 @@ cdef class Way:
                 plain_push_singly(self.plain, count, pauses)
             else:
                 plain_push_groups(self.plain, count, pauses)
-        return probe / trips, start
+        return probe / <double>HUNDRED, start
 
     def receive(self, uint64_t count, uint32_t together, uint32_t pauses, uint32_t trips, bint check):
         """The consumer's thread: (rows that were not the one expected, time of the end).
@@ -175,15 +179,21 @@ cdef void meet(Court* court) noexcept nogil:
 
 
 cdef int64_t serve(Court* court, uint32_t trips) noexcept nogil:
+    """Nanoseconds of the fastest hundred trips: whoever else wants a core only ever makes them slower."""
     cdef uint64_t ball = load_acquire(&court.ball)
-    cdef int64_t start = now()
-    cdef uint32_t i
-    for i in range(trips):
-        store_release(&court.ball, ball + 1)
-        ball += 2
-        while load_acquire(&court.ball) != ball:
-            pass
-    return now() - start
+    cdef int64_t best = -1, start, took
+    cdef uint32_t i, k
+    for i in range(trips // HUNDRED):
+        start = now()
+        for k in range(HUNDRED):
+            store_release(&court.ball, ball + 1)
+            ball += 2
+            while load_acquire(&court.ball) != ball:
+                pass
+        took = now() - start
+        if best < 0 or took < best:
+            best = took
+    return best
 
 
 cdef void give_back(Court* court, uint32_t trips) noexcept nogil:

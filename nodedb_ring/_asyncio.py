@@ -39,15 +39,15 @@ async def _signalled(consumer: EventConsumer) -> None:
     fd = consumer._arm()
     if fd is None:
         return
+    signalled = loop.create_future()
+    loop.add_reader(fd, _set, signalled)
     try:
-        signalled = loop.create_future()
-        loop.add_reader(fd, _set, signalled)
-        try:
-            await signalled
-        finally:
-            loop.remove_reader(fd)
+        await signalled
     finally:
-        consumer._disarm()
+        # A forked child shares the loop's epoll and the eventfd with its parent, who waits on.
+        if not consumer._is_inherited:
+            loop.remove_reader(fd)
+            consumer._disarm()
 
 
 def _set(signalled: asyncio.Future[None]) -> None:

@@ -23,7 +23,7 @@ cdef class RowBlock:
     cdef readonly uint64_t count
     cdef readonly uint64_t payload_bytes
     cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
-    cdef readonly bint ended          # a lease or a reservation that is over: nothing new may look into it
+    cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
     cdef bint writable
     cdef RowBlock parent              # whose memory this is a part of, or None
     cdef BufferPool pool              # where the memory goes back to, or None
@@ -31,6 +31,7 @@ cdef class RowBlock:
     cdef size_t memory_bytes
 
     cdef void unviewed(self) noexcept
+    cdef bint over(self) noexcept
     cdef int check_open(self) except -1
 
 

@@ -190,26 +190,34 @@ cdef class RowBlock:
     cdef void unviewed(self) noexcept:
         """Called when the last view of the block has gone."""
 
-    cdef int check_open(self) except -1:
+    @property
+    def is_over(self):
+        """Whether the lease or reservation that the memory belongs to has ended."""
+        return self.over()
+
+    cdef bint over(self) noexcept:
         cdef RowBlock block = self
-        while block is not None:
-            if block.ended:
-                raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
+        while block.parent is not None:
             block = block.parent
+        return block.ended
+
+    cdef int check_open(self) except -1:
+        if self.over():
+            raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
         return 0
 
     def records(self):
         """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
         self.check_open()
         if self.count == 0:
-            return _frozen(np.empty(0, EVENT_DTYPE))
+            return _nothing(EVENT_DTYPE, self.writable)
         return np.frombuffer(_span(self, self.rows, self.count * sizeof(EventRow)), EVENT_DTYPE)
 
     def payload(self):
         """The payload as an array of uint8, shape (payload_bytes,)."""
         self.check_open()
         if self.payload_bytes == 0:
-            return _frozen(np.empty(0, _UINT8))
+            return _nothing(_UINT8, self.writable)
         return np.frombuffer(_span(self, self.bytes, self.payload_bytes), _UINT8)
 
     def slice(self, uint64_t start, uint64_t stop):
@@ -259,8 +267,9 @@ cdef class RowBlock:
         return _objects(self, field, False)
 
 
-def _frozen(array):
-    array.flags.writeable = False
+cdef object _nothing(dtype, bint writable):
+    array = np.empty(0, dtype)
+    array.flags.writeable = writable
     return array
 
 

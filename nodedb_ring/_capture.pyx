@@ -22,6 +22,8 @@ import time
 
 import apsw
 
+cimport cython
+
 from ._event import WriteEvent
 from .errors import EventTooLargeError, RingError
 from .events import EventSource, WriteOp
@@ -57,6 +59,7 @@ def _as_it_is(cursor, row):
     return row
 
 
+@cython.final
 cdef class OpenTransaction:
     """What a connection changed since its transaction began, for one capture. SQLite calls every method of it.
 

@@ -35,13 +35,14 @@ from ._ring cimport (
     ring_release,
     ring_take,
     ring_wait,
+    row_lap,
     thread_token,
 )
 
 from ._asyncio import drain_when_ready, next_batch
 from .backpressure import PressureState
 from .batch import EventBatch
-from .errors import BusyError, ClosedError
+from .errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ConsumerStats
 
@@ -55,7 +56,9 @@ cdef tuple _STATES = tuple(PressureState)
 cdef object _EMPTY = EventBatch.from_events([])
 
 
+# Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.final
+@cython.no_gc
 cdef class EventConsumer:
     """The end of a ring that the Event Plane drains. ``create_event_bus`` makes it.
 
@@ -69,6 +72,9 @@ cdef class EventConsumer:
     """
 
     def __cinit__(self, EventRing ring not None):
+        if ring.has_consumer:
+            raise OwnershipError(f"consumer of core {ring.core_id}: was handed out already; a ring has one reader")
+        ring.has_consumer = True
         self.ring = ring
         self._ring = &ring.ring
         self._pool = BufferPool.__new__(BufferPool)
@@ -135,14 +141,16 @@ cdef class EventConsumer:
         BusyError
             Another call waits on this consumer.
         """
+        cdef int64_t limit
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.admit()
         if max_events < 1:
             raise ValueError(f"max_events {max_events}: must be at least 1")
+        limit = -1 if timeout is None else _nanoseconds(timeout)
         if ring_available(self._ring, 1) == 0:
-            if timeout is not None and timeout == 0:
+            if limit == 0:
                 return _EMPTY
-            self.sleep(-1 if timeout is None else _nanoseconds(timeout))
+            self.sleep(limit)
             if self._closed or ring_available(self._ring, 1) == 0:
                 return _EMPTY
         return self.take(max_events)
@@ -251,6 +259,11 @@ cdef class EventConsumer:
         self._is_waiting = False
 
     @property
+    def _is_inherited(self):
+        """Whether this is a forked child: what the kernel keeps for the wait is the parent's still."""
+        return self._ring.local.alive == 0
+
+    @property
     def _is_due(self):
         """Whether a wait would end: events, or an end that closed."""
         return self._closed or ring_available(self._ring, 1) != 0 or ring_producer_gone(self._ring)
@@ -317,7 +330,7 @@ cdef int64_t _nanoseconds(object timeout) except? -1:
 
 
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear  # __dealloc__ needs the ring
 cdef class _LeasedBlock(RowBlock):
     """A run of a ring's own rows over its whole arena. The rows go back when it is over and the last view has gone."""
 
@@ -339,7 +352,7 @@ cdef class _LeasedBlock(RowBlock):
         self.bytes = ring.ring.arena
         last = self.rows + (self.count - 1)
         self.payload_bytes = last.span_offset + last.span_length
-        if last.span_offset < self.rows.span_offset:
+        if row_lap(last) != row_lap(self.rows):
             # The run goes on in the next lap of the arena: its bytes are at both ends.
             self.payload_bytes = ring.ring.arena_bytes
 

@@ -52,7 +52,7 @@ from ._ring cimport (
 
 from .backpressure import PressureState
 from .batch import EventBatch
-from .errors import BusyError, ClosedError, EventTooLargeError
+from .errors import BusyError, ClosedError, EventTooLargeError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
@@ -65,7 +65,9 @@ cdef object _logger = logging.getLogger("nodedb_ring")
 cdef tuple _STATES = tuple(PressureState)
 
 
+# Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.final
+@cython.no_gc
 cdef class EventProducer:
     """The end of a ring that a Data Plane core emits into. ``create_event_bus`` makes it.
 
@@ -76,6 +78,9 @@ cdef class EventProducer:
     """
 
     def __cinit__(self, EventRing ring not None):
+        if ring.has_producer:
+            raise OwnershipError(f"producer of core {ring.core_id}: was handed out already; a ring has one writer")
+        ring.has_producer = True
         self.ring = ring
         self._ring = &ring.ring
 
@@ -356,6 +361,7 @@ cdef class EventProducer:
 
 
 @cython.final
+@cython.no_gc_clear  # __dealloc__ needs the producer
 cdef class Reservation:
     """Rows of the future, as writable columns: ``with producer.reserve(1000, payload_bytes=64) as rows: ...``.
 
@@ -425,6 +431,8 @@ cdef class Reservation:
         self._is_open = False
         self._producer._barred &= ~BARRED_RESERVED
         self._block.ended = True
+        # Whoever asks the memory itself for leave to write is refused from here on, too.
+        self._block.writable = False
         for array in self._arrays.values():
             array.flags.writeable = False
         if exc_type is None and self._block.count != 0:
@@ -458,12 +466,12 @@ cdef class Reservation:
             raise ClosedError("a reservation's rows are there inside its with block only")
         array = self._arrays.get((kind, column))
         if array is None:
-            if kind == "payload":
-                array = self._block.payload()
-            else:
+            if kind == "column":
+                array = self.records[column]
+            elif kind == "records":
                 array = self._block.records()
-                if column is not None:
-                    array = array[column]
+            else:
+                array = self._block.payload()
             self._arrays[kind, column] = array
         return array
 

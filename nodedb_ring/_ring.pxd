@@ -263,6 +263,11 @@ cdef uint64_t thread_token() noexcept nogil
 cdef int64_t monotonic() noexcept nogil
 
 
+cdef inline uint64_t row_lap(const EventRow* row) noexcept nogil:
+    """The arena position where the lap that a row's span lies in begins: an empty span may stand at either end of one."""
+    return row.arena_start - row.span_offset
+
+
 cdef inline bint row_is_packed(const EventRow* row, uint64_t* payload) noexcept nogil:
     """Whether the fields of a row lie back to back from the first one's offset on; `payload` is their bytes in all."""
     cdef uint32_t start = row.field[0].offset
@@ -505,7 +510,14 @@ cdef inline void ring_give_back(
         first = <uint32_t>(rows - ring.rows)
         for i in range(count):
             ring.index[(released + i) & ring.mask] = first + i
-    tail = side.arena_taken if side.oldest == NULL else side.oldest.arena_start
+    # The arena is free up to the oldest event that is held or waits: where that begins, since events of one reservation
+    # may share bytes. With neither, up to the end of the last taken.
+    if side.oldest != NULL:
+        tail = side.oldest.arena_start
+    elif side.seen_published != header.taken:
+        tail = ring.rows[ring.index[header.taken & ring.mask]].arena_start
+    else:
+        tail = side.arena_taken
     # Publishes the indices, and that the rows are read; pairs with the acquire in ring_make_room.
     store_release(&header.released, released + count)
     if tail != header.arena_released:
@@ -589,5 +601,6 @@ cdef class EventRing:
     cdef Ring ring
     cdef Py_buffer _block
     cdef bint _has_block
+    cdef bint has_producer, has_consumer  # each end is handed out once
 
     cdef int open_wake_fd(self) except -1

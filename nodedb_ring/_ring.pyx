@@ -222,6 +222,7 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
     """Counts `count` events that were refused, from sequence `first` to sequence `last`."""
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
+    cdef uint64_t slots_in_use = header.published - side.seen_released
     if header.dropped_full + header.dropped_disconnected == 0:
         store_relaxed(&header.first_dropped, first)
     store_relaxed(&header.last_dropped, last)
@@ -239,8 +240,8 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
             side.noted |= NOTED_DISCONNECT
         store_relaxed(&header.dropped_disconnected, header.dropped_disconnected + count)
     ring_attempted(ring, last)
-    if header.pressure != PRESSURE_SUSPENDED or header.published - side.seen_released != ring.capacity:
-        # A suspended ring without a free slot stays as it is.
+    if reason != PUSH_FULL or header.pressure != PRESSURE_SUSPENDED or slots_in_use != ring.capacity:
+        # A suspended ring that was just found without a free slot stays as it is.
         ring_observe(ring)
 
 
@@ -348,7 +349,7 @@ cdef uint64_t ring_copy_out(Ring* ring, uint64_t count, EventRow* rows, uint8_t*
     """
     cdef RingHeader* header = ring.header
     cdef uint64_t taken = header.taken
-    cdef uint64_t copied = 0, written = 0, slot, start, end, lap_end, i
+    cdef uint64_t copied = 0, written = 0, slot, start, end, lap, i
     cdef uint64_t last = count
     cdef EventRow* row
     cdef uint32_t run, shift
@@ -362,11 +363,11 @@ cdef uint64_t ring_copy_out(Ring* ring, uint64_t count, EventRow* rows, uint8_t*
         # The rows from `copied` up to `last` have their spans in one lap of the arena.
         row = rows + copied
         start = row.arena_start
-        lap_end = start - row.span_offset + ring.arena_bytes
+        lap = row_lap(row)
         last = count
-        if _is_after(rows[count - 1].arena_start + rows[count - 1].span_length, lap_end):
+        if row_lap(rows + (count - 1)) != lap:
             last = copied + 1
-            while _is_after(lap_end, rows[last].arena_start):
+            while row_lap(rows + last) == lap:
                 last += 1
         end = rows[last - 1].arena_start + rows[last - 1].span_length
         shift = <uint32_t>written - row.span_offset
@@ -523,14 +524,16 @@ cdef class EventRing:
         cdef Ring* ring = &self.ring
         cdef uint64_t i
         ring.wake_fd = -1
+        if capacity < 1 or capacity > 2**32 or capacity & (capacity - 1):
+            raise ValueError(f"capacity {capacity}: must be a power of two, at most {2**32}")
+        if not 1 <= arena_bytes < 2**32:
+            raise ValueError(f"arena_bytes {arena_bytes}: must be in 1 .. {2**32 - 1}")
         PyObject_GetBuffer(block, &self._block, PyBUF_WRITABLE)
         self._has_block = True
         if self._block.len < block_bytes(capacity, arena_bytes):
             raise ValueError(f"block of {self._block.len} bytes: {block_bytes(capacity, arena_bytes)} are needed")
         if <size_t>self._block.buf % LINE != 0:
             raise ValueError(f"block at {<size_t>self._block.buf:#x}: must be aligned to {LINE} bytes")
-        if capacity & (capacity - 1):
-            raise ValueError(f"capacity {capacity}: must be a power of two")
         ring.throttle_enter, ring.throttle_exit, ring.suspend_enter, ring.suspend_exit = thresholds
         ring.capacity = capacity
         ring.mask = ring.capacity - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, overload
@@ -258,6 +259,8 @@ class EventBatch:
     def __repr__(self) -> str:
         if not len(self):
             return "EventBatch(0 events)"
+        if self._block.is_over:
+            return f"EventBatch({len(self)} events, of a lease that has ended)"
         first, last = int(self.sequence[0]), int(self.sequence[-1])
         return f"EventBatch({len(self)} events, sequence {first} to {last})"
 
@@ -303,20 +306,27 @@ def _fixed_column(name: str, value: Any) -> npt.NDArray[Any]:
             return np.array(NO_TIME, np.int64)
         if isinstance(value, list | tuple) and any(item is None for item in value):
             value = [NO_TIME if item is None else item for item in value]
-    column = np.asarray(value)
+    try:
+        column = np.asarray(value)
+    except ValueError as error:
+        raise BatchError(f"{name}: {error}") from None
+    if column.ndim > 1:
+        raise BatchError(f"{name} of shape {column.shape}: must have one dimension, or be a scalar")
     if name in _TIMES and column.dtype.kind == "M":
         return column.astype("datetime64[ms]").view(np.int64)
     if column.size == 0:
-        column = column.astype(dtype)
-    if column.dtype.kind == "O" and all(isinstance(item, int) for item in column.flat):
-        # Python ints that no one NumPy integer type holds: say which is out of range, below.
-        least, most = min(column.flat), max(column.flat)
-    elif column.dtype.kind not in "iu":
-        raise BatchError(f"{name} of {column.dtype}: must be of integers")
+        return column.astype(dtype)
+    if column.dtype.kind in "iu":
+        least, most = int(column.min()), int(column.max())
     else:
-        least, most = (int(column.min()), int(column.max())) if column.size else (0, 0)
-    if column.ndim > 1:
-        raise BatchError(f"{name} of shape {column.shape}: must have one dimension, or be a scalar")
+        # Integers of both signs, or of Python and NumPy, come as floats or objects when no one type holds them all.
+        items = np.asarray(value, object).ravel().tolist()
+        if isinstance(value, np.ndarray) and column.dtype.kind != "O":
+            items = []
+        if not items or not all(isinstance(item, numbers.Integral) and not isinstance(item, bool) for item in items):
+            raise BatchError(f"{name} of {column.dtype}: must be of integers")
+        column = np.array([int(item) for item in items], object).reshape(column.shape)
+        least, most = min(column.flat), max(column.flat)
     bounds = np.iinfo(dtype)
     for extreme in (least, most):
         if not bounds.min <= extreme <= bounds.max:
@@ -362,9 +372,9 @@ def _offset_column(name: str, data: Any, offsets: Any) -> _VariableColumn:
     ends = np.asarray(offsets)
     if ends.dtype.kind not in "iu" or ends.ndim != 1 or not ends.size:
         raise BatchError(f"{name} offsets of {ends.dtype} and shape {ends.shape}: must be n + 1 integers")
-    ends = ends.astype(np.int64)
-    if (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > len(flat):
+    if (ends[1:] < ends[:-1]).any() or ends[0] < 0 or ends[-1] > len(flat):
         raise BatchError(
             f"{name} offsets from {ends[0]} to {ends[-1]}: must not fall, and must lie in data of {len(flat)} bytes"
         )
+    ends = ends.astype(np.int64)
     return _VariableColumn(flat, ends[:-1], np.diff(ends).astype(np.uint32))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 import apsw
 import msgpack
@@ -19,14 +19,15 @@ from ._event import WriteEvent
 from .events import WriteOp
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from .bus import EventProducer
+    from ._producer import EventProducer
 
 __all__ = ["CaptureError", "SqliteCapture"]
 
 _LOGGER = logging.getLogger("nodedb_ring")
 _NUMBERS = itertools.count(1)
+
+Value = None | int | float | str | bytes
+"""What SQLite stores."""
 
 
 class SqliteCapture:
@@ -65,8 +66,8 @@ class SqliteCapture:
     Notes
     -----
     A change that cannot be captured (text that is not UTF-8, an incremental blob write) cannot be committed either:
-    the commit becomes a rollback and raises `CaptureError`. An exception of the producer, such as `OwnershipError`, comes
-    out of the statement that committed; the commit stands, and its events are counted as dropped.
+    the commit becomes a rollback and raises `CaptureError`. An exception of the producer, such as `OwnershipError`,
+    comes out of the statement that committed; the commit stands, and its events are counted as dropped.
 
     Changes are held in memory, packed, until their transaction ends.
 
@@ -83,22 +84,7 @@ class SqliteCapture:
         vshard_id: int = 0,
         first_lsn: int = 1,
     ) -> None:
-        if not isinstance(connection, apsw.Connection):
-            raise TypeError(
-                f"connection {connection!r}: must be an apsw.Connection, not {type(connection).__qualname__};"
-                " the sqlite3 module does not have the preupdate hook"
-            )
-        if isinstance(tables, str):
-            raise TypeError(f"tables {tables!r}: must be a collection of names, not one str; write [{tables!r}]")
-        if not hasattr(connection, "preupdate_hook"):
-            raise CaptureError(
-                f"apsw {apsw.apsw_version()} was built without SQLite's preupdate hook; install its wheel from PyPI"
-            )
-        if connection.in_transaction or connection.txn_state("main") == apsw.SQLITE_TXN_WRITE:
-            raise CaptureError(
-                f"{connection.filename!r}: a transaction is open, and its earlier changes would be missing;"
-                " COMMIT or ROLLBACK it first"
-            )
+        _check_connection(connection)
         # An event with these numbers, so that a bad one is refused here and not after the first commit.
         WriteEvent(
             sequence=0,
@@ -124,7 +110,9 @@ class SqliteCapture:
             tenant_id=tenant_id,
             vshard_id=vshard_id,
         )
-        connection.create_module(module, _Module(transaction), iVersion=2, eponymous_only=True)
+        # apsw's type of a module demands its optional methods too.
+        table = cast("apsw.VTModule", _Module(transaction))
+        connection.create_module(module, table, iVersion=2, eponymous_only=True)
         connection.preupdate_hook(transaction.record, id=module)
         connection.set_commit_hook(transaction.commit_hook, id=module)
         connection.set_rollback_hook(transaction.forget, id=module)
@@ -211,9 +199,7 @@ class _Module:
     def __init__(self, transaction: OpenTransaction) -> None:
         self._transaction = transaction
 
-    def Connect(
-        self, connection: apsw.Connection, module: str, schema: str, name: str, *arguments: apsw.SQLiteValue
-    ) -> tuple[str, OpenTransaction]:
+    def Connect(self, *_: object) -> tuple[str, OpenTransaction]:  # noqa: N802
         return "CREATE TABLE x(unused)", self._transaction
 
 
@@ -223,7 +209,7 @@ class Key(NamedTuple):
     places: tuple[int, ...]
     is_text: bool  # one column, which stores numbers as text
 
-    def row_id(self, values: tuple[apsw.SQLiteValue, ...]) -> str:
+    def row_id(self, values: tuple[Value, ...]) -> str:
         """The text itself for a key of one TEXT column; SQL literals with commas between for any other.
 
         Text that could be taken for a literal is written as one, so two keys never have the same row id.
@@ -231,7 +217,9 @@ class Key(NamedTuple):
         first = values[self.places[0]]
         if self.is_text and isinstance(first, str) and not first.startswith(("'", "X'")):
             return first
-        return ",".join([apsw.format_sql_value(values[place]) for place in self.places])
+        # Unknown to pyright is collections.abc.Buffer, which Python 3.11 does not have and apsw's types name.
+        literal = cast("Callable[[Value], str]", apsw.format_sql_value)  # pyright: ignore[reportUnknownMemberType]
+        return ",".join([literal(values[place]) for place in self.places])
 
 
 class Table(NamedTuple):
@@ -242,14 +230,34 @@ class Table(NamedTuple):
     key: Key | None  # None: by rowid
 
 
+def _check_connection(connection: object) -> None:
+    """Refuses what is no connection of apsw's, and one that is already writing."""
+    if not isinstance(connection, apsw.Connection):
+        raise TypeError(
+            f"connection {connection!r}: must be an apsw.Connection, not {type(connection).__qualname__};"
+            " the sqlite3 module does not have the preupdate hook"
+        )
+    if not hasattr(connection, "preupdate_hook"):
+        raise CaptureError(
+            f"apsw {apsw.apsw_version()} was built without SQLite's preupdate hook; install its wheel from PyPI"
+        )
+    if connection.in_transaction or connection.txn_state("main") == apsw.SQLITE_TXN_WRITE:
+        raise CaptureError(
+            f"{connection.filename!r}: a transaction is open, and its earlier changes would be missing;"
+            " COMMIT or ROLLBACK it first"
+        )
+
+
 def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> None:
     """Refuses what is not a table of `main`, and tables that could not be captured."""
+    if isinstance(tables, str):
+        raise TypeError(f"tables {tables!r}: must be a collection of names, not one str; write [{tables!r}]")
     query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
     kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in rows(connection, query)}
+    names: list[str] = []
     if tables is None:
-        names = [name for name, kind in kinds.values() if kind == "table"]
+        names += [name for name, kind in kinds.values() if kind == "table"]
     else:
-        names = []
         for asked in tables:
             name, kind = kinds.get(asked.lower(), (asked, "nothing"))
             if kind == "nothing":
@@ -271,16 +279,16 @@ def _read_table(connection: apsw.Connection, name: str) -> Table | None:
     if kind == "shadow":
         return None
     query = "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid"
-    columns = []
-    key = []
+    columns: list[str] = []
+    key: list[tuple[int, int, str]] = []
     for place, (column, declared, primary, hidden) in enumerate(rows(connection, query, (name,))):
         if hidden == 2:
             raise CaptureError(
-                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column};"
+                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column!s};"
                 " make it STORED, or leave the table out of tables="
             )
         columns.append(str(column))
-        if primary:
+        if isinstance(primary, int) and primary > 0:
             key.append((primary, place, str(declared)))
     if not without_rowid:
         return Table(name, tuple(columns), None)

@@ -1,17 +1,17 @@
 from collections.abc import Callable, Mapping
+from typing import final
 
 import apsw
 
-from .bus import EventProducer
-from .capture import Table
+from ._producer import EventProducer
+from .capture import Table, Value
 from .errors import RingError
 
 class CaptureError(RingError): ...
 
-def rows(
-    connection: apsw.Connection, sql: str, bindings: tuple[apsw.SQLiteValue, ...] = ()
-) -> list[tuple[apsw.SQLiteValue, ...]]: ...
+def rows(connection: apsw.Connection, sql: str, bindings: tuple[Value, ...] = ()) -> list[tuple[Value, ...]]: ...
 
+@final
 class OpenTransaction:
     def __init__(
         self,
@@ -19,7 +19,7 @@ class OpenTransaction:
         *,
         module: str,
         read_table: Callable[[apsw.Connection, str], Table | None],
-        pack: Callable[[Mapping[str, apsw.SQLiteValue]], bytes],
+        pack: Callable[[Mapping[str, Value]], bytes],
         chosen: frozenset[str] | None,
         first_lsn: int,
         tenant_id: int,

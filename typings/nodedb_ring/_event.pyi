@@ -3,6 +3,8 @@ from typing import Final, Self, SupportsIndex, final
 
 from .events import EventSource, WriteOp
 
+__all__ = ["WriteEvent"]
+
 @final
 class WriteEvent:
     __match_args__: Final = (
@@ -32,7 +34,7 @@ class WriteEvent:
         lsn: SupportsIndex,
         tenant_id: SupportsIndex = 0,
         vshard_id: SupportsIndex = 0,
-        source: EventSource = ...,
+        source: EventSource = EventSource.USER,
         count: SupportsIndex | None = None,
         new_value: bytes | None = None,
         old_value: bytes | None = None,

@@ -10,6 +10,8 @@ from .backpressure import PressureState
 from .batch import EventBatch
 from .stats import ProducerStats
 
+__all__ = ["EventProducer", "Reservation"]
+
 _U64: TypeAlias = Literal["sequence", "lsn", "tenant_id"]
 _I64: TypeAlias = Literal["system_time_ms", "valid_time_ms"]
 _U32: TypeAlias = Literal[

@@ -1,9 +1,12 @@
 from typing import NoReturn, Self
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
+
+__all__ = ["EventRing", "block_bytes"]
 
 def block_bytes(capacity: int, arena_bytes: int) -> int: ...
 
+@disjoint_base
 class EventRing:
     def __new__(
         cls, block: Buffer, *, core_id: int, capacity: int, arena_bytes: int, thresholds: tuple[int, int, int, int]

@@ -1,0 +1,126 @@
+"""One SQLite database as a Data Plane core: flights written by ordinary SQL, each row change captured.
+
+A flight's row is inserted when it is scheduled, updated when it has flown, and deleted when it was cancelled. Only the
+table ``flights`` is captured. The database keeps its own count of the deleted, by a trigger, so that it can be asked
+for cancellations without help from the events.
+"""
+
+# apsw's stubs import Buffer from where Python 3.12 has it; under 3.11 pyright knows their SQL methods but in part.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import apsw
+
+from .. import EventProducer
+from ..capture import SqliteCapture
+from .flights import Flight
+from .totals import CarrierTotals, TotalsByCarrier
+
+__all__ = ["ask_databases", "write_flights"]
+
+_TRANSACTION_ROWS: Final = 1000
+
+_SCHEMA: Final = """
+CREATE TABLE flights (
+    flight_id INTEGER PRIMARY KEY,
+    date TEXT NOT NULL,
+    carrier TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    tailnum TEXT,
+    origin TEXT NOT NULL,
+    dest TEXT NOT NULL,
+    sched_dep_time INTEGER NOT NULL,
+    dep_time INTEGER,
+    dep_delay INTEGER
+) STRICT;
+CREATE TABLE cancellations (flight_id INTEGER PRIMARY KEY, carrier TEXT NOT NULL) STRICT;
+CREATE TRIGGER flight_cancelled AFTER DELETE ON flights BEGIN
+    INSERT INTO cancellations VALUES (old.flight_id, old.carrier);
+END;
+"""
+_SCHEDULE: Final = "INSERT INTO flights VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)"
+_DEPART: Final = "UPDATE flights SET dep_time = ?, dep_delay = ? WHERE flight_id = ?"
+_CANCEL: Final = "DELETE FROM flights WHERE flight_id = ?"
+
+_TOTALS: Final = """
+WITH written AS (
+    SELECT carrier, dep_delay, 0 AS cancelled FROM core_0.flights
+    UNION ALL
+    SELECT carrier, dep_delay, 0 FROM core_1.flights
+    UNION ALL
+    SELECT carrier, NULL, 1 FROM core_0.cancellations
+    UNION ALL
+    SELECT carrier, NULL, 1 FROM core_1.cancellations
+)
+SELECT carrier, count(*), count(dep_delay), sum(cancelled), coalesce(sum(dep_delay), 0)
+FROM written GROUP BY carrier ORDER BY carrier
+"""
+
+Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
+
+
+def write_flights(path: Path, flights: Sequence[Flight], producer: EventProducer, stop: threading.Event) -> None:
+    """Writes `flights` into a new database, in transactions, and emits what they changed; then closes `producer`.
+
+    Parameters
+    ----------
+    path : Path
+        An empty file.
+    flights : sequence of Flight, by date
+    producer : EventProducer
+        Becomes this thread's.
+    stop : threading.Event
+        When set, the rest is not written.
+    """
+    with producer, contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "normal")
+        connection.execute(_SCHEMA)
+        with SqliteCapture(connection, producer, tables=["flights"], vshard_id=producer.core_id):
+            for transaction in _transactions(flights):
+                if stop.is_set():
+                    return
+                with connection:
+                    for sql, rows in transaction:
+                        connection.executemany(sql, rows)
+
+
+def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:
+    """The totals by carrier of both databases together, asked of them in SQL."""
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        connection.execute("ATTACH ? AS core_0", (str(core_0),))
+        connection.execute("ATTACH ? AS core_1", (str(core_1),))
+        return {
+            carrier: CarrierTotals(scheduled, flown, cancelled, delay)
+            for carrier, scheduled, flown, cancelled, delay in connection.execute(_TOTALS)
+        }
+
+
+def _transactions(flights: Sequence[Flight]) -> Iterator[list[Statement]]:
+    """The year week by week: first all of a week's flights are scheduled, then each of them flies or is cancelled."""
+    for _, group in itertools.groupby(flights, _week):
+        week = list(group)
+        parts = [week[start : start + _TRANSACTION_ROWS] for start in range(0, len(week), _TRANSACTION_ROWS)]
+        for part in parts:
+            yield [(_SCHEDULE, [flight[:8] for flight in part])]
+        for part in parts:
+            flown = [
+                (flight.dep_time, flight.dep_delay, flight.flight_id) for flight in part if flight.dep_time is not None
+            ]
+            yield [
+                (_DEPART, flown),
+                (_CANCEL, [(flight.flight_id,) for flight in part if flight.dep_time is None]),
+            ]
+
+
+def _week(flight: Flight) -> int:
+    return datetime.date.fromisoformat(flight.date).toordinal() // 7

@@ -1,0 +1,409 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""Both ends of a ring driven by native threads, for the stress tests: each call runs without the GIL until it is done.
+
+Every byte of an event follows from its sequence number, so the consumer can tell a torn, stale or misplaced row or
+payload from the right one. Rows are checked when they are taken, and leased ones again just before they go back.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from nodedb_ring._atomic cimport load_acquire, load_relaxed, load_relaxed_u32, pause, store_relaxed_u32
+from nodedb_ring._ring cimport (
+    FIELD_COUNT,
+    NULL_LENGTH,
+    PUSH_DONE,
+    EventRing,
+    EventRow,
+    PushResult,
+    Ring,
+    RingLease,
+    ring_advance,
+    ring_close_consumer,
+    ring_close_producer,
+    ring_copy_out,
+    ring_measure,
+    ring_peek,
+    ring_pop,
+    ring_producer_gone,
+    ring_publish,
+    ring_push,
+    ring_push_rows,
+    ring_release,
+    ring_reserve,
+    ring_take,
+    ring_wait,
+)
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+cdef enum:
+    BATCH = 24      # most rows that one call of either side moves
+    LEASES = 5      # most leases that the consumer has out
+
+# How to emit, and how to take. MIXED draws one anew at each step.
+MIXED, PUSH, ROWS, SCATTERED, RESERVE = range(5)
+POP, PEEK, TAKE, LEASE, COPY = range(1, 6)
+
+# What is wrong with an event.
+OUT_OF_ORDER, TORN, TORN_IN_LEASE, RUN_BROKEN = range(1, 5)
+
+
+cdef class Stop:
+    """A flag that ends both loops: the watchdog's way out of a hang."""
+
+    cdef uint32_t flag
+
+    def set(self) -> None:
+        store_relaxed_u32(&self.flag, 1)
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    """Scatters the bits of a number (the finalizer of splitmix64)."""
+    x += 0x9E3779B97F4A7C15ULL
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL
+    return x ^ (x >> 31)
+
+
+cdef inline uint8_t payload_byte(uint64_t word, uint32_t at) noexcept nogil:
+    return <uint8_t>((word >> ((at & 7) * 8)) + (at >> 3))
+
+
+cdef inline uint32_t payload_size(uint64_t sequence, uint32_t most) noexcept nogil:
+    return <uint32_t>(mix(~sequence) % (<uint64_t>most + 1))
+
+
+cdef inline uint32_t field_length(uint64_t sequence, uint32_t size, int k, uint32_t before) noexcept nogil:
+    """Length of field `k` of an event of `size` bytes of payload, `before` of them in the fields before it."""
+    if k == FIELD_COUNT - 1:
+        return size - before
+    if (mix(sequence + k) & 7) == 0 and k >= 2:
+        return NULL_LENGTH
+    return <uint32_t>(mix(sequence ^ <uint64_t>k) % (<uint64_t>(size - before) + 1)) // 2
+
+
+cdef void write_event(
+    EventRow* row, uint64_t sequence, uint32_t most, uint8_t* payload, uint32_t offset, uint32_t* size
+) noexcept nogil:
+    """Fills in a row, and its payload at `payload + offset`."""
+    cdef uint64_t word = mix(sequence)
+    cdef uint32_t before = 0, length, i
+    cdef int k
+    size[0] = payload_size(sequence, most)
+    row.sequence = sequence
+    row.lsn = word
+    row.tenant_id = ~sequence
+    row.system_time_ms = <int64_t>(word >> 1)
+    row.valid_time_ms = -<int64_t>(word >> 1)
+    row.vshard_id = <uint32_t>word
+    row.count = most
+    row.op = <uint8_t>(1 + sequence % 6)
+    row.source = <uint8_t>(sequence % 5)
+    for k in range(FIELD_COUNT):
+        length = field_length(sequence, size[0], k, before)
+        row.field[k].offset = offset + before
+        row.field[k].length = length
+        if length != NULL_LENGTH:
+            before += length
+    for i in range(size[0]):
+        payload[offset + i] = payload_byte(word, i)
+
+
+cdef bint is_event(const EventRow* row, const uint8_t* payload, uint32_t most) noexcept nogil:
+    """Whether a row and its payload are what write_event makes of its sequence number."""
+    cdef uint64_t sequence = row.sequence, word = mix(row.sequence)
+    cdef uint32_t before = 0, length, size, i
+    cdef int k
+    if row.count != most and row.count != 0:
+        return False
+    size = payload_size(sequence, row.count)
+    if not (
+        row.lsn == word and row.tenant_id == ~sequence and row.system_time_ms == <int64_t>(word >> 1)
+        and row.valid_time_ms == -<int64_t>(word >> 1) and row.vshard_id == <uint32_t>word
+        and row.op == 1 + sequence % 6 and row.source == sequence % 5
+    ):
+        return False
+    for k in range(FIELD_COUNT):
+        length = field_length(sequence, size, k, before)
+        if row.field[k].length != length or row.field[k].offset != row.field[0].offset + before:
+            return False
+        if length != NULL_LENGTH:
+            for i in range(length):
+                if payload[row.field[k].offset + i] != payload_byte(word, before + i):
+                    return False
+            before += length
+    return True
+
+
+# ---- producer -------------------------------------------------------------------------------------------------------
+
+cdef struct Producer:
+    Ring* ring
+    const uint32_t* stop
+    uint64_t first, count
+    int how
+    uint32_t most
+    uint64_t seed
+    bint insists, in_step
+    uint8_t* enqueued
+    EventRow* rows
+    uint8_t* payload
+    uint64_t attempts
+
+
+cdef void emit_all(Producer* side) noexcept nogil:
+    cdef Ring* ring = side.ring
+    cdef uint64_t i = 0, steps = 0, draw, done, n, k
+    cdef uint32_t size, at, spins
+    cdef EventRow* rows
+    cdef PushResult result
+    cdef int kind
+    while i < side.count and load_relaxed_u32(side.stop) == 0:
+        steps += 1
+        draw = mix(side.seed + steps)
+        kind = side.how if side.how != 0 else <int>(1 + draw % 4)
+        n = min(1 + (draw >> 8) % BATCH, side.count - i)
+        done = 0
+        if kind == 4:
+            n = ring_reserve(ring, <uint32_t>n, &rows)
+            for k in range(n):
+                write_event(rows + k, side.first + i + k, 0, side.payload, 0, &size)
+                # Rows without payload: where they lie in the arena is the ring's to say.
+                for at in range(FIELD_COUNT):
+                    rows[k].field[at].offset = 0
+            ring_publish(ring, rows, <uint32_t>n)
+            side.attempts += n
+            done = n
+            if n == 0 and (not side.insists or load_relaxed_u32(&ring.header.consumer_closed) != 0):
+                kind = 1
+        if kind == 1:
+            n = 1
+            write_event(side.rows, side.first + i, side.most, side.payload, 0, &size)
+            result = ring_push(ring, side.rows, side.payload, size)
+            side.attempts += 1
+            done = 1 if result == PUSH_DONE else 0
+        elif kind == 2 or kind == 3:
+            at = 0
+            for k in range(n):
+                # Scattered: written from the last event to the first, with a byte of nobody's between any two.
+                done = k if kind == 2 else n - 1 - k
+                write_event(side.rows + done, side.first + i + done, side.most, side.payload, at, &size)
+                at += size + (1 if kind == 3 else 0)
+            done = ring_push_rows(ring, side.rows, n, side.payload)
+            side.attempts += n
+        for k in range(done):
+            side.enqueued[i + k] = 1
+        if done < n or n == 0:
+            if side.insists and load_relaxed_u32(&ring.header.consumer_closed) == 0:
+                n = done
+                sched_yield()
+        i += n
+        if side.in_step:
+            # Goes on when the consumer has taken all, somewhere about the moment at which it falls asleep.
+            while load_acquire(&ring.header.released) != ring.header.published and load_relaxed_u32(side.stop) == 0:
+                pause()
+            spins = <uint32_t>(draw >> 40) % 300
+            while spins != 0:
+                spins -= 1
+                pause()
+
+
+def produce(
+    EventRing ring not None, Stop stop not None, uint8_t[::1] enqueued not None, *, uint64_t first, int how,
+    uint32_t most, uint64_t seed, bint insists, bint in_step=False, bint closes=True,
+) -> int:
+    """Tries the events from `first` on, as many as `enqueued` is long, and notes there which went in.
+
+    One that insists tries an event that was refused again; the other goes on to the next. Returns the attempts.
+    """
+    cdef Producer side
+    memset(&side, 0, sizeof(side))
+    side.ring = &ring.ring
+    side.stop = &stop.flag
+    side.first, side.count, side.how, side.most, side.seed = first, enqueued.shape[0], how, most, seed
+    side.insists, side.in_step = insists, in_step
+    side.enqueued = &enqueued[0]
+    side.rows = <EventRow*>malloc(BATCH * sizeof(EventRow))
+    side.payload = <uint8_t*>malloc(BATCH * (<size_t>most + 1))
+    try:
+        with nogil:
+            emit_all(&side)
+            if closes:
+                ring_close_producer(side.ring)
+    finally:
+        free(side.rows)
+        free(side.payload)
+    return side.attempts
+
+
+# ---- consumer -------------------------------------------------------------------------------------------------------
+
+cdef struct Consumer:
+    Ring* ring
+    const uint32_t* stop
+    uint64_t first, count
+    int how
+    uint32_t most
+    uint64_t seed
+    int32_t spins           # before a sleep; negative does not sleep
+    uint8_t* received
+    EventRow* rows
+    uint8_t* payload
+    RingLease lease[LEASES]
+    bint is_out[LEASES]
+    int out
+    uint64_t next_sequence  # the least that may come next
+    int wrong
+    uint64_t wrong_sequence
+
+
+cdef void check(Consumer* side, const EventRow* row, const uint8_t* payload) noexcept nogil:
+    cdef uint64_t at = row.sequence - side.first
+    if side.wrong != 0:
+        return
+    side.wrong_sequence = row.sequence
+    if not is_event(row, payload, side.most):
+        side.wrong = 2
+    elif at >= side.count or row.sequence < side.next_sequence:
+        side.wrong = 1
+    else:
+        side.received[at] += 1
+        side.next_sequence = row.sequence + 1
+
+
+cdef void give_back(Consumer* side, uint64_t draw) noexcept nogil:
+    """Ends one of the leases that are out, after another look at it."""
+    cdef int k = <int>(draw % LEASES)
+    cdef uint32_t i
+    while not side.is_out[k]:
+        k = (k + 1) % LEASES
+    for i in range(side.lease[k].count):
+        if side.wrong == 0 and not is_event(side.lease[k].rows + i, side.ring.arena, side.most):
+            side.wrong = 3
+            side.wrong_sequence = side.lease[k].rows[i].sequence
+    ring_release(side.ring, &side.lease[k])
+    side.is_out[k] = False
+    side.out -= 1
+
+
+cdef uint64_t take_some(Consumer* side, int kind, uint32_t most, uint64_t draw) noexcept nogil:
+    """Takes and checks up to `most` events in one of the ways; returns how many."""
+    cdef Ring* ring = side.ring
+    cdef EventRow* row
+    cdef uint64_t count = 0, payload = 0, i
+    cdef int k = 0
+    if kind == 1:
+        if ring_pop(ring, side.rows, side.payload, side.most) != 1:
+            return 0
+        check(side, side.rows, side.payload)
+        return 1
+    if kind == 2:
+        row = ring_peek(ring)
+        if row == NULL:
+            return 0
+        check(side, row, ring.arena)
+        ring_advance(ring, 1)
+        return 1
+    if kind == 5:
+        count = ring_measure(ring, most, &payload)
+        if payload > ring.arena_bytes:
+            side.wrong = 4
+            return 0
+        ring_copy_out(ring, count, side.rows, side.payload)
+        for i in range(count):
+            check(side, side.rows + i, side.payload)
+        return count
+    if side.out == LEASES:
+        give_back(side, draw)
+    while side.is_out[k]:
+        k += 1
+    count = ring_take(ring, most, &side.lease[k])
+    if count == 0:
+        return 0
+    side.is_out[k] = True
+    side.out += 1
+    for i in range(count):
+        check(side, side.lease[k].rows + i, ring.arena)
+    if kind == 3 or draw & 0x30000 == 0:
+        give_back(side, k if kind == 3 else draw >> 20)
+    return count
+
+
+cdef void take_all(Consumer* side) noexcept nogil:
+    cdef Ring* ring = side.ring
+    cdef uint64_t steps = 0, draw = 0, quiet = 0
+    cdef int kind
+    while side.wrong == 0 and load_relaxed_u32(side.stop) == 0:
+        steps += 1
+        draw = mix(side.seed + steps)
+        kind = side.how if side.how != 0 else <int>(1 + draw % 5)
+        if take_some(side, kind, <uint32_t>(1 + (draw >> 8) % BATCH), draw) != 0:
+            quiet = 0
+        elif side.out != 0:
+            give_back(side, draw)
+        elif ring_producer_gone(ring):
+            break
+        elif load_relaxed_u32(&ring.header.consumer_closed) != 0:
+            break
+        elif side.spins >= 0:
+            ring_wait(ring, -1, <uint32_t>side.spins)
+        else:
+            quiet += 1
+            if quiet % 64 == 0:
+                sched_yield()
+            pause()
+    while side.out != 0:
+        give_back(side, draw >> 30)
+
+
+def consume(
+    EventRing ring not None, Stop stop not None, uint8_t[::1] received not None, *, uint64_t first, int how,
+    uint32_t most, uint64_t seed, int32_t spins=-1,
+) -> tuple[int, int]:
+    """Takes events until the producer has gone, and counts in `received` how often each came.
+
+    With `spins` of 0 or more it sleeps when there is nothing. Returns what is wrong with the first wrong event, 0 for
+    nothing, and its sequence number.
+    """
+    cdef Consumer side
+    memset(&side, 0, sizeof(side))
+    side.ring = &ring.ring
+    side.stop = &stop.flag
+    side.first, side.count, side.how, side.most, side.seed = first, received.shape[0], how, most, seed
+    side.spins = spins
+    side.next_sequence = first
+    side.received = &received[0]
+    side.rows = <EventRow*>malloc(BATCH * sizeof(EventRow))
+    side.payload = <uint8_t*>malloc(max(<size_t>ring.ring.arena_bytes, <size_t>most) + 1)
+    try:
+        with nogil:
+            take_all(&side)
+    finally:
+        free(side.rows)
+        free(side.payload)
+    return side.wrong, side.wrong_sequence
+
+
+# ---- the ring itself ------------------------------------------------------------------------------------------------
+
+def start_at(EventRing ring not None, uint64_t position, uint64_t arena_position) -> None:
+    """Moves a ring that was never used to other positions, so that a test sees them wrap."""
+    cdef Ring* at = &ring.ring
+    at.header.published = at.header.taken = at.header.released = position
+    at.local.producer.seen_released = at.local.consumer.seen_published = position
+    at.header.arena_head = at.header.arena_lap = at.header.arena_floor = at.header.arena_released = arena_position
+    at.local.producer.seen_tail = at.local.consumer.arena_taken = arena_position
+
+
+def progress(EventRing ring not None) -> tuple[int, int]:
+    """Positions published and taken: while either moves, the ring is not stuck."""
+    return load_relaxed(&ring.ring.header.published), load_relaxed(&ring.ring.header.taken)
+
+
+def close_both(EventRing ring not None) -> None:
+    """Closes both ends, which wakes whoever sleeps."""
+    ring_close_producer(&ring.ring)
+    ring_close_consumer(&ring.ring)

@@ -1,0 +1,173 @@
+"""A native producer against a native consumer, truly in parallel: every event is accounted for, byte by byte."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import pytest
+
+from nodedb_ring import EventConsumer, EventProducer, create_event_bus
+
+from . import watchdog
+from .native import NativeTraffic
+
+EVENTS: Final = int(os.environ.get("STRESS_EVENTS", "30000"))
+
+TINY: Final = 64
+"""Bytes of an arena that a few events fill."""
+
+GEOMETRIES: Final = [(1, TINY), (2, TINY), (2, 4096), (16, TINY), (16, 700), (16, 65536), (1024, TINY), (1024, 20000)]
+EMITS: Final = ["PUSH", "ROWS", "SCATTERED", "RESERVE", "MIXED"]
+TAKES: Final = ["POP", "PEEK", "TAKE", "LEASE", "COPY", "MIXED"]
+
+
+def ends(capacity: int, arena_bytes: int | None) -> tuple[EventProducer, EventConsumer]:
+    (producer,), (consumer,) = create_event_bus(1, capacity, arena_bytes=arena_bytes)
+    return producer, consumer
+
+
+def race(
+    native: NativeTraffic,
+    producer: EventProducer,
+    consumer: EventConsumer,
+    *,
+    emit: str = "MIXED",
+    take: str = "MIXED",
+    events: int = EVENTS,
+    most: int = 48,
+    insists: bool = True,
+    spins: int = -1,
+    in_step: bool = False,
+    seed: int = 1,
+) -> None:
+    """Runs both ends to the last event, and checks the account."""
+    ring = producer.ring
+    stop = native.Stop()
+    enqueued, received = bytearray(events), bytearray(events)
+    before = producer.stats()
+
+    def produce() -> tuple[int, int]:
+        how = int(getattr(native, emit))
+        attempts = native.produce(
+            ring, stop, enqueued, first=1, how=how, most=most, seed=seed, insists=insists, in_step=in_step
+        )
+        return attempts, 0
+
+    def consume() -> tuple[int, int]:
+        how = int(getattr(native, take))
+        return native.consume(ring, stop, received, first=1, how=how, most=most, seed=seed + 7, spins=spins)
+
+    def end() -> None:
+        stop.set()
+        native.close_both(ring)
+
+    (attempts, _), (wrong, sequence) = watchdog.run(produce, consume, progress=lambda: native.progress(ring), stop=end)
+    reasons = ["nothing", "out of order", "torn", "torn while leased", "a run that is longer than the arena"]
+    assert wrong == 0, f"event {sequence}: {reasons[wrong]}"
+    # Once and only once what went in, and nothing else.
+    assert received == enqueued
+    stats = producer.stats()
+    went_in = sum(enqueued)
+    assert stats.emitted - before.emitted == went_in
+    assert stats.emitted + stats.dropped == attempts + before.emitted
+    assert stats.dropped_disconnected == 0
+    assert stats.emitted_sequence == events
+    assert consumer.stats().received == stats.emitted
+    assert consumer.stats().held == 0
+    assert stats.slots_in_use == 0
+    assert stats.bytes_in_use == 0
+    if insists:
+        assert went_in == events
+    assert consumer.is_producer_disconnected
+
+
+@pytest.mark.parametrize("take", TAKES)
+@pytest.mark.parametrize("emit", EMITS)
+def test_every_pair_of_calls(native: NativeTraffic, emit: str, take: str) -> None:
+    for capacity, arena_bytes in [(2, TINY), (16, 700)]:
+        race(native, *ends(capacity, arena_bytes), emit=emit, take=take, events=EVENTS // 4)
+
+
+@pytest.mark.parametrize("insists", [True, False])
+@pytest.mark.parametrize(("capacity", "arena_bytes"), GEOMETRIES)
+def test_every_geometry(native: NativeTraffic, capacity: int, arena_bytes: int, insists: bool) -> None:
+    for seed in range(2):
+        race(native, *ends(capacity, arena_bytes), insists=insists, events=EVENTS, seed=1000 * seed)
+
+
+@pytest.mark.parametrize("capacity", [1, 16])
+def test_payload_as_large_as_the_arena(native: NativeTraffic, capacity: int) -> None:
+    race(native, *ends(capacity, TINY), most=TINY, events=EVENTS)
+
+
+@pytest.mark.parametrize("take", ["LEASE", "COPY", "MIXED"])
+@pytest.mark.parametrize("capacity", [1, 2, 16])
+def test_positions_wrap_with_their_type(native: NativeTraffic, capacity: int, take: str) -> None:
+    """All counts start just below 2**64 and pass it in the run."""
+    producer, consumer = ends(capacity, 200)
+    native.start_at(producer.ring, 2**64 - EVENTS // 8, 2**64 - EVENTS)
+    stop = native.Stop()
+    events = EVENTS // 2
+    enqueued, received = bytearray(events), bytearray(events)
+    ring = producer.ring
+    how = int(getattr(native, take))
+
+    def end() -> None:
+        stop.set()
+        native.close_both(ring)
+
+    _, (wrong, sequence) = watchdog.run(
+        lambda: (native.produce(ring, stop, enqueued, first=1, how=0, most=40, seed=3, insists=True), 0),
+        lambda: native.consume(ring, stop, received, first=1, how=how, most=40, seed=4),
+        progress=lambda: native.progress(ring),
+        stop=end,
+    )
+    assert wrong == 0, f"event {sequence}"
+    assert received == enqueued == b"\1" * events
+    assert native.progress(ring) == (events - EVENTS // 8, events - EVENTS // 8)
+    assert consumer.stats().held == producer.stats().bytes_in_use == 0
+
+
+@pytest.mark.parametrize("spins", [0, 20])
+@pytest.mark.parametrize("capacity", [1, 2, 16, 1024])
+def test_a_sleeping_consumer_is_woken(native: NativeTraffic, capacity: int, spins: int) -> None:
+    """The producer goes on only once all was taken, so one lost wake stops both for good."""
+    race(native, *ends(capacity, 4096), emit="PUSH", take="POP", events=EVENTS // 4, in_step=True, spins=spins)
+
+
+@pytest.mark.parametrize("capacity", [2, 16, 1024])
+def test_sleeping_under_load(native: NativeTraffic, capacity: int) -> None:
+    race(native, *ends(capacity, 700), events=EVENTS, spins=0)
+    race(native, *ends(capacity, 700), events=EVENTS, spins=0, insists=False)
+
+
+def test_the_last_event_before_a_close_is_delivered(native: NativeTraffic) -> None:
+    """A producer that emits one event and closes at once, as the consumer is about to look or to sleep."""
+    for seed in range(max(50, EVENTS // 100)):
+        race(native, *ends(2, TINY), events=1, emit="PUSH", take="POP", spins=seed % 3 * 10 - 1, seed=seed)
+
+
+def test_a_consumer_that_closes_turns_every_later_event_away(native: NativeTraffic) -> None:
+    producer, consumer = ends(16, 700)
+    ring, stop = producer.ring, native.Stop()
+    enqueued = bytearray(EVENTS)
+
+    def close_early() -> int:
+        while producer.stats().emitted < 4:
+            pass
+        consumer.close()
+        return 0
+
+    attempts, _ = watchdog.run(
+        lambda: native.produce(ring, stop, enqueued, first=1, how=0, most=40, seed=5, insists=True, closes=False),
+        close_early,
+        progress=lambda: producer.stats().emitted + producer.stats().dropped,
+        stop=stop.set,
+    )
+    stats = producer.stats()
+    assert stats.emitted == sum(enqueued)
+    assert stats.emitted + stats.dropped == attempts
+    assert stats.dropped_disconnected >= EVENTS - 16 - 24
+    assert stats.emitted_sequence == EVENTS
+    assert producer.is_consumer_disconnected

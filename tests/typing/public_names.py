@@ -1,0 +1,328 @@
+"""What the public names are, as a type checker and as Python see it: each ``assert_type`` here is checked by both."""
+
+import asyncio
+import copy
+from collections.abc import Coroutine, Iterator
+from typing import Any, Literal, assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+from nodedb_ring import (
+    DEFAULT_EVENT_BUS_CAPACITY,
+    EVENT_DTYPE,
+    BackpressureConfig,
+    BatchError,
+    BusyError,
+    CapacityError,
+    ClosedError,
+    ConsumerStats,
+    EventBatch,
+    EventConsumer,
+    EventProducer,
+    EventRing,
+    EventSource,
+    EventTooLargeError,
+    FieldError,
+    ForkError,
+    Lease,
+    OwnershipError,
+    PressureState,
+    ProducerStats,
+    Reservation,
+    RingError,
+    WriteEvent,
+    WriteOp,
+    create_event_bus,
+    get_include,
+)
+
+
+def some_event(sequence: int = 1) -> WriteEvent:
+    """An event, by the required fields alone."""
+    return WriteEvent(sequence=sequence, collection="orders", op=WriteOp.INSERT, row_id="7", lsn=1)
+
+
+def some_batch() -> EventBatch:
+    """A batch of three."""
+    return EventBatch.from_events(some_event(n) for n in (1, 2, 3))
+
+
+def check_schema() -> None:
+    assert_type(EVENT_DTYPE, np.dtype[np.void])
+    assert_type(DEFAULT_EVENT_BUS_CAPACITY, Literal[65536])
+    assert_type(WriteOp(1), WriteOp)
+    assert_type(WriteOp(1).is_data_event, bool)
+    assert_type(str(WriteOp.BULK_INSERT), str)
+    assert_type(EventSource(0), EventSource)
+    assert_type(get_include(), str)
+
+
+def check_event() -> None:
+    event = WriteEvent(
+        sequence=np.uint64(1),
+        collection="orders",
+        op=WriteOp.UPDATE,
+        row_id="7",
+        lsn=2,
+        tenant_id=3,
+        vshard_id=4,
+        source=EventSource.TRIGGER,
+        count=1,
+        new_value=b"new",
+        old_value=None,
+        system_time_ms=0,
+        valid_time_ms=None,
+        user_id="ann",
+        statement_digest=None,
+    )
+    assert_type(event.sequence, int)
+    assert_type(event.collection, str)
+    assert_type(event.op, WriteOp)
+    assert_type(event.row_id, str)
+    assert_type(event.lsn, int)
+    assert_type(event.tenant_id, int)
+    assert_type(event.vshard_id, int)
+    assert_type(event.source, EventSource)
+    assert_type(event.count, int)
+    assert_type(event.new_value, bytes | None)
+    assert_type(event.old_value, bytes | None)
+    assert_type(event.system_time_ms, int | None)
+    assert_type(event.valid_time_ms, int | None)
+    assert_type(event.user_id, str | None)
+    assert_type(event.statement_digest, str | None)
+    assert_type(event == some_event(), bool)
+    assert_type(hash(event), int)
+    assert_type({event: 1}, dict[WriteEvent, int])
+    assert_type(copy.copy(event), WriteEvent)
+    assert_type(copy.deepcopy(event), WriteEvent)
+
+
+def check_event_patterns() -> None:
+    match some_event():
+        case WriteEvent(sequence, collection, WriteOp.INSERT | WriteOp.UPDATE as op, new_value=value):
+            assert_type(sequence, int)
+            assert_type(collection, str)
+            assert op is WriteOp.INSERT
+            assert_type(value, bytes | None)
+        case other:
+            raise AssertionError(other)
+
+
+def check_bus() -> None:
+    config = BackpressureConfig(throttle_enter=80, throttle_exit=70, suspend_enter=90, suspend_exit=80)
+    assert_type(config.throttle_enter, int)
+    assert_type(config.throttle_exit, int)
+    assert_type(config.suspend_enter, int)
+    assert_type(config.suspend_exit, int)
+    producers, consumers = create_event_bus(2, 16, arena_bytes=4096, backpressure=config)
+    assert_type(producers, list[EventProducer])
+    assert_type(consumers, list[EventConsumer])
+    assert_type(create_event_bus(1, 1), tuple[list[EventProducer], list[EventConsumer]])
+
+
+def check_producer() -> None:
+    (producer,), (_consumer,) = create_event_bus(1, 16)
+    with producer as entered:
+        assert_type(entered, EventProducer)
+        assert_type(producer.emitted_sequence, int | None)
+        assert_type(producer.emit(some_event()), bool)
+        assert_type(producer.emit_batch(some_batch()), int)
+        assert_type(producer.core_id, int)
+        assert_type(producer.capacity, int)
+        assert_type(producer.utilization, int)
+        assert_type(producer.emitted_sequence, int | None)
+        assert_type(producer.next_sequence, int)
+        assert_type(producer.pressure_state, PressureState)
+        assert_type(producer.is_consumer_disconnected, bool)
+        assert_type(producer.stats(), ProducerStats)
+        producer.bind()
+    producer.close()
+
+
+def check_producer_stats() -> None:
+    (producer,), (_consumer,) = create_event_bus(1, 1)
+    stats = producer.stats()
+    assert_type(stats.first_dropped_sequence, int | None)
+    assert_type(stats.last_dropped_sequence, int | None)
+    assert_type(stats.emitted_sequence, int | None)
+    producer.emit_batch(some_batch())
+    stats = producer.stats()
+    assert_type(stats.emitted, int)
+    assert_type(stats.dropped, int)
+    assert_type(stats.dropped_full, int)
+    assert_type(stats.dropped_disconnected, int)
+    assert_type(stats.first_dropped_sequence, int | None)
+    assert_type(stats.last_dropped_sequence, int | None)
+    assert_type(stats.emitted_sequence, int | None)
+    assert_type(stats.normal_transitions, int)
+    assert_type(stats.throttle_transitions, int)
+    assert_type(stats.suspend_transitions, int)
+    assert_type(stats.slots_in_use, int)
+    assert_type(stats.bytes_in_use, int)
+    assert_type(stats.slots_high_water, int)
+    assert_type(stats.bytes_high_water, int)
+    assert_type(stats.high_water_mark, int)
+
+
+def check_ring() -> None:
+    (producer,), (consumer,) = create_event_bus(1, 16)
+    ring = producer.ring
+    assert_type(ring, EventRing)
+    assert_type(consumer.ring, EventRing)
+    assert_type(ring.core_id, int)
+    assert_type(ring.capacity, int)
+    assert_type(ring.arena_bytes, int)
+    assert_type(ring.slots_in_use, int)
+    assert_type(ring.bytes_in_use, int)
+    assert_type(ring.utilization, int)
+    assert_type(ring.emitted_sequence, int | None)
+
+
+def check_reservation() -> None:
+    (producer,), (_consumer,) = create_event_bus(1, 16)
+    reservation = producer.reserve(2, payload_bytes=8)
+    assert_type(reservation, Reservation)
+    with reservation as rows:
+        assert_type(rows, Reservation)
+        assert_type(len(rows), int)
+        assert_type(rows["sequence"], npt.NDArray[np.uint64])
+        assert_type(rows["lsn"], npt.NDArray[np.uint64])
+        assert_type(rows["tenant_id"], npt.NDArray[np.uint64])
+        assert_type(rows["system_time_ms"], npt.NDArray[np.int64])
+        assert_type(rows["valid_time_ms"], npt.NDArray[np.int64])
+        assert_type(rows["vshard_id"], npt.NDArray[np.uint32])
+        assert_type(rows["count"], npt.NDArray[np.uint32])
+        assert_type(rows["op"], npt.NDArray[np.uint8])
+        assert_type(rows["source"], npt.NDArray[np.uint8])
+        assert_type(rows["collection_offset"], npt.NDArray[np.uint32])
+        assert_type(rows["collection_length"], npt.NDArray[np.uint32])
+        assert_type(rows["row_id_offset"], npt.NDArray[np.uint32])
+        assert_type(rows["row_id_length"], npt.NDArray[np.uint32])
+        assert_type(rows["user_id_offset"], npt.NDArray[np.uint32])
+        assert_type(rows["user_id_length"], npt.NDArray[np.uint32])
+        assert_type(rows["statement_digest_offset"], npt.NDArray[np.uint32])
+        assert_type(rows["statement_digest_length"], npt.NDArray[np.uint32])
+        assert_type(rows["new_value_offset"], npt.NDArray[np.uint32])
+        assert_type(rows["new_value_length"], npt.NDArray[np.uint32])
+        assert_type(rows["old_value_offset"], npt.NDArray[np.uint32])
+        assert_type(rows["old_value_length"], npt.NDArray[np.uint32])
+        for name in rows.records.dtype.names or ():
+            assert_type(rows[name], npt.NDArray[np.integer[Any]])
+        assert_type(rows.records, npt.NDArray[np.void])
+        assert_type(rows.payload, npt.NDArray[np.uint8])
+        rows["op"] = WriteOp.HEARTBEAT
+        rows["lsn"] = [1, 2]
+        rows["count"][:] = 0
+    assert_type(reservation.published, int)
+
+
+def check_consumer() -> None:
+    (producer,), (consumer,) = create_event_bus(1, 16)
+    assert_type(consumer.try_recv(), WriteEvent | None)
+    producer.emit(some_event())
+    assert_type(consumer.try_recv(), WriteEvent | None)
+    with consumer as entered:
+        assert_type(entered, EventConsumer)
+        assert_type(consumer.drain(), EventBatch)
+        assert_type(consumer.drain(8, timeout=0.0), EventBatch)
+        assert_type(consumer.core_id, int)
+        assert_type(consumer.pressure_state, PressureState)
+        assert_type(consumer.is_producer_disconnected, bool)
+        consumer.bind()
+        stats = consumer.stats()
+        assert_type(stats, ConsumerStats)
+        assert_type(stats.received, int)
+        assert_type(stats.batches, int)
+        assert_type(stats.held, int)
+        producer.emit(some_event(2))
+        producer.close()
+        assert_type(iter(consumer), EventConsumer)
+        for batch in consumer:
+            assert_type(batch, EventBatch)
+    consumer.close()
+
+
+def check_lease() -> None:
+    (producer,), (consumer,) = create_event_bus(1, 16)
+    producer.emit_batch(some_batch())
+    lease = consumer.lease(2)
+    assert_type(lease, Lease)
+    assert_type(lease.batch, EventBatch)
+    lease.release()
+    with consumer.lease() as batch:
+        assert_type(batch, EventBatch)
+
+
+def check_asyncio() -> None:
+    async def main() -> None:
+        (producer,), (consumer,) = create_event_bus(1, 16)
+        producer.emit(some_event())
+        waiting: Coroutine[Any, Any, EventBatch] = consumer.drain_async(8, timeout=1)
+        assert_type(await waiting, EventBatch)
+        producer.emit(some_event(2))
+        producer.close()
+        assert_type(aiter(consumer), EventConsumer)
+        async for batch in consumer:
+            assert_type(batch, EventBatch)
+
+    asyncio.run(main())
+
+
+def check_batch() -> None:
+    batch = some_batch()
+    assert_type(EventBatch(batch.records, batch.payload), EventBatch)
+    assert_type(EventBatch(np.empty(0, EVENT_DTYPE), b""), EventBatch)
+    assert_type(EventBatch.concat([batch, batch]), EventBatch)
+    assert_type(
+        EventBatch.from_columns(sequence=[1, 2], collection="orders", op=WriteOp.INSERT, row_id=["7", "8"], lsn=1),
+        EventBatch,
+    )
+    assert_type(len(batch), int)
+    assert_type(batch[0], WriteEvent)
+    assert_type(batch[np.int64(0)], WriteEvent)
+    assert_type(batch[1:], EventBatch)
+    assert_type(batch[[True, False, True]], EventBatch)
+    # NumPy's stubs make a comparison Any, and so the choice between an event and a batch: say that it is a mask.
+    mask: npt.NDArray[np.bool_] = batch.op == WriteOp.INSERT
+    assert_type(batch[mask], EventBatch)
+    assert_type(iter(batch), Iterator[WriteEvent])
+    for event in batch:
+        assert_type(event, WriteEvent)
+
+
+def check_columns() -> None:
+    batch = some_batch()
+    assert_type(batch.records, npt.NDArray[np.void])
+    assert_type(batch.payload, npt.NDArray[np.uint8])
+    assert_type(batch.sequence, npt.NDArray[np.uint64])
+    assert_type(batch.lsn, npt.NDArray[np.uint64])
+    assert_type(batch.tenant_id, npt.NDArray[np.uint64])
+    assert_type(batch.vshard_id, npt.NDArray[np.uint32])
+    assert_type(batch.op, npt.NDArray[np.uint8])
+    assert_type(batch.source, npt.NDArray[np.uint8])
+    assert_type(batch.count, npt.NDArray[np.uint32])
+    assert_type(batch.system_time_ms, npt.NDArray[np.int64])
+    assert_type(batch.valid_time_ms, npt.NDArray[np.int64])
+    assert_type(batch.strings("collection"), npt.NDArray[np.object_])
+    assert_type(batch.values("new_value"), npt.NDArray[np.object_])
+
+
+def check_errors() -> None:
+    ours: list[type[RingError]] = [
+        BatchError,
+        CapacityError,
+        ClosedError,
+        EventTooLargeError,
+        FieldError,
+        OwnershipError,
+    ]
+    assert_type(ours[0]("why"), RingError)
+    values: list[type[ValueError]] = [BatchError, CapacityError, ClosedError, EventTooLargeError, FieldError]
+    assert_type(values[0]("why"), ValueError)
+    ownership: list[type[OwnershipError]] = [BusyError, ForkError]
+    assert_type(ownership[0]("why"), OwnershipError)
+    try:
+        create_event_bus(0)
+    except CapacityError as error:
+        assert_type(error, CapacityError)
