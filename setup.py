@@ -1,5 +1,6 @@
 """Builds the compiled modules, and puts their hand-written stubs beside them."""
 
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -28,7 +29,13 @@ class BuildWithStubs(build_ext):
 setup(
     cmdclass={"build_ext": BuildWithStubs},
     ext_modules=[
-        Extension(f"nodedb_ring.{name}", [f"nodedb_ring/{name}.pyx"], extra_compile_args=["-O3", "-std=gnu11"])
+        Extension(
+            f"nodedb_ring.{name}",
+            [f"nodedb_ring/{name}.pyx"],
+            # Every module shares the structs of the .pxd files: one that is older would read another layout.
+            depends=sorted(glob("nodedb_ring/*.pxd")),
+            extra_compile_args=["-O3", "-std=gnu11"],
+        )
         for name in COMPILED
     ],
 )

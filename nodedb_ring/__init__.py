@@ -23,13 +23,13 @@ try:
     from ._event import WriteEvent
     from ._producer import EventProducer, Reservation
     from ._ring import EventRing
-except ModuleNotFoundError as error:
-    if error.name is None or not error.name.startswith(__name__):
+except ModuleNotFoundError as _error:
+    if _error.name is None or not _error.name.startswith(__name__):
         raise
     raise ImportError(
-        f"{error.name} is not built: nodedb_ring runs from a source tree only after `pip install -e .` there, "
+        f"{_error.name} is not built: nodedb_ring runs from a source tree only after `pip install -e .` there, "
         "which needs a C compiler"
-    ) from error
+    ) from _error
 
 from .batch import EventBatch
 from .bus import DEFAULT_EVENT_BUS_CAPACITY, create_event_bus

@@ -28,10 +28,11 @@ async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: fl
 
 async def next_batch(consumer: EventConsumer, max_events: int) -> EventBatch:
     """``EventConsumer.__anext__``."""
-    batch = await drain_when_ready(consumer, max_events, None)
-    if not len(batch):
-        raise StopAsyncIteration
-    return batch
+    if not consumer._closed:
+        batch = await drain_when_ready(consumer, max_events, None)
+        if len(batch):
+            return batch
+    raise StopAsyncIteration
 
 
 async def _signalled(consumer: EventConsumer) -> None:

@@ -29,6 +29,8 @@ import numpy as np
 from .errors import BatchError, ClosedError
 from .events import EVENT_DTYPE, STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
 
+__all__ = ["BufferPool", "RowBlock", "block_of_events", "checked_copy", "join_column", "pack"]
+
 cdef extern from *:
     """
     #include <stddef.h>

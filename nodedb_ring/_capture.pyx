@@ -25,8 +25,10 @@ import apsw
 cimport cython
 
 from ._event import WriteEvent
-from .errors import EventTooLargeError, RingError
+from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
+
+__all__ = ["OpenTransaction", "rows"]
 
 cdef int _SQLITE_DELETE = 9
 cdef int _SQLITE_INSERT = 18
@@ -37,10 +39,6 @@ cdef object _HEARTBEAT = WriteOp.HEARTBEAT
 cdef object _USER = EventSource.USER
 cdef object _TRIGGER = EventSource.TRIGGER
 cdef object _LOGGER = logging.getLogger("nodedb_ring")
-
-
-class CaptureError(RingError):
-    """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""
 
 
 def rows(connection, sql, bindings=()):

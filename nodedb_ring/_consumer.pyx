@@ -46,6 +46,8 @@ from .errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ConsumerStats
 
+__all__ = ["EventConsumer", "Lease"]
+
 cdef enum:
     DEFAULT_BATCH = 1024
     # About 10 microseconds of looking before a sleep, which costs some 25 to wake from.
@@ -218,15 +220,20 @@ cdef class EventConsumer:
         return lease
 
     def __iter__(self):
+        self.admit()
         return self
 
     def __next__(self):
+        if self._closed:
+            # Closed from another thread between two batches, as well as during a wait.
+            raise StopIteration
         batch = self.drain(DEFAULT_BATCH, None)
         if len(batch) == 0:
             raise StopIteration
         return batch
 
     def __aiter__(self):
+        self.admit()
         return self
 
     def __anext__(self):
@@ -382,11 +389,11 @@ cdef class Lease:
     that is dropped with its batch gives the rows back too; arena space comes back in order of publication, so one that
     is forgotten in the end stops the producer.
 
-    Raises, at the end of the block
-    -------------------------------
+    Raises
+    ------
     BufferError
-        An array still looks into the lease: copy what outlives it. The rows go back when the last such array dies. It is
-        not raised while another exception passes.
+        At the end of the block, if an array still looks into the lease: copy what outlives it. The rows go back when
+        the last such array dies. It is not raised while another exception passes.
 
     Thread safety
     -------------

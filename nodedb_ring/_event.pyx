@@ -48,6 +48,8 @@ cdef extern from *:
     """
     bint is_ascii "nodedb_is_ascii"(const char* text, size_t size) noexcept
 
+__all__ = ["WriteEvent"]
+
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, unsigned int maximum)
     ctypedef PyObject* (*vectorcallfunc)(PyObject*, PyObject* const*, size_t, PyObject*) except NULL
@@ -160,7 +162,12 @@ cdef inline object _bytes_or_none(str name, object value):
 @cython.no_gc
 @cython.freelist(256)
 cdef class WriteEvent:
-    """One write, as a Data Plane core tells it to the Event Plane. Immutable, hashable, picklable.
+    """WriteEvent(*, sequence, collection, op, row_id, lsn, tenant_id=0, vshard_id=0, source=EventSource.USER, \
+count=None, new_value=None, old_value=None, system_time_ms=None, valid_time_ms=None, user_id=None, \
+statement_digest=None)
+--
+
+    One write, as a Data Plane core tells it to the Event Plane. Immutable, hashable, picklable.
 
     Parameters
     ----------
@@ -264,6 +271,8 @@ cdef class WriteEvent:
         return hash((self.row.sequence, self.row.lsn, self.row.op, self.collection, self.row_id))
 
     def __repr__(self):
+        if self.row.op == 0:
+            return "WriteEvent.__new__(WriteEvent)"
         parts = []
         for name in WriteEvent.__match_args__:
             value = getattr(self, name)

@@ -56,6 +56,8 @@ from .errors import BusyError, ClosedError, EventTooLargeError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
+__all__ = ["EventProducer", "Reservation"]
+
 cdef enum:
     BARRED_CLOSED = 1
     BARRED_RESERVED = 2
@@ -219,6 +221,8 @@ cdef class EventProducer:
         if self._ring.local.producer.overflowing:
             self._ring.local.producer.overflowing = 0
             self._ring.local.producer.noted |= NOTED_OVERFLOW_ENDED
+        # And what was held back to keep to a pair a second is told now or never.
+        self._overflow_logged_ns = 0
         if self._ring.local.producer.noted != 0:
             self.log_noted()
 
@@ -375,10 +379,10 @@ cdef class Reservation:
     memory beside the ring and are copied in at the exit: an array cannot be taken back from whoever holds it, and so
     none may look into rows that will hold other events. After the block they are read-only.
 
-    Raises, at the exit
-    -------------------
+    Raises
+    ------
     BatchError
-        A row that is no event: unknown op or source, an offset outside the block, a string that is not UTF-8.
+        At the exit, for a row that is no event: unknown op or source, an offset outside the block, a string that is not UTF-8.
 
     Thread safety
     -------------
@@ -417,7 +421,8 @@ cdef class Reservation:
         if ring_make_room(ring, 1, self._payload_bytes):
             free = ring.capacity - (ring.header.published - ring.local.producer.seen_released)
             count = min(self._wanted, free)
-        self._block = new_block(count, self._payload_bytes if count else 0, None)
+        # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
+        self._block = new_block(count, self._payload_bytes, None)
         self._block.writable = True
         for i in range(count):
             _blank_row(self._block.rows + i, sequence + i)
@@ -451,7 +456,7 @@ cdef class Reservation:
 
     @property
     def payload(self):
-        """The block of payload as a writable array of uint8, shape (payload_bytes,); empty when there are no rows."""
+        """The block of payload as a writable array of uint8, shape (payload_bytes,)."""
         return self._array("payload", None)
 
     def __getitem__(self, str column):

@@ -58,6 +58,8 @@ from ._linux cimport (
     unmap,
 )
 
+__all__ = ["EventRing", "block_bytes"]
+
 cdef extern from "errno.h" nogil:
     int EINTR
     int ETIMEDOUT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias, overload
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeAlias, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from .events import (
 
 __all__ = ["EventBatch"]
 
-Records: TypeAlias = np.ndarray[Any, np.dtype[np.void]]
+Records: TypeAlias = npt.NDArray[np.void]
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 _VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
@@ -35,6 +35,7 @@ _NULLABLE: Final = ("user_id", "statement_digest", "new_value", "old_value")
 _TIMES: Final = ("system_time_ms", "valid_time_ms")
 
 
+@final
 class EventBatch:
     """Write events as columns: rows of ``EVENT_DTYPE`` and the payload that their offsets are into. Immutable.
 
@@ -110,7 +111,7 @@ class EventBatch:
             raise TypeError(f"columns missing: {', '.join(missing)}")
         fixed = {name: _fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
         variable = {name: _variable_column(name, columns[name]) for name in _VARIABLE if name in columns}
-        sizes = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
+        sizes: dict[str, int] = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
         sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
         if not sizes:
             raise BatchError("every column is a scalar: at least one must say how many rows there are")
@@ -130,7 +131,7 @@ class EventBatch:
                 records[f"{name}_length"] = NULL_LENGTH
                 continue
             starts = variable[name].starts + len(payload)
-            payload += memoryview(variable[name].data)
+            payload += variable[name].data
             if len(payload) >= NULL_LENGTH:
                 raise BatchError(
                     f"payload of {len(payload)} bytes: a batch holds at most {NULL_LENGTH - 1}; use several"
@@ -230,12 +231,14 @@ class EventBatch:
         return map(self._block.event, range(len(self)))
 
     @overload
-    def __getitem__(self, key: int) -> WriteEvent: ...
+    def __getitem__(self, key: int | np.integer[Any]) -> WriteEvent: ...
 
     @overload
-    def __getitem__(self, key: slice | Sequence[bool] | npt.NDArray[np.bool_]) -> EventBatch: ...
+    def __getitem__(self, key: slice | list[bool] | npt.NDArray[np.bool_]) -> EventBatch: ...
 
-    def __getitem__(self, key: int | slice | Sequence[bool] | npt.NDArray[np.bool_]) -> WriteEvent | EventBatch:
+    def __getitem__(
+        self, key: int | np.integer[Any] | slice | list[bool] | npt.NDArray[np.bool_]
+    ) -> WriteEvent | EventBatch:
         """One event by number; a batch in the same memory by a slice of step 1; a packed copy by a mask."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
@@ -275,7 +278,7 @@ class _VariableColumn:
     __slots__ = ("data", "is_scalar", "lengths", "starts")
 
     def __init__(
-        self, data: Bytes, starts: npt.NDArray[Any], lengths: npt.NDArray[Any], is_scalar: bool = False
+        self, data: memoryview, starts: npt.NDArray[Any], lengths: npt.NDArray[Any], is_scalar: bool = False
     ) -> None:
         self.data = data
         self.starts = starts
@@ -354,7 +357,7 @@ def _variable_column(name: str, value: Any) -> _VariableColumn:
         if value is None and name not in _NULLABLE:
             raise BatchError(f"{name} is None: must be a string; an empty one where there is none")
         data, lengths = join_column([value], is_text, name)
-        return _VariableColumn(data, np.zeros(1, np.int64), lengths, is_scalar=True)
+        return _VariableColumn(memoryview(data), np.zeros(1, np.int64), lengths, is_scalar=True)
     if isinstance(value, str | bytes):
         raise BatchError(f"{name} of {type(value).__name__}: must be {scalar.__name__}")
     if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[1], scalar | None):
@@ -364,7 +367,7 @@ def _variable_column(name: str, value: Any) -> _VariableColumn:
         raise BatchError(f"{name}[{items.index(None)}] is None: must be a string; an empty one where there is none")
     data, lengths = join_column(items, is_text, name)
     sizes = np.where(lengths == NULL_LENGTH, 0, lengths.astype(np.int64))
-    return _VariableColumn(data, np.cumsum(sizes) - sizes, lengths)
+    return _VariableColumn(memoryview(data), np.cumsum(sizes) - sizes, lengths)
 
 
 def _offset_column(name: str, data: Any, offsets: Any) -> _VariableColumn:
@@ -377,4 +380,4 @@ def _offset_column(name: str, data: Any, offsets: Any) -> _VariableColumn:
             f"{name} offsets from {ends[0]} to {ends[-1]}: must not fall, and must lie in data of {len(flat)} bytes"
         )
     ends = ends.astype(np.int64)
-    return _VariableColumn(flat, ends[:-1], np.diff(ends).astype(np.uint32))
+    return _VariableColumn(flat.data, ends[:-1], np.diff(ends).astype(np.uint32))

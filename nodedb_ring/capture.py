@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 import apsw
 import msgpack
 
-from ._capture import CaptureError, OpenTransaction, rows
+from ._capture import OpenTransaction, rows
 from ._event import WriteEvent
+from .errors import CaptureError
 from .events import WriteOp
 
 if TYPE_CHECKING:

@@ -39,3 +39,7 @@ class BusyError(OwnershipError):
 
 class ForkError(OwnershipError):
     """An end was used in a process that inherited it by ``fork``."""
+
+
+class CaptureError(RingError):
+    """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""

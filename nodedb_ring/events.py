@@ -97,7 +97,9 @@ _VARIABLE_AT: Final = 64
 
 
 def _event_dtype() -> np.dtype[np.void]:
-    names, formats, offsets = [], [], []
+    names: list[str] = []
+    formats: list[str] = []
+    offsets: list[int] = []
     for name, (code, at) in _FIXED_AT.items():
         names.append(name)
         formats.append(code)

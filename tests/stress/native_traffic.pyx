@@ -243,7 +243,7 @@ def produce(
 
 cdef struct Consumer:
     Ring* ring
-    const uint32_t* stop
+    uint32_t* stop
     uint64_t first, count
     int how
     uint32_t most
@@ -355,6 +355,9 @@ cdef void take_all(Consumer* side) noexcept nogil:
             if quiet % 64 == 0:
                 sched_yield()
             pause()
+    if side.wrong != 0:
+        # A producer that insists would wait for good.
+        store_relaxed_u32(side.stop, 1)
     while side.out != 0:
         give_back(side, draw >> 30)
 

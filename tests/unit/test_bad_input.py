@@ -34,9 +34,7 @@ from .running import in_child, in_new_interpreter, in_thread
 
 
 def columns(**given: Any) -> EventBatch:
-    return EventBatch.from_columns(
-        **({"sequence": [8, 9], "collection": "t", "op": 1, "row_id": "", "lsn": 0} | given)
-    )
+    return EventBatch.from_columns(**({"sequence": [8, 9], "collection": "t", "op": 1, "row_id": "", "lsn": 0} | given))
 
 
 def bad_rows(**given: Any) -> EventBatch:

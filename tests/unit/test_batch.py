@@ -208,9 +208,7 @@ def test_a_mask_of_another_length(length: int) -> None:
         EventBatch.from_events(MIXED)[np.ones(length, np.bool_)]
 
 
-@pytest.mark.parametrize(
-    "index", [np.array([0, 1]), np.array([1.0]), "sequence", 1.0, None, np.ones((2, 2), np.bool_)]
-)
+@pytest.mark.parametrize("index", [np.array([0, 1]), np.array([1.0]), "sequence", 1.0, None, np.ones((2, 2), np.bool_)])
 def test_no_other_index(index: Any) -> None:
     with pytest.raises(TypeError):
         batch(1, 4)[index]
@@ -366,9 +364,7 @@ def test_refuses_a_payload_of_another_type(payload: Any) -> None:
     assert shown in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("op", 0), ("op", 7), ("op", 255), ("source", 5), ("source", 200)]
-)
+@pytest.mark.parametrize(("name", "value"), [("op", 0), ("op", 7), ("op", 255), ("source", 5), ("source", 200)])
 def test_refuses_an_unknown_op_or_source(name: str, value: int) -> None:
     rows = raw_rows(3)
     rows[name][2] = value
@@ -461,16 +457,12 @@ def test_values_are_any_bytes(name: str) -> None:
 
 
 def test_from_columns_takes_every_column() -> None:
-    given: dict[str, Any] = {
-        name: [getattr(each, name) for each in MIXED] for name in WriteEvent.__match_args__
-    }
+    given: dict[str, Any] = {name: [getattr(each, name) for each in MIXED] for name in WriteEvent.__match_args__}
     assert list(EventBatch.from_columns(**given)) == MIXED
 
 
 def test_from_columns_has_the_defaults_of_an_event() -> None:
-    made = EventBatch.from_columns(
-        sequence=[1, 2], collection=["t", "t"], op=[1, 6], row_id=["1", "2"], lsn=[1, 2]
-    )
+    made = EventBatch.from_columns(sequence=[1, 2], collection=["t", "t"], op=[1, 6], row_id=["1", "2"], lsn=[1, 2])
     assert list(made) == [event(1), event(2, op=WriteOp.HEARTBEAT)]
 
 
@@ -578,9 +570,7 @@ def test_none_in_a_list(name: str) -> None:
 
 
 def test_pairs_of_several_columns_do_not_mix() -> None:
-    made = columns(
-        collection=(b"aabb", [0, 2, 4]), row_id=["x", "yy"], new_value=(b"12345", [1, 3, 5]), old_value=b"o"
-    )
+    made = columns(collection=(b"aabb", [0, 2, 4]), row_id=["x", "yy"], new_value=(b"12345", [1, 3, 5]), old_value=b"o")
     assert [(e.collection, e.row_id, e.new_value, e.old_value) for e in made] == [
         ("aa", "x", b"23", b"o"),
         ("bb", "yy", b"45", b"o"),
@@ -653,11 +643,7 @@ def test_refuses_integers_out_of_range(name: str, value: object, shown: str) -> 
     ("name", "value"), [("op", [1, 0]), ("op", 7), ("op", [9, 1]), ("source", [0, 5]), ("source", 77)]
 )
 def test_columns_refuse_an_unknown_op_or_source(name: str, value: int | list[int]) -> None:
-    stray = (
-        value
-        if isinstance(value, int)
-        else next(v for v in value if v not in (0 if name == "source" else 1, 1))
-    )
+    stray = value if isinstance(value, int) else next(v for v in value if v not in (0 if name == "source" else 1, 1))
     with pytest.raises(BatchError, match=f"{name} {stray}: unknown"):
         columns(**{name: value})
 

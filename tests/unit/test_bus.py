@@ -84,9 +84,7 @@ def test_every_slot_is_usable(capacity: int) -> None:
         assert sequences(consumer.drain(2 * slots)) == list(range(first, first + slots))
 
 
-@pytest.mark.parametrize(
-    ("capacity", "arena"), [(1, 64 * KIB), (256, 64 * KIB), (512, 128 * KIB), (1000, 256 * KIB)]
-)
+@pytest.mark.parametrize(("capacity", "arena"), [(1, 64 * KIB), (256, 64 * KIB), (512, 128 * KIB), (1000, 256 * KIB)])
 def test_the_default_arena_is_256_bytes_a_slot_and_at_least_64_kib(capacity: int, arena: int) -> None:
     producer, consumer = ring(capacity)
     assert producer.ring.arena_bytes == consumer.ring.arena_bytes == arena
@@ -232,9 +230,7 @@ def test_max_events_is_at_least_1(wrong: int) -> None:
 def test_a_drain_over_the_end_of_the_ring_is_one_batch() -> None:
     producer, consumer = ring(8, arena_bytes=64)
     for first in range(1, 400, 5):
-        fresh = [
-            event(n, collection="", row_id="", new_value=str(n).encode()) for n in range(first, first + 5)
-        ]
+        fresh = [event(n, collection="", row_id="", new_value=str(n).encode()) for n in range(first, first + 5)]
         assert all(producer.emit(each) for each in fresh)
         assert list(consumer.drain()) == fresh
 
@@ -357,9 +353,7 @@ def test_a_batch_with_an_event_too_large_is_refused_whole() -> None:
 
 def test_events_that_share_payload_each_need_their_own() -> None:
     # 4 fields over the same 30 bytes: 120 in the arena.
-    one: Any = EventBatch.from_columns(
-        sequence=[1], collection="", op=1, row_id="", lsn=0, new_value=b"x" * 30
-    )
+    one: Any = EventBatch.from_columns(sequence=[1], collection="", op=1, row_id="", lsn=0, new_value=b"x" * 30)
     rows = one.records.copy()
     for name in ("collection", "row_id", "old_value"):
         rows[f"{name}_offset"], rows[f"{name}_length"] = rows["new_value_offset"], 30

@@ -299,7 +299,7 @@ class FailingFile(apsw.VFSFile):
 
     broken = False
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: Any, offset: int) -> None:
         if FailingFile.broken:
             raise apsw.IOError("the device is gone")
         super().xWrite(data, offset)
@@ -752,7 +752,7 @@ def test_a_signal_handler_that_raises_loses_no_change(core: Core, after: str) ->
 def test_a_function_that_writes_while_a_statement_runs(core: Core) -> None:
     core.sql("CREATE TABLE noted(x)")
 
-    def note(*values: Value) -> Value:
+    def note(*values: Any) -> Any:
         core.sql("INSERT INTO noted VALUES (?)", *values)
         return values[0]
 

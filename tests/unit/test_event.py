@@ -214,9 +214,7 @@ def test_repr_leaves_defaults_out() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize(
-    "made", [WriteEvent(**LEAST), WriteEvent(**FULL), event(op=WriteOp.HEARTBEAT, count=3)]
-)
+@pytest.mark.parametrize("made", [WriteEvent(**LEAST), WriteEvent(**FULL), event(op=WriteOp.HEARTBEAT, count=3)])
 def test_pickle(made: WriteEvent, protocol: int) -> None:
     back = pickle.loads(pickle.dumps(made, protocol))
     assert type(back) is WriteEvent
@@ -294,9 +292,7 @@ def test_a_source_may_come_as_its_number(source: EventSource) -> None:
     assert event(source=int(source)).source is source
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("op", 0), ("op", 7), ("source", 5), ("op", -1), ("source", 2**70)]
-)
+@pytest.mark.parametrize(("name", "value"), [("op", 0), ("op", 7), ("source", 5), ("op", -1), ("source", 2**70)])
 def test_unknown_op_or_source(name: str, value: int) -> None:
     with pytest.raises(FieldError, match=f"{name} {value}: unknown") as refused:
         with_field(name, value)

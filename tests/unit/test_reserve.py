@@ -50,9 +50,7 @@ def test_every_column_of_the_dtype_is_writable() -> None:
             "sequence": [8, 2**64 - 1], "lsn": [5, 6], "tenant_id": 7, "system_time_ms": [-1, 4], "valid_time_ms": 9,
             "vshard_id": 3, "count": [1, 4], "op": [WriteOp.UPDATE, WriteOp.BULK_INSERT], "source": [0, 4],
         }  # fmt: skip
-        for place, name in enumerate(
-            ("collection", "row_id", "user_id", "statement_digest", "new_value", "old_value")
-        ):
+        for place, name in enumerate(("collection", "row_id", "user_id", "statement_digest", "new_value", "old_value")):
             given[f"{name}_offset"] = 2 * place
             given[f"{name}_length"] = [2, 1]
         assert set(given) == set(EVENT_DTYPE.names or ())
@@ -80,9 +78,7 @@ def test_rows_begin_with_the_next_sequences_and_the_defaults_of_an_event() -> No
     with producer.reserve(2) as rows:
         rows["op"] = WriteOp.DELETE
         rows["lsn"] = rows["sequence"]
-    assert list(consumer.drain())[4:] == [
-        event(n, op=WriteOp.DELETE, collection="", row_id="") for n in (5, 6)
-    ]
+    assert list(consumer.drain())[4:] == [event(n, op=WriteOp.DELETE, collection="", row_id="") for n in (5, 6)]
     assert producer.next_sequence == 7
 
 

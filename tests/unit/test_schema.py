@@ -71,9 +71,7 @@ def test_columns_carry_the_names_of_the_fields() -> None:
 
 def test_types_of_the_columns() -> None:
     assert {name: EVENT_DTYPE[name].str for name in FIXED} == FIXED
-    assert {EVENT_DTYPE[f"{name}_{half}"].str for name in VARIABLE for half in ("offset", "length")} == {
-        "<u4"
-    }
+    assert {EVENT_DTYPE[f"{name}_{half}"].str for name in VARIABLE for half in ("offset", "length")} == {"<u4"}
 
 
 def test_rows_are_a_multiple_of_64_bytes() -> None:
@@ -98,9 +96,7 @@ def test_the_c_row_agrees_with_the_dtype_byte_for_byte() -> None:
     fields = EVENT_DTYPE.fields
     assert fields is not None
     codes = {"<u8": "<Q", "<i8": "<q", "<u4": "<I", "|u1": "<B"}
-    read = {
-        name: struct.unpack_from(codes[field[0].str], row, int(field[1]))[0] for name, field in fields.items()
-    }
+    read = {name: struct.unpack_from(codes[field[0].str], row, int(field[1]))[0] for name, field in fields.items()}
     for name in FIXED:
         assert read[name] == FULL[name], name
     for name in VARIABLE:

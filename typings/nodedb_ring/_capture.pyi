@@ -5,9 +5,8 @@ import apsw
 
 from ._producer import EventProducer
 from .capture import Table, Value
-from .errors import RingError
 
-class CaptureError(RingError): ...
+__all__ = ["OpenTransaction", "rows"]
 
 def rows(connection: apsw.Connection, sql: str, bindings: tuple[Value, ...] = ()) -> list[tuple[Value, ...]]: ...
 
