@@ -22,7 +22,7 @@ _EVENTS_A_ROUND = 64 * 1024
 
 
 def batches(rounds: int, loops: NativeLoops) -> list[Row]:
-    """``emit_batch`` and ``drain`` by size of batch; the same call's rows have each side's own share."""
+    """``emit_batch`` and ``drain`` by size of batch, each timed for itself."""
     rows: list[Row] = []
     for size in _SIZES:
         emit_ns, drain_ns, copy_ns = _in_turn(size, rounds, loops)

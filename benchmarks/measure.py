@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 __all__ = ["WrongAnswerError", "best", "check", "clock_cost", "no_collection"]
@@ -21,7 +21,7 @@ def check(what: str, got: object, expected: object) -> None:
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def no_collection() -> Generator[None, None, None]:
     """Keeps the cyclic garbage collector from running inside a timed round."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -28,6 +28,10 @@ class StopFlag(Protocol):
     def set(self) -> None: ...
 
 
+class TurnsCounter(Protocol):
+    """Takes the two threads of a close race through their rounds."""
+
+
 class NativeTraffic(Protocol):
     """``native_traffic.pyx``."""
 
@@ -53,6 +57,12 @@ class NativeTraffic(Protocol):
         self, ring: EventRing, stop: StopFlag, received: bytearray, *, first: int, how: int, most: int, seed: int,
         spins: int = -1,
     ) -> tuple[int, int]: ...  # fmt: skip
+
+    def Turns(self) -> TurnsCounter: ...
+
+    def close_after_one(self, ring: EventRing, stop: StopFlag, turns: TurnsCounter, rounds: int, seed: int) -> int: ...
+
+    def look_for_the_last(self, ring: EventRing, stop: StopFlag, turns: TurnsCounter, rounds: int) -> int: ...
 
     def start_at(self, ring: EventRing, position: int, arena_position: int) -> None: ...
 

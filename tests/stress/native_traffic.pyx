@@ -9,7 +9,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from nodedb_ring._atomic cimport load_acquire, load_relaxed, load_relaxed_u32, pause, store_relaxed_u32
+from nodedb_ring._atomic cimport (
+    load_acquire,
+    load_acquire_u32,
+    load_relaxed,
+    load_relaxed_u32,
+    pause,
+    store_relaxed_u32,
+    store_release_u32,
+)
 from nodedb_ring._ring cimport (
     FIELD_COUNT,
     NULL_LENGTH,
@@ -388,6 +396,53 @@ def consume(
         free(side.rows)
         free(side.payload)
     return side.wrong, side.wrong_sequence
+
+
+# ---- the last event before a close ----------------------------------------------------------------------------------
+
+cdef class Turns:
+    """Whose move it is in a run of many rounds on one ring: 2k + 1 is the producer's in round k."""
+
+    cdef uint32_t turn
+
+
+def close_after_one(EventRing ring not None, Stop stop not None, Turns turns not None, uint32_t rounds, uint64_t seed) -> int:
+    """In each round emits one event and closes, at some moment while the consumer looks."""
+    cdef Ring* at = &ring.ring
+    cdef EventRow row
+    cdef uint32_t size, spins, k
+    cdef uint8_t nothing = 0
+    memset(&row, 0, sizeof(row))
+    with nogil:
+        for k in range(rounds):
+            while load_acquire_u32(&turns.turn) != 2 * k + 1 and load_relaxed_u32(&stop.flag) == 0:
+                pause()
+            for spins in range(<uint32_t>(mix(seed + k) % 40)):
+                pause()
+            write_event(&row, k + 1, 0, &nothing, 0, &size)
+            ring_push(at, &row, NULL, 0)
+            ring_close_producer(at)
+    return 0
+
+
+def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns not None, uint32_t rounds) -> int:
+    """Counts the rounds in which the producer was taken to be gone while its event was still there."""
+    cdef Ring* at = &ring.ring
+    cdef uint32_t k, lost = 0
+    with nogil:
+        for k in range(rounds):
+            store_release_u32(&turns.turn, 2 * k + 1)
+            while not ring_producer_gone(at) and load_relaxed_u32(&stop.flag) == 0:
+                if ring_peek(at) != NULL:
+                    ring_advance(at, 1)
+            if at.header.taken != k + 1:
+                lost += 1
+                while ring_peek(at) == NULL and load_relaxed_u32(&stop.flag) == 0:
+                    pause()
+                ring_advance(at, 1)
+            # The same ring again: the next round's producer is another one.
+            store_relaxed_u32(&at.header.producer_closed, 0)
+    return lost
 
 
 # ---- the ring itself ------------------------------------------------------------------------------------------------

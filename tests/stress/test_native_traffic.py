@@ -143,8 +143,21 @@ def test_sleeping_under_load(native: NativeTraffic, capacity: int) -> None:
 
 
 def test_the_last_event_before_a_close_is_delivered(native: NativeTraffic) -> None:
-    """A producer that emits one event and closes at once, as the consumer is about to look or to sleep."""
-    for seed in range(max(50, EVENTS // 100)):
+    """A producer emits one event and closes at once, just as the consumer looks whether it has gone."""
+    producer, _consumer = ends(2, TINY)
+    ring, stop, turns, rounds = producer.ring, native.Stop(), native.Turns(), 10 * EVENTS
+    _, lost = watchdog.run(
+        lambda: native.close_after_one(ring, stop, turns, rounds, 1),
+        lambda: native.look_for_the_last(ring, stop, turns, rounds),
+        progress=lambda: native.progress(ring),
+        stop=stop.set,
+    )
+    assert lost == 0
+    assert native.progress(ring) == (rounds, rounds)
+
+
+def test_a_sleeper_sees_the_last_event_and_the_close(native: NativeTraffic) -> None:
+    for seed in range(max(50, EVENTS // 300)):
         race(native, *ends(2, TINY), events=1, emit="PUSH", take="POP", spins=seed % 3 * 10 - 1, seed=seed)
 
 
