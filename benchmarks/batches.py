@@ -55,6 +55,7 @@ def _in_turn(size: int, rounds: int, loops: NativeLoops) -> tuple[float, float, 
     copied: list[float] = []
     source = np.concatenate([batch.records.view(np.uint8).reshape(-1), batch.payload])
     middle, out = np.empty_like(source), np.empty_like(source)
+    received = batch
     for _ in range(rounds):
         with no_collection():
             emit_ns = drain_ns = 0

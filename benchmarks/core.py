@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", action="append", choices=["calls", "batches", "threads", "memory", "native"], help="may be repeated"
     )
     options = parser.parse_args(arguments)
-    wanted = set(options.only or ("calls", "batches", "threads", "memory", "native"))
+    wanted: set[str] = set(options.only or ("calls", "batches", "threads", "memory", "native"))
     # A ring that is filled on purpose would say so on the terminal.
     logging.getLogger("nodedb_ring").addHandler(logging.NullHandler())
     logging.getLogger("nodedb_ring").propagate = False

@@ -152,7 +152,7 @@ def _kind(pair: _Pair) -> str:
 
 
 def _contest_rows(contest: _Contest, rounds_by_pause: dict[int, list[_Pair]]) -> list[Row]:
-    """A row a kind of round: the ratio with equal pauses where it is best; beside it each pause, and best against best."""
+    """A row a kind of round: the best ratio with equal pauses; beside it every pause, and best against best."""
     rows: list[Row] = []
     for kind in ("near", "far"):
         ratios: dict[int, float] = {}
