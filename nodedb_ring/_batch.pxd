@@ -7,6 +7,11 @@ from ._ring cimport EventRow
 cdef enum:
     POOL_BUFFERS = 8
 
+cdef enum Packing:
+    PACKING_UNKNOWN  # until somebody asks
+    PACKED
+    SCATTERED
+
 
 cdef class BufferPool:
     cdef void* _buffer[POOL_BUFFERS]
@@ -25,6 +30,7 @@ cdef class RowBlock:
     cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
     cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
     cdef bint writable
+    cdef Packing packing
     cdef RowBlock parent              # whose memory this is a part of, or None
     cdef BufferPool pool              # where the memory goes back to, or None
     cdef void* memory                 # to free, or NULL
@@ -33,6 +39,8 @@ cdef class RowBlock:
     cdef void unviewed(self) noexcept
     cdef bint over(self) noexcept
     cdef int check_open(self) except -1
+    # Whether the rows lie packed in the payload, one behind the other, and where the last one ends.
+    cdef bint is_packed(self, uint64_t* end) noexcept
 
 
 # Room for `count` rows and `payload_bytes`, out of `pool` where one is given. Contents undefined. Runs no Python code.

@@ -208,6 +208,23 @@ cdef class RowBlock:
             raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
         return 0
 
+    cdef bint is_packed(self, uint64_t* end) noexcept:
+        cdef uint64_t at, need = 0, i
+        end[0] = 0
+        if self.count == 0:
+            return True
+        at = self.rows[0].field[0].offset
+        if self.packing == PACKING_UNKNOWN:
+            self.packing = PACKED
+            for i in range(self.count):
+                if not row_is_packed(self.rows + i, &need) or self.rows[i].field[0].offset != at:
+                    self.packing = SCATTERED
+                    break
+                at += need
+        row_is_packed(self.rows + (self.count - 1), &need)
+        end[0] = self.rows[self.count - 1].field[0].offset + need
+        return self.packing == PACKED
+
     def records(self):
         """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
         self.check_open()
@@ -229,6 +246,8 @@ cdef class RowBlock:
         if not start <= stop <= self.count:
             raise IndexError(f"rows {start} to {stop} of {self.count}")
         part.parent = self
+        if self.packing == PACKED:
+            part.packing = PACKED
         self.views += 1
         part.rows = self.rows + start
         part.count = stop - start
@@ -251,6 +270,7 @@ cdef class RowBlock:
         total = 0
         for i in range(n):
             total = _append(copy, i, total, self.rows + numbers[i], 1, self.bytes)
+        copy.packing = PACKED
         return copy
 
     def event(self, uint64_t i):
@@ -344,6 +364,7 @@ def pack(blocks):
     for block in blocks:
         total = _append(packed, count, total, block.rows, block.count, block.bytes)
         count += block.count
+    packed.packing = PACKED
     return packed
 
 
@@ -445,6 +466,7 @@ def block_of_events(list events):
         write_event(event, block.rows + i, block.bytes, total)
         total += event.row.span_length
         i += 1
+    block.packing = PACKED
     return block
 
 

@@ -43,6 +43,7 @@ from ._ring cimport (
     ring_occupancy,
     ring_percent,
     ring_publish_stamped,
+    ring_push_packed,
     ring_push_rows,
     ring_stamp,
     row_is_packed,
@@ -149,7 +150,7 @@ cdef class EventProducer:
             As for ``emit``.
         """
         cdef RowBlock block
-        cdef uint64_t done, need, i
+        cdef uint64_t done, need, end, i
         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
             self.admit()
         if type(batch) is not EventBatch:
@@ -162,7 +163,10 @@ cdef class EventProducer:
                 row_is_packed(block.rows + i, &need)
                 if need > self._ring.arena_bytes:
                     raise self._too_large(need)
-        done = ring_push_rows(self._ring, block.rows, block.count, block.bytes)
+        if block.is_packed(&end):
+            done = ring_push_packed(self._ring, block.rows, block.count, block.bytes, end)
+        else:
+            done = ring_push_rows(self._ring, block.rows, block.count, block.bytes)
         if unlikely(self._ring.local.producer.noted != 0):
             self.log_noted()
         return done

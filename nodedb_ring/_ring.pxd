@@ -247,6 +247,10 @@ cdef void ring_occupancy(Ring* ring, uint64_t* slots, uint64_t* payload) noexcep
 cdef uint64_t ring_push_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload
 ) noexcept nogil
+# The same for rows that lie packed in `payload`, one behind the other, the last up to `end`.
+cdef uint64_t ring_push_packed(
+    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
+) noexcept nogil
 # ring_measure tells how many events ring_copy_out can copy, at most `most`, and the payload bytes that takes.
 cdef uint64_t ring_measure(Ring* ring, uint64_t most, uint64_t* payload_bytes) noexcept nogil
 # Returns the bytes of payload written; the offsets of the copied rows are into it.

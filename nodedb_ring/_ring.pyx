@@ -72,6 +72,8 @@ cdef enum:
     ARENA_WINDOW = 64 * 1024
     # Rows published together by ring_push_rows: enough to pay for the line that moves, few enough to stay in cache.
     PUBLISH_ROWS = 256
+    # Under pressure the producer looks at the consumer's line once in capacity / 2**LOOKS events.
+    LOOKS = 10
 
 cdef uint64_t MAGIC = 0x31676E6972626465  # "edbring1", little-endian
 cdef bint has_membarrier = membarrier_register()
@@ -119,6 +121,9 @@ cdef bint ring_make_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept 
     cdef uint64_t offset, limit
     # Acquires rows that are read and indices that are written; pairs with the release in ring_give_back.
     side.seen_released = load_acquire(&header.released)
+    if header.pressure != PRESSURE_NORMAL:
+        # The estimate that `watch_slots` goes with has moved: the next publication measures.
+        side.watch_slots = 0
     if side.seen_released == published:
         # Nothing is outstanding: the bytes at the beginning are in cache, those ahead are not.
         if header.arena_head != header.arena_lap:
@@ -207,8 +212,13 @@ cdef void ring_observe(Ring* ring) noexcept nogil:
         side.watch_slots = min(header.slots_high_water, (ring.throttle_enter * ring.capacity + 99) // 100 - 1)
         side.watch_bytes = min(header.bytes_high_water, (ring.throttle_enter * ring.arena_bytes + 99) // 100 - 1)
     else:
-        side.watch_slots = 0
-        side.watch_bytes = 0
+        # Only the consumer's line tells when the state may be left. It is busiest while the ring is full, so it is read
+        # again after a thousandth of the ring, not after every event; a ring of fewer slots is looked at every time.
+        side.watch_slots = min(slots + (ring.capacity >> LOOKS), header.slots_high_water)
+        side.watch_bytes = min(payload + (ring.arena_bytes >> LOOKS), header.bytes_high_water)
+        if after == PRESSURE_THROTTLED:
+            side.watch_slots = min(side.watch_slots, (ring.suspend_enter * ring.capacity + 99) // 100 - 1)
+            side.watch_bytes = min(side.watch_bytes, (ring.suspend_enter * ring.arena_bytes + 99) // 100 - 1)
 
 
 cdef void ring_settle(Ring* ring) noexcept nogil:
@@ -249,13 +259,21 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
 
 # ---- in bulk --------------------------------------------------------------------------------------------------------
 
+cdef inline void _drop_rest(
+    Ring* ring, const EventRow* rows, uint64_t done, uint64_t count, PushResult why
+) noexcept nogil:
+    cdef uint64_t highest = 0, i
+    for i in range(done, count):
+        highest = max(highest, rows[i].sequence)
+    ring_intend(ring, highest)
+    ring_drop(ring, rows[done].sequence, rows[count - 1].sequence, count - done, why)
+    ring_attempted(ring, highest)
+
+
 cdef uint64_t ring_push_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload
 ) noexcept nogil:
-    """Emits rows in order; returns how many went in. The rest, from the first without room on, is dropped and counted.
-
-    Rows whose fields already lie back to back, row after row, take their payload in one copy a publication.
-    """
+    """Emits rows in order; returns how many went in. The rest, from the first without room on, is dropped and counted."""
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
     cdef PushResult why = PUSH_DONE
@@ -263,21 +281,16 @@ cdef uint64_t ring_push_rows(
     cdef EventRow* first
     cdef EventRow* to
     cdef uint64_t done = 0, highest = 0, head, offset, need, i
-    cdef uint64_t pending_at = 0, pending_from = 0, pending = 0
-    cdef uint32_t run, start
+    cdef uint32_t run
     cdef bint packed
-    if count == 0:
-        return 0
-    if load_relaxed_u32(&header.consumer_closed) == 0:
-        ring_make_room(ring, 1, 0)
     while done < count:
         if unlikely(load_relaxed_u32(&header.consumer_closed) != 0):
             why = PUSH_DISCONNECTED
             break
+        if done == 0:
+            # With nothing outstanding, a batch starts where the arena is hot.
+            ring_make_room(ring, 1, 0)
         run = ring_reserve(ring, <uint32_t>min(count - done, <uint64_t>PUBLISH_ROWS), &first)
-        if run == 0:
-            why = PUSH_FULL
-            break
         head = header.arena_head
         i = 0
         while i < run:
@@ -292,29 +305,14 @@ cdef uint64_t ring_push_rows(
                 offset = head - header.arena_lap
             memcpy(to, row, sizeof(EventRow))
             if packed:
-                start = row.field[0].offset
-                shift_fields(to, <uint32_t>offset - start)
-                if pending != 0 and pending_from + pending == start:
-                    pending += need
-                elif need != 0:
-                    if pending != 0:
-                        memcpy(ring.arena + pending_at, payload + pending_from, pending)
-                    pending_at = offset
-                    pending_from = start
-                    pending = need
+                shift_fields(to, <uint32_t>offset - row.field[0].offset)
+                memcpy(ring.arena + offset, payload + row.field[0].offset, need)
             else:
-                if pending != 0:
-                    memcpy(ring.arena + pending_at, payload + pending_from, pending)
-                    pending = 0
                 row_pack(to, row, ring.arena, offset, payload)
             ring_stamp(to, header.published + i, head, offset, need)
             head += need
-            if row.sequence > highest:
-                highest = row.sequence
+            highest = max(highest, row.sequence)
             i += 1
-        if pending != 0:
-            memcpy(ring.arena + pending_at, payload + pending_from, pending)
-            pending = 0
         if i == 0:
             why = PUSH_FULL
             break
@@ -322,11 +320,67 @@ cdef uint64_t ring_push_rows(
         ring_publish_stamped(ring, i, head, highest)
         done += i
     if done < count:
-        for i in range(done, count):
-            highest = max(highest, rows[i].sequence)
+        _drop_rest(ring, rows, done, count, why)
+    return done
+
+
+cdef uint64_t ring_push_packed(
+    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
+) noexcept nogil:
+    """As ring_push_rows, for rows whose fields lie back to back, row after row, up to `end`: two copies a publication."""
+    cdef RingHeader* header = ring.header
+    cdef ProducerSide* side = &ring.local.producer
+    cdef PushResult why = PUSH_DONE
+    cdef EventRow* first
+    cdef uint64_t done = 0, highest = 0, head, start, stop, at, behind, i
+    cdef uint32_t run, fit, more, shift
+    while done < count:
+        if unlikely(load_relaxed_u32(&header.consumer_closed) != 0):
+            why = PUSH_DISCONNECTED
+            break
+        if done == 0:
+            ring_make_room(ring, 1, 0)
+        run = ring_reserve(ring, <uint32_t>min(count - done, <uint64_t>PUBLISH_ROWS), &first)
+        if run == 0:
+            why = PUSH_FULL
+            break
+        fit = run
+        start = rows[done].field[0].offset
+        stop = end if done + fit == count else rows[done + fit].field[0].offset
+        if header.arena_head - header.arena_lap + (stop - start) > side.arena_limit:
+            stop = end if done + 1 == count else rows[done + 1].field[0].offset
+            if not ring_make_room(ring, 1, stop - start):
+                why = PUSH_FULL
+                break
+            # One event fits. Double the step while more do, then halve it: the most that fit, in few looks.
+            fit = 1
+            more = 1
+            while more != 0:
+                at = end if done + fit + more >= count else rows[done + fit + more].field[0].offset
+                if fit + more <= run and header.arena_head - header.arena_lap + (at - start) <= side.arena_limit:
+                    fit += more
+                    stop = at
+                    more *= 2
+                else:
+                    more //= 2
+        head = header.arena_head
+        memcpy(first, rows + done, fit * sizeof(EventRow))
+        memcpy(ring.arena + (head - header.arena_lap), payload + start, stop - start)
+        shift = <uint32_t>(head - header.arena_lap) - <uint32_t>start
+        at = start
+        for i in range(fit):
+            highest = max(highest, first[i].sequence)
+            # A row ends where the next one begins, which is not shifted yet.
+            behind = stop if i + 1 == fit else first[i + 1].field[0].offset
+            if shift != 0:
+                shift_fields(first + i, shift)
+            ring_stamp(first + i, header.published + i, head + (at - start), at + shift, behind - at)
+            at = behind
         ring_intend(ring, highest)
-        ring_drop(ring, rows[done].sequence, rows[count - 1].sequence, count - done, why)
-        ring_attempted(ring, highest)
+        ring_publish_stamped(ring, fit, head + (stop - start), highest)
+        done += fit
+    if done < count:
+        _drop_rest(ring, rows, done, count, why)
     return done
 
 
