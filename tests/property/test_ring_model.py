@@ -108,17 +108,18 @@ class Arena(NamedTuple):
     head: int
     tail: int
     spans: tuple[Span, ...]  # of the outstanding events, in order of publication
+    taken: int = 0  # where the last event that was taken ends, given back or not
 
     def next_lap(self, size: int) -> Arena:
         moved = tuple(Span(start - size, end - size) for start, end in self.spans)
-        return Arena(0, self.tail - size, moved)
+        return Arena(0, self.tail - size, moved, self.taken - size)
 
     def places(self, size: int, need: int) -> list[Arena]:
         """The arenas with the head where `need` bytes may go; none where there is no room."""
         if not self.spans:
             # Nothing is outstanding: at the beginning, or behind the last one where there is room.
             again = Arena(0, 0, ())
-            return [again, Arena(self.head, self.tail, ())] if self.head + need <= size else [again]
+            return [again, self._replace(spans=())] if self.head + need <= size else [again]
         if self.head + need <= (size if self.tail >= 0 else size + self.tail):
             return [self]
         if self.tail >= 0 and need <= self.tail:
@@ -127,17 +128,18 @@ class Arena(NamedTuple):
 
     def publish(self, spans: list[Span]) -> Arena:
         head = max([self.head, *(span.end for span in spans)])
-        return Arena(head, self.tail if self.spans else min(self.tail, self.head), self.spans + tuple(spans))
+        tail = self.tail if self.spans else min(self.tail, self.head)
+        return self._replace(head=head, tail=tail, spans=self.spans + tuple(spans))
 
-    def tails(self, last_taken: Span | None, without: set[int], oldest_is_leased: bool) -> list[Arena]:
+    def tails(self, without: set[int], oldest_is_leased: bool) -> list[Arena]:
         """The arenas after some events went back: the tail rests at the last one's end, or is at the next's start."""
         left = tuple(span for i, span in enumerate(self.spans) if i not in without)
         if not left:
-            return [Arena(self.head, tail, ()) for tail in {self.head, self.tail}]
+            return [self._replace(tail=tail, spans=()) for tail in {self.head, self.tail}]
         tails = {left[0].start}
-        if last_taken is not None and not oldest_is_leased:
-            tails.add(max(self.tail, last_taken.end))
-        return [Arena(self.head, tail, left) for tail in tails]
+        if not oldest_is_leased:
+            tails.add(max(self.tail, self.taken))
+        return [self._replace(tail=tail, spans=left) for tail in tails]
 
     def in_use(self) -> int:
         return self.head - self.tail if self.spans else 0
@@ -282,6 +284,9 @@ class RingModel(RuleBasedStateMachine):
         positions = list(range(self.taken, self.taken + count))
         rows = [self.index[position % self.capacity] for position in positions]
         self.taken += count
+        if count:
+            last = self.outstanding.index(positions[-1])
+            self.arenas = {arena._replace(taken=arena.spans[last].end) for arena in self.arenas}
         return Held([self.waiting.popleft() for _ in positions], rows, positions, None)
 
     def give_back(self, gone: Held) -> None:
@@ -292,8 +297,7 @@ class RingModel(RuleBasedStateMachine):
         left = [position for position in self.outstanding if position not in gone.positions]
         after: set[Arena] = set()
         for arena in self.arenas:
-            ends = [arena.spans[i] for i, position in enumerate(self.outstanding) if position < self.taken]
-            after |= set(arena.tails(ends[-1] if ends else None, without, bool(left) and left[0] < self.taken))
+            after |= set(arena.tails(without, bool(left) and left[0] < self.taken))
         self.arenas = after
         self.outstanding = left
 

@@ -50,7 +50,7 @@ class NativeTraffic(Protocol):
 
     def produce(
         self, ring: EventRing, stop: StopFlag, enqueued: bytearray, *, first: int, how: int, most: int, seed: int,
-        insists: bool, in_step: bool = False, closes: bool = True,
+        insists: bool, in_step: bool = False, jitter: int = 300, closes: bool = True,
     ) -> int: ...  # fmt: skip
 
     def consume(

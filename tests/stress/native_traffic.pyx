@@ -146,6 +146,14 @@ cdef bint is_event(const EventRow* row, const uint8_t* payload, uint32_t most) n
     return True
 
 
+cdef inline void rest(uint32_t* looks) noexcept nogil:
+    """Between two looks at what the other thread does: a pause, and now and then the processor, if it needs ours."""
+    looks[0] += 1
+    if looks[0] % 256 == 0:
+        sched_yield()
+    pause()
+
+
 # ---- producer -------------------------------------------------------------------------------------------------------
 
 cdef struct Producer:
@@ -156,6 +164,7 @@ cdef struct Producer:
     uint32_t most
     uint64_t seed
     bint insists, in_step
+    uint32_t jitter
     uint8_t* enqueued
     EventRow* rows
     uint8_t* payload
@@ -165,7 +174,7 @@ cdef struct Producer:
 cdef void emit_all(Producer* side) noexcept nogil:
     cdef Ring* ring = side.ring
     cdef uint64_t i = 0, steps = 0, draw, done, n, k
-    cdef uint32_t size, at, spins
+    cdef uint32_t size, at, spins, looks = 0
     cdef EventRow* rows
     cdef PushResult result
     cdef int kind
@@ -212,8 +221,8 @@ cdef void emit_all(Producer* side) noexcept nogil:
         if side.in_step:
             # Goes on when the consumer has taken all, somewhere about the moment at which it falls asleep.
             while load_acquire(&ring.header.released) != ring.header.published and load_relaxed_u32(side.stop) == 0:
-                pause()
-            spins = <uint32_t>(draw >> 40) % 300
+                rest(&looks)
+            spins = <uint32_t>(draw >> 40) % side.jitter
             while spins != 0:
                 spins -= 1
                 pause()
@@ -221,18 +230,19 @@ cdef void emit_all(Producer* side) noexcept nogil:
 
 def produce(
     EventRing ring not None, Stop stop not None, uint8_t[::1] enqueued not None, *, uint64_t first, int how,
-    uint32_t most, uint64_t seed, bint insists, bint in_step=False, bint closes=True,
+    uint32_t most, uint64_t seed, bint insists, bint in_step=False, uint32_t jitter=300, bint closes=True,
 ) -> int:
     """Tries the events from `first` on, as many as `enqueued` is long, and notes there which went in.
 
-    One that insists tries an event that was refused again; the other goes on to the next. Returns the attempts.
+    One that insists tries an event that was refused again; the other goes on to the next. One in step waits until all
+    was taken, and then for up to `jitter` pauses, before it goes on. Returns the attempts.
     """
     cdef Producer side
     memset(&side, 0, sizeof(side))
     side.ring = &ring.ring
     side.stop = &stop.flag
     side.first, side.count, side.how, side.most, side.seed = first, enqueued.shape[0], how, most, seed
-    side.insists, side.in_step = insists, in_step
+    side.insists, side.in_step, side.jitter = insists, in_step, jitter
     side.enqueued = &enqueued[0]
     side.rows = <EventRow*>malloc(BATCH * sizeof(EventRow))
     side.payload = <uint8_t*>malloc(BATCH * (<size_t>most + 1))
@@ -342,14 +352,15 @@ cdef uint64_t take_some(Consumer* side, int kind, uint32_t most, uint64_t draw) 
 
 cdef void take_all(Consumer* side) noexcept nogil:
     cdef Ring* ring = side.ring
-    cdef uint64_t steps = 0, draw = 0, quiet = 0
+    cdef uint64_t steps = 0, draw = 0
+    cdef uint32_t looks = 0
     cdef int kind
     while side.wrong == 0 and load_relaxed_u32(side.stop) == 0:
         steps += 1
         draw = mix(side.seed + steps)
         kind = side.how if side.how != 0 else <int>(1 + draw % 5)
         if take_some(side, kind, <uint32_t>(1 + (draw >> 8) % BATCH), draw) != 0:
-            quiet = 0
+            continue
         elif side.out != 0:
             give_back(side, draw)
         elif ring_producer_gone(ring):
@@ -359,10 +370,7 @@ cdef void take_all(Consumer* side) noexcept nogil:
         elif side.spins >= 0:
             ring_wait(ring, -1, <uint32_t>side.spins)
         else:
-            quiet += 1
-            if quiet % 64 == 0:
-                sched_yield()
-            pause()
+            rest(&looks)
     if side.wrong != 0:
         # A producer that insists would wait for good.
         store_relaxed_u32(side.stop, 1)
@@ -410,13 +418,13 @@ def close_after_one(EventRing ring not None, Stop stop not None, Turns turns not
     """In each round emits one event and closes, at some moment while the consumer looks."""
     cdef Ring* at = &ring.ring
     cdef EventRow row
-    cdef uint32_t size, spins, k
+    cdef uint32_t size, spins, k, looks = 0
     cdef uint8_t nothing = 0
     memset(&row, 0, sizeof(row))
     with nogil:
         for k in range(rounds):
             while load_acquire_u32(&turns.turn) != 2 * k + 1 and load_relaxed_u32(&stop.flag) == 0:
-                pause()
+                rest(&looks)
             for spins in range(<uint32_t>(mix(seed + k) % 40)):
                 pause()
             write_event(&row, k + 1, 0, &nothing, 0, &size)
@@ -428,17 +436,19 @@ def close_after_one(EventRing ring not None, Stop stop not None, Turns turns not
 def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns not None, uint32_t rounds) -> int:
     """Counts the rounds in which the producer was taken to be gone while its event was still there."""
     cdef Ring* at = &ring.ring
-    cdef uint32_t k, lost = 0
+    cdef uint32_t k, lost = 0, looks = 0
     with nogil:
         for k in range(rounds):
             store_release_u32(&turns.turn, 2 * k + 1)
             while not ring_producer_gone(at) and load_relaxed_u32(&stop.flag) == 0:
                 if ring_peek(at) != NULL:
                     ring_advance(at, 1)
+                else:
+                    rest(&looks)
             if at.header.taken != k + 1:
                 lost += 1
                 while ring_peek(at) == NULL and load_relaxed_u32(&stop.flag) == 0:
-                    pause()
+                    rest(&looks)
                 ring_advance(at, 1)
             # The same ring again: the next round's producer is another one.
             store_relaxed_u32(&at.header.producer_closed, 0)

@@ -26,6 +26,7 @@ from nodedb_ring import (
 )
 
 from . import watchdog
+from .native import NativeTraffic
 from .test_native_traffic import EVENTS as NATIVE_EVENTS
 from .test_native_traffic import TINY
 
@@ -371,3 +372,37 @@ def test_an_event_loop_is_woken(capacity: int) -> None:
     )
     assert received == list(range(1, EVENTS // 2 + 1))
     settle(emitter, received, consumer)
+
+
+def test_an_event_loop_misses_no_wake(native: NativeTraffic) -> None:
+    """A native producer goes on only once the last event was taken, so one lost wake stops both for good."""
+    (producer,), (consumer,) = create_event_bus(1, 4)
+    stop, enqueued = native.Stop(), bytearray(3 * EVENTS)
+
+    def emit() -> list[int]:
+        # The jitter spans the way of a woken loop back to its next sleep.
+        native.produce(
+            producer.ring,
+            stop,
+            enqueued,
+            first=1,
+            how=native.PUSH,
+            most=0,
+            seed=1,
+            insists=True,
+            in_step=True,
+            jitter=8000,
+        )
+        return []
+
+    async def take() -> list[int]:
+        return [number async for batch in consumer for number in batch.sequence.tolist()]
+
+    def end() -> None:
+        stop.set()
+        native.close_both(producer.ring)
+
+    _, received = watchdog.run(
+        emit, lambda: asyncio.run(take()), progress=lambda: native.progress(producer.ring), stop=end
+    )
+    assert received == list(range(1, 3 * EVENTS + 1))

@@ -145,7 +145,7 @@ def test_sleeping_under_load(native: NativeTraffic, capacity: int) -> None:
 def test_the_last_event_before_a_close_is_delivered(native: NativeTraffic) -> None:
     """A producer emits one event and closes at once, just as the consumer looks whether it has gone."""
     producer, _consumer = ends(2, TINY)
-    ring, stop, turns, rounds = producer.ring, native.Stop(), native.Turns(), 10 * EVENTS
+    ring, stop, turns, rounds = producer.ring, native.Stop(), native.Turns(), 5 * EVENTS
     _, lost = watchdog.run(
         lambda: native.close_after_one(ring, stop, turns, rounds, 1),
         lambda: native.look_for_the_last(ring, stop, turns, rounds),
