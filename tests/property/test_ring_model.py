@@ -168,6 +168,7 @@ class Account:
     highest: int | None = None
     slots_high: int = 0
     bytes_high: int = 0
+    bytes_most: int = 0
     batches: int = 0
     entered: dict[PressureState, int] = field(default_factory=lambda: dict.fromkeys(PressureState, 0))
 
@@ -556,7 +557,10 @@ class RingModel(RuleBasedStateMachine):
         assert stats.emitted_sequence == self.producer.emitted_sequence == account.highest
         assert self.producer.next_sequence == (1 if account.highest is None else account.highest + 1)
         assert stats.slots_in_use == self.slots <= self.capacity
-        assert (stats.slots_high_water, stats.bytes_high_water) == (account.slots_high, account.bytes_high)
+        assert stats.slots_high_water == account.slots_high
+        # The rest of a lap that a reservation left for nothing is in use too, and may be seen before the next event.
+        account.bytes_most = max(account.bytes_most, stats.bytes_in_use)
+        assert account.bytes_high <= stats.bytes_high_water <= account.bytes_most
         assert (taken.received, taken.held, taken.batches) == (
             self.taken,
             sum(len(held.events) for held in self.held),
