@@ -286,7 +286,9 @@ cdef inline bint row_is_packed(const EventRow* row, uint64_t* payload) noexcept 
     return stray == 0
 
 
-cdef inline void row_pack(EventRow* to, const EventRow* row, uint8_t* base, uint64_t offset, const uint8_t* payload) noexcept nogil:
+cdef inline void row_pack(
+    EventRow* to, const EventRow* row, uint8_t* base, uint64_t offset, const uint8_t* payload
+) noexcept nogil:
     """Copies the fields of `row` out of `payload`, wherever they lie, back to back to `base + offset`."""
     cdef uint32_t length
     cdef int k
