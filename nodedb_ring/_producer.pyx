@@ -33,6 +33,7 @@ from ._ring cimport (
     Ring,
     RingHeader,
     monotonic,
+    ring_attempted,
     ring_claim,
     ring_close_producer,
     ring_drop,
@@ -517,6 +518,7 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
     if load_acquire_u32(&header.consumer_closed) != 0:
         ring_intend(ring, highest)
         ring_drop(ring, first, last, count, PUSH_DISCONNECTED)
+        ring_attempted(ring, highest)
         return 0
     # Only this thread takes room, so what was free when the reservation began still is.
     ring_make_room(ring, count, size)

@@ -427,3 +427,14 @@ def test_reservations_around_the_end_of_the_ring() -> None:
         assert sequences(got) == list(range(expected, expected + size))
         assert set(got.values("new_value")) == {bytes([expected % 100]) * 30}
         expected += size
+
+
+def test_a_reservation_for_a_consumer_that_has_gone_counts_its_highest_number() -> None:
+    producer, consumer = ring(8)
+    with producer.reserve(2) as rows:
+        rows["op"] = WriteOp.INSERT
+        rows["sequence"] = [9, 3]
+        consumer.close()
+    assert rows.published == 0
+    assert producer.emitted_sequence == 9
+    assert producer.stats().dropped_disconnected == 2
