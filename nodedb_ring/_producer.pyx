@@ -4,7 +4,7 @@
 import logging
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, unlikely
@@ -33,10 +33,9 @@ from ._ring cimport (
     Ring,
     RingHeader,
     monotonic,
-    ring_attempted,
     ring_claim,
     ring_close_producer,
-    ring_drop,
+    ring_drop_rows,
     ring_intend,
     ring_make_room,
     ring_next_pressure,
@@ -507,18 +506,13 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
     """
     cdef RingHeader* header = ring.header
     cdef uint64_t count = block.count, size = block.payload_bytes
-    cdef uint64_t published = header.published, start, offset, sequence, end, i
-    cdef uint64_t highest = 0, first, last
+    cdef uint64_t published = header.published, start, offset, end, i
+    cdef uint64_t highest = 0
     cdef uint32_t low, high
     cdef EventRow* row
     cdef int k
-    for i in range(count):
-        highest = max(highest, block.rows[i].sequence)
-    first, last = block.rows[0].sequence, block.rows[count - 1].sequence
     if load_acquire_u32(&header.consumer_closed) != 0:
-        ring_intend(ring, highest)
-        ring_drop(ring, first, last, count, PUSH_DISCONNECTED)
-        ring_attempted(ring, highest)
+        ring_drop_rows(ring, block.rows, 0, count, PUSH_DISCONNECTED)
         return 0
     # Only this thread takes room, so what was free when the reservation began still is.
     ring_make_room(ring, count, size)
@@ -531,6 +525,7 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
         row = ring.rows + ring.index[(published + i) & ring.mask]
         memcpy(row, block.rows + i, sizeof(EventRow))
         check_rows(row, 1, ring.arena + offset, size, i)
+        highest = max(highest, row.sequence)
         low = NULL_LENGTH
         for k in range(FIELD_COUNT):
             if row.field[k].length != 0 and row.field[k].length != NULL_LENGTH:
@@ -548,9 +543,6 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
                 row.field[k].offset = low
         shift_fields(row, <uint32_t>offset)
         ring_stamp(row, published + i - 1, start + low, offset + low, end - low)
-    highest = 0
-    for i in range(count):
-        highest = max(highest, ring.rows[ring.index[(published + i) & ring.mask]].sequence)
     ring_intend(ring, highest)
     ring_publish_stamped(ring, count, start + high, highest)
     return count

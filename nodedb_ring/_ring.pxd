@@ -236,6 +236,9 @@ ctypedef enum WaitResult:
 # The slow paths, in _ring.pyx.
 cdef bint ring_make_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil
 cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, PushResult reason) noexcept nogil
+cdef void ring_drop_rows(
+    Ring* ring, const EventRow* rows, uint64_t done, uint64_t count, PushResult why
+) noexcept nogil
 cdef void ring_observe(Ring* ring) noexcept nogil
 cdef void ring_settle(Ring* ring) noexcept nogil
 cdef void ring_wake(Ring* ring) noexcept nogil

@@ -259,9 +259,10 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
 
 # ---- in bulk --------------------------------------------------------------------------------------------------------
 
-cdef inline void _drop_rest(
+cdef void ring_drop_rows(
     Ring* ring, const EventRow* rows, uint64_t done, uint64_t count, PushResult why
 ) noexcept nogil:
+    """Counts the rows from `done` up to `count` as refused; the highest of their numbers was tried with them."""
     cdef uint64_t highest = 0, i
     for i in range(done, count):
         highest = max(highest, rows[i].sequence)
@@ -320,7 +321,7 @@ cdef uint64_t ring_push_rows(
         ring_publish_stamped(ring, i, head, highest)
         done += i
     if done < count:
-        _drop_rest(ring, rows, done, count, why)
+        ring_drop_rows(ring, rows, done, count, why)
     return done
 
 
@@ -380,7 +381,7 @@ cdef uint64_t ring_push_packed(
         ring_publish_stamped(ring, fit, head + (stop - start), highest)
         done += fit
     if done < count:
-        _drop_rest(ring, rows, done, count, why)
+        ring_drop_rows(ring, rows, done, count, why)
     return done
 
 
