@@ -22,15 +22,18 @@ from nodedb_ring._ring cimport (
     FIELD_COUNT,
     NULL_LENGTH,
     PUSH_DONE,
+    WAIT_READY,
     EventRing,
     EventRow,
     PushResult,
     Ring,
     RingLease,
     ring_advance,
+    ring_arm,
     ring_close_consumer,
     ring_close_producer,
     ring_copy_out,
+    ring_disarm,
     ring_measure,
     ring_peek,
     ring_pop,
@@ -456,6 +459,15 @@ def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns n
 
 
 # ---- the ring itself ------------------------------------------------------------------------------------------------
+
+def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
+    """Whether both kinds of wait, begun without a look, notice on announcing themselves what is in the ring already."""
+    slept = ring_wait(&ring.ring, 0, 0) != WAIT_READY
+    ring.open_wake_fd()
+    armed = ring_arm(&ring.ring)
+    ring_disarm(&ring.ring)
+    return not slept, armed
+
 
 def start_at(EventRing ring not None, uint64_t position, uint64_t arena_position) -> None:
     """Moves a ring that was never used to other positions, so that a test sees them wrap."""

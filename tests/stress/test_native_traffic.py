@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from nodedb_ring import EventConsumer, EventProducer, create_event_bus
+from nodedb_ring import EventConsumer, EventProducer, WriteEvent, WriteOp, create_event_bus
 
 from . import watchdog
 from .native import NativeTraffic
@@ -127,6 +127,17 @@ def test_positions_wrap_with_their_type(native: NativeTraffic, capacity: int, ta
     assert received == enqueued == b"\1" * events
     assert native.progress(ring) == (events - EVENTS // 8, events - EVENTS // 8)
     assert consumer.stats().held == producer.stats().bytes_in_use == 0
+
+
+def test_a_wait_looks_after_it_announced_itself(native: NativeTraffic) -> None:
+    """What was published between the last look and the announcement woke nobody: without this look it would wait."""
+    producer, consumer = ends(2, TINY)
+    assert native.waits_see_what_came_before(producer.ring) == (False, False)
+    producer.emit(WriteEvent(sequence=1, collection="c", op=WriteOp.INSERT, row_id="r", lsn=1))
+    assert native.waits_see_what_came_before(producer.ring) == (True, True)
+    assert len(consumer.drain()) == 1
+    producer.close()
+    assert native.waits_see_what_came_before(producer.ring) == (True, True)
 
 
 @pytest.mark.parametrize("spins", [0, 20])
