@@ -1,1 +1,1 @@
-"""What the package costs, measured: see ``core.py``."""
+"""What the package costs, measured: ``core.py`` in one process, ``processes.py`` between two."""

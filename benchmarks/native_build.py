@@ -1,4 +1,4 @@
-"""Compiles the native loops when they are first needed, and keeps them in the user's cache."""
+"""Compiles the native parts when they are first needed, and keeps them in the user's cache."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, TypeAlias, cast
 
 import numpy as np
@@ -18,9 +19,8 @@ import numpy.typing as npt
 
 import nodedb_ring
 
-__all__ = ["NativeLoops", "Way", "native_loops"]
+__all__ = ["NativeLoops", "TwoProcesses", "Way", "native_loops", "two_processes"]
 
-_NAME = "native_loops"
 _FLAGS = ["-O3", "-std=gnu11"]
 _HERE = Path(__file__).parent
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Way(Protocol):
 
 
 class NativeLoops(Protocol):
-    """The compiled module."""
+    """The compiled module ``native_loops.pyx``."""
 
     def Way(self, ring: nodedb_ring.EventRing | None, block: mmap.mmap | None) -> Way:  # noqa: N802
         """A way over a ring of ours, or over a plain ring in `block`."""
@@ -54,32 +54,67 @@ class NativeLoops(Protocol):
         ...
 
 
+class TwoProcesses(Protocol):
+    """The compiled module ``two_processes.pyx``; `shared` is a page that both processes have mapped."""
+
+    def meet(self, shared: mmap.mmap) -> None:
+        """Returns when both processes have called it."""
+        ...
+
+    def serve(self, shared: mmap.mmap, trips: int) -> float:
+        """Nanoseconds that a line takes to the other process, which runs ``give_back``, and back."""
+        ...
+
+    def give_back(self, shared: mmap.mmap, trips: int) -> None:
+        """The other side of ``serve``."""
+        ...
+
+    def futex_serve(self, shared: mmap.mmap, trips: int) -> npt.NDArray[np.int64]:
+        """Nanoseconds of each trip from futex to futex and back; the other process runs ``futex_return``."""
+        ...
+
+    def futex_return(self, shared: mmap.mmap, trips: int) -> None:
+        """The other side of ``futex_serve``."""
+        ...
+
+
 def native_loops() -> NativeLoops:
-    """The compiled loops, made anew when their sources, the ring's headers, the compiler's flags or Python changed."""
+    """The compiled loops over a ring's ``.pxd``."""
     headers = Path(nodedb_ring.get_include()) / "nodedb_ring"
-    read = [_HERE / f"{_NAME}.pyx", _HERE / "plain_ring.h", headers / "_ring.pxd", headers / "_atomic.pxd"]
-    state = b"\0".join([path.read_bytes() for path in read] + [" ".join(_FLAGS).encode(), sys.version.encode()])
+    read = [_HERE / "plain_ring.h", headers / "_ring.pxd", headers / "_atomic.pxd"]
+    return cast(NativeLoops, _built("native_loops", read))
+
+
+def two_processes() -> TwoProcesses:
+    """The compiled meeting place of two processes."""
+    return cast(TwoProcesses, _built("two_processes", []))
+
+
+def _built(name: str, read: list[Path]) -> ModuleType:
+    """A module, made anew when a source that it was made of, the compiler's flags or Python changed."""
+    sources = [_HERE / f"{name}.pyx", _HERE / "court.h", *read]
+    state = b"\0".join([path.read_bytes() for path in sources] + [" ".join(_FLAGS).encode(), sys.version.encode()])
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nodedb_ring_benchmarks"
     built = cache / hashlib.sha256(state).hexdigest()[:16]
-    if not any(built.glob(f"{_NAME}.*")):
+    if not any(built.glob(f"{name}.*")):
         built.mkdir(parents=True, exist_ok=True)
-        _compile(built)
-    (extension,) = built.glob(f"{_NAME}.*")
-    spec = importlib.util.spec_from_file_location(_NAME, extension)
+        _compile(name, built)
+    (extension,) = built.glob(f"{name}.*")
+    spec = importlib.util.spec_from_file_location(name, extension)
     if spec is None or spec.loader is None:
         raise ImportError(f"{extension}: is no extension module of this Python")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return cast(NativeLoops, module)
+    return module
 
 
-def _compile(into: Path) -> None:
+def _compile(name: str, into: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / f"{_NAME}.c"
-        _run("-m", "cython", "-3", "-I", nodedb_ring.get_include(), str(_HERE / f"{_NAME}.pyx"), "-o", str(source))
+        source = Path(scratch) / f"{name}.c"
+        _run("-m", "cython", "-3", "-I", nodedb_ring.get_include(), str(_HERE / f"{name}.pyx"), "-o", str(source))
         setup = (
             "from setuptools import Extension, setup\n"
-            f"setup(name={_NAME!r}, ext_modules=[Extension({_NAME!r}, [{str(source)!r}], "
+            f"setup(name={name!r}, ext_modules=[Extension({name!r}, [{str(source)!r}], "
             f"include_dirs=[{str(_HERE)!r}], extra_compile_args={_FLAGS!r})])\n"
         )
         _run("-c", setup, "-q", "build_ext", "--build-lib", str(into), "--build-temp", scratch)
@@ -89,6 +124,6 @@ def _run(*arguments: str) -> None:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(
-            f"the native loops did not compile ({platform.python_version()}, cython, setuptools and a C compiler are "
+            f"the native parts did not compile ({platform.python_version()}, cython, setuptools and a C compiler are "
             f"needed):\n{done.stdout}{done.stderr}"
         )

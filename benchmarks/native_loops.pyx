@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
-from nodedb_ring._atomic cimport load_acquire, pause, store_release
+from nodedb_ring._atomic cimport pause
 from nodedb_ring._ring cimport (
     PUSH_DONE,
     EventRing,
@@ -26,21 +26,25 @@ from nodedb_ring._ring cimport (
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size)
 
+cdef extern from "court.h" nogil:
+    ctypedef struct Court "court":
+        pass
+    int64_t now "court_now"()
+    int meet_at "court_meet"(Court* court, int64_t patience_ns)
+    int64_t serve "court_serve"(Court* court, uint32_t trips)
+    void give_back "court_give_back"(Court* court, uint32_t trips)
+
 cdef extern from "plain_ring.h" nogil:
     ctypedef struct PlainRing "plain_ring":
         uint64_t head, seen_tail, tail, seen_head
         uint8_t* rows
         uint64_t capacity, mask
-    ctypedef struct Court "plain_court":
-        uint64_t ball, arrived
-    int64_t now "plain_now"()
     uint64_t plain_reserve(PlainRing* ring, uint64_t most, uint8_t** first)
     void plain_publish(PlainRing* ring, uint64_t count)
     uint64_t plain_take(PlainRing* ring, uint64_t most, const uint8_t** first)
     void plain_release(PlainRing* ring, uint64_t count)
     int plain_push(PlainRing* ring, const void* row)
     int plain_pop(PlainRing* ring, void* row)
-    uint64_t fetch_add "__sync_fetch_and_add"(uint64_t* word, uint64_t by)
 
 cdef enum:
     GROUP = 64       # rows that the producer stamps with their numbers, and publishes together or one by one
@@ -169,41 +173,9 @@ cdef class Way:
         return wrong, now() - start
 
 
-# ---- meeting, and the way of a line between the cores -----------------------------------------------------------------
-
-cdef void meet(Court* court) noexcept nogil:
-    """Returns when both threads have called it."""
-    cdef uint64_t round = fetch_add(&court.arrived, 1) // 2
-    while load_acquire(&court.arrived) // 2 == round:
-        pause()
-
-
-cdef int64_t serve(Court* court, uint32_t trips) noexcept nogil:
-    """Nanoseconds of the fastest hundred trips: whoever else wants a core only ever makes them slower."""
-    cdef uint64_t ball = load_acquire(&court.ball)
-    cdef int64_t best = -1, start, took
-    cdef uint32_t i, k
-    for i in range(trips // HUNDRED):
-        start = now()
-        for k in range(HUNDRED):
-            store_release(&court.ball, ball + 1)
-            ball += 2
-            while load_acquire(&court.ball) != ball:
-                pass
-        took = now() - start
-        if best < 0 or took < best:
-            best = took
-    return best
-
-
-cdef void give_back(Court* court, uint32_t trips) noexcept nogil:
-    cdef uint64_t seen
-    cdef uint32_t i
-    for i in range(trips):
-        seen = load_acquire(&court.ball)
-        while seen % 2 == 0:
-            seen = load_acquire(&court.ball)
-        store_release(&court.ball, seen + 1)
+cdef inline void meet(Court* court) noexcept nogil:
+    """Returns when both threads have called it: in one process the other cannot be gone."""
+    meet_at(court, 1 << 62)
 
 
 cdef inline void rest(uint32_t pauses) noexcept nogil:

@@ -7,9 +7,7 @@
 #define BENCHMARKS_PLAIN_RING_H
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PLAIN_ROW 128
 #define PLAIN_ALIGNED __attribute__((aligned(128)))
@@ -22,18 +20,6 @@ typedef struct {
     uint8_t *rows PLAIN_ALIGNED;   /* [capacity][PLAIN_ROW] */
     uint64_t capacity, mask;
 } plain_ring;
-
-/* Lines that two threads pass between them to measure the way from core to core, and to start together. */
-typedef struct {
-    uint64_t ball PLAIN_ALIGNED;
-    uint64_t arrived PLAIN_ALIGNED;
-} plain_court;
-
-static inline int64_t plain_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* A contiguous run of free rows, at most `most`. */
 static inline uint64_t plain_reserve(plain_ring *ring, uint64_t most, uint8_t **first) {

@@ -1,7 +1,8 @@
 """An event bus from a database's cores to analytics: one bounded ring a core, which never makes its writer wait.
 
-``create_event_bus`` returns the producers' and the consumers' ends. Producers ``emit`` events or batches of them, and
-are told when one was dropped; consumers ``drain`` them into NumPy columns.
+``create_event_bus`` returns the producers' and the consumers' ends; an ``EventBus`` is one that processes share.
+Producers ``emit`` events or batches of them, and are told when one was dropped; consumers ``drain`` them into NumPy
+columns.
 """
 
 from .backpressure import BackpressureConfig, PressureState
@@ -10,11 +11,14 @@ from .errors import (
     BusyError,
     CapacityError,
     ClosedError,
+    CorruptRingError,
     EventTooLargeError,
     FieldError,
     ForkError,
+    LayoutError,
     OwnershipError,
     RingError,
+    RoleTaken,
 )
 from .events import EVENT_DTYPE, EventSource, WriteOp
 
@@ -32,8 +36,8 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from .batch import EventBatch
-from .bus import DEFAULT_EVENT_BUS_CAPACITY, create_event_bus
-from .stats import ConsumerStats, ProducerStats
+from .bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
+from .stats import ConsumerStats, ProducerStats, RingStats
 
 __version__ = "0.1.0"
 
@@ -46,7 +50,9 @@ __all__ = [
     "CapacityError",
     "ClosedError",
     "ConsumerStats",
+    "CorruptRingError",
     "EventBatch",
+    "EventBus",
     "EventConsumer",
     "EventProducer",
     "EventRing",
@@ -54,12 +60,15 @@ __all__ = [
     "EventTooLargeError",
     "FieldError",
     "ForkError",
+    "LayoutError",
     "Lease",
     "OwnershipError",
     "PressureState",
     "ProducerStats",
     "Reservation",
     "RingError",
+    "RingStats",
+    "RoleTaken",
     "WriteEvent",
     "WriteOp",
     "create_event_bus",

@@ -1,4 +1,4 @@
-# Loads and stores that order memory between threads and processes, one fence a kind, and nothing else.
+# Loads and stores that order memory between threads and processes, one fence a kind, and hints to the processor.
 #
 # The words they act on are plain uint64_t and uint32_t of a ring's block, so that the block keeps one layout whatever
 # compiles it.
@@ -14,9 +14,17 @@ cdef extern from *:
     #define nodedb_exchange(p, v)       __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
     #define nodedb_fetch_or(p, v)       __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
     #define nodedb_fetch_and(p, v)      __atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
+    #define nodedb_replace(p, old, v)   __atomic_compare_exchange_n((p), &(uint32_t){old}, (v), 0, \
+                                                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
     #define nodedb_fence()              __atomic_thread_fence(__ATOMIC_SEQ_CST)
     /* Keeps the compiler from moving anything across; costs the processor nothing. */
     #define nodedb_compiler_fence()     __atomic_signal_fence(__ATOMIC_SEQ_CST)
+    /* Asks for a line to be this core's own when it is written to: a hint. gcc has no prefetchw for plain x86-64. */
+    #if defined(__x86_64__)
+    #define nodedb_prefetch_to_write(p) __asm__ __volatile__("prefetchw (%0)" : : "r"(p))
+    #else
+    #define nodedb_prefetch_to_write(p) __builtin_prefetch((p), 1)
+    #endif
     #define nodedb_likely(x)            __builtin_expect(!!(x), 1)
     #define nodedb_unlikely(x)          __builtin_expect(!!(x), 0)
     #if defined(__x86_64__)
@@ -38,8 +46,10 @@ cdef extern from *:
     uint32_t exchange_u32 "nodedb_exchange"(uint32_t* word, uint32_t value) noexcept nogil
     uint32_t fetch_or_u32 "nodedb_fetch_or"(uint32_t* word, uint32_t bits) noexcept nogil
     uint32_t fetch_and_u32 "nodedb_fetch_and"(uint32_t* word, uint32_t bits) noexcept nogil
+    bint replace_u32 "nodedb_replace"(uint32_t* word, uint32_t old, uint32_t value) noexcept nogil
     void fence "nodedb_fence"() noexcept nogil
     void compiler_fence "nodedb_compiler_fence"() noexcept nogil
+    void prefetch_to_write "nodedb_prefetch_to_write"(const void* place) noexcept nogil
     bint likely "nodedb_likely"(bint condition) noexcept nogil
     bint unlikely "nodedb_unlikely"(bint condition) noexcept nogil
     void pause "nodedb_pause"() noexcept nogil

@@ -8,12 +8,11 @@ copy), share its parent's (a slice), or lie in a ring (a lease); nothing above i
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
-from ._event cimport WriteEvent, event_from_row, write_event
+from ._event cimport WriteEvent, decode_text, event_from_row, write_event
 from ._ring cimport (
     FIELD_COUNT,
     NULL_LENGTH,
@@ -75,6 +74,7 @@ cdef enum:
     REQUIRED_COUNT = 2
     # Buffers grow in steps of this, so that the next batch, a little larger, fits the same one.
     BUFFER_STEP = 16 * 1024
+    SMALL_STEP = 512
     # A pool keeps no more than this: a consumer that once drained far more than usual gives it back.
     POOL_BYTES = 128 * 1024 * 1024
 
@@ -96,6 +96,7 @@ cdef class BufferPool:
     cdef void* take(self, size_t size, size_t* got) noexcept:
         """The smallest buffer that holds `size` bytes, else a fresh one; NULL when there is no memory."""
         cdef void* buffer
+        cdef size_t step
         cdef int best = -1, i
         for i in range(POOL_BUFFERS):
             if self._size[i] >= size and (best < 0 or self._size[i] < self._size[best]):
@@ -107,7 +108,9 @@ cdef class BufferPool:
             self._buffer[best] = NULL
             self._size[best] = 0
             return buffer
-        got[0] = (size + BUFFER_STEP - 1) // BUFFER_STEP * BUFFER_STEP
+        # A batch of a few events may be kept, and then its room is, too.
+        step = BUFFER_STEP if size >= BUFFER_STEP else SMALL_STEP
+        got[0] = (size + step - 1) // step * step
         return malloc(got[0])
 
     cdef void give(self, void* buffer, size_t size) noexcept:
@@ -314,7 +317,7 @@ cdef object _objects(RowBlock block, int field, bint is_text):
         start = <const char*>block.bytes + at.offset
         if previous == NULL or length != previous_length or memcmp(start, previous, length) != 0:
             if is_text:
-                value = PyUnicode_DecodeUTF8(start, length, NULL)
+                value = decode_text(start, length)
             else:
                 value = PyBytes_FromStringAndSize(start, length)
             previous = start

@@ -12,8 +12,16 @@ cdef class EventConsumer:
     cdef BufferPool _pool
     cdef readonly bint _closed
     cdef bint _is_waiting       # a call sleeps, without the GIL or on an event loop
+    cdef bint _is_watched       # somebody has the descriptor, and is to be signalled whenever nothing is left to take
+    cdef int64_t _spin_ns       # how long a wait looks before it sleeps
     cdef object __weakref__
 
     cdef int admit(self) except -1
+    cdef int check_block(self) except -1
+    cdef int found_nothing(self) except -1
+    cdef int ask_for_signal(self) except -1
+    cdef int let_go_if_over(self) except -1
+    cdef int _end_wait(self) except -1
+    cdef int open_watch_fd(self) except -1
     cdef object take(self, uint64_t most)
     cdef int sleep(self, int64_t timeout_ns) except -1

@@ -3,7 +3,8 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, store_relaxed, unlikely
 from ._batch cimport BufferPool, RowBlock, new_block
@@ -11,11 +12,15 @@ from ._event cimport event_from_row
 from ._ring cimport (
     CLAIM_FORKED,
     CLAIM_OTHER_THREAD,
+    CORRUPT_ROW,
+    SOUND,
     WAIT_READY,
     Claim,
+    ConsumerSide,
     EventRing,
     EventRow,
     Ring,
+    RingHeader,
     RingLease,
     WaitResult,
     monotonic,
@@ -24,45 +29,62 @@ from ._ring cimport (
     ring_available,
     ring_claim,
     ring_close_consumer,
+    ring_consumer_corrupt,
     ring_copy_out,
     ring_disarm,
     ring_measure,
-    ring_next_pressure,
-    ring_occupancy,
-    ring_peek,
-    ring_percent,
+    ring_peek_copy,
     ring_producer_gone,
+    ring_producer_lost,
     ring_release,
     ring_take,
     ring_wait,
+    ring_wake,
     row_lap,
+    shift_checked,
+    span_lies_in,
     thread_token,
 )
 
+import os
+
 from ._asyncio import drain_when_ready, next_batch
-from .backpressure import PressureState
 from .batch import EventBatch
+from .bus_file import make_fifo
 from .errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ConsumerStats
 
-__all__ = ["EventConsumer", "Lease"]
+__all__ = ["EventConsumer", "Lease", "consumer_stats"]
 
 cdef enum:
     DEFAULT_BATCH = 1024
-    # About 10 microseconds of looking before a sleep, which costs some 25 to wake from.
-    SPINS = 250
+    # A sleep costs some 25 microseconds to wake from: look for a part of that first.
+    DEFAULT_SPIN_NS = 10000
+    LONGEST_SPIN_NS = 10000000
     LONGEST_SLEEP_NS = 1000000000
 
-cdef tuple _STATES = tuple(PressureState)
 cdef object _EMPTY = EventBatch.from_events([])
+
+
+def consumer_stats(EventRing ring not None):
+    """The accounts of a ring's consumer, whoever holds that end: a ``ConsumerStats``."""
+    cdef RingHeader* header = ring.ring.header
+    cdef uint64_t released = load_acquire(&header.released)
+    cdef uint64_t taken = load_relaxed(&header.taken)
+    return ConsumerStats(
+        received=taken,
+        batches=load_relaxed(&header.batches),
+        held=min(taken - released, ring.ring.capacity),
+        redelivered=load_relaxed(&header.redelivered),
+    )
 
 
 # Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.final
 @cython.no_gc
 cdef class EventConsumer:
-    """The end of a ring that the Event Plane drains. ``create_event_bus`` makes it.
+    """The end of a ring that the Event Plane drains. ``create_event_bus`` and ``EventBus.consumer`` make it.
 
     Iterating, ``for`` or ``async for``, yields batches as ``drain`` returns them, and ends once the producer has gone
     and the ring is empty.
@@ -80,14 +102,19 @@ cdef class EventConsumer:
         self.ring = ring
         self._ring = &ring.ring
         self._pool = BufferPool.__new__(BufferPool)
+        self._spin_ns = DEFAULT_SPIN_NS
 
     def __dealloc__(self):
         # A collected consumer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
         if self._ring != NULL and not self._closed and self._ring.local.alive:
+            self.ring.is_over = True
             ring_close_consumer(self._ring)
 
     def __reduce__(self):
-        raise TypeError("an EventConsumer is one end of memory that its process owns, and cannot be pickled")
+        raise TypeError(
+            "an EventConsumer is a claim of this process, and cannot be pickled: pass the EventBus, and call its "
+            "consumer() in the other process"
+        )
 
     def __enter__(self):
         return self
@@ -100,11 +127,19 @@ cdef class EventConsumer:
         cdef Claim claim
         if self._closed:
             raise ClosedError(f"consumer of core {self.core_id}: is closed")
+        self.check_block()
         claim = ring_claim(self._ring, &self._ring.local.consumer.owner)
         if claim == CLAIM_OTHER_THREAD:
             raise owned_elsewhere("consumer", self.core_id)
         if claim == CLAIM_FORKED:
             raise forked("consumer", self.core_id)
+        return 0
+
+    cdef int check_block(self) except -1:
+        """Turns away whoever would go on with a block that was found corrupt."""
+        cdef ConsumerSide* side = &self._ring.local.consumer
+        if unlikely(side.corrupt != SOUND):
+            raise self.ring.corruption(side.corrupt, side.corrupt_value)
         return 0
 
     def try_recv(self):
@@ -114,17 +149,32 @@ cdef class EventConsumer:
         ------
         OwnershipError, ClosedError
             The end is another thread's, or closed.
+        CorruptRingError
+            Something else has written to the shared block.
         """
-        cdef EventRow* row
+        cdef EventRow row
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.admit()
-        row = ring_peek(self._ring)
-        if row == NULL:
+        if not ring_peek_copy(self._ring, &row):
+            self.found_nothing()
             return None
         # Made before the row goes back: no memory for it, and the event is still there.
-        event = event_from_row(row, self._ring.arena)
-        ring_advance(self._ring, 1)
+        event = event_from_row(&row, self._ring.arena)
+        ring_advance(self._ring)
         return event
+
+    cdef int found_nothing(self) except -1:
+        """What every call does that found nothing to take: asks why, and asks for the next signal if somebody watches."""
+        self.check_block()
+        if self._is_watched:
+            self.ask_for_signal()
+        return 0
+
+    cdef int ask_for_signal(self) except -1:
+        if ring_arm(self._ring):
+            # It came meanwhile: the descriptor is to show it.
+            ring_wake(self._ring)
+        return 0
 
     def drain(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes what waits, at most `max_events`, as an ``EventBatch`` that owns its memory; empty when nothing does.
@@ -142,6 +192,8 @@ cdef class EventConsumer:
             The end is another thread's, or closed. Closing it meanwhile ends a wait with an empty batch.
         BusyError
             Another call waits on this consumer.
+        CorruptRingError
+            Something else has written to the shared block.
         """
         cdef int64_t limit
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
@@ -150,10 +202,11 @@ cdef class EventConsumer:
             raise ValueError(f"max_events {max_events}: must be at least 1")
         limit = -1 if timeout is None else _nanoseconds(timeout)
         if ring_available(self._ring, 1) == 0:
-            if limit == 0:
-                return _EMPTY
-            self.sleep(limit)
+            self.check_block()
+            if limit != 0:
+                self.sleep(limit)
             if self._closed or ring_available(self._ring, 1) == 0:
+                self.found_nothing()
                 return _EMPTY
         return self.take(max_events)
 
@@ -166,7 +219,8 @@ cdef class EventConsumer:
         batch._payload = None
         count = ring_measure(self._ring, most, &payload)
         block = new_block(count, payload, self._pool)
-        block.payload_bytes = ring_copy_out(self._ring, count, block.rows, block.bytes)
+        block.payload_bytes = ring_copy_out(self._ring, count, block.rows, block.bytes, payload)
+        self.check_block()
         if count != 0:
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
         batch._block = block
@@ -183,7 +237,7 @@ cdef class EventConsumer:
                 # A signal that comes just before the sleep does not interrupt it: look again every second.
                 nap = LONGEST_SLEEP_NS if deadline < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
                 with nogil:
-                    result = ring_wait(self._ring, nap, SPINS)
+                    result = ring_wait(self._ring, nap, self._spin_ns)
                 if result == WAIT_READY:
                     return 0
                 PyErr_CheckSignals()
@@ -192,7 +246,20 @@ cdef class EventConsumer:
                     if left <= 0:
                         return 0
         finally:
-            self._is_waiting = False
+            self._end_wait()
+
+    cdef int _end_wait(self) except -1:
+        self._is_waiting = False
+        self.let_go_if_over()
+        return 0
+
+    cdef int let_go_if_over(self) except -1:
+        """Frees the role once the end is closed, no call waits and no lease is out: until then a successor must not come."""
+        if self._closed and not self._is_waiting:
+            self.ring.is_over = True
+            if self._ring.local.consumer.oldest == NULL:
+                self.ring.let_go()
+        return 0
 
     def _begin_wait(self):
         if self._is_waiting:
@@ -214,9 +281,11 @@ cdef class EventConsumer:
             raise ValueError(f"max_events {max_events}: must be at least 1")
         block = _LeasedBlock.__new__(_LeasedBlock)
         lease = Lease(block, EventBatch._over(block))
-        block.take(self.ring, max_events)
+        block.take(self, max_events)
         if block.count != 0:
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
+        else:
+            self.found_nothing()
         return lease
 
     def __iter__(self):
@@ -252,18 +321,63 @@ cdef class EventConsumer:
         """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to."""
         self._begin_wait()
         try:
-            self.ring.open_wake_fd()
+            self.open_watch_fd()
         except OSError:
-            self._is_waiting = False
+            self._end_wait()
             raise
         if ring_arm(self._ring):
             self._disarm()
             return None
-        return self._ring.wake_fd
+        return self._ring.watch_fd
 
     def _disarm(self):
         ring_disarm(self._ring)
-        self._is_waiting = False
+        self._end_wait()
+
+    cdef int open_watch_fd(self) except -1:
+        if self._ring.shared and self._ring.wake_fd < 0:
+            make_fifo(os.fsdecode(self._ring.wake_path), self._ring.role_fd)
+        self.ring.open_watch_fd()
+        return 0
+
+    def fileno(self):
+        """A file descriptor for ``select``, ``epoll`` and event loops: readable when there may be something to take.
+
+        Readable, too, when the producer has gone, and on a shared bus when its process has died. Once it was readable,
+        take until a call returns nothing, and only then wait for it again. It is the consumer's: do not read or close it.
+
+        Raises
+        ------
+        OwnershipError, ClosedError
+            As for ``drain``.
+        FileNotFoundError
+            The shared bus was unlinked before anything waited so: there is no place for the signal.
+        """
+        if self._ring.local.consumer.owner != thread_token() or self._closed:
+            self.admit()
+        if not self._is_watched:
+            self.open_watch_fd()
+            self._is_watched = True
+            self.ask_for_signal()
+        return self._ring.watch_fd
+
+    @property
+    def spin(self):
+        """Seconds that a wait looks before it sleeps in the kernel, by default 10e-6; settable, up to 0.01.
+
+        0 sleeps at once. What comes while it looks is seen in well under a microsecond; a wake takes some 25.
+        """
+        return self._spin_ns / 1e9
+
+    @spin.setter
+    def spin(self, value):
+        cdef int64_t spin_ns = _nanoseconds(value)
+        if spin_ns > LONGEST_SPIN_NS:
+            raise ValueError(
+                f"spin {value}: must be at most {LONGEST_SPIN_NS / 1e9} seconds, since signals wait for its end; to poll "
+                "for longer call drain() again and again"
+            )
+        self._spin_ns = spin_ns
 
     @property
     def _is_inherited(self):
@@ -272,7 +386,8 @@ cdef class EventConsumer:
 
     @property
     def _is_due(self):
-        """Whether a wait would end: events, or an end that closed."""
+        """Whether a wait would end: events, or an end that has gone."""
+        self.check_block()
         return self._closed or ring_available(self._ring, 1) != 0 or ring_producer_gone(self._ring)
 
     def bind(self):
@@ -287,6 +402,7 @@ cdef class EventConsumer:
             raise forked("consumer", self.core_id)
         if self._is_waiting:
             raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
+        self.check_block()
         self._ring.local.consumer.owner = thread_token()
 
     def close(self):
@@ -299,12 +415,11 @@ cdef class EventConsumer:
         self._closed = True
         if self._ring.local.alive:
             ring_close_consumer(self._ring)
+            self.let_go_if_over()
 
     def stats(self):
         """The accounts of this consumer as a ``ConsumerStats``."""
-        cdef uint64_t released = load_acquire(&self._ring.header.released)
-        cdef uint64_t taken = load_relaxed(&self._ring.header.taken)
-        return ConsumerStats(received=taken, batches=load_relaxed(&self._ring.header.batches), held=taken - released)
+        return consumer_stats(self.ring)
 
     @property
     def core_id(self):
@@ -314,18 +429,15 @@ cdef class EventConsumer:
     @property
     def pressure_state(self):
         """The ring's ``PressureState``, computed afresh; only the producer stores it."""
-        cdef uint64_t slots, payload
-        ring_occupancy(self._ring, &slots, &payload)
-        return _STATES[
-            ring_next_pressure(
-                self._ring, load_acquire_u32(&self._ring.header.pressure), ring_percent(self._ring, slots, payload)
-            )
-        ]
+        return self.ring.pressure_state
 
     @property
     def is_producer_disconnected(self):
-        """Whether the producer has gone and everything that it emitted was taken."""
-        return ring_producer_gone(self._ring)
+        """Whether the producer has closed, was collected or has died, and everything that it emitted was taken.
+
+        On a shared bus until a successor claims that end; there it costs two system calls while there is nothing to take.
+        """
+        return ring_producer_lost(self._ring) and ring_producer_gone(self._ring)
 
 
 cdef int64_t _nanoseconds(object timeout) except? -1:
@@ -339,7 +451,11 @@ cdef int64_t _nanoseconds(object timeout) except? -1:
 @cython.final
 @cython.no_gc_clear  # __dealloc__ needs the ring
 cdef class _LeasedBlock(RowBlock):
-    """A run of a ring's own rows over its whole arena. The rows go back when it is over and the last view has gone."""
+    """A run of a ring's own rows over its whole arena. The rows go back when it is over and the last view has gone.
+
+    The rows of a shared ring are copied and checked, since whoever shares it could change their offsets after the check;
+    their payload is read where it lies.
+    """
 
     cdef EventRing ring
     cdef RingLease lease
@@ -348,20 +464,38 @@ cdef class _LeasedBlock(RowBlock):
     def __dealloc__(self):
         self.give_back()
 
-    cdef void take(self, EventRing ring, uint64_t most) noexcept:
+    cdef int take(self, EventConsumer consumer, uint64_t most) except -1:
+        cdef Ring* ring = consumer._ring
         cdef EventRow* last
-        if ring_take(&ring.ring, <unsigned int>min(most, ring.ring.capacity, <uint64_t>0xFFFFFFFF), &self.lease) == 0:
-            return
-        self.ring = ring
+        most = min(most, ring_available(ring, most), <uint64_t>0xFFFFFFFF)
+        if most == 0:
+            return 0
+        if ring.shared:
+            # Before anything is taken: no memory for the copy, and the events are still there.
+            self.memory = consumer._pool.take(most * sizeof(EventRow), &self.memory_bytes)
+            if self.memory == NULL:
+                raise MemoryError(f"no memory for the rows of a lease of {most} events")
+            self.pool = consumer._pool
+        if ring_take(ring, <uint32_t>most, &self.lease) == 0:
+            return consumer.check_block()
+        self.ring = consumer.ring
         self.is_out = True
         self.rows = self.lease.rows
+        if ring.shared:
+            self.rows = <EventRow*>self.memory
+            memcpy(self.rows, self.lease.rows, self.lease.count * sizeof(EventRow))
+            last = self.rows + (self.lease.count - 1)
+            if not shift_checked(self.rows, last + 1, 0, ring.arena_bytes, self.rows) or not span_lies_in(ring, last):
+                ring_consumer_corrupt(ring, CORRUPT_ROW, self.rows.position)
+                consumer.check_block()
         self.count = self.lease.count
-        self.bytes = ring.ring.arena
+        self.bytes = ring.arena
         last = self.rows + (self.count - 1)
         self.payload_bytes = last.span_offset + last.span_length
         if row_lap(last) != row_lap(self.rows):
             # The run goes on in the next lap of the arena: its bytes are at both ends.
-            self.payload_bytes = ring.ring.arena_bytes
+            self.payload_bytes = ring.arena_bytes
+        return 0
 
     cdef void unviewed(self) noexcept:
         if self.ended:
@@ -373,6 +507,8 @@ cdef class _LeasedBlock(RowBlock):
             # The GIL keeps every other Python call of the consumer away, whichever thread lets go of the last view.
             if self.ring.ring.local.alive:
                 ring_release(&self.ring.ring, &self.lease)
+                if self.ring.is_over and self.ring.ring.local.consumer.oldest == NULL:
+                    self.ring.let_go()
 
     cdef void end(self) noexcept:
         self.ended = True

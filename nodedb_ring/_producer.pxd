@@ -1,5 +1,7 @@
 # The producer's end, for Cython code that takes one apart: `producer.ring` is the EventRing to push to without the GIL.
 
+from libc.stdint cimport uint32_t
+
 from ._ring cimport EventRing, Ring
 
 
@@ -9,9 +11,10 @@ cdef class EventProducer:
     cdef int _barred            # BARRED_* bits: why emitting goes the slow way
     cdef bint _overflow_open    # the log has the beginning of an overflow and not its end
     cdef long long _overflow_logged_ns
-    cdef bint _disconnect_logged
+    cdef uint32_t _disconnect_logged  # the consumer's claim whose end the log has
     cdef object __weakref__
 
     cdef int admit(self) except -1
+    cdef int check_block(self) except -1
     cdef int log_noted(self) except -1
     cdef int log_disconnect(self) except -1

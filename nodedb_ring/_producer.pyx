@@ -7,13 +7,14 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, unlikely
+from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, load_relaxed_u32, unlikely
 from ._batch cimport RowBlock, check_rows, new_block
 from ._event cimport WriteEvent, push_event
 from ._ring cimport (
     CLAIM_FORKED,
     CLAIM_OTHER_THREAD,
     FIELD_COUNT,
+    GONE,
     NO_TIME,
     NOTED_DISCONNECT,
     NOTED_OVERFLOW_BEGAN,
@@ -25,6 +26,7 @@ from ._ring cimport (
     PUSH_DISCONNECTED,
     PUSH_DONE,
     PUSH_TOO_LARGE,
+    SOUND,
     Claim,
     EventRing,
     EventRow,
@@ -35,16 +37,18 @@ from ._ring cimport (
     monotonic,
     ring_claim,
     ring_close_producer,
+    ring_consumer_lost,
     ring_drop_rows,
+    ring_index_names_a_row,
     ring_intend,
     ring_make_room,
-    ring_next_pressure,
     ring_observe,
     ring_occupancy,
     ring_percent,
     ring_publish_stamped,
     ring_push_packed,
     ring_push_rows,
+    ring_row,
     ring_stamp,
     row_is_packed,
     shift_fields,
@@ -57,7 +61,7 @@ from .errors import BusyError, ClosedError, EventTooLargeError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
-__all__ = ["EventProducer", "Reservation"]
+__all__ = ["EventProducer", "Reservation", "producer_stats"]
 
 cdef enum:
     BARRED_CLOSED = 1
@@ -68,11 +72,39 @@ cdef object _logger = logging.getLogger("nodedb_ring")
 cdef tuple _STATES = tuple(PressureState)
 
 
+def producer_stats(EventRing ring not None):
+    """The accounts of a ring's producer, whoever holds that end: a ``ProducerStats``."""
+    cdef RingHeader* header = ring.ring.header
+    cdef uint64_t slots, payload
+    cdef uint64_t full = load_relaxed(&header.dropped_full)
+    cdef uint64_t disconnected = load_relaxed(&header.dropped_disconnected)
+    cdef uint64_t slots_high = load_relaxed(&header.slots_high_water)
+    cdef uint64_t bytes_high = load_relaxed(&header.bytes_high_water)
+    ring_occupancy(&ring.ring, &slots, &payload)
+    return ProducerStats(
+        emitted=load_acquire(&header.published),
+        dropped=full + disconnected,
+        dropped_full=full,
+        dropped_disconnected=disconnected,
+        first_dropped_sequence=load_relaxed(&header.first_dropped) if full + disconnected else None,
+        last_dropped_sequence=load_relaxed(&header.last_dropped) if full + disconnected else None,
+        emitted_sequence=ring.emitted_sequence,
+        normal_transitions=load_relaxed(&header.transitions[<int>PRESSURE_NORMAL]),
+        throttle_transitions=load_relaxed(&header.transitions[<int>PRESSURE_THROTTLED]),
+        suspend_transitions=load_relaxed(&header.transitions[<int>PRESSURE_SUSPENDED]),
+        slots_in_use=slots,
+        bytes_in_use=payload,
+        slots_high_water=slots_high,
+        bytes_high_water=bytes_high,
+        high_water_mark=ring_percent(&ring.ring, slots_high, bytes_high),
+    )
+
+
 # Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.final
 @cython.no_gc
 cdef class EventProducer:
-    """The end of a ring that a Data Plane core emits into. ``create_event_bus`` makes it.
+    """The end of a ring that a Data Plane core emits into. ``create_event_bus`` and ``EventBus.producer`` make it.
 
     Thread safety
     -------------
@@ -93,7 +125,10 @@ cdef class EventProducer:
             ring_close_producer(self._ring)
 
     def __reduce__(self):
-        raise TypeError("an EventProducer is one end of memory that its process owns, and cannot be pickled")
+        raise TypeError(
+            "an EventProducer is a claim of this process, and cannot be pickled: pass the EventBus, and call its "
+            "producer() in the other process"
+        )
 
     def __enter__(self):
         return self
@@ -106,6 +141,7 @@ cdef class EventProducer:
         cdef Claim claim
         if self._barred & BARRED_CLOSED:
             raise ClosedError(f"producer of core {self.core_id}: is closed")
+        self.check_block()
         claim = ring_claim(self._ring, &self._ring.local.producer.owner)
         if claim == CLAIM_OTHER_THREAD:
             raise owned_elsewhere("producer", self.core_id)
@@ -113,6 +149,13 @@ cdef class EventProducer:
             raise forked("producer", self.core_id)
         if self._barred & BARRED_RESERVED:
             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
+        return 0
+
+    cdef int check_block(self) except -1:
+        """Turns away whoever would go on with a block that was found corrupt."""
+        cdef ProducerSide* side = &self._ring.local.producer
+        if side.corrupt != SOUND:
+            raise self.ring.corruption(side.corrupt, side.corrupt_value)
         return 0
 
     def emit(self, WriteEvent event not None):
@@ -124,6 +167,8 @@ cdef class EventProducer:
             Its payload is larger than the whole arena.
         OwnershipError, ClosedError
             The end is another thread's, or closed. Nothing was tried.
+        CorruptRingError
+            Something else has written to the shared block.
         """
         cdef PushResult result
         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
@@ -211,6 +256,7 @@ cdef class EventProducer:
             raise forked("producer", self.core_id)
         if self._barred & BARRED_RESERVED:
             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
+        self.check_block()
         self._ring.local.producer.owner = thread_token()
 
     def close(self):
@@ -221,41 +267,20 @@ cdef class EventProducer:
         if self._ring.local.alive == 0:
             return
         ring_close_producer(self._ring)
+        self.ring.let_go()
         # An overflow that the log has seen begin ends here at the latest.
         if self._ring.local.producer.overflowing:
             self._ring.local.producer.overflowing = 0
             self._ring.local.producer.noted |= NOTED_OVERFLOW_ENDED
         # And what was held back to keep to a pair a second is told now or never.
         self._overflow_logged_ns = 0
-        if self._ring.local.producer.noted != 0:
+        # That the block is corrupt has been told, or no longer matters.
+        if self._ring.local.producer.noted != 0 and self._ring.local.producer.corrupt == SOUND:
             self.log_noted()
 
     def stats(self):
         """The accounts of this producer as a ``ProducerStats``."""
-        cdef RingHeader* header = self._ring.header
-        cdef uint64_t slots, payload
-        cdef uint64_t full = load_relaxed(&header.dropped_full)
-        cdef uint64_t disconnected = load_relaxed(&header.dropped_disconnected)
-        cdef uint64_t slots_high = load_relaxed(&header.slots_high_water)
-        cdef uint64_t bytes_high = load_relaxed(&header.bytes_high_water)
-        ring_occupancy(self._ring, &slots, &payload)
-        return ProducerStats(
-            emitted=load_acquire(&header.published),
-            dropped=full + disconnected,
-            dropped_full=full,
-            dropped_disconnected=disconnected,
-            first_dropped_sequence=load_relaxed(&header.first_dropped) if full + disconnected else None,
-            last_dropped_sequence=load_relaxed(&header.last_dropped) if full + disconnected else None,
-            emitted_sequence=self.ring.emitted_sequence,
-            normal_transitions=load_relaxed(&header.transitions[<int>PRESSURE_NORMAL]),
-            throttle_transitions=load_relaxed(&header.transitions[<int>PRESSURE_THROTTLED]),
-            suspend_transitions=load_relaxed(&header.transitions[<int>PRESSURE_SUSPENDED]),
-            slots_in_use=slots,
-            bytes_in_use=payload,
-            slots_high_water=slots_high,
-            bytes_high_water=bytes_high,
-            high_water_mark=ring_percent(self._ring, slots_high, bytes_high),
-        )
+        return producer_stats(self.ring)
 
     @property
     def core_id(self):
@@ -287,28 +312,29 @@ cdef class EventProducer:
     def pressure_state(self):
         """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
         cdef Ring* ring = self._ring
-        cdef uint64_t slots, payload
         if ring.local.producer.owner == thread_token():
             ring_observe(ring)
             if ring.local.producer.noted != 0:
                 self.log_noted()
-            return _STATES[ring.header.pressure]
-        ring_occupancy(ring, &slots, &payload)
-        return _STATES[
-            ring_next_pressure(ring, load_acquire_u32(&ring.header.pressure), ring_percent(ring, slots, payload))
-        ]
+            return _STATES[ring.local.producer.pressure]
+        return self.ring.pressure_state
 
     @property
     def is_consumer_disconnected(self):
-        """Whether the consumer has closed or was collected. For good: once True it stays so."""
-        if load_acquire_u32(&self._ring.header.consumer_closed) == 0:
+        """Whether the consumer has closed, was collected or has died.
+
+        On a private bus for good. On a shared one until a successor claims that end; there it costs two system calls.
+        """
+        if not ring_consumer_lost(self._ring):
             return False
         self.log_disconnect()
         return True
 
     cdef int log_disconnect(self) except -1:
-        if not self._disconnect_logged and self._ring.local.alive:
-            self._disconnect_logged = True
+        # Once a consumer: on a shared ring each claim of that end is another.
+        cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)
+        if self._disconnect_logged != claim and self._ring.local.alive:
+            self._disconnect_logged = claim
             _logger.warning(
                 "core %d: the consumer has gone; events are dropped from here on", self.core_id, extra=self._fields()
             )
@@ -329,6 +355,7 @@ cdef class EventProducer:
         cdef uint64_t count, first, last
         cdef int64_t now
         side.noted = 0
+        self.check_block()
         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):
             now = monotonic()
             if not self._overflow_open:
@@ -420,11 +447,16 @@ cdef class Reservation:
         if self._block is not None:
             raise ClosedError("a reservation serves one with block: reserve again")
         self._producer.admit()
-        sequence = self._producer.next_sequence
+        # Numbers are any u64, and so the last one is followed by the first.
+        sequence = self._producer.next_sequence & 0xFFFFFFFFFFFFFFFF
         count = 0
         if ring_make_room(ring, 1, self._payload_bytes):
-            free = ring.capacity - (ring.header.published - ring.local.producer.seen_released)
+            free = ring.capacity - (ring.local.producer.published - ring.local.producer.seen_released)
             count = min(self._wanted, free)
+        for i in range(count):
+            if not ring_index_names_a_row(ring, ring.local.producer.published + i):
+                break
+        self._producer.check_block()
         # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
         self._block = new_block(count, self._payload_bytes, None)
         self._block.writable = True
@@ -504,38 +536,42 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
     Each row's span is the stretch of the block from the lowest byte that it or a later row uses to the highest that it
     or an earlier one does. So spans neither start nor end before those of earlier rows, as the arena's tail needs.
     """
-    cdef RingHeader* header = ring.header
+    cdef ProducerSide* side = &ring.local.producer
     cdef uint64_t count = block.count, size = block.payload_bytes
-    cdef uint64_t published = header.published, start, offset, end, i
+    cdef uint64_t published = side.published, start, offset, end, i
     cdef uint64_t highest = 0
     cdef uint32_t low, high
+    cdef EventRow checked
     cdef EventRow* row
     cdef int k
-    if load_acquire_u32(&header.consumer_closed) != 0:
+    if load_acquire_u32(&ring.header.consumer_claim) & GONE:
         ring_drop_rows(ring, block.rows, 0, count, PUSH_DISCONNECTED)
         return 0
     # Only this thread takes room, so what was free when the reservation began still is.
-    ring_make_room(ring, count, size)
-    start = header.arena_head
-    offset = start - header.arena_lap
+    if not ring_make_room(ring, count, size):
+        # Or the block is corrupt by now, as is noted.
+        return 0
+    start = side.arena_head
+    offset = start - side.arena_lap
     if size != 0:
         memcpy(ring.arena + offset, block.bytes, size)
     high = 0
     for i in range(count):
-        row = ring.rows + ring.index[(published + i) & ring.mask]
-        memcpy(row, block.rows + i, sizeof(EventRow))
-        check_rows(row, 1, ring.arena + offset, size, i)
-        highest = max(highest, row.sequence)
+        # Checked in a copy that nobody else can write to, and so used as it was checked.
+        memcpy(&checked, block.rows + i, sizeof(EventRow))
+        check_rows(&checked, 1, ring.arena + offset, size, i)
+        highest = max(highest, checked.sequence)
         low = NULL_LENGTH
         for k in range(FIELD_COUNT):
-            if row.field[k].length != 0 and row.field[k].length != NULL_LENGTH:
-                low = min(low, row.field[k].offset)
-                high = max(high, row.field[k].offset + row.field[k].length)
-        row.span_offset = low
-        row.span_length = high
+            if checked.field[k].length != 0 and checked.field[k].length != NULL_LENGTH:
+                low = min(low, checked.field[k].offset)
+                high = max(high, checked.field[k].offset + checked.field[k].length)
+        checked.span_offset = low
+        checked.span_length = high
+        memcpy(ring_row(ring, published + i), &checked, sizeof(EventRow))
     low = high
     for i in range(count, 0, -1):
-        row = ring.rows + ring.index[(published + i - 1) & ring.mask]
+        row = ring_row(ring, published + i - 1)
         low = min(low, row.span_offset)
         end = max(row.span_length, low)
         for k in range(FIELD_COUNT):

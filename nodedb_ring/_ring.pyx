@@ -19,7 +19,7 @@ takes positions by storing ``taken``, and gives a row back by writing its index 
 in any order, and after a crash the rows tell which events are outstanding. (After AF_XDP's fill and completion rings
 and NVMe's queues, in one array.)
 
-Each word has one writer. What the two sides say to each other:
+What the two sides say to each other:
 
 =====================  ===============================  ============================================
 stored with release    by                               loaded with acquire, by the other side, in
@@ -28,52 +28,97 @@ stored with release    by                               loaded with acquire, by 
 ``released``           ``ring_give_back``               ``ring_make_room``: rows are read, indices written
 ``arena_released``     ``ring_give_back``               ``ring_make_room``: payload is read
 ``emitted_sequence``   ``ring_attempted``               ``EventRing.emitted_sequence``
-``producer_closed``    ``ring_close_producer``          ``ring_producer_gone``: then ``published`` once more
+``producer_claim``     ``ring_close_producer``          ``ring_producer_gone``: then ``published`` once more
+``*_claim``            ``EventRing.adopt_*``            ``_is_lost``: then the pid is that claim's or a later one's
 ``waiting``            ``ring_arm``, by its membarrier  ``ring_notify``
 =====================  ===============================  ============================================
 
+Each word has one writer but the claims: a claim that its holder left open is marked ``GONE`` by whoever finds the holder
+dead, by compare-and-swap, so that a successor's claim is never taken for its predecessor's.
+
 Store order, so that either side may die between any two stores: the producer stores intent, payload and row,
-``arena_head``, ``published``, ``emitted_sequence``; the consumer the indices, ``released``, ``arena_released``.
+``arena_head``, ``published``, ``emitted_sequence``; the consumer the indices, ``released``, ``arena_released``. What a
+successor makes of what it finds: ``_adopt_producer``, ``_adopt_consumer``.
+
+An end works from its own positions, which it keeps in memory of its own; the header has copies for the other end. Of a
+block that is shared with other processes, every number that is read back is checked, or masked, before it is used.
 
 The arena is a ring of bytes whose positions only grow too. An event's span never wraps: what does not fit before the
 end of a lap starts the next one. Space comes back in publication order, at the oldest event still held.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.string cimport memcpy, memset
+from libc.errno cimport EAGAIN, EINTR, ETIMEDOUT, errno
+from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memcpy, memset, strlen
+from posix.unistd cimport getpid
 
-from ._atomic cimport exchange_u32, fetch_and_u32, fetch_or_u32, load_acquire_u32, pause
+from ._atomic cimport (
+    exchange_u32,
+    fetch_and_u32,
+    fetch_or_u32,
+    load_acquire_u32,
+    pause,
+    replace_u32,
+)
 from ._linux cimport (
+    clear_signal,
     close_fd,
-    eventfd_clear,
-    eventfd_signal,
+    coarse_ns,
+    epoll_add,
+    epoll_remove,
     futex_wait,
     futex_wake,
+    has_ended,
+    is_locked,
+    let_go_fd,
     map_wiped_on_fork,
     membarrier,
+    membarrier_global,
     membarrier_register,
+    membarrier_register_global,
     monotonic_ns,
+    new_epoll,
     new_eventfd,
+    open_fifo,
+    open_pidfd,
+    signal_fd,
+    take_role,
     this_thread,
     unmap,
 )
 
-__all__ = ["EventRing", "block_bytes"]
+import os
 
-cdef extern from "errno.h" nogil:
-    int EINTR
-    int ETIMEDOUT
+from .backpressure import PressureState
+from .errors import CorruptRingError, LayoutError, RoleTaken
+
+__all__ = ["EventRing", "block_bytes"]
 
 cdef enum:
     LINE = 128
     PAGE = 4096
     LAYOUT_VERSION = 1
+    # The byte of a bus's file that is locked for an end: twice the core, and
+    PRODUCER_ROLE = 0
+    CONSUMER_ROLE = 1
+    # How long a sleep may be on a shared ring, and how recent the last look for the other end's holder may be to do.
+    LONGEST_NAP_NS = 80000000
+    LIVENESS_NS = 40000000
     # Bytes of arena that the producer may use before it looks whether it can start again at the hot beginning.
     ARENA_WINDOW = 64 * 1024
     # Rows published together by ring_push_rows: enough to pay for the line that moves, few enough to stay in cache.
     PUBLISH_ROWS = 256
+    # Between two looks of a consumer that spins.
+    PAUSES = 4
+    # Rows copied at once where they are gone through next: what the first-level cache keeps beside their payload.
+    CACHED_ROWS = 64
     # Under pressure the producer looks at the consumer's line once in capacity / 2**LOOKS events.
     LOOKS = 10
+
+cdef tuple _STATES = tuple(PressureState)
+cdef enum: # what _copy_span returns for a span that there is no room for
+    SPAN_TOO_LONG = 0xFFFFFFFFFFFFFFFF
 
 cdef uint64_t MAGIC = 0x31676E6972626465  # "edbring1", little-endian
 cdef bint has_membarrier = membarrier_register()
@@ -95,55 +140,87 @@ cdef inline bint _is_after(uint64_t position, uint64_t other) noexcept nogil:
     return <int64_t>(position - other) > 0
 
 
-cdef inline void _see_tail(Ring* ring) noexcept nogil:
+cdef void ring_producer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil:
+    """Ends the producer's trust in the block for good: without an owner, every later call is turned away."""
+    cdef ProducerSide* side = &ring.local.producer
+    side.corrupt = what
+    side.corrupt_value = value
+    side.owner = 0
+    side.noted |= NOTED_CORRUPT
+
+
+cdef void ring_consumer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil:
+    """The same for the consumer."""
+    cdef ConsumerSide* side = &ring.local.consumer
+    side.corrupt = what
+    side.corrupt_value = value
+    side.owner = 0
+
+
+cdef inline bint _see_released(Ring* ring) noexcept nogil:
+    # Acquires rows that are read and indices that are written; pairs with the release in ring_give_back.
+    cdef uint64_t released = load_acquire(&ring.header.released)
+    if unlikely(ring.local.producer.published - released > ring.capacity):
+        ring_producer_corrupt(ring, CORRUPT_RELEASED, released)
+        return False
+    ring.local.producer.seen_released = released
+    return True
+
+
+cdef inline bint _see_tail(Ring* ring) noexcept nogil:
     # Acquires that the payload below is read; pairs with the release in ring_give_back.
     cdef uint64_t tail = load_acquire(&ring.header.arena_released)
     # It may still lag behind a start of the arena with nothing outstanding, which released everything before.
     if _is_after(tail, ring.local.producer.seen_tail):
+        if unlikely(ring.local.producer.arena_head - tail > ring.arena_bytes):
+            ring_producer_corrupt(ring, CORRUPT_TAIL, tail)
+            return False
         ring.local.producer.seen_tail = tail
+    return True
 
 
 cdef inline void _start_lap(Ring* ring) noexcept nogil:
     # In this order a producer that dies between the two leaves a lap that is used up, which is no harm.
-    cdef uint64_t lap = ring.header.arena_lap + ring.arena_bytes
-    store_release(&ring.header.arena_head, lap)
-    store_release(&ring.header.arena_lap, lap)
+    cdef ProducerSide* side = &ring.local.producer
+    side.arena_head = side.arena_lap = side.arena_lap + ring.arena_bytes
+    store_release(&ring.header.arena_head, side.arena_head)
+    store_release(&ring.header.arena_lap, side.arena_lap)
 
 
 cdef bint ring_make_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
     """Looks at what the consumer has released; whether `slots` rows and a span of `payload` bytes are free at the head.
 
-    The only place where the producer moves on to the next lap of the arena.
+    The only place where the producer moves on to the next lap of the arena. False for a corrupt block, too.
     """
-    cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
-    cdef uint64_t published = header.published
+    cdef uint64_t published = side.published
     cdef uint64_t offset, limit
-    # Acquires rows that are read and indices that are written; pairs with the release in ring_give_back.
-    side.seen_released = load_acquire(&header.released)
-    if header.pressure != PRESSURE_NORMAL:
+    if not _see_released(ring):
+        return False
+    if side.pressure != PRESSURE_NORMAL:
         # The estimate that `watch_slots` goes with has moved: the next publication measures.
         side.watch_slots = 0
     if side.seen_released == published:
         # Nothing is outstanding: the bytes at the beginning are in cache, those ahead are not.
-        if header.arena_head != header.arena_lap:
+        if side.arena_head != side.arena_lap:
             _start_lap(ring)
-        store_relaxed(&header.arena_floor, header.arena_head)
-        side.seen_tail = header.arena_head
+        store_relaxed(&ring.header.arena_floor, side.arena_head)
+        side.seen_tail = side.arena_head
         offset = 0
         limit = ring.arena_bytes
     else:
         if ring.capacity - (published - side.seen_released) < slots:
             return False
-        _see_tail(ring)
-        offset = header.arena_head - header.arena_lap
+        if not _see_tail(ring):
+            return False
+        offset = side.arena_head - side.arena_lap
         limit = ring.arena_bytes
-        if _is_after(header.arena_lap, side.seen_tail):
-            limit -= header.arena_lap - side.seen_tail
+        if _is_after(side.arena_lap, side.seen_tail):
+            limit -= side.arena_lap - side.seen_tail
             if offset + payload > limit:
                 return False
         elif offset + payload > limit:
-            limit = side.seen_tail - header.arena_lap
+            limit = side.seen_tail - side.arena_lap
             if payload > limit:
                 return False
             _start_lap(ring)
@@ -193,18 +270,19 @@ cdef void ring_observe(Ring* ring) noexcept nogil:
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
     cdef uint64_t slots, payload
-    cdef uint32_t state = header.pressure
+    cdef uint32_t state = side.pressure
     cdef uint32_t after
-    side.seen_released = load_acquire(&header.released)
-    slots = header.published - side.seen_released
-    _see_tail(ring)
-    payload = header.arena_head - side.seen_tail if slots != 0 else 0
+    if not _see_released(ring) or not _see_tail(ring):
+        return
+    slots = side.published - side.seen_released
+    payload = side.arena_head - side.seen_tail if slots != 0 else 0
     if slots > header.slots_high_water:
         store_relaxed(&header.slots_high_water, slots)
     if payload > header.bytes_high_water:
         store_relaxed(&header.bytes_high_water, payload)
     after = ring_next_pressure(ring, state, ring_percent(ring, slots, payload))
     if after != state:
+        side.pressure = after
         store_release_u32(&header.pressure, after)
         store_relaxed(&header.transitions[after], header.transitions[after] + 1)
         side.noted |= <uint32_t>1 << after
@@ -234,7 +312,8 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
     """Counts `count` events that were refused, from sequence `first` to sequence `last`."""
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
-    cdef uint64_t slots_in_use = header.published - side.seen_released
+    cdef uint64_t slots_in_use = side.published - side.seen_released
+    cdef uint32_t claim
     if header.dropped_full + header.dropped_disconnected == 0:
         store_relaxed(&header.first_dropped, first)
     store_relaxed(&header.last_dropped, last)
@@ -247,12 +326,18 @@ cdef void ring_drop(Ring* ring, uint64_t first, uint64_t last, uint64_t count, P
                 side.overflow_first = first
         side.overflow_count += count
         side.overflow_last = last
+        if ring.shared and coarse_ns() - side.peer_looked_ns >= LIVENESS_NS:
+            # Full for long, perhaps because nobody is left to drain it. What was dropped until now was for lack of room.
+            side.peer_looked_ns = coarse_ns()
+            ring_consumer_lost(ring)
     else:
-        if header.dropped_disconnected == 0:
+        claim = load_relaxed_u32(&header.consumer_claim)
+        if side.turned_away_by != claim:
+            side.turned_away_by = claim
             side.noted |= NOTED_DISCONNECT
         store_relaxed(&header.dropped_disconnected, header.dropped_disconnected + count)
     ring_attempted(ring, last)
-    if reason != PUSH_FULL or header.pressure != PRESSURE_SUSPENDED or slots_in_use != ring.capacity:
+    if reason != PUSH_FULL or side.pressure != PRESSURE_SUSPENDED or slots_in_use != ring.capacity:
         # A suspended ring that was just found without a free slot stays as it is.
         ring_observe(ring)
 
@@ -275,7 +360,6 @@ cdef uint64_t ring_push_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload
 ) noexcept nogil:
     """Emits rows in order; returns how many went in. The rest, from the first without room on, is dropped and counted."""
-    cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
     cdef PushResult why = PUSH_DONE
     cdef const EventRow* row
@@ -285,32 +369,32 @@ cdef uint64_t ring_push_rows(
     cdef uint32_t run
     cdef bint packed
     while done < count:
-        if unlikely(load_relaxed_u32(&header.consumer_closed) != 0):
+        if unlikely(load_relaxed_u32(&ring.header.consumer_claim) & GONE):
             why = PUSH_DISCONNECTED
             break
         if done == 0:
             # With nothing outstanding, a batch starts where the arena is hot.
             ring_make_room(ring, 1, 0)
         run = ring_reserve(ring, <uint32_t>min(count - done, <uint64_t>PUBLISH_ROWS), &first)
-        head = header.arena_head
+        head = side.arena_head
         i = 0
         while i < run:
             row = rows + (done + i)
             to = first + i
             packed = row_is_packed(row, &need)
-            offset = head - header.arena_lap
+            offset = head - side.arena_lap
             if unlikely(offset + need > side.arena_limit):
                 if i != 0 or not ring_make_room(ring, 1, need):
                     break
-                head = header.arena_head
-                offset = head - header.arena_lap
+                head = side.arena_head
+                offset = head - side.arena_lap
             memcpy(to, row, sizeof(EventRow))
             if packed:
                 shift_fields(to, <uint32_t>offset - row.field[0].offset)
                 memcpy(ring.arena + offset, payload + row.field[0].offset, need)
             else:
                 row_pack(to, row, ring.arena, offset, payload)
-            ring_stamp(to, header.published + i, head, offset, need)
+            ring_stamp(to, side.published + i, head, offset, need)
             head += need
             highest = max(highest, row.sequence)
             i += 1
@@ -320,7 +404,7 @@ cdef uint64_t ring_push_rows(
         ring_intend(ring, highest)
         ring_publish_stamped(ring, i, head, highest)
         done += i
-    if done < count:
+    if done < count and side.corrupt == SOUND:
         ring_drop_rows(ring, rows, done, count, why)
     return done
 
@@ -329,14 +413,13 @@ cdef uint64_t ring_push_packed(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
 ) noexcept nogil:
     """As ring_push_rows, for rows whose fields lie back to back, row after row, up to `end`: two copies a publication."""
-    cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
     cdef PushResult why = PUSH_DONE
     cdef EventRow* first
     cdef uint64_t done = 0, highest = 0, head, start, stop, at, behind, i
     cdef uint32_t run, fit, more, shift
     while done < count:
-        if unlikely(load_relaxed_u32(&header.consumer_closed) != 0):
+        if unlikely(load_relaxed_u32(&ring.header.consumer_claim) & GONE):
             why = PUSH_DISCONNECTED
             break
         if done == 0:
@@ -348,7 +431,7 @@ cdef uint64_t ring_push_packed(
         fit = run
         start = rows[done].field[0].offset
         stop = end if done + fit == count else rows[done + fit].field[0].offset
-        if header.arena_head - header.arena_lap + (stop - start) > side.arena_limit:
+        if side.arena_head - side.arena_lap + (stop - start) > side.arena_limit:
             stop = end if done + 1 == count else rows[done + 1].field[0].offset
             if not ring_make_room(ring, 1, stop - start):
                 why = PUSH_FULL
@@ -358,168 +441,268 @@ cdef uint64_t ring_push_packed(
             more = 1
             while more != 0:
                 at = end if done + fit + more >= count else rows[done + fit + more].field[0].offset
-                if fit + more <= run and header.arena_head - header.arena_lap + (at - start) <= side.arena_limit:
+                if fit + more <= run and side.arena_head - side.arena_lap + (at - start) <= side.arena_limit:
                     fit += more
                     stop = at
                     more *= 2
                 else:
                     more //= 2
-        head = header.arena_head
-        memcpy(first, rows + done, fit * sizeof(EventRow))
-        memcpy(ring.arena + (head - header.arena_lap), payload + start, stop - start)
-        shift = <uint32_t>(head - header.arena_lap) - <uint32_t>start
+        head = side.arena_head
+        memcpy(ring.arena + (head - side.arena_lap), payload + start, stop - start)
+        shift = <uint32_t>(head - side.arena_lap) - <uint32_t>start
         at = start
         for i in range(fit):
+            if i % CACHED_ROWS == 0:
+                memcpy(first + i, rows + (done + i), min(fit - i, <uint32_t>CACHED_ROWS) * sizeof(EventRow))
             highest = max(highest, first[i].sequence)
-            # A row ends where the next one begins, which is not shifted yet.
-            behind = stop if i + 1 == fit else first[i + 1].field[0].offset
+            # A row ends where the next one begins.
+            behind = stop if i + 1 == fit else rows[done + i + 1].field[0].offset
             if shift != 0:
                 shift_fields(first + i, shift)
-            ring_stamp(first + i, header.published + i, head + (at - start), at + shift, behind - at)
+            ring_stamp(first + i, side.published + i, head + (at - start), at + shift, behind - at)
             at = behind
         ring_intend(ring, highest)
         ring_publish_stamped(ring, fit, head + (stop - start), highest)
         done += fit
-    if done < count:
+    if done < count and side.corrupt == SOUND:
         ring_drop_rows(ring, rows, done, count, why)
     return done
 
 
 cdef uint64_t ring_measure(Ring* ring, uint64_t most, uint64_t* payload_bytes) noexcept nogil:
     """How many events wait, at most `most`, and how many bytes of arena they stretch over, a skipped end included."""
-    cdef uint64_t taken = ring.header.taken
+    cdef uint64_t taken = ring.local.consumer.taken
     cdef uint64_t count = min(ring_available(ring, most), most)
     cdef EventRow* first
     cdef EventRow* last
     payload_bytes[0] = 0
     if count != 0:
-        first = ring.rows + ring.index[taken & ring.mask]
-        last = ring.rows + ring.index[(taken + count - 1) & ring.mask]
+        first = ring_row(ring, taken)
+        last = ring_row(ring, taken + count - 1)
         payload_bytes[0] = last.arena_start + last.span_length - first.arena_start
+        if ring.shared and payload_bytes[0] > ring.arena_bytes:
+            ring_consumer_corrupt(ring, CORRUPT_ROW, last.position)
+            payload_bytes[0] = 0
+            return 0
     return count
 
 
-cdef uint64_t ring_copy_out(Ring* ring, uint64_t count, EventRow* rows, uint8_t* payload) noexcept nogil:
+cdef uint64_t ring_copy_out(
+    Ring* ring, uint64_t count, EventRow* rows, uint8_t* payload, uint64_t payload_room
+) noexcept nogil:
     """Copies `count` events that wait, and gives their rows back; returns the bytes of payload written.
 
-    Rows are copied a run at a time and payload a lap at a time: while releases come in order, two copies of each.
+    Rows are copied some at a time, and gone through while they are in cache; payload a lap at a time.
     """
-    cdef RingHeader* header = ring.header
-    cdef uint64_t taken = header.taken
-    cdef uint64_t copied = 0, written = 0, slot, start, end, lap, i
-    cdef uint64_t last = count
-    cdef EventRow* row
-    cdef uint32_t run, shift
+    cdef uint64_t taken = ring.local.consumer.taken
+    cdef uint64_t copied = 0, written = 0, lap, end, stop, i
+    cdef EventRow* run_rows = NULL
+    cdef EventRow* first = rows    # of the rows in this lap
+    cdef const EventRow* ahead
+    cdef uint32_t shift, run = 0, used = 0
+    if count == 0:
+        return 0
     while copied < count:
-        slot = (taken + copied) & ring.mask
-        run = ring_run(ring.index + slot, <uint32_t>min(count - copied, ring.capacity - slot))
-        memcpy(rows + copied, ring.rows + ring.index[slot], run * sizeof(EventRow))
-        copied += run
-    copied = 0
-    while copied < count:
-        # The rows from `copied` up to `last` have their spans in one lap of the arena.
-        row = rows + copied
-        start = row.arena_start
-        lap = row_lap(row)
-        last = count
-        if row_lap(rows + (count - 1)) != lap:
-            last = copied + 1
-            while row_lap(rows + last) == lap:
-                last += 1
-        end = rows[last - 1].arena_start + rows[last - 1].span_length
-        shift = <uint32_t>written - row.span_offset
-        if end != start:
-            memcpy(payload + written, ring.arena + row.span_offset, end - start)
-        if shift != 0:
-            for i in range(copied, last):
-                shift_fields(rows + i, shift)
-        written += end - start
-        copied = last
+        if used == run:
+            used = 0
+            run = ring_run(ring, taken + copied, count - copied, &run_rows)
+            if unlikely(run == 0):
+                ring_consumer_corrupt(ring, CORRUPT_INDEX, ring.index[(taken + copied) & ring.mask])
+                return 0
+        stop = copied + min(run - used, <uint32_t>CACHED_ROWS)
+        memcpy(rows + copied, run_rows + used, (stop - copied) * sizeof(EventRow))
+        used += <uint32_t>(stop - copied)
+        while copied < stop:
+            lap = row_lap(rows + copied)
+            if copied != 0 and lap != row_lap(first):
+                # The lap before is complete: what its rows stretch over, in one piece.
+                written = _copy_span(ring, first, rows + (copied - 1), payload, written, payload_room)
+                first = rows + copied
+            end = copied + 1
+            while end < stop and row_lap(rows + end) == lap:
+                end += 1
+            shift = <uint32_t>written - first.span_offset
+            if ring.shared:
+                # Ahead are only rows that are published: the producer's lines are left to it.
+                ahead = run_rows + used if used + (end - copied) <= run else rows + copied
+                if unlikely(not shift_checked(rows + copied, rows + end, shift, payload_room, ahead)):
+                    ring_consumer_corrupt(ring, CORRUPT_ROW, rows[copied].position)
+                    return 0
+            elif shift != 0:
+                for i in range(copied, end):
+                    shift_fields(rows + i, shift)
+            copied = end
+    written = _copy_span(ring, first, rows + (count - 1), payload, written, payload_room)
+    if unlikely(written == <uint64_t>SPAN_TOO_LONG):
+        ring_consumer_corrupt(ring, CORRUPT_ROW, first.position)
+        return 0
     # All is read. Give the rows back a run at a time, in order.
     copied = 0
     while copied < count:
-        slot = (taken + copied) & ring.mask
-        run = ring_run(ring.index + slot, <uint32_t>min(count - copied, ring.capacity - slot))
-        ring_advance(ring, run)
+        run = ring_run(ring, taken + copied, count - copied, &run_rows)
+        if unlikely(run == 0):
+            ring_consumer_corrupt(ring, CORRUPT_INDEX, ring.index[(taken + copied) & ring.mask])
+            return 0
+        end = rows[copied + run - 1].arena_start + rows[copied + run - 1].span_length
+        ring_advance_rows(ring, run_rows, run, end)
         copied += run
     return written
 
 
+cdef inline uint64_t _copy_span(
+    Ring* ring, const EventRow* first, const EventRow* last, uint8_t* payload, uint64_t written, uint64_t room
+) noexcept nogil:
+    """Copies what the rows from `first` to `last`, of one lap, stretch over; returns the bytes written until then."""
+    cdef uint64_t size = last.arena_start + last.span_length - first.arena_start
+    # Only rows of a corrupt block stretch over more than ring_measure found, or beyond the arena.
+    if unlikely(size > room - min(written, room) or size > ring.arena_bytes - min(first.span_offset, ring.arena_bytes)):
+        return <uint64_t>SPAN_TOO_LONG
+    if size != 0:
+        memcpy(payload + written, ring.arena + first.span_offset, size)
+    return written + size
+
+
 # ---- sleeping, closing ----------------------------------------------------------------------------------------------
 
+cdef bint _is_lost(Ring* ring, uint32_t* claim_word, const uint32_t* pid, uint64_t role) noexcept nogil:
+    """Whether the other end is GONE, or the holder of its latest claim is found dead, and so marked.
+
+    Its lock is the first witness. A process that it was forked into by other means than fork(), and that lives on, keeps
+    that; then the pidfd tells.
+    """
+    cdef uint32_t claim = load_acquire_u32(claim_word)
+    cdef bint lost = False
+    if claim & GONE:
+        return True
+    # Nobody has come yet; or the process is one that inherited this end.
+    if claim == 0 or ring.shared == 0 or ring.role_fd < 0 or ring.local.alive == 0:
+        return False
+    if exchange_u32(&ring.peer_busy, 1) != 0:
+        return False
+    if ring.peer_claim != claim:
+        if ring.peer_fd >= 0:
+            if ring.watch_fd >= 0:
+                epoll_remove(ring.watch_fd, ring.peer_fd)
+            close_fd(ring.peer_fd)
+        ring.peer_fd = open_pidfd(load_relaxed_u32(pid))
+        ring.peer_claim = claim
+        if ring.peer_fd >= 0 and ring.watch_fd >= 0:
+            epoll_add(ring.watch_fd, ring.peer_fd)
+    if not is_locked(ring.role_fd, 2 * <uint64_t>ring.core_id + role) or (ring.peer_fd >= 0 and has_ended(ring.peer_fd)):
+        # Another observer may have been first, and so may a successor: its claim is open.
+        lost = replace_u32(claim_word, claim, claim | GONE) or load_acquire_u32(claim_word) & GONE
+    store_release_u32(&ring.peer_busy, 0)
+    return lost
+
+
+cdef bint ring_consumer_lost(Ring* ring) noexcept nogil:
+    return _is_lost(ring, &ring.header.consumer_claim, &ring.header.consumer_pid, CONSUMER_ROLE)
+
+
+cdef bint ring_producer_lost(Ring* ring) noexcept nogil:
+    return _is_lost(ring, &ring.header.producer_claim, &ring.header.producer_pid, PRODUCER_ROLE)
+
+
 cdef bint ring_producer_gone(Ring* ring) noexcept nogil:
-    """Whether the producer has closed and nothing of it is left: the flag first, then the ring once more.
+    """Whether the producer has gone and nothing of it is left: the claim first, then the ring once more.
 
     In the other order an event published between the two looks would be lost. Pairs with ring_close_producer.
     """
     return (
-        load_acquire_u32(&ring.header.producer_closed) != 0
-        and load_acquire(&ring.header.published) == load_relaxed(&ring.header.taken)
+        load_acquire_u32(&ring.header.producer_claim) & GONE
+        and load_acquire(&ring.header.published) == ring.local.consumer.taken
     )
 
 
 cdef inline bint _is_due(Ring* ring) noexcept nogil:
     return (
-        load_acquire(&ring.header.published) != ring.header.taken
-        or load_acquire_u32(&ring.header.producer_closed) != 0
-        or load_acquire_u32(&ring.header.consumer_closed) != 0
+        load_acquire(&ring.header.published) != ring.local.consumer.taken
+        or load_acquire_u32(&ring.header.producer_claim) & GONE
+        or load_acquire_u32(&ring.header.consumer_claim) & GONE
     )
 
 
 cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
     """Says that the consumer is about to sleep; whether it must not, since something came meanwhile."""
     fetch_or_u32(&ring.header.waiting, how)
-    if has_membarrier:
-        # Every thread of the process passes a fence: what it published before is seen by the next line, and what it
-        # publishes after sees `waiting`. Pairs with ring_notify.
-        membarrier()
-    else:
+    # Every thread of the producer's process passes a fence: what it published before is seen by the next line, and what
+    # it publishes after sees `waiting`. Pairs with ring_notify.
+    if ring.fenced:
         fence()
+    elif ring.shared:
+        membarrier_global()
+    else:
+        membarrier()
     return _is_due(ring)
 
 
-cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, uint32_t spins) noexcept nogil:
-    """Sleeps until there is something to take, or an end has closed; a negative timeout is no limit.
-
-    It looks `spins` times first: a wake through the kernel takes tens of microseconds. One thread at a time.
-    """
-    cdef int64_t deadline = -1, left = -1
-    cdef uint32_t i
-    cdef int rc
-    for i in range(spins):
+cdef inline bint _spin(Ring* ring, int64_t spin_ns) noexcept nogil:
+    cdef int64_t until
+    cdef int i
+    if spin_ns <= 0:
+        return False
+    until = monotonic_ns() + spin_ns
+    while True:
         if _is_due(ring):
-            return WAIT_READY
-        pause()
+            return True
+        # Not at every turn: each look takes the producer's line away from it.
+        for i in range(PAUSES):
+            pause()
+        if monotonic_ns() >= until:
+            return False
+
+
+cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
+    """Sleeps until there is something to take, or an end has gone; a negative timeout is no limit.
+
+    It looks for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
+    that dies wakes nobody, so on a shared ring no sleep is longer than the time between two looks for it.
+    """
+    cdef ConsumerSide* side = &ring.local.consumer
+    cdef int64_t deadline = -1, left = -1, nap
+    cdef WaitResult result = WAIT_READY
+    cdef int rc
     if timeout_ns >= 0:
         deadline = monotonic_ns() + timeout_ns
+    if _spin(ring, spin_ns if timeout_ns < 0 else min(spin_ns, timeout_ns)):
+        return WAIT_READY
     while True:
+        if ring.shared and coarse_ns() - side.peer_looked_ns >= LIVENESS_NS:
+            side.peer_looked_ns = coarse_ns()
+            ring_producer_lost(ring)
         if _announce(ring, WAITING_THREAD):
-            fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
-            return WAIT_READY
+            break
         if deadline >= 0:
             left = deadline - monotonic_ns()
             if left <= 0:
-                fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
-                return WAIT_TIMEOUT
-        rc = futex_wait(&ring.header.waiting, WAITING_THREAD, left)
+                result = WAIT_TIMEOUT
+                break
+        nap = left
+        if ring.shared and (nap < 0 or nap > LONGEST_NAP_NS):
+            nap = LONGEST_NAP_NS
+        rc = futex_wait(&ring.header.waiting, WAITING_THREAD, nap)
         fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
         if _is_due(ring):
             return WAIT_READY
         if rc == EINTR:
             return WAIT_INTERRUPTED
-        if rc == ETIMEDOUT:
+        if rc == ETIMEDOUT and nap == left:
             return WAIT_TIMEOUT
+    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
+    return result
 
 
 cdef bint ring_arm(Ring* ring) noexcept nogil:
-    """Asks for a signal on `wake_fd` at the next event; whether there is something already."""
-    eventfd_clear(ring.wake_fd)
+    """Asks for a signal on `watch_fd` at the next event; whether there is something already."""
+    # The descriptor is to tell of the death of whoever holds the producer now.
+    ring_producer_lost(ring)
+    clear_signal(ring.wake_fd)
     return _announce(ring, WAITING_FD)
 
 
 cdef void ring_disarm(Ring* ring) noexcept nogil:
     fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_FD)
-    eventfd_clear(ring.wake_fd)
+    clear_signal(ring.wake_fd)
 
 
 cdef void ring_wake(Ring* ring) noexcept nogil:
@@ -528,20 +711,132 @@ cdef void ring_wake(Ring* ring) noexcept nogil:
     if waiting & WAITING_THREAD:
         futex_wake(&ring.header.waiting)
     if waiting & WAITING_FD:
-        eventfd_signal(ring.wake_fd)
+        if ring.wake_fd < 0 and ring.wake_path[0] != 0:
+            ring.wake_fd = open_fifo(ring.wake_path)
+        if ring.wake_fd >= 0:
+            signal_fd(ring.wake_fd)
 
 
 cdef void ring_close_producer(Ring* ring) noexcept nogil:
     # Publishes that nothing follows; pairs with the acquire in ring_producer_gone.
-    store_release_u32(&ring.header.producer_closed, 1)
+    fetch_or_u32(&ring.header.producer_claim, GONE)
     fence()
     ring_wake(ring)
 
 
 cdef void ring_close_consumer(Ring* ring) noexcept nogil:
-    store_release_u32(&ring.header.consumer_closed, 1)
+    fetch_or_u32(&ring.header.consumer_claim, GONE)
     fence()
     ring_wake(ring)
+
+
+# ---- succession -----------------------------------------------------------------------------------------------------
+
+cdef struct Outstanding:
+    uint64_t age   # how many publications ago
+    uint32_t row
+
+
+cdef int _older_first(const void* a, const void* b) noexcept nogil:
+    cdef uint64_t one = (<const Outstanding*>a).age
+    cdef uint64_t other = (<const Outstanding*>b).age
+    return (one < other) - (one > other)
+
+
+cdef void _adopt_producer(Ring* ring) noexcept nogil:
+    """Takes over where the last producer stopped, between any two of its stores.
+
+    What it wrote and did not publish is written over. Bytes of arena that it took for that come free with what is
+    published next. A number that it was about to try counts as tried, since the event may have been seen.
+    """
+    cdef RingHeader* header = ring.header
+    cdef ProducerSide* side = &ring.local.producer
+    cdef uint64_t released = load_acquire(&header.released)
+    cdef uint64_t tail = load_acquire(&header.arena_released)
+    cdef uint64_t floor = load_relaxed(&header.arena_floor)
+    side.published = load_relaxed(&header.published)
+    side.arena_head = load_relaxed(&header.arena_head)
+    side.arena_lap = load_relaxed(&header.arena_lap)
+    side.seen_tail = floor if _is_after(floor, tail) else tail
+    if side.published - released > ring.capacity:
+        ring_producer_corrupt(ring, CORRUPT_RELEASED, released)
+    elif side.arena_head - side.arena_lap > ring.arena_bytes:
+        ring_producer_corrupt(ring, CORRUPT_HEAD, side.arena_head)
+    elif side.published != released and side.arena_head - side.seen_tail > ring.arena_bytes:
+        ring_producer_corrupt(ring, CORRUPT_TAIL, side.seen_tail)
+    if side.corrupt != SOUND:
+        return
+    if side.published == released:
+        # Nothing is outstanding, whatever the tail says: it may lag.
+        side.seen_tail = side.arena_head
+        store_relaxed(&header.arena_floor, side.arena_head)
+    side.seen_released = released
+    side.pressure = min(load_relaxed_u32(&header.pressure), <uint32_t>PRESSURE_SUSPENDED)
+    if load_relaxed_u32(&header.intended) != 0:
+        ring_attempted(ring, load_relaxed(&header.intent))
+    ring_observe(ring)
+
+
+cdef bint _adopt_consumer(Ring* ring) noexcept nogil:
+    """Takes over what was published and not given back, in order of position; False when there is no memory for that.
+
+    The rows that are free stand in the index from `published` on, and whatever else the last consumer was writing
+    there, that part it had written before. All other rows are outstanding. Only the part of the index below
+    `published` is written, which a producer that lives does not read: dying here leaves the same work to the next.
+    """
+    cdef RingHeader* header = ring.header
+    cdef ConsumerSide* side = &ring.local.consumer
+    cdef uint64_t released = load_acquire(&header.released)
+    cdef uint64_t published = load_acquire(&header.published)
+    cdef uint64_t taken = load_relaxed(&header.taken)
+    cdef uint64_t count = published - released
+    cdef uint64_t found = 0, age = 0, i
+    cdef uint32_t row
+    cdef uint8_t* is_free
+    cdef Outstanding* rows
+    if count > ring.capacity:
+        ring_consumer_corrupt(ring, CORRUPT_PUBLISHED, published)
+        return True
+    is_free = <uint8_t*>malloc(ring.capacity)
+    rows = <Outstanding*>malloc((count + 1) * sizeof(Outstanding))
+    if is_free == NULL or rows == NULL:
+        free(is_free)
+        free(rows)
+        return False
+    memset(is_free, 0, ring.capacity)
+    for i in range(ring.capacity - count):
+        row = load_relaxed_u32(&ring.index[(published + i) & ring.mask])
+        if row > ring.mask:
+            ring_consumer_corrupt(ring, CORRUPT_INDEX, row)
+            break
+        if is_free[row]:
+            ring_consumer_corrupt(ring, CORRUPT_LEDGER, row)
+            break
+        is_free[row] = 1
+    if side.corrupt == SOUND:
+        # As many as are not free: each of capacity - count slots has named a row of its own.
+        for i in range(ring.capacity):
+            if not is_free[i]:
+                rows[found].row = <uint32_t>i
+                rows[found].age = published - load_relaxed(&ring.rows[i].position)
+                found += 1
+        qsort(rows, found, sizeof(Outstanding), _older_first)
+        for i in range(found):
+            # No two were published at one position, and none at one that is still to come.
+            if rows[i].age == 0 or <int64_t>rows[i].age < 0 or rows[i].age == age:
+                ring_consumer_corrupt(ring, CORRUPT_LEDGER, rows[i].row)
+                break
+            age = rows[i].age
+    if side.corrupt == SOUND:
+        for i in range(found):
+            ring.index[(released + i) & ring.mask] = rows[i].row
+        if taken - released <= count:
+            store_relaxed(&header.redelivered, header.redelivered + (taken - released))
+        side.taken = side.released = side.seen_published = released
+        store_release(&header.taken, released)
+    free(is_free)
+    free(rows)
+    return True
 
 
 # ---- the block ------------------------------------------------------------------------------------------------------
@@ -552,9 +847,81 @@ cdef inline uint64_t _align(uint64_t value, uint64_t to) noexcept nogil:
 
 def block_bytes(capacity: int, arena_bytes: int) -> int:
     """Bytes of a block for `capacity` events and `arena_bytes` of payload. Neither is checked here."""
-    index_at = _align(sizeof(RingHeader), PAGE)
-    rows_at = (index_at + 4 * capacity + PAGE - 1) // PAGE * PAGE
+    rows_at = (_index_at() + 4 * capacity + PAGE - 1) // PAGE * PAGE
     return rows_at + sizeof(EventRow) * capacity + (arena_bytes + PAGE - 1) // PAGE * PAGE
+
+
+cdef inline uint64_t _index_at() noexcept nogil:
+    return _align(sizeof(RingHeader), PAGE)
+
+
+cdef inline uint64_t _rows_at(uint64_t capacity) noexcept nogil:
+    return _align(_index_at() + 4 * capacity, PAGE)
+
+
+cdef inline uint64_t _arena_at(uint64_t capacity) noexcept nogil:
+    return _rows_at(capacity) + sizeof(EventRow) * capacity
+
+
+cdef int _write_geometry(Ring* ring, uint64_t size) except -1:
+    cdef RingHeader* header = ring.header
+    header.index_at = _index_at()
+    header.rows_at = _rows_at(ring.capacity)
+    header.arena_at = _arena_at(ring.capacity)
+    header.block_bytes = size
+    header.capacity = ring.capacity
+    header.arena_bytes = ring.arena_bytes
+    header.thresholds[0] = <uint32_t>ring.throttle_enter
+    header.thresholds[1] = <uint32_t>ring.throttle_exit
+    header.thresholds[2] = <uint32_t>ring.suspend_enter
+    header.thresholds[3] = <uint32_t>ring.suspend_exit
+    header.core_id = ring.core_id
+    header.version = LAYOUT_VERSION
+    header.magic = MAGIC
+    return 0
+
+
+cdef int _check_geometry(Ring* ring, uint64_t size) except -1:
+    cdef RingHeader* header = ring.header
+    if header.magic != MAGIC:
+        raise LayoutError(f"core {ring.core_id}: magic {header.magic:#x}: is no ring, which has {MAGIC:#x}")
+    if header.version != LAYOUT_VERSION:
+        raise LayoutError(
+            f"core {ring.core_id}: layout version {header.version}: this build reads {LAYOUT_VERSION}; use one version"
+        )
+    for name, is_there, expected in (
+        ("core_id", header.core_id, ring.core_id),
+        ("capacity", header.capacity, ring.capacity),
+        ("arena_bytes", header.arena_bytes, ring.arena_bytes),
+        ("block_bytes", header.block_bytes, size),
+        ("index_at", header.index_at, _index_at()),
+        ("rows_at", header.rows_at, _rows_at(ring.capacity)),
+        ("arena_at", header.arena_at, _arena_at(ring.capacity)),
+        ("throttle_enter", header.thresholds[0], ring.throttle_enter),
+        ("throttle_exit", header.thresholds[1], ring.throttle_exit),
+        ("suspend_enter", header.thresholds[2], ring.suspend_enter),
+        ("suspend_exit", header.thresholds[3], ring.suspend_exit),
+    ):
+        if is_there != expected:
+            raise LayoutError(f"core {ring.core_id}: {name} {is_there}: the bus was made with {expected}")
+    return 0
+
+
+cdef void _claim(uint32_t* claim_word) noexcept:
+    """Opens the next claim. Under its lock nobody else writes this but an observer who finds the last holder dead."""
+    # Publishes the pid, too; pairs with the acquire in _is_lost.
+    store_release_u32(claim_word, ((load_relaxed_u32(claim_word) >> 1) + 1) << 1)
+
+
+cdef dict _CORRUPTIONS = {
+    CORRUPT_PUBLISHED: "published position {}: leaves more events than there are slots",
+    CORRUPT_RELEASED: "released position {}: is not within a ring's length of what was published",
+    CORRUPT_TAIL: "arena tail {}: is not within the arena's length of its head",
+    CORRUPT_HEAD: "arena head {}: lies outside its lap",
+    CORRUPT_INDEX: "row number {} in the index: there is no such row",
+    CORRUPT_LEDGER: "row {}: stands at two positions, or at one that no event has",
+    CORRUPT_ROW: "row of position {}, or one behind it: is no event; its fields lie outside the arena, say",
+}
 
 
 cdef class EventRing:
@@ -571,16 +938,25 @@ cdef class EventRing:
     arena_bytes : int, 1 to 2**32 - 1
     thresholds : (int, int, int, int)
         Enter and leave ``THROTTLED``, enter and leave ``SUSPENDED``, in percent.
+    attach : bool, default False
+        The block is laid out already, and stays as it is: check that it was laid out so.
+
+    Raises
+    ------
+    LayoutError
+        The block to attach to says something else of itself: which.
 
     Thread safety
     -------------
     Properties may be read from any thread: each is a snapshot. One thread at a time may push, one may take.
     """
 
-    def __cinit__(self, block: object, *, core_id: int, capacity: int, arena_bytes: int, thresholds: tuple):
+    def __cinit__(
+        self, block: object, *, core_id: int, capacity: int, arena_bytes: int, thresholds: tuple, attach: bool = False
+    ):
         cdef Ring* ring = &self.ring
         cdef uint64_t i
-        ring.wake_fd = -1
+        ring.wake_fd = ring.watch_fd = ring.role_fd = ring.peer_fd = -1
         if capacity < 1 or capacity > 2**32 or capacity & (capacity - 1):
             raise ValueError(f"capacity {capacity}: must be a power of two, at most {2**32}")
         if not 1 <= arena_bytes < 2**32:
@@ -592,27 +968,27 @@ cdef class EventRing:
         if <size_t>self._block.buf % LINE != 0:
             raise ValueError(f"block at {<size_t>self._block.buf:#x}: must be aligned to {LINE} bytes")
         ring.throttle_enter, ring.throttle_exit, ring.suspend_enter, ring.suspend_exit = thresholds
+        ring.core_id = core_id
         ring.capacity = capacity
         ring.mask = ring.capacity - 1
         ring.arena_bytes = arena_bytes
         ring.fenced = 0 if has_membarrier else 1
         ring.header = <RingHeader*>self._block.buf
-        ring.header.index_at = _align(sizeof(RingHeader), PAGE)
-        ring.header.rows_at = _align(ring.header.index_at + 4 * ring.capacity, PAGE)
-        ring.header.arena_at = ring.header.rows_at + sizeof(EventRow) * ring.capacity
-        ring.header.block_bytes = self._block.len
-        ring.header.capacity = ring.capacity
-        ring.header.arena_bytes = ring.arena_bytes
-        ring.header.core_id = core_id
-        ring.header.version = LAYOUT_VERSION
-        ring.header.magic = MAGIC
-        ring.index = <uint32_t*>(<uint8_t*>self._block.buf + ring.header.index_at)
-        ring.rows = <EventRow*>(<uint8_t*>self._block.buf + ring.header.rows_at)
-        ring.arena = <uint8_t*>self._block.buf + ring.header.arena_at
+        if not attach:
+            _write_geometry(ring, self._block.len)
+        else:
+            _check_geometry(ring, self._block.len)
+        # From what was asked for, and not from the block: what is in the block may change at any time.
+        ring.index = <uint32_t*>(<uint8_t*>self._block.buf + _index_at())
+        ring.rows = <EventRow*>(<uint8_t*>self._block.buf + _rows_at(ring.capacity))
+        ring.arena = <uint8_t*>self._block.buf + _arena_at(ring.capacity)
         ring.local = <LocalSide*>map_wiped_on_fork(PAGE)
         if ring.local == NULL:
             raise MemoryError("no memory for the local side of a ring")
         ring.local.alive = 1
+        if attach:
+            ring.shared = 1
+            return
         with nogil:
             for i in range(ring.capacity):
                 ring.index[i] = <uint32_t>i
@@ -623,6 +999,11 @@ cdef class EventRing:
             ring_observe(ring)
 
     def __dealloc__(self):
+        self.let_go()
+        if self.ring.peer_fd >= 0:
+            close_fd(self.ring.peer_fd)
+        if self.ring.watch_fd >= 0 and self.ring.watch_fd != self.ring.wake_fd:
+            close_fd(self.ring.watch_fd)
         if self.ring.wake_fd >= 0:
             close_fd(self.ring.wake_fd)
         if self.ring.local != NULL:
@@ -633,13 +1014,149 @@ cdef class EventRing:
     def __reduce__(self):
         raise TypeError("a private ring lives in the memory of one process and cannot be pickled")
 
-    cdef int open_wake_fd(self) except -1:
-        """The eventfd that signals an asynchronous waiter; made when first asked for, kept for the ring's life."""
-        if self.ring.wake_fd < 0:
-            self.ring.wake_fd = new_eventfd()
-            if self.ring.wake_fd < 0:
-                raise OSError("cannot make an eventfd: too many open files?")
-        return self.ring.wake_fd
+    def adopt_producer(self, file_fd: int, wake_path: bytes):
+        """Claims the producer's end of an attached ring, and goes on where the last producer stopped.
+
+        Parameters
+        ----------
+        file_fd : int
+            The bus's file. It is opened anew for the claim.
+        wake_path : bytes
+            The FIFO that signals an asynchronous waiter.
+
+        Raises
+        ------
+        RoleTaken
+            A process that lives holds the end.
+        CorruptRingError
+            The block cannot be gone on from.
+        """
+        cdef Ring* ring = &self.ring
+        self._take_role(file_fd, wake_path, PRODUCER_ROLE)
+        _adopt_producer(ring)
+        if ring.local.producer.corrupt != SOUND:
+            self.let_go()
+            raise self.corruption(ring.local.producer.corrupt, ring.local.producer.corrupt_value)
+        _claim(&ring.header.producer_claim)
+        # Whoever waits looks up, and watches the new holder.
+        fence()
+        ring_wake(ring)
+
+    def adopt_consumer(self, file_fd: int, wake_path: bytes):
+        """The same for the consumer's end: what was published and not given back is delivered again, in order."""
+        cdef Ring* ring = &self.ring
+        cdef bint has_memory
+        self._take_role(file_fd, wake_path, CONSUMER_ROLE)
+        with nogil:
+            has_memory = _adopt_consumer(ring)
+        if not has_memory:
+            self.let_go()
+            raise MemoryError(f"no memory to go through the {ring.capacity} rows of core {ring.core_id}")
+        if ring.local.consumer.corrupt != SOUND:
+            self.let_go()
+            raise self.corruption(ring.local.consumer.corrupt, ring.local.consumer.corrupt_value)
+        _claim(&ring.header.consumer_claim)
+
+    cdef int _take_role(self, int file_fd, bytes wake_path, uint64_t role) except -1:
+        cdef Ring* ring = &self.ring
+        cdef const char* path = wake_path
+        cdef uint32_t* pid = &ring.header.producer_pid if role == PRODUCER_ROLE else &ring.header.consumer_pid
+        cdef int role_fd
+        if strlen(path) >= sizeof(ring.wake_path):
+            raise ValueError(f"{os.fsdecode(wake_path)}: a path of at most {sizeof(ring.wake_path) - 1} bytes is needed")
+        memcpy(ring.wake_path, path, strlen(path) + 1)
+        role_fd = take_role(file_fd, 2 * <uint64_t>ring.core_id + role)
+        if role_fd == -EAGAIN:
+            holder = load_relaxed_u32(pid) or None
+            shown = "another process, which has yet to say its pid" if holder is None else f"process {holder}"
+            raise RoleTaken(
+                f"{'producer' if role == PRODUCER_ROLE else 'consumer'} of core {ring.core_id}: is claimed by {shown}; "
+                "close it there, or wait until that process has ended",
+                holder,
+            )
+        if role_fd < 0:
+            raise OSError(-role_fd, os.strerror(-role_fd))
+        ring.role_fd = role_fd
+        # At once: whoever is turned away from here on is told this process, not the last.
+        store_relaxed_u32(pid, <uint32_t>getpid())
+        self._pid = pid
+        ring.fenced = 0 if membarrier_register_global() else 1
+        return 0
+
+    cdef void let_go(self) noexcept:
+        # In a forked child the descriptor was closed at the fork, and its number may be another file's.
+        if self.ring.role_fd >= 0 and self.ring.local.alive:
+            # Before the lock goes: after that the word is the next holder's.
+            store_relaxed_u32(self._pid, 0)
+            let_go_fd(self.ring.role_fd)
+        self.ring.role_fd = -1
+
+    cdef int open_watch_fd(self) except -1:
+        cdef Ring* ring = &self.ring
+        cdef int watch
+        if ring.watch_fd >= 0:
+            return ring.watch_fd
+        if not ring.shared:
+            ring.wake_fd = ring.watch_fd = new_eventfd()
+            if ring.wake_fd < 0:
+                raise OSError(errno, f"cannot make an eventfd: {os.strerror(errno)}")
+            return ring.watch_fd
+        if ring.wake_fd < 0:
+            ring.wake_fd = open_fifo(ring.wake_path)
+            if ring.wake_fd < 0:
+                raise OSError(errno, os.strerror(errno), os.fsdecode(ring.wake_path))
+        watch = new_epoll()
+        if watch < 0 or epoll_add(watch, ring.wake_fd) < 0:
+            wrong = errno
+            if watch >= 0:
+                close_fd(watch)
+            raise OSError(wrong, f"cannot make an epoll descriptor: {os.strerror(wrong)}")
+        # The pidfd of a producer that was looked for before joins it when it is looked for again.
+        ring.peer_claim = 0
+        ring.watch_fd = watch
+        return watch
+
+    cdef object corruption(self, uint32_t what, uint64_t value):
+        return CorruptRingError(
+            f"core {self.ring.core_id}: {_CORRUPTIONS[what].format(value)}; something else has written to this block: "
+            "unlink the bus, create it anew, and replay from the log"
+        )
+
+    @property
+    def claims(self) -> tuple[int, int]:
+        """How often the producer's end and the consumer's were claimed. Always 0 on a private ring."""
+        return (
+            load_acquire_u32(&self.ring.header.producer_claim) >> 1,
+            load_acquire_u32(&self.ring.header.consumer_claim) >> 1,
+        )
+
+    def check_positions(self):
+        """Looks whether the two ends' positions can be those of a ring, as a snapshot of moving numbers allows.
+
+        Raises
+        ------
+        CorruptRingError
+            They cannot.
+        """
+        cdef RingHeader* header = self.ring.header
+        cdef uint64_t released, published
+        for _ in range(100):
+            released = load_acquire(&header.released)
+            published = load_acquire(&header.published)
+            # Only where nothing was released meanwhile do the two belong together.
+            if load_acquire(&header.released) == released:
+                if published - released > self.ring.capacity:
+                    raise self.corruption(CORRUPT_PUBLISHED, published)
+                return
+
+    def holders(self, file_fd: int) -> tuple[int | None, int | None]:
+        """The pids of the processes that hold the two ends, None where none does: by the locks of the bus's file."""
+        cdef uint64_t role = 2 * <uint64_t>self.ring.core_id
+        cdef RingHeader* header = self.ring.header
+        return (
+            (load_relaxed_u32(&header.producer_pid) or None) if is_locked(file_fd, role + PRODUCER_ROLE) else None,
+            (load_relaxed_u32(&header.consumer_pid) or None) if is_locked(file_fd, role + CONSUMER_ROLE) else None,
+        )
 
     @property
     def core_id(self) -> int:
@@ -676,6 +1193,19 @@ cdef class EventRing:
         cdef uint64_t slots, payload
         ring_occupancy(&self.ring, &slots, &payload)
         return ring_percent(&self.ring, slots, payload)
+
+    @property
+    def pressure_state(self) -> PressureState:
+        """The state that follows the producer's last one at what is in use now: a snapshot, which stores nothing."""
+        cdef uint64_t slots, payload
+        ring_occupancy(&self.ring, &slots, &payload)
+        return _STATES[
+            ring_next_pressure(
+                &self.ring,
+                load_acquire_u32(&self.ring.header.pressure),
+                ring_percent(&self.ring, slots, payload),
+            )
+        ]
 
     @property
     def emitted_sequence(self) -> int | None:

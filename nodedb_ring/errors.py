@@ -4,6 +4,8 @@ A full ring and an empty one are values, not exceptions; what is here is misuse.
 type that callers already catch for the same mistake, ours is a child of it too.
 """
 
+from __future__ import annotations
+
 
 class RingError(Exception):
     """Base of every exception that this package defines."""
@@ -39,6 +41,31 @@ class BusyError(OwnershipError):
 
 class ForkError(OwnershipError):
     """An end was used in a process that inherited it by ``fork``."""
+
+
+class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
+    """An end of a shared ring was claimed that a live process holds.
+
+    Attributes
+    ----------
+    pid : int or None
+        The process that holds it; None in the moment before it has said so.
+    """
+
+    def __init__(self, message: str, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+    def __reduce__(self) -> tuple[type[RoleTaken], tuple[str, int | None]]:
+        return type(self), (str(self), self.pid)
+
+
+class LayoutError(RingError, ValueError):
+    """A file is no bus, or one of another version, layout or size."""
+
+
+class CorruptRingError(RingError):
+    """A shared block holds what no ring can: something else wrote to it. The end that found it takes no more calls."""
 
 
 class CaptureError(RingError):

@@ -17,5 +17,6 @@ def owned_elsewhere(end: str, core_id: int) -> OwnershipError:
 def forked(end: str, core_id: int) -> ForkError:
     """For a call in a process that inherited the end."""
     return ForkError(
-        f"{end} of core {core_id}: was inherited by fork, and stays with the parent; make a bus after the fork"
+        f"{end} of core {core_id}: was inherited by fork, and stays with the parent; make a bus after the fork, "
+        "or claim an end of a shared one there"
     )

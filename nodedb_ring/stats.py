@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["ConsumerStats", "ProducerStats"]
+from .backpressure import PressureState
+
+__all__ = ["ConsumerStats", "ProducerStats", "RingStats"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,40 @@ class ConsumerStats:
         Drains and leases that were not empty.
     held : int
         Rows that leases hold now.
+    redelivered : int
+        On a shared bus, events that a successor got again: the last consumer had taken them and not given them back.
     """
 
     received: int
     batches: int
     held: int
+    redelivered: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RingStats:
+    """One core's ring of a shared bus, as any process sees it.
+
+    Attributes
+    ----------
+    core_id : int
+    pressure_state : PressureState
+    utilization : int
+        Whole percent in use, the fuller of slots and arena.
+    producer : ProducerStats
+    consumer : ConsumerStats
+    producer_pid, consumer_pid : int or None
+        The processes that hold the two ends now; None where no live process does.
+    producer_claims, consumer_claims : int
+        How often each end was claimed.
+    """
+
+    core_id: int
+    pressure_state: PressureState
+    utilization: int
+    producer: ProducerStats
+    consumer: ConsumerStats
+    producer_pid: int | None
+    consumer_pid: int | None
+    producer_claims: int
+    consumer_claims: int

@@ -6,5 +6,6 @@
                                       | one ring a core
     report.py   tables, verdict <- view.py      totals by carrier, from the events' columns
 
-``run.py`` is the threads between, ``command.py`` what the command line calls. Needs the extra ``nodedb_ring[demo]``.
+``run.py`` is the threads between and ``processes.py`` the processes between; both end in an outcome (``outcome.py``).
+``command.py`` is what the command line calls. Needs the extra ``nodedb_ring[demo]``.
 """

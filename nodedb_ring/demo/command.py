@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
+import os
+import secrets
+import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .. import create_event_bus
+from .. import EventBus, create_event_bus
+from ..bus_file import DEFAULT_DIRECTORY, remove
+from . import processes, run
 from .flights import AIRPORTS, Flight, load_flights
+from .log import warnings_shown
+from .outcome import Outcome
 from .report import Verdict, print_report
-from .run import Bus, Outcome, run
 
 __all__ = ["run_demo"]
 
 
-def run_demo(*, rows: int | None, capacity: int, keep: Path | None) -> Verdict:
+Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], object]], Outcome]
+"""A run over rings that are there: of the flights, into two databases, telling how many events are through."""
+
+
+def run_demo(*, rows: int | None, capacity: int, keep: Path | None, between_processes: bool) -> Verdict:
     """Runs the demo and prints what came of it.
 
     Parameters
@@ -31,6 +42,8 @@ def run_demo(*, rows: int | None, capacity: int, keep: Path | None) -> Verdict:
         Events each ring holds.
     keep : Path, optional
         Where the two databases stay: this path with ``.0`` and ``.1`` appended. Temporary files by default.
+    between_processes : bool
+        Each database in a process of its own, and the view in a third. Only in the main thread: it answers SIGTERM.
 
     Raises
     ------
@@ -39,24 +52,66 @@ def run_demo(*, rows: int | None, capacity: int, keep: Path | None) -> Verdict:
     CapacityError, MemoryError
         Rings of that capacity cannot be made.
     OSError
-        The databases cannot be created, ``FileExistsError`` if there is something at their place.
+        The databases or the shared bus cannot be created, ``FileExistsError`` if there is something at a database's
+        place; ``ChildProcessError`` if a process of the demo died.
     """
     console = Console()
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    rings = _shared_rings(capacity, show) if between_processes else _private_rings(capacity)
     # The files come last: whatever is refused before leaves none behind.
-    bus = create_event_bus(len(AIRPORTS), capacity)
-    flights = load_flights(rows)
-    with _database_files(keep) as databases, _warnings_shown(console):
-        console.print(f"writing {len(flights):,} flights into {len(databases)} databases", highlight=False)
-        outcome = _run_with_progress(flights, databases, bus, console)
-    verdict = print_report(outcome, console)
+    with rings as run_over_rings:
+        flights = load_flights(rows)
+        with _database_files(keep) as databases, warnings_shown(show):
+            show(f"writing {len(flights):,} flights into {len(databases)} databases")
+            # Each flight is scheduled, and then flies or is cancelled.
+            with _progress(2 * len(flights), console) as progress:
+                outcome = run_over_rings(flights, databases, progress)
+        verdict = print_report(outcome, console)
     if keep is not None:
-        console.print(
-            f"databases kept: {', '.join(map(str, databases))}", markup=False, highlight=False, soft_wrap=True
-        )
+        show(f"databases kept: {', '.join(map(str, databases))}")
     return verdict
 
 
-def _run_with_progress(flights: list[Flight], databases: tuple[Path, Path], bus: Bus, console: Console) -> Outcome:
+@contextlib.contextmanager
+def _private_rings(capacity: int) -> Generator[Run, None, None]:
+    bus = create_event_bus(len(AIRPORTS), capacity)
+    yield lambda flights, databases, progress: run.run(flights, databases, bus, progress)
+
+
+@contextlib.contextmanager
+def _shared_rings(capacity: int, show: Callable[[str], object]) -> Generator[Run, None, None]:
+    """Rings between processes, under a name that nobody has, and that is gone at the end however that comes."""
+    name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
+    with _sigterm_unwinds():
+        try:
+            with EventBus.create(name, len(AIRPORTS), capacity) as bus:
+                show(f"bus {name}: while it runs, try nodedb-ring inspect {name}")
+                yield lambda flights, databases, progress: processes.run(flights, databases, bus, progress, show)
+        finally:
+            # By name: an interrupt may have come between the making and the first line that has the bus.
+            with contextlib.suppress(FileNotFoundError):
+                remove(name, DEFAULT_DIRECTORY)
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Generator[None, None, None]:
+    """SIGTERM ends the process by way of its clean-up: what is left of a shared bus would keep its memory."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _progress(total: int, console: Console) -> Generator[Callable[[int], object], None, None]:
     # Without a terminal it draws nothing: a log wants no control codes and no line ten times a second.
     with Progress(
         TextColumn("events"),
@@ -65,10 +120,9 @@ def _run_with_progress(flights: list[Flight], databases: tuple[Path, Path], bus:
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_interactive,
-    ) as progress:
-        # Each flight is scheduled, and then flies or is cancelled.
-        task = progress.add_task("events", total=2 * len(flights))
-        return run(flights, databases, bus, lambda done: progress.update(task, completed=done))
+    ) as bar:
+        task = bar.add_task("events", total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @contextlib.contextmanager
@@ -89,35 +143,3 @@ def _create(path: Path) -> tuple[Path, Path]:
     for file in files:
         file.touch(exist_ok=False)
     return files
-
-
-@contextlib.contextmanager
-def _warnings_shown(console: Console) -> Generator[None, None, None]:
-    """Shows the bus's own warnings above the progress bar, each kind once a core, and then how many more there were."""
-    logger = logging.getLogger("nodedb_ring")
-    handler = _FirstOfEachKind(console)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        if handler.repeated:
-            console.print(f"... and {handler.repeated:,} more warnings like these", highlight=False)
-
-
-class _FirstOfEachKind(logging.Handler):
-    """A ring that overflows at every commit changes its pressure at every commit: thousands of lines, all alike."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)
-        self.repeated = 0
-        self._console = console
-        self._shown: set[tuple[str, object]] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        kind = (str(record.msg), getattr(record, "core", None))
-        if kind in self._shown:
-            self.repeated += 1
-            return
-        self._shown.add(kind)
-        self._console.print(f"{record.levelname} {record.getMessage()}", markup=False, highlight=False, soft_wrap=True)

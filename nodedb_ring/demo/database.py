@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 import apsw
 
-from .. import EventProducer
+from .. import EventProducer, PressureState
 from ..capture import SqliteCapture
 from .flights import Flight
 from .totals import CarrierTotals, TotalsByCarrier
@@ -28,6 +28,7 @@ from .totals import CarrierTotals, TotalsByCarrier
 __all__ = ["ask_databases", "write_flights"]
 
 _TRANSACTION_ROWS: Final = 1000
+_PAUSE: Final = 0.001  # seconds between two looks at a ring under pressure
 
 _SCHEMA: Final = """
 CREATE TABLE flights (
@@ -71,6 +72,9 @@ Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
 def write_flights(path: Path, flights: Sequence[Flight], producer: EventProducer, stop: threading.Event) -> None:
     """Writes `flights` into a new database, in transactions, and emits what they changed; then closes `producer`.
 
+    It pauses before a transaction while the ring is under pressure: a consumer that shares its processor with others
+    would fall behind by more than a ring. What one transaction emits it emits at once, whatever the ring can take.
+
     Parameters
     ----------
     path : Path
@@ -87,11 +91,18 @@ def write_flights(path: Path, flights: Sequence[Flight], producer: EventProducer
         connection.execute(_SCHEMA)
         with SqliteCapture(connection, producer, tables=["flights"], vshard_id=producer.core_id):
             for transaction in _transactions(flights):
+                _await_relief(producer, stop)
                 if stop.is_set():
                     return
                 with connection:
                     for sql, rows in transaction:
                         connection.executemany(sql, rows)
+
+
+def _await_relief(producer: EventProducer, stop: threading.Event) -> None:
+    while producer.pressure_state is not PressureState.NORMAL and not producer.is_consumer_disconnected:
+        if stop.wait(_PAUSE):
+            return
 
 
 def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:

@@ -7,10 +7,11 @@ import io
 import operator
 import os
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import distribution
 from typing import Final, NamedTuple
 
-__all__ = ["AIRPORTS", "Flight", "load_flights"]
+__all__ = ["AIRPORTS", "Flight", "flights_by_core", "load_flights"]
 
 AIRPORTS: Final = (("EWR",), ("JFK", "LGA"))
 """The airports of origin that each core has. Newark alone has over a third of the flights: no split is more even."""
@@ -62,6 +63,15 @@ def load_flights(most: int | None = None) -> list[Flight]:
     # The file has the months in the order of their names as text: 1, 10, 11, 12, 2.
     flights.sort(key=operator.attrgetter("date"))
     return flights[:most]
+
+
+def flights_by_core(flights: Iterable[Flight]) -> list[list[Flight]]:
+    """Each core's flights, in the order of `flights`."""
+    cores: list[list[Flight]] = [[] for _ in AIRPORTS]
+    place = {airport: cores[number] for number, airports in enumerate(AIRPORTS) for airport in airports}
+    for flight in flights:
+        place[flight.origin].append(flight)
+    return cores
 
 
 def _flight(line: int, row: dict[str, str]) -> Flight:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import WriteOp
-from .run import Outcome
+from .outcome import Outcome
 from .totals import TotalsByCarrier
 
 __all__ = ["Verdict", "print_report"]

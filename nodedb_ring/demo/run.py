@@ -1,58 +1,26 @@
-"""The run itself: a thread for each Data Plane core that writes, and one for each consumer that keeps a view."""
+"""The run in one process: a thread for each core that writes, and one for each consumer that keeps a view."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from .. import ConsumerStats, EventConsumer, EventProducer, ProducerStats, WriteOp
+from .. import EventConsumer, EventProducer
 from .database import ask_databases, write_flights
-from .flights import AIRPORTS, Flight
-from .totals import TotalsByCarrier, add_totals
+from .flights import AIRPORTS, Flight, flights_by_core
+from .outcome import CoreOutcome, Outcome
 from .view import CarrierView
 
-__all__ = ["Bus", "CoreOutcome", "Outcome", "run"]
+__all__ = ["Bus", "run"]
 
 Bus: TypeAlias = tuple[list[EventProducer], list[EventConsumer]]
 """What ``create_event_bus`` returns: both ends of each core's ring."""
 
 _TICK: Final = 0.1  # seconds between two looks at how far it is
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CoreOutcome:
-    """What went through one core's ring."""
-
-    airports: tuple[str, ...]
-    capacity: int
-    producer: ProducerStats
-    consumer: ConsumerStats
-    events: dict[WriteOp, int]
-
-    @property
-    def missing(self) -> int:
-        """Events that the view has not seen: its core numbered them from 1 without a hole."""
-        return (self.producer.emitted_sequence or 0) - sum(self.events.values())
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of a run: the view, and what the databases say."""
-
-    cores: tuple[CoreOutcome, ...]
-    view: TotalsByCarrier
-    database: TotalsByCarrier
-    seconds: float
-
-    @property
-    def missing(self) -> int:
-        """Events that the view has not seen."""
-        return sum(core.missing for core in self.cores)
 
 
 def run(
@@ -76,7 +44,7 @@ def run(
     """
     producers, consumers = bus
     views = [CarrierView() for _ in AIRPORTS]
-    shards = [[flight for flight in flights if flight.origin in airports] for airports in AIRPORTS]
+    shards = flights_by_core(flights)
     stop = threading.Event()
     started = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(2 * len(AIRPORTS), "core") as threads:
@@ -106,10 +74,10 @@ def run(
                 producer=producer.stats(),
                 consumer=consumer.stats(),
                 events=view.events(),
+                view=view.totals(),
             )
             for airports, producer, consumer, view in zip(AIRPORTS, producers, consumers, views, strict=True)
         ),
-        view=add_totals(view.totals() for view in views),
         database=ask_databases(*databases),
         seconds=seconds,
     )

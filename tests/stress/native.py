@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from nodedb_ring import EventRing, get_include
+from nodedb_ring import EventRing
+
+from .compiling import compiled
 
 SOURCE: Final = Path(__file__).parent / "native_traffic.pyx"
-
-SETUP: Final = """
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-
-traffic = Extension("native_traffic", ["native_traffic.pyx"], extra_compile_args=["-std=gnu11"])
-setup(name="native_traffic", ext_modules=cythonize([traffic], include_path=[{include!r}]))
-"""
 
 
 class StopFlag(Protocol):
@@ -75,17 +65,4 @@ class NativeTraffic(Protocol):
 
 def build(into: Path) -> NativeTraffic:
     """Compiles the module into a directory, as any Cython package that uses this one would, and imports it."""
-    (into / SOURCE.name).write_text(SOURCE.read_text())
-    (into / "setup.py").write_text(SETUP.format(include=get_include()))
-    # A sanitizer that is preloaded into the tests has no business in the compiler.
-    settings = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    done = subprocess.run(command, cwd=into, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = into.glob("native_traffic.*.so")
-    spec = importlib.util.spec_from_file_location("native_traffic", built)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return cast("NativeTraffic", module)
+    return cast("NativeTraffic", compiled(SOURCE, into))

@@ -20,6 +20,7 @@ from nodedb_ring._atomic cimport (
 )
 from nodedb_ring._ring cimport (
     FIELD_COUNT,
+    GONE,
     NULL_LENGTH,
     PUSH_DONE,
     WAIT_READY,
@@ -197,7 +198,7 @@ cdef void emit_all(Producer* side) noexcept nogil:
             ring_publish(ring, rows, <uint32_t>n)
             side.attempts += n
             done = n
-            if n == 0 and (not side.insists or load_relaxed_u32(&ring.header.consumer_closed) != 0):
+            if n == 0 and (not side.insists or load_relaxed_u32(&ring.header.consumer_claim) & GONE):
                 kind = 1
         if kind == 1:
             n = 1
@@ -217,7 +218,7 @@ cdef void emit_all(Producer* side) noexcept nogil:
         for k in range(done):
             side.enqueued[i + k] = 1
         if done < n or n == 0:
-            if side.insists and load_relaxed_u32(&ring.header.consumer_closed) == 0:
+            if side.insists and not load_relaxed_u32(&ring.header.consumer_claim) & GONE:
                 n = done
                 sched_yield()
         i += n
@@ -326,14 +327,14 @@ cdef uint64_t take_some(Consumer* side, int kind, uint32_t most, uint64_t draw) 
         if row == NULL:
             return 0
         check(side, row, ring.arena)
-        ring_advance(ring, 1)
+        ring_advance(ring)
         return 1
     if kind == 5:
         count = ring_measure(ring, most, &payload)
         if payload > ring.arena_bytes:
             side.wrong = 4
             return 0
-        ring_copy_out(ring, count, side.rows, side.payload)
+        ring_copy_out(ring, count, side.rows, side.payload, payload)
         for i in range(count):
             check(side, side.rows + i, side.payload)
         return count
@@ -368,10 +369,10 @@ cdef void take_all(Consumer* side) noexcept nogil:
             give_back(side, draw)
         elif ring_producer_gone(ring):
             break
-        elif load_relaxed_u32(&ring.header.consumer_closed) != 0:
+        elif load_relaxed_u32(&ring.header.consumer_claim) & GONE:
             break
         elif side.spins >= 0:
-            ring_wait(ring, -1, <uint32_t>side.spins)
+            ring_wait(ring, -1, side.spins)
         else:
             rest(&looks)
     if side.wrong != 0:
@@ -445,16 +446,16 @@ def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns n
             store_release_u32(&turns.turn, 2 * k + 1)
             while not ring_producer_gone(at) and load_relaxed_u32(&stop.flag) == 0:
                 if ring_peek(at) != NULL:
-                    ring_advance(at, 1)
+                    ring_advance(at)
                 else:
                     rest(&looks)
             if at.header.taken != k + 1:
                 lost += 1
                 while ring_peek(at) == NULL and load_relaxed_u32(&stop.flag) == 0:
                     rest(&looks)
-                ring_advance(at, 1)
+                ring_advance(at)
             # The same ring again: the next round's producer is another one.
-            store_relaxed_u32(&at.header.producer_closed, 0)
+            store_relaxed_u32(&at.header.producer_claim, 0)
     return lost
 
 
@@ -463,7 +464,7 @@ def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns n
 def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
     """Whether both kinds of wait, begun without a look, notice on announcing themselves what is in the ring already."""
     slept = ring_wait(&ring.ring, 0, 0) != WAIT_READY
-    ring.open_wake_fd()
+    ring.open_watch_fd()
     armed = ring_arm(&ring.ring)
     ring_disarm(&ring.ring)
     return not slept, armed
@@ -473,8 +474,10 @@ def start_at(EventRing ring not None, uint64_t position, uint64_t arena_position
     """Moves a ring that was never used to other positions, so that a test sees them wrap."""
     cdef Ring* at = &ring.ring
     at.header.published = at.header.taken = at.header.released = position
+    at.local.producer.published = at.local.consumer.taken = at.local.consumer.released = position
     at.local.producer.seen_released = at.local.consumer.seen_published = position
     at.header.arena_head = at.header.arena_lap = at.header.arena_floor = at.header.arena_released = arena_position
+    at.local.producer.arena_head = at.local.producer.arena_lap = arena_position
     at.local.producer.seen_tail = at.local.consumer.arena_taken = arena_position
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
 
-from nodedb_ring import EventConsumer, EventProducer, WriteEvent, WriteOp, create_event_bus
+from nodedb_ring import EventBus, EventConsumer, EventProducer, WriteEvent, WriteOp, create_event_bus
 
 from . import watchdog
 from .native import NativeTraffic
@@ -42,7 +44,8 @@ def race(
     seed: int = 1,
 ) -> None:
     """Runs both ends to the last event, and checks the account."""
-    ring = producer.ring
+    # One object on a private bus; on a shared one a ring an end, over one mapping.
+    ring, other = producer.ring, consumer.ring
     stop = native.Stop()
     enqueued, received = bytearray(events), bytearray(events)
     before = producer.stats()
@@ -56,7 +59,7 @@ def race(
 
     def consume() -> tuple[int, int]:
         how = int(getattr(native, take))
-        return native.consume(ring, stop, received, first=1, how=how, most=most, seed=seed + 7, spins=spins)
+        return native.consume(other, stop, received, first=1, how=how, most=most, seed=seed + 7, spins=spins)
 
     def end() -> None:
         stop.set()
@@ -87,6 +90,29 @@ def race(
 def test_every_pair_of_calls(native: NativeTraffic, emit: str, take: str) -> None:
     for capacity, arena_bytes in [(2, TINY), (16, 700)]:
         race(native, *ends(capacity, arena_bytes), emit=emit, take=take, events=EVENTS // 4)
+
+
+@pytest.fixture
+def shared() -> Iterator[Callable[[int, int], tuple[EventProducer, EventConsumer]]]:
+    """Makes both ends of a shared bus in this process, where TSan can see both sides of each store."""
+    with contextlib.ExitStack() as stack:
+
+        def make(capacity: int, arena_bytes: int) -> tuple[EventProducer, EventConsumer]:
+            name = f"native-{os.getpid()}-{capacity}-{arena_bytes}"
+            bus = stack.enter_context(EventBus.create(name, 1, capacity, arena_bytes=arena_bytes))
+            stack.callback(bus.unlink)
+            return bus.producer(0), bus.consumer(0)
+
+        yield make
+
+
+@pytest.mark.parametrize("take", TAKES)
+@pytest.mark.parametrize("emit", ["PUSH", "ROWS", "MIXED"])
+def test_every_pair_of_calls_on_a_shared_ring(
+    native: NativeTraffic, shared: Callable[[int, int], tuple[EventProducer, EventConsumer]], emit: str, take: str
+) -> None:
+    for capacity, arena_bytes in [(2, TINY), (16, 700)]:
+        race(native, *shared(capacity, arena_bytes), emit=emit, take=take, events=EVENTS // 4)
 
 
 @pytest.mark.parametrize("insists", [True, False])

@@ -2,7 +2,10 @@
 
 import asyncio
 import copy
+import os
+import pickle
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 import numpy as np
@@ -17,7 +20,9 @@ from nodedb_ring import (
     CapacityError,
     ClosedError,
     ConsumerStats,
+    CorruptRingError,
     EventBatch,
+    EventBus,
     EventConsumer,
     EventProducer,
     EventRing,
@@ -25,12 +30,15 @@ from nodedb_ring import (
     EventTooLargeError,
     FieldError,
     ForkError,
+    LayoutError,
     Lease,
     OwnershipError,
     PressureState,
     ProducerStats,
     Reservation,
     RingError,
+    RingStats,
+    RoleTaken,
     WriteEvent,
     WriteOp,
     create_event_bus,
@@ -269,6 +277,36 @@ def check_asyncio() -> None:
     asyncio.run(main())
 
 
+def check_shared() -> None:
+    name = f"public-names-{os.getpid()}"
+    with EventBus.create(name, 1, 16, arena_bytes=4096, backpressure=BackpressureConfig(), directory=None) as bus:
+        assert_type(bus, EventBus)
+        assert_type(EventBus.open(name), EventBus)
+        assert_type(EventBus.list(), list[str])
+        assert_type(pickle.loads(pickle.dumps(bus)), Any)
+        assert_type(bus.name, str)
+        assert_type(bus.directory, Path)
+        assert_type(bus.path, Path)
+        assert_type(bus.num_cores, int)
+        assert_type(bus.capacity, int)
+        assert_type(bus.arena_bytes, int)
+        assert_type(bus.producer(0), EventProducer)
+        consumer = bus.consumer(0)
+        assert_type(consumer, EventConsumer)
+        assert_type(consumer.fileno(), int)
+        assert_type(consumer.spin, float)
+        consumer.spin = 0
+        (stats,) = bus.stats()
+        assert_type(bus.stats(), tuple[RingStats, ...])
+        assert_type(stats.producer, ProducerStats)
+        assert_type(stats.consumer.redelivered, int)
+        assert_type(stats.producer_pid, int | None)
+        assert_type(stats.consumer_claims, int)
+        assert_type(stats.pressure_state, PressureState)
+        bus.unlink()
+    assert_type(bus.close(), None)
+
+
 def check_batch() -> None:
     batch = some_batch()
     assert_type(EventBatch(batch.records, batch.payload), EventBatch)
@@ -315,13 +353,26 @@ def check_errors() -> None:
         ClosedError,
         EventTooLargeError,
         FieldError,
+        LayoutError,
+        CorruptRingError,
         OwnershipError,
     ]
     assert_type(ours[0]("why"), RingError)
-    values: list[type[ValueError]] = [BatchError, CapacityError, ClosedError, EventTooLargeError, FieldError]
+    values: list[type[ValueError]] = [
+        BatchError,
+        CapacityError,
+        ClosedError,
+        EventTooLargeError,
+        FieldError,
+        LayoutError,
+    ]
     assert_type(values[0]("why"), ValueError)
     ownership: list[type[OwnershipError]] = [BusyError, ForkError]
     assert_type(ownership[0]("why"), OwnershipError)
+    taken = RoleTaken("why", 7)
+    assert_type(taken.pid, int | None)
+    an_ownership_error: OwnershipError = taken
+    assert_type(an_ownership_error.args, tuple[Any, ...])
     try:
         create_event_bus(0)
     except CapacityError as error:

@@ -51,6 +51,8 @@ def conforms(value: Any, kind: Any) -> bool:
     if origin is dict:
         return all(conforms(key, args[0]) and conforms(item, args[1]) for key, item in value.items())
     if origin is tuple:
+        if args[1:] == (...,):
+            return all(conforms(item, args[0]) for item in value)
         return len(value) == len(args) and all(map(conforms, value, args))
     return True
 
@@ -66,6 +68,8 @@ def conforms(value: Any, kind: Any) -> bool:
         ("1", int | None, False),
         ([1, "1"], list[int], False),
         ((1, "1"), tuple[int, str], True),
+        ((1, 2, 3), tuple[int, ...], True),
+        ((1, "1"), tuple[int, ...], False),
         (np.zeros(1, np.uint8), npt.NDArray[np.uint8], True),
         (np.zeros(1, np.uint8), npt.NDArray[np.uint32], False),
         (np.zeros(1, np.uint8), npt.NDArray[np.integer[Any]], True),

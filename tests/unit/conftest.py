@@ -5,9 +5,12 @@ from __future__ import annotations
 import faulthandler
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
+
+from nodedb_ring.demo.flights import Flight, load_flights
 
 SECONDS = 60
 
@@ -26,3 +29,31 @@ def watchdog() -> Iterator[None]:
     faulthandler.cancel_dump_traceback_later()
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CI job may set to have colours would be taken for a terminal."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def flights() -> list[Flight]:
+    """The whole year: reading it takes a second."""
+    return load_flights()
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch, flights: list[Flight]) -> None:
+    """Gives the command the flights that the tests have read already."""
+
+    def first(most: int | None) -> list[Flight]:
+        return flights[:most]
+
+    monkeypatch.setattr("nodedb_ring.demo.command.load_flights", first)
+
+
+@pytest.fixture
+def databases(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "core.0", tmp_path / "core.1"

@@ -532,7 +532,7 @@ def test_fresh_accounts() -> None:
         suspend_transitions=0, slots_in_use=0, bytes_in_use=0, slots_high_water=0, bytes_high_water=0,
         high_water_mark=0,
     )  # fmt: skip
-    assert consumer.stats() == ConsumerStats(received=0, batches=0, held=0)
+    assert consumer.stats() == ConsumerStats(received=0, batches=0, held=0, redelivered=0)
 
 
 def test_first_and_last_sequence_dropped() -> None:
@@ -569,17 +569,17 @@ def test_the_consumer_counts_what_it_received() -> None:
     producer, consumer = ring(16)
     fill(producer, 1, 10)
     consumer.drain(3)
-    assert consumer.stats() == ConsumerStats(received=3, batches=1, held=0)
+    assert consumer.stats() == ConsumerStats(received=3, batches=1, held=0, redelivered=0)
     consumer.drain(3)
     consumer.try_recv()
     assert consumer.stats().received == 7
     with consumer.lease(2):
-        assert consumer.stats() == ConsumerStats(received=9, batches=3, held=2)
+        assert consumer.stats() == ConsumerStats(received=9, batches=3, held=2, redelivered=0)
     consumer.drain()
     consumer.drain()
     with consumer.lease():
         pass
-    assert consumer.stats() == ConsumerStats(received=10, batches=4, held=0)
+    assert consumer.stats() == ConsumerStats(received=10, batches=4, held=0, redelivered=0)
 
 
 def test_stats_are_frozen_records() -> None:

@@ -52,12 +52,19 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     top = command("--help")
     assert top.returncode == 0
     assert top.stdout.startswith("usage: nodedb-ring ")
-    assert " demo " in top.stdout
+    for name in ("demo", "list", "inspect", "unlink"):
+        assert f" {name} " in top.stdout
 
     demo = command("demo", "--help")
     assert demo.returncode == 0
-    for option in ("--rows N", "--capacity N", "--keep FILE", "exit code: 0"):
+    for option in ("--rows N", "--capacity N", "--keep FILE", "--processes", "exit code: 0"):
         assert option in demo.stdout
+
+    for name in ("list", "inspect", "unlink"):
+        bus = command(name, "--help")
+        assert bus.returncode == 0
+        for part in ("--directory DIR", "exit code: 0"):
+            assert part in bus.stdout
 
 
 def test_the_installed_script_is_this_command() -> None:
@@ -70,7 +77,18 @@ def test_version() -> None:
     assert command("--version").stdout == f"nodedb_ring {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["flights"], ["demo", "more"], ["demo", "--chaos"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["flights"],
+        ["demo", "more"],
+        ["demo", "--chaos"],
+        ["list", "flights"],
+        ["inspect"],
+        ["unlink", "--json", "flights"],
+    ],
+)
 def test_what_is_not_a_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)

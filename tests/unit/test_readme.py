@@ -19,6 +19,7 @@ def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "True [1] ['UA1545'] [ True]" in printed
     assert "op=WriteOp.INSERT, row_id='1', lsn=1" in printed
+    assert "'B6725'" in printed
 
 
 def test_the_commands_come_first_and_the_example_within_25_lines() -> None:

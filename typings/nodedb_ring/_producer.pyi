@@ -10,7 +10,7 @@ from .backpressure import PressureState
 from .batch import EventBatch
 from .stats import ProducerStats
 
-__all__ = ["EventProducer", "Reservation"]
+__all__ = ["EventProducer", "Reservation", "producer_stats"]
 
 _U64: TypeAlias = Literal["sequence", "lsn", "tenant_id"]
 _I64: TypeAlias = Literal["system_time_ms", "valid_time_ms"]
@@ -31,6 +31,8 @@ _U32: TypeAlias = Literal[
     "old_value_length",
 ]
 _U8: TypeAlias = Literal["op", "source"]
+
+def producer_stats(ring: EventRing) -> ProducerStats: ...
 
 @final
 class EventProducer:

@@ -1,0 +1,27 @@
+"""Ways of events between two processes: ours, and what its users would take instead."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .faster_fifo import FasterFifo
+from .global_buffer import GlobalBuffer
+from .kickmsg import Kickmsg
+from .mapped import Mapped
+from .peer import Peer
+from .pyzmq import Pyzmq
+from .shared_bus import SharedBus, SharedBusAsync
+from .standard_library import StandardPipe, StandardQueue
+
+__all__ = ["PEERS", "Mapped", "Peer", "SharedBus", "SharedBusAsync"]
+
+PEERS: Final[tuple[type[Peer], ...]] = (
+    StandardQueue,
+    StandardPipe,
+    FasterFifo,
+    Pyzmq,
+    Kickmsg,
+    GlobalBuffer,
+    Mapped,
+)
+"""Everybody but us."""

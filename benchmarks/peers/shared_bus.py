@@ -1,0 +1,112 @@
+"""Ours: one ring of an ``EventBus`` between two processes."""
+
+# ruff: noqa: D102 - what a method does, peer.py says
+
+from __future__ import annotations
+
+import asyncio
+from itertools import chain, repeat
+
+from nodedb_ring import EventBus, WriteEvent, WriteOp
+
+from ..measure import check
+from ..records import (
+    BATCH,
+    COLLECTION,
+    CYCLE,
+    DEPTH,
+    PAYLOAD_BYTES,
+    Ledger,
+    One,
+    fields,
+    ready_batches,
+    ready_events,
+)
+from .peer import POLLING, Peer, fresh_name
+
+__all__ = ["SharedBus", "SharedBusAsync"]
+
+_PATIENCE_S = 60.0
+
+
+class SharedBus(Peer):
+    """``emit`` of events, ``emit_batch`` of batches, and ``drain`` of up to 1024 into a batch that is the caller's."""
+
+    title = "nodedb_ring"
+    pauses = POLLING
+    lap = 4 * CYCLE
+
+    def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
+        super().__init__(is_batched=is_batched, pauses=pauses)
+        self._bus = EventBus.create(fresh_name(), 1, DEPTH, arena_bytes=DEPTH * PAYLOAD_BYTES)
+
+    def open_sender(self) -> None:
+        self._producer = self._bus.producer(0)
+        self._batches = ready_batches()
+
+    def make_ready(self, first: int, count: int) -> None:
+        self._ready = ready_events(first, count)
+
+    def send_fields(self, first: int, count: int) -> None:
+        emit, rest, insert = self._producer.emit, self.rest, WriteOp.INSERT
+        for number, row_id, value in fields(first, count):
+            event = WriteEvent(
+                sequence=number, collection=COLLECTION, op=insert, row_id=row_id, lsn=number, new_value=value
+            )
+            while not emit(event):
+                rest()
+
+    def send_ready(self) -> None:
+        emit, rest = self._producer.emit, self.rest
+        for event in self._ready:
+            while not emit(event):
+                rest()
+
+    def send_batches(self, count: int) -> None:
+        emit_batch, rest = self._producer.emit_batch, self.rest
+        for batch in chain.from_iterable(repeat(self._batches, count // CYCLE)):
+            emitted = emit_batch(batch)
+            while emitted < BATCH:
+                rest()
+                emitted += emit_batch(batch[emitted:])
+
+    def send_one(self, place: int) -> None:
+        self._producer.emit(self._ready[place])
+
+    def open_receiver(self) -> None:
+        self._consumer = self._bus.consumer(0)
+
+    def receive(self, count: int, ledger: Ledger) -> None:
+        drain, rest = self._consumer.drain, self.rest
+        while ledger.taken < count:
+            batch = drain(BATCH)
+            if not batch:
+                rest()
+                continue
+            ledger.take_batch(batch)
+
+    def try_one(self) -> One | None:
+        return self._consumer.drain(1) or None
+
+    def wait_one(self) -> One:
+        return self._consumer.drain(1, _PATIENCE_S)
+
+    def park_at_once(self) -> None:
+        """Sleeps from now on without looking first."""
+        self._consumer.spin = 0.0
+
+    def idle(self, seconds: float) -> None:
+        check("events that nobody sent", len(self._consumer.drain(timeout=seconds)), 0)
+
+    def close(self) -> None:
+        self._bus.unlink()
+        self._bus.close()
+
+
+class SharedBusAsync(SharedBus):
+    """The same, awaited."""
+
+    title = "nodedb_ring, asyncio"
+
+    def idle(self, seconds: float) -> None:
+        check("events that nobody sent", len(asyncio.run(self._consumer.drain_async(timeout=seconds))), 0)

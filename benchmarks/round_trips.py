@@ -1,0 +1,178 @@
+"""One event to the other process and one back: looking all the time, looking a while before sleeping, and asleep."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from .measure import check
+from .native_build import TwoProcesses
+from .peers import Peer, SharedBus
+from .process_pair import Court, is_near, run_pair
+from .records import One, number_of
+from .table import Row
+
+__all__ = ["round_trips"]
+
+_MODES: Final = ("spinning", "hybrid", "parked")
+_TRIPS: Final = 1000
+_WARMING: Final = 100
+_LOOK_S: Final = 50e-6
+"""How long a peer looks before it sleeps; ours does as it does by default."""
+_MOST_HYBRID_US: Final = 5.0
+_MOST_OF_FUTEX: Final = 1.15
+_FUTEX: Final = "bare futex"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Trips:
+    line_ns: float
+    median_us: float
+
+
+def round_trips(peers: list[type[Peer]], rounds: int, native: TwoProcesses) -> list[Row]:
+    """Every peer in every mode that it has, and the bare futex, in turn."""
+    everybody: list[type[Peer]] = [SharedBus, *peers]
+    pairs = [(peer, mode) for mode in _MODES for peer in everybody if _has(peer, mode)]
+    done: dict[tuple[str, str], list[_Trips]] = {(peer.title, mode): [] for peer, mode in pairs}
+    done[_FUTEX, "parked"] = []
+    for _ in range(rounds):
+        for peer, mode in pairs:
+            done[peer.title, mode].append(_trips(peer, mode, native))
+            if (peer, mode) == (SharedBus, "parked"):
+                # Right after ours: the two are compared.
+                done[_FUTEX, "parked"].append(_futex_trips(native))
+    return [row for mode in _MODES for row in _rows(mode, done)]
+
+
+def _has(peer: type[Peer], mode: str) -> bool:
+    return {"spinning": peer.can_look, "hybrid": peer.can_look and peer.can_wait, "parked": peer.can_wait}[mode]
+
+
+def _taker(peer: Peer, mode: str) -> Callable[[], One]:
+    """What waits for one event in that way."""
+    look, wait, clock = peer.try_one, peer.wait_one, time.perf_counter
+    if isinstance(peer, SharedBus) and mode != "spinning":
+        if mode == "parked":
+            peer.park_at_once()
+        return wait
+    if mode == "parked":
+        return wait
+
+    def spin() -> One:
+        while (one := look()) is None:
+            pass
+        return one
+
+    def spin_then_wait() -> One:
+        end = clock() + _LOOK_S
+        while (one := look()) is None:
+            if clock() > end:
+                return wait()
+        return one
+
+    return spin if mode == "spinning" else spin_then_wait
+
+
+def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
+    there, back = kind(is_batched=False), kind(is_batched=False)
+    court = Court(native)
+    trips = _TRIPS + _WARMING
+
+    def serve() -> tuple[float, float]:
+        there.open_sender()
+        there.make_ready(1, trips)
+        back.open_receiver()
+        take, send, clock = _taker(back, mode), there.send_one, time.perf_counter_ns
+        line_ns = court.serve()
+        took: list[int] = []
+        numbers: list[int] = []
+        for trip in range(trips):
+            start = clock()
+            send(trip)
+            one = take()
+            took.append(clock() - start)
+            numbers.append(number_of(one))
+        court.meet()
+        _check_numbers(numbers)
+        return line_ns, statistics.median(took[_WARMING:]) / 1000
+
+    def give_back() -> None:
+        there.open_receiver()
+        back.open_sender()
+        back.make_ready(1, trips)
+        take, send = _taker(there, mode), back.send_one
+        court.give_back()
+        numbers: list[int] = []
+        for trip in range(trips):
+            one = take()
+            # Looked at while the answer is on its way.
+            send(trip)
+            numbers.append(number_of(one))
+        court.meet()
+        _check_numbers(numbers)
+
+    try:
+        outcome = run_pair(serve, give_back)
+    finally:
+        there.close()
+        back.close()
+    return _Trips(*outcome.first)
+
+
+def _check_numbers(numbers: list[int]) -> None:
+    check("the numbers", numbers, list(range(1, len(numbers) + 1)))
+
+
+def _futex_trips(native: TwoProcesses) -> _Trips:
+    court = Court(native)
+
+    def serve() -> tuple[float, float]:
+        line_ns = court.serve()
+        took = native.futex_serve(court.page, _TRIPS + _WARMING)
+        court.meet()
+        return line_ns, float(np.median(took[_WARMING:])) / 1000
+
+    def give_back() -> None:
+        court.give_back()
+        native.futex_return(court.page, _TRIPS + _WARMING)
+        court.meet()
+
+    return _Trips(*run_pair(serve, give_back).first)
+
+
+def _rows(mode: str, done: dict[tuple[str, str], list[_Trips]]) -> list[Row]:
+    """Of near rounds where there are any; the way of a line is a small part of a sleeper's trip."""
+    chosen: dict[str, list[_Trips]] = {}
+    kinds: dict[str, str] = {}
+    for (title, of), trips in done.items():
+        if of != mode:
+            continue
+        near = [one for one in trips if is_near(one.line_ns)]
+        chosen[title], kinds[title] = near or trips, "near" if near else "far"
+    medians = {title: statistics.median(one.median_us for one in trips) for title, trips in chosen.items()}
+    ours = medians[SharedBus.title]
+    rows: list[Row] = []
+    if mode == "parked":
+        # Round by round: each pair ran one right after the other.
+        ratio = statistics.median(
+            one.median_us / bare.median_us
+            for one, bare in zip(done[SharedBus.title, mode], done[_FUTEX, mode], strict=True)
+        )
+        beside = f"{ours:.1f} against {medians[_FUTEX]:.1f} µs, median of pairs"
+        what = f"{mode}, of a bare futex"
+        rows.append(Row(group="trips", what=what, value=ratio, unit="times", target=_MOST_OF_FUTEX, beside=beside))
+    for title, microseconds in sorted(medians.items(), key=lambda item: item[1]):
+        is_ours = title == SharedBus.title
+        target = _MOST_HYBRID_US if is_ours and mode == "hybrid" and kinds[title] == "near" else None
+        ratio = ours / microseconds
+        beside = "" if is_ours else f"{'it wins: ' if ratio > 1 else ''}ours takes {ratio:.2f} of it; "
+        beside += f"x{len(chosen[title])} {kinds[title]}"
+        what = f"{mode}, {title}"
+        rows.append(Row(group="trips", what=what, value=microseconds, unit="µs", target=target, beside=beside))
+    return rows

@@ -1,0 +1,250 @@
+"""The run between processes: one that writes for each Data Plane core, and one that keeps the views of all of them.
+
+They are spawned, not forked. A fork copies the locks that other threads hold, and the parent has a thread that draws
+its progress. And a spawned child has only what it is given: it opens the bus by its name, as any other program would.
+
+Each child has a link to the parent. A writer gets its flights over it, and word to begin once all have their ends of
+the bus; the child's warnings come back, and the consumer's views; and its end of file says that the child has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import selectors
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from .. import EventBus, EventConsumer, WriteOp
+from .database import ask_databases, write_flights
+from .flights import AIRPORTS, Flight, flights_by_core
+from .log import warnings_shown
+from .outcome import CoreOutcome, Outcome
+from .totals import TotalsByCarrier
+from .view import CarrierView
+
+__all__ = ["run"]
+
+_TICK: Final = 0.1  # seconds between two looks at how far it is
+_PATIENCE: Final = 5  # seconds a child has to end when told to
+_READY: Final = None
+_BEGIN: Final = None
+
+
+_Views: TypeAlias = tuple[tuple[TotalsByCarrier, dict[WriteOp, int]], ...]
+"""Of each core the view, and how many events of each operation went into it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Child:
+    role: str
+    process: BaseProcess
+    link: Connection
+
+    def await_ready(self) -> None:
+        """Waits until it has its ends of the bus.
+
+        Raises
+        ------
+        ChildProcessError
+            It has ended instead.
+        """
+        try:
+            self.link.recv()
+        except (EOFError, OSError):
+            raise self.failure() from None
+
+    def failure(self) -> ChildProcessError:
+        """How it ended, which its link has said that it did."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return ChildProcessError(f"{self.role}, process {self.process.pid}, {how}")
+
+
+def run(
+    flights: Sequence[Flight],
+    databases: tuple[Path, Path],
+    bus: EventBus,
+    progress: Callable[[int], object],
+    show: Callable[[str], object],
+) -> Outcome:
+    """Writes `flights` into two databases from two processes while a third keeps the view; then asks the databases.
+
+    Whatever ends it, no child is left: Ctrl-C is the parent's alone to answer, and a child that dies ends the run.
+
+    Parameters
+    ----------
+    flights : sequence of Flight, by date
+    databases : two Paths
+        Empty files.
+    bus : EventBus
+        With a ring for each of the two, new. It stays for the caller to unlink.
+    progress : callable
+        Told now and then how many events are through: received or dropped.
+    show : callable
+        Told what the bus warned of in a child, a line at a time.
+
+    Raises
+    ------
+    ChildProcessError
+        A child was killed or failed: says which. The traceback of one that failed is on stderr already.
+    """
+    children: list[_Child] = []
+    try:
+        for number, database in enumerate(databases):
+            children.append(_spawn(f"the writer of core {number}", _write, bus, number, database))
+        children.append(_spawn("the consumer", _consume, bus))
+        writers = children[:-1]
+        for writer, shard in zip(writers, flights_by_core(flights), strict=True):
+            # Not as an argument: that would wait for ever for a child that dies before it reads.
+            _send(writer, shard)
+        for child in children:
+            child.await_ready()
+        started = time.perf_counter()
+        for writer in writers:
+            _send(writer, _BEGIN)
+        views, ended = _listen(children, bus, progress, show)
+    finally:
+        _stop(children)
+    return Outcome(
+        cores=tuple(
+            CoreOutcome(
+                airports=airports,
+                capacity=bus.capacity,
+                producer=ring.producer,
+                consumer=ring.consumer,
+                events=events,
+                view=view,
+            )
+            for airports, ring, (view, events) in zip(AIRPORTS, bus.stats(), views, strict=True)
+        ),
+        database=ask_databases(*databases),
+        seconds=ended - started,
+    )
+
+
+def _send(child: _Child, message: object) -> None:
+    # If it has died, the end of file on its link says so, and how is known then.
+    with contextlib.suppress(ConnectionError):
+        child.link.send(message)
+
+
+def _listen(
+    children: Sequence[_Child], bus: EventBus, progress: Callable[[int], object], show: Callable[[str], object]
+) -> tuple[_Views, float]:
+    """Waits until all children have ended, and well; returns the views and when they came."""
+    came: list[tuple[_Views, float]] = []
+    running = list(children)
+    while running:
+        ready = wait([child.link for child in running], _TICK)
+        for child in [child for child in running if child.link in ready]:
+            try:
+                message: str | _Views = child.link.recv()
+            except (EOFError, OSError):  # the latter if it was killed amid a message
+                child.process.join()
+                if child.process.exitcode != 0:
+                    raise child.failure() from None
+                running.remove(child)
+            else:
+                if isinstance(message, str):
+                    show(message)
+                else:
+                    came.append((message, time.perf_counter()))
+        progress(sum(ring.consumer.received + ring.producer.dropped for ring in bus.stats()))
+    [views_and_when] = came
+    return views_and_when
+
+
+def _spawn(role: str, work: Callable[..., None], *arguments: object) -> _Child:
+    context = multiprocessing.get_context("spawn")
+    link, childs_link = context.Pipe()
+    # Daemonic: if a second Ctrl-C keeps _stop from its work, the interpreter does it at exit.
+    process = context.Process(target=_run_child, args=(work, childs_link, *arguments), name=role, daemon=True)
+    with childs_link, _interrupts_held_back():
+        process.start()
+    return _Child(role, process, link)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Generator[None, None, None]:
+    """A child started here never has SIGINT: Ctrl-C on a terminal would reach it too, and it would print a traceback.
+
+    The mask is inherited, and holds before the child's first line of Python.
+    """
+    # Starts with the first child otherwise, and unblocks SIGINT when it does (CPython 3.11).
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop(children: list[_Child]) -> None:
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        child.process.join(_PATIENCE)
+        child.process.kill()
+        child.process.join()
+        child.link.close()
+
+
+# In the children.
+
+
+def _run_child(work: Callable[..., None], link: Connection, bus: EventBus, *arguments: object) -> None:
+    with link, bus, warnings_shown(link.send):
+        work(link, bus, *arguments)
+
+
+def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> None:
+    flights: list[Flight] = link.recv()
+    with bus.producer(core_id) as producer:
+        link.send(_READY)
+        link.recv()
+        stop = threading.Event()
+        # Told to end from here on, it leaves a database of whole transactions, closed in order.
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        write_flights(database, flights, producer, stop)
+
+
+def _consume(link: Connection, bus: EventBus) -> None:
+    views = [CarrierView() for _ in AIRPORTS]
+    with contextlib.ExitStack() as ends:
+        consumers = [ends.enter_context(bus.consumer(core_id)) for core_id in range(bus.num_cores)]
+        link.send(_READY)
+        _keep_views(consumers, views, link)
+    link.send(tuple((view.totals(), view.events()) for view in views))
+
+
+def _keep_views(consumers: Sequence[EventConsumer], views: Sequence[CarrierView], link: Connection) -> None:
+    """Takes from all rings in turn until their producers have gone, and sleeps when all are empty."""
+    running = list(zip(consumers, views, strict=True))
+    with selectors.DefaultSelector() as something:
+        # The parent sends nothing: if there is something, it has gone, and nobody will come to write.
+        something.register(link, selectors.EVENT_READ)
+        for consumer in consumers:
+            something.register(consumer.fileno(), selectors.EVENT_READ)
+        while running:
+            batches = [consumer.drain() for consumer, _ in running]
+            for batch, (consumer, view) in zip(batches, tuple(running), strict=True):
+                if len(batch):
+                    view.apply(batch)
+                elif consumer.is_producer_disconnected:
+                    something.unregister(consumer.fileno())
+                    running.remove((consumer, view))
+            if any(map(len, batches)) or not running:
+                continue
+            if any(key.fileobj is link for key, _ in something.select()):
+                sys.exit("the demo that started this process has gone")

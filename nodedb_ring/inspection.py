@@ -1,0 +1,113 @@
+"""What the commands ``list`` and ``inspect`` say of the buses between processes: aligned text, or one JSON object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from .bus import EventBus
+from .stats import RingStats
+
+__all__ = ["inspection", "listing"]
+
+
+def listing(directory: Path, *, as_json: bool) -> str:
+    """The names of this user's buses, one a line; as JSON ``{"buses": [name, ...]}``.
+
+    Raises
+    ------
+    OSError
+        The directory cannot be read.
+    """
+    names = EventBus.list(directory=directory)
+    if as_json:
+        return _json({"buses": names})
+    return "".join(f"{name}\n" for name in names)
+
+
+def inspection(name: str, directory: Path, *, as_json: bool) -> str:
+    """How the rings of the bus `name` stand. No end is claimed, and nobody who has one is held up.
+
+    As JSON an object of ``name``, ``path``, ``num_cores``, ``capacity`` (slots a ring), ``arena_bytes`` (a ring) and
+    ``rings``: one object a core with the fields of `RingStats`, ``pressure_state`` by its name, and with the objects
+    ``producer`` and ``consumer`` of the fields of `ProducerStats` and `ConsumerStats`.
+
+    Raises
+    ------
+    LayoutError, CorruptRingError, OSError
+        The bus cannot be opened or read.
+    """
+    with EventBus.open(name, directory=directory) as bus:
+        rings = bus.stats()
+        if as_json:
+            return _json(
+                {
+                    "name": bus.name,
+                    "path": str(bus.path),
+                    "num_cores": bus.num_cores,
+                    "capacity": bus.capacity,
+                    "arena_bytes": bus.arena_bytes,
+                    "rings": [_ring_object(ring) for ring in rings],
+                }
+            )
+        return (
+            f"{bus.path}: {bus.num_cores} {'core' if bus.num_cores == 1 else 'cores'},"
+            f" {bus.capacity:,} slots and {bus.arena_bytes:,} bytes of payload a core\n\n{_table(rings)}"
+        )
+
+
+def _json(document: dict[str, object]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _ring_object(ring: RingStats) -> dict[str, object]:
+    return {**dataclasses.asdict(ring), "pressure_state": str(ring.pressure_state)}
+
+
+def _table(rings: tuple[RingStats, ...]) -> str:
+    """A line a core. The columns after the first two are flush right, as numbers want to be."""
+    table = [
+        [
+            "core",
+            "pressure",
+            "utilization",
+            "slots in use",
+            "emitted",
+            "received",
+            "held",
+            "redelivered",
+            "dropped",
+            "producer",
+            "consumer",
+        ],
+        *(
+            [
+                str(ring.core_id),
+                str(ring.pressure_state),
+                f"{ring.utilization} %",
+                f"{ring.producer.slots_in_use:,}",
+                f"{ring.producer.emitted:,}",
+                f"{ring.consumer.received:,}",
+                f"{ring.consumer.held:,}",
+                f"{ring.consumer.redelivered:,}",
+                f"{ring.producer.dropped:,}",
+                _owner(ring.producer_pid),
+                _owner(ring.consumer_pid),
+            ]
+            for ring in rings
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _owner(pid: int | None) -> str:
+    return "-" if pid is None else str(pid)
