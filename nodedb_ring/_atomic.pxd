@@ -25,7 +25,6 @@ cdef extern from *:
     #else
     #define nodedb_prefetch_to_write(p) __builtin_prefetch((p), 1)
     #endif
-    #define nodedb_likely(x)            __builtin_expect(!!(x), 1)
     #define nodedb_unlikely(x)          __builtin_expect(!!(x), 0)
     #if defined(__x86_64__)
     #define nodedb_pause()              __builtin_ia32_pause()
@@ -50,6 +49,5 @@ cdef extern from *:
     void fence "nodedb_fence"() noexcept nogil
     void compiler_fence "nodedb_compiler_fence"() noexcept nogil
     void prefetch_to_write "nodedb_prefetch_to_write"(const void* place) noexcept nogil
-    bint likely "nodedb_likely"(bint condition) noexcept nogil
     bint unlikely "nodedb_unlikely"(bint condition) noexcept nogil
     void pause "nodedb_pause"() noexcept nogil

@@ -6,7 +6,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, store_relaxed, unlikely
+from ._atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ._batch cimport BufferPool, RowBlock, new_block
 from ._event cimport event_from_row
 from ._ring cimport (

@@ -10,7 +10,10 @@ from types import FrameType
 
 import pytest
 
+from nodedb_ring import EventBus
 from nodedb_ring.demo.flights import Flight, load_flights
+
+from .shared import BusMaker
 
 SECONDS = 60
 
@@ -29,6 +32,19 @@ def watchdog() -> Iterator[None]:
     faulthandler.cancel_dump_traceback_later()
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def make_bus() -> Iterator[BusMaker]:
+    """Makes shared buses, and removes them when the test is over."""
+    with BusMaker() as maker:
+        yield maker
+
+
+@pytest.fixture
+def bus(make_bus: BusMaker) -> EventBus:
+    """One ring of 16 slots, shared."""
+    return make_bus()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import gc
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,6 @@ from .shared import (
     emit,
     new_name,
 )
-
-
-@pytest.fixture
-def make_bus() -> Iterator[BusMaker]:
-    with BusMaker() as maker:
-        yield maker
-
-
-@pytest.fixture
-def bus(make_bus: BusMaker) -> EventBus:
-    return make_bus()
 
 
 def named(directory: Path = SHM) -> set[str]:

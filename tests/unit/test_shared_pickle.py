@@ -7,7 +7,7 @@ import copy
 import multiprocessing
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,6 @@ from .shared import (
 )
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-
-
-@pytest.fixture
-def make_bus() -> Iterator[BusMaker]:
-    with BusMaker() as maker:
-        yield maker
-
-
-@pytest.fixture
-def bus(make_bus: BusMaker) -> EventBus:
-    return make_bus()
 
 
 def what_it_is(held: Held) -> tuple[str, str, int, int, int]:

@@ -11,7 +11,7 @@ import random
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,17 +50,6 @@ End = EventProducer | EventConsumer
 ROLES = ["producer", "consumer"]
 
 libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL: the child goes on with it
-
-
-@pytest.fixture
-def make_bus() -> Iterator[BusMaker]:
-    with BusMaker() as maker:
-        yield maker
-
-
-@pytest.fixture
-def bus(make_bus: BusMaker) -> EventBus:
-    return make_bus()
 
 
 def c_fork() -> int:

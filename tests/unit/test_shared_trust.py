@@ -7,7 +7,7 @@ import gc
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,6 @@ from .making import batch, event, events, fill, sized
 from .shared import BusMaker, another_users
 
 PAGE = 4096
-
-
-@pytest.fixture
-def make_bus() -> Iterator[BusMaker]:
-    with BusMaker() as maker:
-        yield maker
 
 
 @pytest.fixture

@@ -40,17 +40,6 @@ from .test_shared_roles import raw_fork
 from .test_waiting import Interrupted, on_signal, send, when_main_sleeps
 
 
-@pytest.fixture
-def make_bus() -> Iterator[BusMaker]:
-    with BusMaker() as maker:
-        yield maker
-
-
-@pytest.fixture
-def bus(make_bus: BusMaker) -> EventBus:
-    return make_bus()
-
-
 @contextlib.contextmanager
 def producing_peer(bus: EventBus, core_id: int = 0) -> Generator[Peer, None, None]:
     with Peer(bus) as other:
