@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import importlib
-import queue
 from collections.abc import Callable
 from typing import Protocol, cast
 
 import numpy as np
 
-from ..records import BATCH, DEPTH, RECORD, RECORD_BYTES, Ledger, One
-from .message_peer import MessagePeer
+from ..records import BATCH, DEPTH, RECORD, RECORD_BYTES, Ledger
+from .message_peer import QueuePeer
 
 __all__ = ["FasterFifo"]
 
@@ -36,7 +35,7 @@ def _as_it_is(message: bytes) -> bytes:
     return message
 
 
-class FasterFifo(MessagePeer):
+class FasterFifo(QueuePeer):
     """Without pickle, which it lets its users replace; single events are taken many at a time."""
 
     title = "faster-fifo"
@@ -45,13 +44,7 @@ class FasterFifo(MessagePeer):
     def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
         super().__init__(is_batched=is_batched, pauses=pauses)
         library = cast(_FasterFifo, importlib.import_module("faster_fifo"))
-        self._queue = library.Queue(DEPTH * RECORD_BYTES, loads=bytes, dumps=_as_it_is)
-
-    def _putter(self) -> Callable[[bytes], object]:
-        return self._queue.put
-
-    def _getter(self) -> Callable[[], bytes]:
-        return self._queue.get
+        self._queue: _Queue = library.Queue(DEPTH * RECORD_BYTES, loads=bytes, dumps=_as_it_is)
 
     def receive(self, count: int, ledger: Ledger) -> None:
         if self.is_batched:
@@ -61,18 +54,6 @@ class FasterFifo(MessagePeer):
         while ledger.taken < count:
             messages = get_many(timeout=_PATIENCE_S, max_messages_to_get=BATCH)
             ledger.take_records(np.frombuffer(b"".join(messages), RECORD))
-
-    def try_one(self) -> One | None:
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
-
-    def idle(self, seconds: float) -> None:
-        try:
-            self._queue.get(timeout=seconds)
-        except queue.Empty:
-            return
 
     def close(self) -> None:
         """Nothing is left: its memory has no name."""

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import abc
+import queue
 from collections.abc import Callable
 from itertools import chain, islice, repeat
+from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +26,16 @@ from ..records import (
 )
 from .peer import WAITING, Peer
 
-__all__ = ["MessagePeer"]
+__all__ = ["MessagePeer", "QueuePeer"]
+
+
+class _Queue(Protocol):
+    @property
+    def put(self) -> Callable[[bytes], object]: ...
+    @property
+    def get(self) -> Callable[..., bytes]: ...
+    @property
+    def get_nowait(self) -> Callable[[], bytes]: ...
 
 
 class MessagePeer(Peer):
@@ -83,3 +94,27 @@ class MessagePeer(Peer):
 
     def wait_one(self) -> One:
         return self._get()
+
+
+class QueuePeer(MessagePeer):
+    """A peer with the methods of ``queue.Queue``."""
+
+    _queue: _Queue
+
+    def _putter(self) -> Callable[[bytes], object]:
+        return self._queue.put
+
+    def _getter(self) -> Callable[[], bytes]:
+        return self._queue.get
+
+    def try_one(self) -> One | None:
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    def idle(self, seconds: float) -> None:
+        try:
+            self._queue.get(timeout=seconds)
+        except queue.Empty:
+            return

@@ -6,18 +6,17 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
-import queue
 from collections.abc import Callable
 
 from ..records import BATCH, DEPTH, One
-from .message_peer import MessagePeer
+from .message_peer import MessagePeer, QueuePeer
 
 __all__ = ["StandardPipe", "StandardQueue"]
 
 _PIPE_BYTES = 1 << 20
 
 
-class StandardQueue(MessagePeer):
+class StandardQueue(QueuePeer):
     """It pickles what it is given, and a thread of its own writes it into a pipe."""
 
     title = "multiprocessing.Queue"
@@ -26,24 +25,6 @@ class StandardQueue(MessagePeer):
         super().__init__(is_batched=is_batched, pauses=pauses)
         capacity = DEPTH // BATCH if is_batched else DEPTH
         self._queue: multiprocessing.Queue[bytes] = multiprocessing.get_context("fork").Queue(capacity)
-
-    def _putter(self) -> Callable[[bytes], object]:
-        return self._queue.put
-
-    def _getter(self) -> Callable[[], bytes]:
-        return self._queue.get
-
-    def try_one(self) -> One | None:
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
-
-    def idle(self, seconds: float) -> None:
-        try:
-            self._queue.get(timeout=seconds)
-        except queue.Empty:
-            return
 
     def close(self) -> None:
         self._queue.close()
