@@ -35,7 +35,7 @@ def _as_it_is(message: bytes) -> bytes:
     return message
 
 
-class FasterFifo(QueuePeer):
+class FasterFifo(QueuePeer[_Queue]):
     """Without pickle, which it lets its users replace; single events are taken many at a time."""
 
     title = "faster-fifo"
@@ -44,7 +44,7 @@ class FasterFifo(QueuePeer):
     def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
         super().__init__(is_batched=is_batched, pauses=pauses)
         library = cast(_FasterFifo, importlib.import_module("faster_fifo"))
-        self._queue: _Queue = library.Queue(DEPTH * RECORD_BYTES, loads=bytes, dumps=_as_it_is)
+        self._queue = library.Queue(DEPTH * RECORD_BYTES, loads=bytes, dumps=_as_it_is)
 
     def receive(self, count: int, ledger: Ledger) -> None:
         if self.is_batched:

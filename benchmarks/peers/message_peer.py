@@ -8,7 +8,7 @@ import abc
 import queue
 from collections.abc import Callable
 from itertools import chain, islice, repeat
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,9 @@ class _Queue(Protocol):
     def get(self) -> Callable[..., bytes]: ...
     @property
     def get_nowait(self) -> Callable[[], bytes]: ...
+
+
+Q = TypeVar("Q", bound=_Queue)
 
 
 class MessagePeer(Peer):
@@ -96,10 +99,10 @@ class MessagePeer(Peer):
         return self._get()
 
 
-class QueuePeer(MessagePeer):
+class QueuePeer(MessagePeer, Generic[Q]):
     """A peer with the methods of ``queue.Queue``."""
 
-    _queue: _Queue
+    _queue: Q
 
     def _putter(self) -> Callable[[bytes], object]:
         return self._queue.put

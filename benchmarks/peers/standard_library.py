@@ -16,7 +16,7 @@ __all__ = ["StandardPipe", "StandardQueue"]
 _PIPE_BYTES = 1 << 20
 
 
-class StandardQueue(QueuePeer):
+class StandardQueue(QueuePeer["multiprocessing.Queue[bytes]"]):
     """It pickles what it is given, and a thread of its own writes it into a pipe."""
 
     title = "multiprocessing.Queue"
@@ -24,7 +24,7 @@ class StandardQueue(QueuePeer):
     def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
         super().__init__(is_batched=is_batched, pauses=pauses)
         capacity = DEPTH // BATCH if is_batched else DEPTH
-        self._queue: multiprocessing.Queue[bytes] = multiprocessing.get_context("fork").Queue(capacity)
+        self._queue = multiprocessing.get_context("fork").Queue(capacity)
 
     def close(self) -> None:
         self._queue.close()
