@@ -29,6 +29,7 @@ from nodedb_ring._ring cimport (
     PushResult,
     Ring,
     RingLease,
+    WaitResult,
     ring_advance,
     ring_arm,
     ring_close_consumer,
@@ -468,6 +469,14 @@ def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
     armed = ring_arm(&ring.ring)
     ring_disarm(&ring.ring)
     return not slept, armed
+
+
+def sleep(EventRing ring not None) -> bool:
+    """Sleeps, without a limit and without a look, until woken; whether it then found something."""
+    cdef WaitResult result
+    with nogil:
+        result = ring_wait(&ring.ring, -1, 0)
+    return result == WAIT_READY
 
 
 def start_at(EventRing ring not None, uint64_t position, uint64_t arena_position) -> None:

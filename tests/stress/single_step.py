@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
-import logging
 import mmap
 import os
 import shutil
@@ -21,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from pathlib import Path
-from types import FrameType
 from typing import Final, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -32,6 +29,7 @@ from .history import Account, ConsumerLife, HistoryError, ProducerLife, check_de
 from .journal import Attempt, Journal, Mark, memory_directory
 from .numbered import WrongEventError, numbered_events
 from .stepping import NativeRun, Stepping, build
+from .tracing import CONT, SINGLE_STEP, SYSCALL, TRACEME, can_trace, is_stop, on_one_processor, ptrace, traced
 from .watchdog import PATIENCE, StuckError
 
 T = TypeVar("T")
@@ -43,11 +41,6 @@ BY_SLOTS: Final = (8, 1024)
 """Of one that runs out of slots."""
 
 EVENTS: Final = numbered_events(20)
-
-_TRACEME, _CONT, _SINGLESTEP, _SYSCALL = 0, 7, 9, 24
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-_libc.ptrace.restype = ctypes.c_long
 
 
 def _plain(call: Callable[..., T], *arguments: object) -> T:
@@ -344,7 +337,7 @@ class SingleStep:
         skipped = 0
         if operation.claims:
             # It opens files first: from one system call to the next, up to the last before the block is another.
-            skipped = self._run(operation, None, by=_SYSCALL).first_store - 1
+            skipped = self._run(operation, None, by=SYSCALL).first_store - 1
         whole = self._run(operation, None, skipped)
         assert whole.has_finished
         instants = range(whole.count) if kills is None else range(0, whole.count, 1 + whole.count // kills)
@@ -352,7 +345,7 @@ class SingleStep:
             self._run(operation, steps, skipped)
         return whole, len(instants)
 
-    def _run(self, operation: Operation, limit: int | None, skipped: int = 0, by: int = _SINGLESTEP) -> Steps:
+    def _run(self, operation: Operation, limit: int | None, skipped: int = 0, by: int = SINGLE_STEP) -> Steps:
         """Runs an operation up to a limit and kills the process; or to its end, with a look at it after each store.
 
         The first steps, up to `skipped`, are system calls.
@@ -366,7 +359,7 @@ class SingleStep:
         try:
             with self._started(bus, place, operation) as pid:
                 for _ in range(skipped):
-                    _ptrace(_SYSCALL, pid)
+                    ptrace(SYSCALL, pid)
                     _wait(pid, place)
                 self._step(bus, place, operation, pid, by, limit, made)
             self._succeed(bus, place, operation)
@@ -390,8 +383,8 @@ class SingleStep:
         pid = os.fork()
         if pid == 0:
             self._live(place, lambda: self._perform(bus, place, operation))
-        with _traced(pid):
-            assert _is_stop(_wait(pid, place), signal.SIGSTOP)
+        with traced(pid):
+            assert is_stop(_wait(pid, place), signal.SIGSTOP)
             yield pid
 
     def _step(
@@ -400,16 +393,16 @@ class SingleStep:
         with bus.path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as block:
             before = block[:]
             while made.count != limit:
-                _ptrace(by, pid)
+                ptrace(by, pid)
                 status = _wait(pid, place)
-                if _is_stop(status, signal.SIGSTOP):
+                if is_stop(status, signal.SIGSTOP):
                     made.has_finished = True
                     # It says what came of it, and ends.
-                    _ptrace(_CONT, pid)
+                    ptrace(CONT, pid)
                     status = _wait(pid, place)
                     assert os.WIFEXITED(status)
                     return
-                if not _is_stop(status, signal.SIGTRAP):
+                if not is_stop(status, signal.SIGTRAP):
                     raise HistoryError(f"the process ended with {status:#x}")
                 made.count += 1
                 now = block[:]
@@ -447,7 +440,7 @@ class SingleStep:
         return ends
 
     def _perform(self, bus: EventBus, place: Path, operation: Operation) -> None:
-        _ptrace(_TRACEME, 0)
+        ptrace(TRACEME, 0)
         if operation.act is not None:
             ends = self._prepare(bus, place, operation)
             ends.call = self.native.between_stops
@@ -524,29 +517,6 @@ def _consumer_life(journal: Journal) -> ConsumerLife:
     )
 
 
-def _ptrace(request: int, pid: int) -> None:
-    if _libc.ptrace(request, pid, None, None) != 0:
-        raise OSError(ctypes.get_errno(), f"ptrace({request})")
-
-
-def can_trace() -> str:
-    """Why no child can be traced here, if the machine's policy forbids it; nothing otherwise."""
-    pid = os.fork()
-    if pid == 0:
-        if _libc.ptrace(_TRACEME, 0, None, None) != 0:
-            os._exit(ctypes.get_errno())
-        os.kill(os.getpid(), signal.SIGSTOP)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFEXITED(status):
-        return f"this machine forbids PTRACE_TRACEME: {os.strerror(os.WEXITSTATUS(status))}"
-    refused = _libc.ptrace(_SINGLESTEP, pid, None, None) != 0
-    reason = f"this machine forbids PTRACE_SINGLESTEP: {os.strerror(ctypes.get_errno())}" if refused else ""
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return reason
-
-
 def _wait(pid: int, place: Path) -> int:
     """The status of the child at its next stop."""
     _, status = os.waitpid(pid, 0)
@@ -557,42 +527,6 @@ def _wait(pid: int, place: Path) -> int:
             raise StuckError(f"no end of an operation after {10 * PATIENCE} s")
         raise HistoryError(f"the process died of signal {os.WTERMSIG(status)}")
     return status
-
-
-def _is_stop(status: int, by: signal.Signals) -> bool:
-    return os.WIFSTOPPED(status) and os.WSTOPSIG(status) == by
-
-
-@contextlib.contextmanager
-def _traced(pid: int) -> Generator[None]:
-    """Kills and reaps a child in the end, and sooner if it makes no end: no operation waits for anything."""
-
-    def give_up(_signal: int, _frame: FrameType | None) -> None:
-        os.kill(pid, signal.SIGKILL)
-
-    usual = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, 10 * PATIENCE)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, usual)
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-@contextlib.contextmanager
-def on_one_processor() -> Generator[None]:
-    """Keeps this process and its children on one processor, where a step costs no message to another; logs nothing."""
-    usual, level = os.sched_getaffinity(0), logging.root.manager.disable
-    os.sched_setaffinity(0, {max(usual)})
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(level)
-        os.sched_setaffinity(0, usual)
 
 
 def main() -> int:

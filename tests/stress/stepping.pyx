@@ -11,6 +11,7 @@ from nodedb_ring._ring cimport (
     PushResult,
     RingLease,
     ring_pop,
+    ring_producer_gone,
     ring_push,
     ring_push_rows,
     ring_release,
@@ -58,6 +59,16 @@ def pop(EventRing ring not None, uint8_t[::1] row not None, uint8_t[::1] payload
         result = ring_pop(&ring.ring, <EventRow*>&row[0], &payload[0], <uint32_t>payload.shape[0])
         stop(SIGSTOP)
     return result
+
+
+def producer_gone(EventRing ring not None) -> bool:
+    """Whether the producer has gone and nothing of it is left."""
+    cdef bint gone
+    with nogil:
+        stop(SIGSTOP)
+        gone = ring_producer_gone(&ring.ring)
+        stop(SIGSTOP)
+    return gone
 
 
 cdef class Run:

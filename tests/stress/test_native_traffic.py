@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from queue import Queue
 from typing import Final
 
 import pytest
 
 from nodedb_ring import EventBus, EventConsumer, EventProducer, WriteEvent, WriteOp, create_event_bus
 
+from ..unit.running import until_asleep
 from . import watchdog
 from .native import NativeTraffic
 
@@ -164,6 +167,27 @@ def test_a_wait_looks_after_it_announced_itself(native: NativeTraffic) -> None:
     assert len(consumer.drain()) == 1
     producer.close()
     assert native.waits_see_what_came_before(producer.ring) == (True, True)
+
+
+@pytest.mark.parametrize("by", ["an event", "a close"])
+def test_one_that_sleeps_is_woken(native: NativeTraffic, by: str) -> None:
+    """It is asleep for certain, and sleeps without limit: nothing but the wake ends it."""
+    producer, _consumer = ends(2, TINY)
+    ring = producer.ring
+    asleep: Queue[int] = Queue()
+
+    def sleep() -> bool:
+        asleep.put(threading.get_native_id())
+        return native.sleep(ring)
+
+    def wake() -> bool:
+        until_asleep(asleep.get())
+        if by == "a close":
+            producer.close()
+            return True
+        return producer.emit(WriteEvent(sequence=1, collection="c", op=WriteOp.INSERT, row_id="r", lsn=1))
+
+    assert watchdog.run(sleep, wake, progress=lambda: native.progress(ring), stop=lambda: None) == [True, True]
 
 
 @pytest.mark.parametrize("spins", [0, 20])

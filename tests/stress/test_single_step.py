@@ -7,7 +7,8 @@ from collections.abc import Generator
 import pytest
 
 from .journal import memory_directory
-from .single_step import OPERATIONS, Operation, SingleStep, can_trace, on_one_processor
+from .single_step import OPERATIONS, Operation, SingleStep
+from .tracing import can_trace, on_one_processor
 
 KILLS = 3
 """Processes killed in each operation: ``python -m tests.stress.single_step --all`` kills after every instruction."""

@@ -99,6 +99,10 @@ def test_a_producer_that_goes_ends_a_wait(end: str) -> None:
             producers[0].close()
         else:
             producers.clear()
+        # The signal is there now, so a few turns of the loop see it; without one this would wait for good.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert waiting.done()
         return await waiting
 
     assert asyncio.run(wait()) == []

@@ -565,6 +565,18 @@ def test_high_water_marks() -> None:
     assert (stats.slots_in_use, stats.bytes_in_use) == (1, 90)
 
 
+def test_slots_have_a_high_water_mark_of_their_own() -> None:
+    # Without payload: no byte tells the producer to measure.
+    producer, consumer = ring(64)
+    for most in (1, 2, 7, 20):
+        for sequence in range(most):
+            assert producer.emit(sized(sequence, 0))
+        assert producer.stats().slots_high_water == most
+        consumer.drain()
+    assert producer.emit(sized(99, 0))
+    assert producer.stats().slots_high_water == 20
+
+
 def test_the_consumer_counts_what_it_received() -> None:
     producer, consumer = ring(16)
     fill(producer, 1, 10)

@@ -147,6 +147,37 @@ def test_arena_space_comes_back_at_the_oldest_event_that_is_held() -> None:
     assert producer.emit(sized(4, 100))
 
 
+def test_a_lease_that_goes_round_the_arena_and_ends_without_payload() -> None:
+    producer, consumer = ring(8, arena_bytes=64)
+    for sequence, size in enumerate([10, 20, 30], 1):
+        assert producer.emit(sized(sequence, size))
+    consumer.drain(1)
+    assert producer.emit(sized(4, 10))
+    assert producer.emit(sized(5, 0))
+    with consumer.lease() as leased:
+        # Checked as a batch from outside is: every field lies within the payload.
+        assert list(EventBatch(leased.records, leased.payload)) == [
+            sized(2, 20),
+            sized(3, 30),
+            sized(4, 10),
+            sized(5, 0),
+        ]
+
+
+def test_bytes_that_an_older_lease_holds_are_not_written() -> None:
+    producer, consumer = ring(8, arena_bytes=90)
+    for sequence in (1, 2, 3):
+        assert producer.emit(sized(sequence, 30))
+    leases = [consumer.lease(1) for _ in range(3)]
+    leases[1].release()
+    assert producer.ring.bytes_in_use == 90
+    assert not producer.emit(sized(4, 1))
+    assert [list(lease.batch) for lease in (leases[0], leases[2])] == [[sized(1, 30)], [sized(3, 30)]]
+    leases[0].release()
+    assert producer.ring.bytes_in_use == 30
+    assert producer.emit(sized(5, 60))
+
+
 def test_a_batch_is_unreadable_after_its_lease() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)

@@ -13,6 +13,7 @@ from nodedb_ring import (
     BatchError,
     BusyError,
     ClosedError,
+    EventBatch,
     EventSource,
     EventTooLargeError,
     OwnershipError,
@@ -159,6 +160,30 @@ def test_events_may_share_bytes_of_the_block() -> None:
         assert got.strings("collection").tolist() == ["89", "0123456789", ""]
         assert got.values("new_value").tolist() == [b"0", b"9", b"345"]
     assert producer.ring.bytes_in_use == 0
+
+
+def test_payload_that_rows_share_stays_until_the_last_of_them_is_released() -> None:
+    producer, consumer = ring(4, arena_bytes=128)
+    with producer.reserve(2, 100) as rows:
+        rows["op"] = WriteOp.INSERT
+        rows["new_value_length"] = 100
+        rows.payload[:] = 7
+    assert len(consumer.drain(1)) == 1
+    assert not producer.emit(sized(3, 100))
+    assert consumer.drain(1).values("new_value").tolist() == [b"\7" * 100]
+    assert producer.emit(sized(4, 100))
+
+
+def test_an_event_without_payload_after_a_lap_that_was_started_for_nothing() -> None:
+    producer, consumer = ring(8, arena_bytes=64)
+    assert producer.emit_batch(EventBatch.from_events([sized(1, 40), sized(2, 20)])) == 2
+    consumer.drain(1)
+    with pytest.raises(KeyError), producer.reserve(1, 30):
+        raise KeyError
+    assert producer.emit(sized(3, 0))
+    drained = consumer.drain()
+    # Checked as a batch from outside is: the empty one, too, lies within its payload.
+    assert list(EventBatch(drained.records, drained.payload)) == [sized(2, 20), sized(3, 0)]
 
 
 @pytest.mark.parametrize("taking", ["try_recv", "drain", "lease"])
