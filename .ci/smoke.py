@@ -3,9 +3,11 @@
 import importlib.resources
 import pathlib
 import sys
+import tempfile
 
 import nodedb_ring
-from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
+from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus, follow, logged
+from nodedb_ring.log.sqlite import SqliteEventLog
 
 package = pathlib.Path(nodedb_ring.__file__).parent
 assert "site-packages" in str(package), package
@@ -25,4 +27,11 @@ assert consumers[1].try_recv() is None
 batch = consumers[0].drain()
 assert list(batch) == events
 assert batch.sequence.tolist() == list(range(1, 101))
+
+with tempfile.TemporaryDirectory() as folder, SqliteEventLog(pathlib.Path(folder, "log")) as log:
+    (producer,), (consumer,) = create_event_bus(1, capacity=8)
+    with logged(producer, log) as core:
+        assert core.emit_batch(EventBatch.from_events(events)) == 8
+    with follow(consumer, log, group="smoke") as follower:
+        assert [number for batch in follower for number in batch.sequence.tolist()] == list(range(1, 101))
 print(f"nodedb_ring {nodedb_ring.__version__} works on Python {sys.version.split()[0]}")

@@ -2,7 +2,7 @@
 
 ``create_event_bus`` returns the producers' and the consumers' ends; an ``EventBus`` is one that processes share.
 Producers ``emit`` events or batches of them, and are told when one was dropped; consumers ``drain`` them into NumPy
-columns.
+columns. ``logged`` appends to a log first, and ``follow`` reads from there what the ring dropped.
 """
 
 from .backpressure import BackpressureConfig, PressureState
@@ -11,11 +11,16 @@ from .errors import (
     BusyError,
     CapacityError,
     ClosedError,
+    CorruptLogError,
     CorruptRingError,
     EventTooLargeError,
     FieldError,
     ForkError,
+    GapError,
     LayoutError,
+    LogConflictError,
+    LogError,
+    LogUnavailableError,
     OwnershipError,
     RingError,
     RoleTaken,
@@ -37,7 +42,11 @@ except ModuleNotFoundError as _error:
 
 from .batch import EventBatch
 from .bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
-from .stats import ConsumerStats, ProducerStats, RingStats
+from .gaps import GapCursor
+from .log import EventLog, LiveEventLog
+from .log.producer import LoggedProducer, logged
+from .recovery import Follower, follow
+from .stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 
 __version__ = "0.1.0"
 
@@ -50,18 +59,29 @@ __all__ = [
     "CapacityError",
     "ClosedError",
     "ConsumerStats",
+    "CorruptLogError",
     "CorruptRingError",
     "EventBatch",
     "EventBus",
     "EventConsumer",
+    "EventLog",
     "EventProducer",
     "EventRing",
     "EventSource",
     "EventTooLargeError",
     "FieldError",
+    "FollowStats",
+    "Follower",
     "ForkError",
+    "GapCursor",
+    "GapError",
     "LayoutError",
     "Lease",
+    "LiveEventLog",
+    "LogConflictError",
+    "LogError",
+    "LogUnavailableError",
+    "LoggedProducer",
     "OwnershipError",
     "PressureState",
     "ProducerStats",
@@ -72,7 +92,9 @@ __all__ = [
     "WriteEvent",
     "WriteOp",
     "create_event_bus",
+    "follow",
     "get_include",
+    "logged",
 ]
 
 

@@ -31,6 +31,7 @@ cdef class RowBlock:
     cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
     cdef bint writable
     cdef Packing packing
+    cdef bint is_run                  # numbers one by one and no heartbeat, found while it was drained
     cdef RowBlock parent              # whose memory this is a part of, or None
     cdef BufferPool pool              # where the memory goes back to, or None
     cdef void* memory                 # to free, or NULL

@@ -28,7 +28,7 @@ import numpy as np
 from .errors import BatchError, ClosedError
 from .events import EVENT_DTYPE, STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
 
-__all__ = ["BufferPool", "RowBlock", "block_of_events", "checked_copy", "join_column", "pack"]
+__all__ = ["BufferPool", "RowBlock", "block_of_events", "checked_copy", "crc32c", "join_column", "pack"]
 
 cdef extern from *:
     """
@@ -60,8 +60,51 @@ cdef extern from *:
         }
         return size;
     }
+
+    /* CRC-32C (Castagnoli; RFC 3720 has test vectors), reflected: byte by byte, and with the instruction that processors
+       have for it. zlib's CRC-32 took half of the time that a log takes to be read. */
+    static uint32_t nodedb_crc32c_table[256];
+    static int nodedb_crc32c_has_instruction;
+    static void nodedb_crc32c_prepare(void) {
+        for (uint32_t byte = 0; byte < 256; byte++) {
+            uint32_t rest = byte;
+            for (int bit = 0; bit < 8; bit++)
+                rest = rest >> 1 ^ (0x82F63B78u & -(rest & 1));
+            nodedb_crc32c_table[byte] = rest;
+        }
+    #if defined(__x86_64__)
+        nodedb_crc32c_has_instruction = __builtin_cpu_supports("sse4.2");
+    #endif
+    }
+    static uint32_t nodedb_crc32c_portable(uint32_t crc, const uint8_t *data, size_t size) {
+        for (; size != 0; data++, size--)
+            crc = crc >> 8 ^ nodedb_crc32c_table[(crc ^ *data) & 0xFF];
+        return crc;
+    }
+    #if defined(__x86_64__)
+    __attribute__((target("sse4.2")))
+    static uint32_t nodedb_crc32c_fast(uint32_t crc, const uint8_t *data, size_t size) {
+        uint64_t wide = crc, eight;
+        for (; size >= 8; data += 8, size -= 8) {
+            memcpy(&eight, data, 8);
+            wide = __builtin_ia32_crc32di(wide, eight);
+        }
+        return nodedb_crc32c_portable((uint32_t)wide, data, size);
+    }
+    #else
+    #define nodedb_crc32c_fast nodedb_crc32c_portable
+    #endif
+    static inline uint32_t nodedb_crc32c(uint32_t crc, const uint8_t *data, size_t size, int portable) {
+        crc = ~crc;
+        return ~(nodedb_crc32c_has_instruction && !portable ? nodedb_crc32c_fast(crc, data, size)
+                                                           : nodedb_crc32c_portable(crc, data, size));
+    }
     """
+    void crc32c_prepare "nodedb_crc32c_prepare"() noexcept
+    uint32_t crc32c_of "nodedb_crc32c"(uint32_t crc, const uint8_t* data, size_t size, bint portable) noexcept nogil
     size_t utf8_prefix "nodedb_utf8_prefix"(const uint8_t* text, size_t size) noexcept nogil
+
+crc32c_prepare()
 
 cdef tuple _NAMES = STRING_FIELDS + VALUE_FIELDS
 cdef uint32_t _LAST_OP = max(WriteOp)
@@ -227,6 +270,10 @@ cdef class RowBlock:
         row_is_packed(self.rows + (self.count - 1), &need)
         end[0] = self.rows[self.count - 1].field[0].offset + need
         return self.packing == PACKED
+
+    def run_from(self, uint64_t first):
+        """How many rows these are, if they were drained with the numbers `first` and on, and no heartbeat; else 0."""
+        return self.count if self.is_run and self.rows.sequence == first else 0
 
     def records(self):
         """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
@@ -498,3 +545,13 @@ def join_column(list values, bint is_text, str name):
         out[i] = <uint32_t>PyBytes_GET_SIZE(value)
         parts.append(value)
     return b"".join(parts), lengths
+
+
+def crc32c(data, uint32_t before=0, *, bint portable=False):
+    """The CRC-32C of a buffer's bytes, going on from that of the bytes before it. `portable` does without the instruction."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, 0)
+    try:
+        return crc32c_of(before, <const uint8_t*>view.buf, view.len, portable)
+    finally:
+        PyBuffer_Release(&view)

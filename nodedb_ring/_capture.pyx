@@ -9,6 +9,7 @@ the hook that records, and a virtual table of no rows that takes part in every t
     first change of a transaction -> record() -> a DELETE of nothing from the virtual table -> Begin()
     SAVEPOINT, or a statement that may have to be undone -> Savepoint(level): note how much is recorded
     ROLLBACK TO, or a statement aborts                   -> RollbackTo(level): forget what was recorded since
+    about to commit, first of all                        -> Sync(): write the events to the log, if there is one
     about to commit                                      -> commit_hook(): refuse, if a change could not be recorded
     committed, in any journal mode                       -> Commit(): emit
     rolled back, for whatever reason                     -> forget(): everything
@@ -24,7 +25,8 @@ import apsw
 
 cimport cython
 
-from ._event import WriteEvent
+from ._event cimport WriteEvent
+
 from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
 
@@ -72,10 +74,13 @@ cdef class OpenTransaction:
         Encodes a row.
     chosen : frozenset of str, or None
         The tables to capture, in lower case; None leaves it to ``read_table``.
+    left_out : frozenset of str
+        The tables of a log. They are written while the transaction commits, when nobody can join it any more.
+    log : TransactionLog or None
     first_lsn, tenant_id, vshard_id : int
     """
 
-    cdef object _producer, _read_table, _pack, _chosen, _tenant_id, _vshard_id
+    cdef object _producer, _read_table, _pack, _chosen, _left_out, _log, _tenant_id, _vshard_id
     cdef str _join
     cdef dict _tables       # name -> Table or None, as of schema version _version
     cdef object _version    # None: unknown, because a change of the schema may have been undone
@@ -84,19 +89,24 @@ cdef class OpenTransaction:
     cdef dict _marks        # savepoint level -> how many changes were recorded when it opened
     cdef bint _joined       # SQLite tells us of this transaction's savepoints and of its end
     cdef bint _refused      # _changes may hold an exception
+    cdef list _logged       # the events that this transaction has written to the log; None: it has not, or in part
+    cdef Py_ssize_t _logged_changes  # of how many changes those are
+    cdef object _logged_from  # their first number; None: nothing was written
     cdef object _join_error
     cdef object _next_sequence
     cdef readonly object lsn
     cdef readonly object emitted
     cdef readonly object dropped
 
-    def __init__(self, producer, *, module, read_table, pack, chosen, first_lsn, tenant_id, vshard_id):
+    def __init__(self, producer, *, module, read_table, pack, chosen, left_out, log, first_lsn, tenant_id, vshard_id):
         self._producer = producer
         # It changes nothing; but before SQLite runs it, it takes the virtual table into the transaction.
         self._join = f"DELETE FROM {module} WHERE 0"
         self._read_table = read_table
         self._pack = pack
         self._chosen = chosen
+        self._left_out = left_out
+        self._log = log
         self._tenant_id = tenant_id
         self._vshard_id = vshard_id
         self._next_sequence = 0
@@ -114,6 +124,8 @@ cdef class OpenTransaction:
         self._joined = False
         self._refused = False
         self._join_error = None
+        self._logged = None
+        self._logged_from = None
         return 0
 
     @property
@@ -144,6 +156,8 @@ cdef class OpenTransaction:
             return 0
         name = change.table_name
         if self._chosen is not None and name.lower() not in self._chosen:
+            return 0
+        if name in self._left_out:
             return 0
         if not self._joined:
             try:
@@ -239,17 +253,63 @@ cdef class OpenTransaction:
         self._version = None
         self._doubtful = True
 
+    def Sync(self):
+        """Writes the events to the log: first of all in a commit, while the transaction can still be written to.
+
+        Again, if the commit found the database busy and is repeated: what was written is in the open transaction.
+        """
+        cdef list changes = self._changes
+        if self._log is None:
+            return
+        self._check()
+        if self._logged_from is not None:
+            self._log.take_back(self._logged_from)
+            self._logged = None
+            self._logged_from = None
+        if changes:
+            sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
+            events = self._events(changes, sequence)
+            self._logged_from = sequence
+            self._log.append(events)
+            self._logged = events
+            self._logged_changes = len(changes)
+
+    cdef list _events(self, list changes, sequence):
+        """The events of this transaction, and a HEARTBEAT if the last of them will not be seen in the ring."""
+        cdef list events = []
+        cdef WriteEvent event = None
+        lsn = self.lsn + 1
+        now = time.time_ns() // 1_000_000
+        for change in changes:
+            event = self._event(change, sequence, lsn, now)
+            events.append(event)
+            sequence += 1
+        if event.row.span_length > self._producer.ring.arena_bytes:
+            events.append(_heartbeat(sequence, lsn, now))
+        return events
+
     def Commit(self):
         cdef list changes = self._changes
+        cdef list logged = self._logged
         self._clear()
         if changes:
             self.lsn += 1
-            self._emit(changes)
+            self._emit(changes, logged)
 
     # The hooks of the connection.
 
     def commit_hook(self):
         """Refuses a commit that has a change which could not be recorded. False lets it go ahead."""
+        self._check()
+        if self._log is not None and self._changes:
+            if self._logged is None or self._logged_changes != len(self._changes):
+                raise CaptureError(
+                    "the transaction cannot be committed: rows were changed after its events went into the log, by"
+                    " the xSync of another virtual table or by a commit hook; change them before the commit"
+                )
+        return False
+
+    cdef int _check(self) except -1:
         if self._join_error is not None:
             raise CaptureError(
                 "the transaction cannot be committed: the capture could not take part in it"
@@ -263,7 +323,7 @@ cdef class OpenTransaction:
                         f"the transaction cannot be committed, because a change in it was not captured: {reason}"
                     ) from change
             self._refused = False
-        return False
+        return 0
 
     def forget(self):
         self._clear()
@@ -271,32 +331,44 @@ cdef class OpenTransaction:
 
     # After the commit.
 
-    cdef int _emit(self, list changes) except -1:
+    cdef WriteEvent _event(self, tuple change, sequence, lsn, now):
+        op, collection, row_id, new_value, old_value, source = change
+        return WriteEvent(
+            sequence=sequence,
+            collection=collection,
+            op=op,
+            row_id=row_id,
+            lsn=lsn,
+            tenant_id=self._tenant_id,
+            vshard_id=self._vshard_id,
+            source=source,
+            new_value=new_value,
+            old_value=old_value,
+            system_time_ms=now,
+        )
+
+    cdef int _emit(self, list changes, list logged) except -1:
+        """Emits one event a change: those that are in the log already, or new ones."""
         cdef Py_ssize_t tried = 0
         cdef bint accepted = True
         cdef Py_ssize_t oversize = 0
         cdef bint hidden = False
+        cdef WriteEvent event
         emit = self._producer.emit
         lsn = self.lsn
-        now = time.time_ns() // 1_000_000
-        sequence = max(self._next_sequence, self._producer.next_sequence)
-        self._next_sequence = sequence + len(changes)
+        if logged is None:
+            now = time.time_ns() // 1_000_000
+            sequence = max(self._next_sequence, self._producer.next_sequence)
+            self._next_sequence = sequence + len(changes)
+        else:
+            self._next_sequence = logged[-1].sequence + 1
         try:
-            for op, collection, row_id, new_value, old_value, source in changes:
-                event = WriteEvent(
-                    sequence=sequence,
-                    collection=collection,
-                    op=op,
-                    row_id=row_id,
-                    lsn=lsn,
-                    tenant_id=self._tenant_id,
-                    vshard_id=self._vshard_id,
-                    source=source,
-                    new_value=new_value,
-                    old_value=old_value,
-                    system_time_ms=now,
-                )
-                sequence += 1
+            for change in changes:
+                if logged is None:
+                    event = self._event(change, sequence, lsn, now)
+                    sequence += 1
+                else:
+                    event = logged[tried]
                 try:
                     accepted = emit(event)
                     hidden = False
@@ -315,8 +387,15 @@ cdef class OpenTransaction:
             self.dropped += len(changes) - tried
         if hidden:
             # The ring never saw the last number, so no consumer could miss it. One number more shows the hole.
-            self._next_sequence = sequence + 1
-            emit(WriteEvent(sequence=sequence, collection="", op=_HEARTBEAT, row_id="", lsn=lsn, system_time_ms=now))
+            if logged is None:
+                self._next_sequence = sequence + 1
+                emit(_heartbeat(sequence, lsn, now))
+            else:
+                emit(logged[-1])
         if oversize:
             _LOGGER.warning("commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
         return 0
+
+
+cdef WriteEvent _heartbeat(sequence, lsn, now):
+    return WriteEvent(sequence=sequence, collection="", op=_HEARTBEAT, row_id="", lsn=lsn, system_time_ms=now)

@@ -222,6 +222,7 @@ cdef class EventConsumer:
         block.payload_bytes = ring_copy_out(self._ring, count, block.rows, block.bytes, payload)
         self.check_block()
         if count != 0:
+            block.is_run = self._ring.local.consumer.is_plain_run
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
         batch._block = block
         return batch
@@ -425,6 +426,15 @@ cdef class EventConsumer:
     def core_id(self):
         """The Data Plane core whose events this end receives."""
         return self.ring.core_id
+
+    @property
+    def emitted_sequence(self):
+        """The highest number that the producer has tried, enqueued or not; None before its first attempt.
+
+        Read it, then drain until nothing comes: what is missing up to that number was dropped. The other order would
+        take an event for dropped that came in between.
+        """
+        return self.ring.emitted_sequence
 
     @property
     def pressure_state(self):

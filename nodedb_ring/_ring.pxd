@@ -29,6 +29,7 @@ cdef extern from *:
 
     #define NODEDB_NULL_LENGTH UINT32_MAX    /* of a field that is None */
     #define NODEDB_LAST_OP 6                 /* as in events.WriteOp, which begins at 1 */
+    #define NODEDB_HEARTBEAT 6               /* as there */
     #define NODEDB_LAST_SOURCE 4             /* as in events.EventSource */
     #define NODEDB_NO_TIME INT64_MIN         /* a stamp that is None: NumPy's NaT */
 
@@ -125,6 +126,7 @@ cdef extern from *:
         uint64_t corrupt_value;
         int64_t peer_looked_ns;
         uint32_t corrupt;
+        uint32_t is_plain_run;               /* what was copied out last: numbers one by one, and no heartbeat */
     } nodedb_consumer_side;
 
     typedef struct {
@@ -199,6 +201,7 @@ cdef extern from *:
     #endif
     """
     const uint32_t NULL_LENGTH "NODEDB_NULL_LENGTH"
+    const uint8_t HEARTBEAT "NODEDB_HEARTBEAT"
     const int64_t NO_TIME "NODEDB_NO_TIME"
 
     ctypedef struct EventField "nodedb_field":
@@ -248,7 +251,7 @@ cdef extern from *:
         RingLease* newest
         uint64_t corrupt_value
         int64_t peer_looked_ns
-        uint32_t corrupt
+        uint32_t corrupt, is_plain_run
 
     ctypedef struct LocalSide "nodedb_local":
         ProducerSide producer

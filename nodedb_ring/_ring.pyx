@@ -492,10 +492,12 @@ cdef uint64_t ring_copy_out(
 ) noexcept nogil:
     """Copies `count` events that wait, and gives their rows back; returns the bytes of payload written.
 
-    Rows are copied some at a time, and gone through while they are in cache; payload a lap at a time.
+
+    Rows are copied some at a time, and gone through while they are in cache; payload a lap at a time. ``is_plain_run`` of
+    the consumer's side then tells whether their numbers follow each other one by one and none is a heartbeat.
     """
     cdef uint64_t taken = ring.local.consumer.taken
-    cdef uint64_t copied = 0, written = 0, lap, end, stop, i
+    cdef uint64_t copied = 0, written = 0, stray = 0, lap, end, stop, i
     cdef EventRow* run_rows = NULL
     cdef EventRow* first = rows    # of the rows in this lap
     cdef const EventRow* ahead
@@ -511,6 +513,8 @@ cdef uint64_t ring_copy_out(
                 return 0
         stop = copied + min(run - used, <uint32_t>CACHED_ROWS)
         memcpy(rows + copied, run_rows + used, (stop - copied) * sizeof(EventRow))
+        for i in range(copied, stop):
+            stray |= (rows[i].sequence ^ (rows.sequence + i)) | (rows[i].op == HEARTBEAT)
         used += <uint32_t>(stop - copied)
         while copied < stop:
             lap = row_lap(rows + copied)
@@ -546,6 +550,7 @@ cdef uint64_t ring_copy_out(
         end = rows[copied + run - 1].arena_start + rows[copied + run - 1].span_length
         ring_advance_rows(ring, run_rows, run, end)
         copied += run
+    ring.local.consumer.is_plain_run = stray == 0
     return written
 
 

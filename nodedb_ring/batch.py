@@ -224,6 +224,25 @@ class EventBatch:
             raise ValueError(f"{name!r}: no column of values; those are {', '.join(VALUE_FIELDS)}")
         return self._block.values(_VARIABLE.index(name))
 
+    def gaps(self, after: int | None = None) -> npt.NDArray[np.uint64]:
+        """The holes in the batch's numbers: an array of shape (k, 2), the first and the last number of each, in order.
+
+        Looked at are the numbers above `after` and below the batch's highest, those before its first event included;
+        without `after` those between its lowest and its highest. A number that comes late, after a higher one, is no
+        hole. What was dropped after the batch it cannot know: ``GapCursor`` sees that, too.
+        """
+        numbers = self.sequence
+        if after is not None:
+            if not 0 <= after < 2**64:
+                raise ValueError(f"after {after}: must be in 0 .. {2**64 - 1}")
+            numbers = numbers[numbers > after]
+        if numbers.size and (numbers[1:] <= numbers[:-1]).any():
+            numbers = np.unique(numbers)
+        if after is not None and numbers.size:
+            numbers = np.concatenate([np.array([after], np.uint64), numbers])
+        before = np.flatnonzero(np.diff(numbers) > 1)
+        return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
     def __len__(self) -> int:
         return self._block.count
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
 import apsw
 import msgpack
 
 from ._capture import OpenTransaction, rows
 from ._event import WriteEvent
+from .batch import EventBatch
 from .errors import CaptureError
 from .events import WriteOp
+from .log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
 
 if TYPE_CHECKING:
     from ._producer import EventProducer
@@ -26,6 +29,8 @@ __all__ = ["CaptureError", "SqliteCapture"]
 
 _LOGGER = logging.getLogger("nodedb_ring")
 _NUMBERS = itertools.count(1)
+
+_TAKE_BACK: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
 
 Value = None | int | float | str | bytes
 """What SQLite stores."""
@@ -42,6 +47,9 @@ class SqliteCapture:
 
     A full ring drops events and counts them; the database does not notice. Other connections are not seen.
 
+    With a log the events are also written to it, in the transaction that they tell of: both are committed, or neither.
+    What the ring drops, and what a process did not get to emit, `nodedb_ring.follow` then reads from there.
+
     Parameters
     ----------
     connection : apsw.Connection
@@ -52,15 +60,20 @@ class SqliteCapture:
         Tables to capture; all ordinary tables by default, those made later included.
     tenant_id, vshard_id : int, default 0
         Copied into each event.
-    first_lsn : int, default 1
-        Number of the next commit; to go on after a restart, one more than ``lsn`` was.
+    first_lsn : int, optional
+        Number of the next commit; to go on after a restart, one more than ``lsn`` was. That is the default with a log,
+        as far as it still has the last event; 1 otherwise.
+    log : SqliteEventLog, optional
+        In the ``main`` database file of the connection, opened with ``driver="apsw"``. The capture writes to the log's
+        tables through its own connection; they are never captured.
 
     Raises
     ------
     TypeError
         ``connection`` is not apsw's, or ``tables`` is a string.
     CaptureError
-        A transaction is open, a table does not exist or cannot be captured, or apsw lacks the preupdate hook.
+        A transaction is open, a table does not exist or cannot be captured, apsw lacks the preupdate hook, or the log
+        is in another file or has another driver.
     FieldError
         A number out of its field's range.
 
@@ -83,9 +96,14 @@ class SqliteCapture:
         tables: Collection[str] | None = None,
         tenant_id: int = 0,
         vshard_id: int = 0,
-        first_lsn: int = 1,
+        first_lsn: int | None = None,
+        log: SqliteEventLog | None = None,
     ) -> None:
         _check_connection(connection)
+        if log is not None:
+            _check_log(connection, log)
+        if first_lsn is None:
+            first_lsn = 1 if log is None else _following_lsn(log, producer.core_id)
         # An event with these numbers, so that a bad one is refused here and not after the first commit.
         WriteEvent(
             sequence=0,
@@ -97,6 +115,9 @@ class SqliteCapture:
             vshard_id=vshard_id,
         )
         _check_tables(connection, tables)
+        transaction_log: TransactionLog | None = None
+        if log is not None:
+            transaction_log = TransactionLog(connection, producer.core_id)
         module = f"nodedb_ring_capture_{next(_NUMBERS)}"
         # A statement prepared before now may delete all rows of a table at once, unseen. A change of the temp schema
         # makes SQLite prepare every statement anew, and with a hook in place it deletes row by row.
@@ -107,6 +128,8 @@ class SqliteCapture:
             read_table=_read_table,
             pack=msgpack.Packer().pack,
             chosen=None if tables is None else frozenset(name.lower() for name in tables),
+            left_out=LOG_TABLES,
+            log=transaction_log,
             first_lsn=first_lsn,
             tenant_id=tenant_id,
             vshard_id=vshard_id,
@@ -204,6 +227,33 @@ class _Module:
         return "CREATE TABLE x(unused)", self._transaction
 
 
+class TransactionLog:
+    """The log of one core, written by the connection that commits: in its transaction, while it commits."""
+
+    def __init__(self, connection: apsw.Connection, core_id: int) -> None:
+        self._connection = connection
+        self._core_id = core_id
+
+    def next_sequence(self) -> int:
+        """The number after the last one that the log has, or had before it was trimmed; 0 before the first."""
+        [(last,)] = rows(self._connection, f"SELECT {LAST_SEQUENCE}", (self._core_id,))
+        return cast("int", last) + 1
+
+    def append(self, events: list[WriteEvent]) -> None:
+        """Adds the events of the transaction, as one row unless they are larger than a row can be."""
+        last_rowid = self._connection.last_insert_rowid()
+        try:
+            for sql, bindings in append_statements(self._core_id, EventBatch.from_events(events)):
+                rows(self._connection, sql, bindings)
+        finally:
+            # Asked after a statement that was its own transaction, it is the application's row and not the log's.
+            self._connection.set_last_insert_rowid(last_rowid)
+
+    def take_back(self, first_sequence: int) -> None:
+        """Removes what the open transaction has added, from its first number on."""
+        rows(self._connection, _TAKE_BACK, (self._core_id, first_sequence))
+
+
 class Key(NamedTuple):
     """The primary key of a WITHOUT ROWID table, and how a row id is written from it."""
 
@@ -249,6 +299,39 @@ def _check_connection(connection: object) -> None:
         )
 
 
+def _check_log(connection: apsw.Connection, log: object) -> None:
+    """Refuses a log that is not in the connection's own file, or not read through apsw."""
+    if not isinstance(log, SqliteEventLog):
+        raise CaptureError(
+            f"log {log!r}: only a SqliteEventLog can be written in the transaction itself; for another log,"
+            " append to it what a consumer of this capture's ring drains"
+        )
+    if log.driver != "apsw":
+        raise CaptureError(
+            f"log {log.path!s}: opened with driver={log.driver!r}, another copy of SQLite than the capture's, and two"
+            ' copies in one process drop each other\'s file locks; open it with driver="apsw"'
+        )
+    database = connection.db_filename("main")
+    if not database:
+        raise CaptureError(
+            f"log {log.path!s}: the connection's database is in memory; a log that commits with it needs a file"
+        )
+    if not (os.path.exists(log.path) and os.path.samefile(database, log.path)):
+        raise CaptureError(
+            f"log {log.path!s}: not the connection's database, {database}; open the log on that file, so that one"
+            " transaction writes both"
+        )
+
+
+def _following_lsn(log: SqliteEventLog, core_id: int) -> int:
+    """One more than the last event's, if the log still has it."""
+    last = log.last_sequence(core_id)
+    if last is not None:
+        for batch in log.read(core_id, last, last):
+            return int(batch.lsn[-1]) + 1
+    return 1
+
+
 def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> None:
     """Refuses what is not a table of `main`, and tables that could not be captured."""
     if isinstance(tables, str):
@@ -263,6 +346,8 @@ def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -
             name, kind = kinds.get(asked.lower(), (asked, "nothing"))
             if kind == "nothing":
                 raise CaptureError(f"table {asked!r}: not in {connection.filename!r}; create it before it is captured")
+            if name.lower() in LOG_TABLES:
+                raise CaptureError(f"table {asked!r}: it is a table of the event log, which would log its own writing")
             if kind != "table" or name.lower().startswith("sqlite_"):
                 what = "a table of SQLite's own" if kind == "table" else f"of type {kind}"
                 raise CaptureError(f"table {asked!r}: it is {what}; only ordinary tables can be captured")

@@ -51,10 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         description=(
             "Writes the flights that left New York City in 2013 into two SQLite databases by ordinary SQL, 673,552 row"
             " changes; each database is one Data Plane core with a ring. Two consumers keep a table by carrier from"
-            " the events alone. At the end the databases are asked the same by SQL: the two must agree exactly."
+            " the events alone. At the end the databases are asked the same by SQL: the two must agree exactly. With"
+            " --log they do even if the rings overflow all the time."
         ),
         epilog=(
-            "exit code: 0 the view and the databases agree; 1 a ring overflowed, and the view is missing events;"
+            "exit code: 0 the view and the databases agree; 1 a ring overflowed without a log, and the view is missing"
+            " events;"
             " 2 the demo could not run; 3 they disagree with every event delivered, which would be a bug"
         ),
     )
@@ -68,16 +70,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="events each ring holds (default: %(default)s); try 64 to see a ring overflow",
     )
-    demo.add_argument(
+    files = demo.add_mutually_exclusive_group()
+    files.add_argument(
         "--keep",
         type=Path,
         metavar="FILE",
         help="keep the databases, as FILE.0 and FILE.1 (default: temporary files)",
     )
+    files.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="keep them, each with a log of its events, and take from there what a ring drops; try --capacity 64",
+    )
     demo.add_argument(
         "--processes",
         action="store_true",
         help="a process for each database and one for both consumers, over a shared bus (default: threads)",
+    )
+    demo.add_argument(
+        "--chaos",
+        action="store_true",
+        help="kill each of the processes three times and start it again; implies --processes and logs",
     )
     # What several commands take: they are given to each as its parents.
     bus = argparse.ArgumentParser(add_help=False)
@@ -139,7 +153,12 @@ def _demo(options: argparse.Namespace) -> int:
         from .demo.command import run_demo
 
         return run_demo(
-            rows=options.rows, capacity=options.capacity, keep=options.keep, between_processes=options.processes
+            rows=options.rows,
+            capacity=options.capacity,
+            keep=options.keep or options.log,
+            between_processes=options.processes or options.chaos,
+            logged=options.log is not None or options.chaos,
+            chaos=options.chaos,
         )
     except ModuleNotFoundError as error:
         if error.name not in _DEMO_EXTRA:

@@ -70,3 +70,39 @@ class CorruptRingError(RingError):
 
 class CaptureError(RingError):
     """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""
+
+
+class LogError(RingError):
+    """Base of what an event log raises."""
+
+
+class LogConflictError(LogError, ValueError):
+    """An event was appended whose number is not above the log's last: a second writer, or a number used twice."""
+
+
+class CorruptLogError(LogError):
+    """What a log has stored is not what was appended: its checksum, its size or its rows say so."""
+
+
+class LogUnavailableError(LogError, ConnectionError):
+    """The server of a log cannot be reached, or does not answer in time."""
+
+
+class GapError(LogError):
+    """Events were written that neither the ring nor the log has.
+
+    Attributes
+    ----------
+    core_id : int
+    first, last : int
+        The numbers that are missing, both included.
+    """
+
+    def __init__(self, message: str, core_id: int, first: int, last: int) -> None:
+        super().__init__(message)
+        self.core_id = core_id
+        self.first = first
+        self.last = last
+
+    def __reduce__(self) -> tuple[type[GapError], tuple[str, int, int, int]]:
+        return type(self), (str(self), self.core_id, self.first, self.last)

@@ -6,7 +6,7 @@ import dataclasses
 
 from .backpressure import PressureState
 
-__all__ = ["ConsumerStats", "ProducerStats", "RingStats"]
+__all__ = ["ConsumerStats", "FollowStats", "ProducerStats", "RingStats"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,3 +101,37 @@ class RingStats:
     consumer_pid: int | None
     producer_claims: int
     consumer_claims: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FollowStats:
+    """The accounts of one follower.
+
+    Attributes
+    ----------
+    delivered : int
+        Events handed out.
+    replayed : int
+        Of those, events that came from the log.
+    gaps : int
+        Holes that the log was asked to fill, the one before the ring's first event and the silent tail included.
+    episodes : int
+        Times that it turned from the ring to the log.
+    duplicates : int
+        Events that ring or log offered again, and that were dropped.
+    heartbeats : int
+        Heartbeats passed over.
+    position : int or None
+        The last number handed out or passed over; None before the first.
+    lag : int
+        Numbers between that and the highest one known to be tried.
+    """
+
+    delivered: int
+    replayed: int
+    gaps: int
+    episodes: int
+    duplicates: int
+    heartbeats: int
+    position: int | None
+    lag: int

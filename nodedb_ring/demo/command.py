@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import EventBus, create_event_bus
 from ..bus_file import DEFAULT_DIRECTORY, remove
-from . import processes, run
+from . import durable, processes, run
 from .flights import AIRPORTS, Flight, load_flights
 from .log import warnings_shown
 from .outcome import Outcome
@@ -31,7 +31,15 @@ Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], 
 """A run over rings that are there: of the flights, into two databases, telling how many events are through."""
 
 
-def run_demo(*, rows: int | None, capacity: int, keep: Path | None, between_processes: bool) -> Verdict:
+def run_demo(
+    *,
+    rows: int | None,
+    capacity: int,
+    keep: Path | None,
+    between_processes: bool,
+    logged: bool = False,
+    chaos: bool = False,
+) -> Verdict:
     """Runs the demo and prints what came of it.
 
     Parameters
@@ -44,6 +52,10 @@ def run_demo(*, rows: int | None, capacity: int, keep: Path | None, between_proc
         Where the two databases stay: this path with ``.0`` and ``.1`` appended. Temporary files by default.
     between_processes : bool
         Each database in a process of its own, and the view in a third. Only in the main thread: it answers SIGTERM.
+    logged : bool, default False
+        Each database keeps a log of its events, and the view gets from there what its ring drops.
+    chaos : bool, default False
+        The processes are killed now and then, and started again; needs both, the processes and the log.
 
     Raises
     ------
@@ -60,7 +72,7 @@ def run_demo(*, rows: int | None, capacity: int, keep: Path | None, between_proc
     def show(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    rings = _shared_rings(capacity, show) if between_processes else _private_rings(capacity)
+    rings = _shared_rings(capacity, show, logged, chaos) if between_processes else _private_rings(capacity, logged)
     # The files come last: whatever is refused before leaves none behind.
     with rings as run_over_rings:
         flights = load_flights(rows)
@@ -76,20 +88,27 @@ def run_demo(*, rows: int | None, capacity: int, keep: Path | None, between_proc
 
 
 @contextlib.contextmanager
-def _private_rings(capacity: int) -> Generator[Run, None, None]:
+def _private_rings(capacity: int, logged: bool) -> Generator[Run, None, None]:
     bus = create_event_bus(len(AIRPORTS), capacity)
-    yield lambda flights, databases, progress: run.run(flights, databases, bus, progress)
+    yield lambda flights, databases, progress: run.run(flights, databases, bus, progress, logged=logged)
 
 
 @contextlib.contextmanager
-def _shared_rings(capacity: int, show: Callable[[str], object]) -> Generator[Run, None, None]:
+def _shared_rings(
+    capacity: int, show: Callable[[str], object], logged: bool, chaos: bool
+) -> Generator[Run, None, None]:
     """Rings between processes, under a name that nobody has, and that is gone at the end however that comes."""
     name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
     with _sigterm_unwinds():
         try:
             with EventBus.create(name, len(AIRPORTS), capacity) as bus:
                 show(f"bus {name}: while it runs, try nodedb-ring inspect {name}")
-                yield lambda flights, databases, progress: processes.run(flights, databases, bus, progress, show)
+                if logged:
+                    yield lambda flights, databases, progress: durable.run(
+                        flights, databases, bus, progress, show, chaos=chaos
+                    )
+                else:
+                    yield lambda flights, databases, progress: processes.run(flights, databases, bus, progress, show)
         finally:
             # By name: an interrupt may have come between the making and the first line that has the bus.
             with contextlib.suppress(FileNotFoundError):

@@ -7,7 +7,21 @@ import dataclasses
 from .. import ConsumerStats, ProducerStats, WriteOp
 from .totals import TotalsByCarrier, add_totals
 
-__all__ = ["CoreOutcome", "Outcome"]
+__all__ = ["CoreOutcome", "Outcome", "Recovered"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What the log behind one core's ring has, and what a follower fetched from it.
+
+    ``last_sequence`` is the highest number in the log; ``gaps``, ``replayed`` and ``episodes`` are as in
+    ``nodedb_ring.FollowStats``.
+    """
+
+    last_sequence: int
+    gaps: int
+    replayed: int
+    episodes: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +34,19 @@ class CoreOutcome:
     consumer: ConsumerStats
     events: dict[WriteOp, int]
     view: TotalsByCarrier
+    recovered: Recovered | None = None
+    """None without a log."""
 
     @property
     def missing(self) -> int:
         """Events that the view has not seen: its core numbered them from 1 without a hole."""
-        return (self.producer.emitted_sequence or 0) - sum(self.events.values())
+        last = self.producer.emitted_sequence or 0 if self.recovered is None else self.recovered.last_sequence
+        return last - sum(self.events.values())
+
+    @property
+    def excused(self) -> int:
+        """Events that the view may not have seen: what its ring dropped, and with a log none."""
+        return self.producer.dropped if self.recovered is None else 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +56,8 @@ class Outcome:
     cores: tuple[CoreOutcome, ...]
     database: TotalsByCarrier
     seconds: float
+    killed: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
+    """By role, how often a process was killed and started again."""
 
     @property
     def view(self) -> TotalsByCarrier:

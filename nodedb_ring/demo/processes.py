@@ -1,8 +1,5 @@
 """The run between processes: one that writes for each Data Plane core, and one that keeps the views of all of them.
 
-They are spawned, not forked. A fork copies the locks that other threads hold, and the parent has a thread that draws
-its progress. And a spawned child has only what it is given: it opens the bus by its name, as any other program would.
-
 Each child has a link to the parent. A writer gets its flights over it, and word to begin once all have their ends of
 the bus; the child's warnings come back, and the consumer's views; and its end of file says that the child has ended.
 """
@@ -10,24 +7,20 @@ the bus; the child's warnings come back, and the consumer's views; and its end o
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import multiprocessing
 import selectors
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from .. import EventBus, EventConsumer, WriteOp
+from .children import Child, send, spawn, stop
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .log import warnings_shown
 from .outcome import CoreOutcome, Outcome
 from .totals import TotalsByCarrier
 from .view import CarrierView
@@ -35,40 +28,12 @@ from .view import CarrierView
 __all__ = ["run"]
 
 _TICK: Final = 0.1  # seconds between two looks at how far it is
-_PATIENCE: Final = 5  # seconds a child has to end when told to
 _READY: Final = None
 _BEGIN: Final = None
 
 
 _Views: TypeAlias = tuple[tuple[TotalsByCarrier, dict[WriteOp, int]], ...]
 """Of each core the view, and how many events of each operation went into it."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Child:
-    role: str
-    process: BaseProcess
-    link: Connection
-
-    def await_ready(self) -> None:
-        """Waits until it has its ends of the bus.
-
-        Raises
-        ------
-        ChildProcessError
-            It has ended instead.
-        """
-        try:
-            self.link.recv()
-        except (EOFError, OSError):
-            raise self.failure() from None
-
-    def failure(self) -> ChildProcessError:
-        """How it ended, which its link has said that it did."""
-        self.process.join()
-        code = self.process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return ChildProcessError(f"{self.role}, process {self.process.pid}, {how}")
 
 
 def run(
@@ -99,23 +64,23 @@ def run(
     ChildProcessError
         A child was killed or failed: says which. The traceback of one that failed is on stderr already.
     """
-    children: list[_Child] = []
+    children: list[Child] = []
     try:
         for number, database in enumerate(databases):
-            children.append(_spawn(f"the writer of core {number}", _write, bus, number, database))
-        children.append(_spawn("the consumer", _consume, bus))
+            children.append(spawn(f"the writer of core {number}", _write, bus, number, database))
+        children.append(spawn("the consumer", _consume, bus))
         writers = children[:-1]
         for writer, shard in zip(writers, flights_by_core(flights), strict=True):
             # Not as an argument: that would wait for ever for a child that dies before it reads.
-            _send(writer, shard)
+            send(writer, shard)
         for child in children:
             child.await_ready()
         started = time.perf_counter()
         for writer in writers:
-            _send(writer, _BEGIN)
+            send(writer, _BEGIN)
         views, ended = _listen(children, bus, progress, show)
     finally:
-        _stop(children)
+        stop(children)
     return Outcome(
         cores=tuple(
             CoreOutcome(
@@ -133,14 +98,8 @@ def run(
     )
 
 
-def _send(child: _Child, message: object) -> None:
-    # If it has died, the end of file on its link says so, and how is known then.
-    with contextlib.suppress(ConnectionError):
-        child.link.send(message)
-
-
 def _listen(
-    children: Sequence[_Child], bus: EventBus, progress: Callable[[int], object], show: Callable[[str], object]
+    children: Sequence[Child], bus: EventBus, progress: Callable[[int], object], show: Callable[[str], object]
 ) -> tuple[_Views, float]:
     """Waits until all children have ended, and well; returns the views and when they came."""
     came: list[tuple[_Views, float]] = []
@@ -165,47 +124,7 @@ def _listen(
     return views_and_when
 
 
-def _spawn(role: str, work: Callable[..., None], *arguments: object) -> _Child:
-    context = multiprocessing.get_context("spawn")
-    link, childs_link = context.Pipe()
-    # Daemonic: if a second Ctrl-C keeps _stop from its work, the interpreter does it at exit.
-    process = context.Process(target=_run_child, args=(work, childs_link, *arguments), name=role, daemon=True)
-    with childs_link, _interrupts_held_back():
-        process.start()
-    return _Child(role, process, link)
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Generator[None, None, None]:
-    """A child started here never has SIGINT: Ctrl-C on a terminal would reach it too, and it would print a traceback.
-
-    The mask is inherited, and holds before the child's first line of Python.
-    """
-    # Starts with the first child otherwise, and unblocks SIGINT when it does (CPython 3.11).
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _stop(children: list[_Child]) -> None:
-    for child in children:
-        child.process.terminate()
-    for child in children:
-        child.process.join(_PATIENCE)
-        child.process.kill()
-        child.process.join()
-        child.link.close()
-
-
 # In the children.
-
-
-def _run_child(work: Callable[..., None], link: Connection, bus: EventBus, *arguments: object) -> None:
-    with link, bus, warnings_shown(link.send):
-        work(link, bus, *arguments)
 
 
 def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> None:

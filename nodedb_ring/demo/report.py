@@ -34,6 +34,9 @@ def print_report(outcome: Outcome, console: Console) -> Verdict:
         )
     )
     console.print(_rings_table(outcome))
+    if outcome.killed:
+        times = ", ".join(f"{role} {count}" for role, count in outcome.killed.items())
+        console.print(f"Times killed and started again: {times}.", markup=False, highlight=False, soft_wrap=True)
     verdict = _verdict(outcome)
     for line in _explain(outcome, verdict):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -41,7 +44,7 @@ def print_report(outcome: Outcome, console: Console) -> Verdict:
 
 
 def _verdict(outcome: Outcome) -> Verdict:
-    if any(core.missing != core.producer.dropped for core in outcome.cores):
+    if any(core.missing != core.excused for core in outcome.cores):
         return Verdict.DISAGREE
     if outcome.missing:
         return Verdict.MISSING
@@ -69,9 +72,9 @@ def _explain(outcome: Outcome, verdict: Verdict) -> list[str]:
         ]
     lines = [
         f"core {number}: the view is missing {core.missing:,} events,"
-        f" but the producer counted {core.producer.dropped:,} drops."
+        + (" but the log has them all." if core.recovered else f" but the producer counted {core.excused:,} drops.")
         for number, core in enumerate(outcome.cores)
-        if core.missing != core.producer.dropped
+        if core.missing != core.excused
     ]
     lines += [
         f"{carrier}: the view says {outcome.view.get(carrier)}, the databases {outcome.database.get(carrier)}."
@@ -104,6 +107,13 @@ def _rings_table(outcome: Outcome) -> Table:
         "times SUSPENDED": [core.producer.suspend_transitions for core in cores],
         "times back to NORMAL": [core.producer.normal_transitions for core in cores],
     }
+    recovered = [core.recovered for core in cores if core.recovered is not None]
+    if recovered:
+        counts |= {
+            "holes": [core.gaps for core in recovered],
+            "replayed from the log": [core.replayed for core in recovered],
+            "catch-ups": [core.episodes for core in recovered],
+        }
     table = Table("", title=f"The rings, in {outcome.seconds:.1f} s")
     for number, core in enumerate(cores):
         table.add_column(f"core {number} ({', '.join(core.airports)})", justify="right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgpack
@@ -24,13 +25,21 @@ class CarrierView:
     departure that is corrected, or moved to another carrier, comes out right. INSERT is a flight more that was
     scheduled, DELETE one that was cancelled.
 
+    Parameters
+    ----------
+    totals, events : mappings, optional
+        What another view said: this one goes on from there.
+
     Thread safety: one thread at a time.
     """
 
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-        self._totals = np.zeros((len(CarrierTotals._fields), 0), np.int64)
+    def __init__(self, totals: Mapping[str, CarrierTotals] | None = None, events: Mapping[WriteOp, int] | None = None):
+        before = {} if totals is None else totals
+        self._places = {carrier: place for place, carrier in enumerate(before)}
+        self._totals = np.array([*before.values()], np.int64).reshape(-1, len(CarrierTotals._fields)).T.copy()
         self._events = np.zeros(_EVERY_OP, np.int64)
+        for op, count in (events or {}).items():
+            self._events[op] = count
 
     def apply(self, batch: EventBatch) -> None:
         """Brings the view up to date with the events of `batch`."""

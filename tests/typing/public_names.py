@@ -4,6 +4,7 @@ import asyncio
 import copy
 import os
 import pickle
+import tempfile
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Literal, assert_type
@@ -20,18 +21,29 @@ from nodedb_ring import (
     CapacityError,
     ClosedError,
     ConsumerStats,
+    CorruptLogError,
     CorruptRingError,
     EventBatch,
     EventBus,
     EventConsumer,
+    EventLog,
     EventProducer,
     EventRing,
     EventSource,
     EventTooLargeError,
     FieldError,
+    Follower,
+    FollowStats,
     ForkError,
+    GapCursor,
+    GapError,
     LayoutError,
     Lease,
+    LiveEventLog,
+    LogConflictError,
+    LogError,
+    LoggedProducer,
+    LogUnavailableError,
     OwnershipError,
     PressureState,
     ProducerStats,
@@ -42,8 +54,11 @@ from nodedb_ring import (
     WriteEvent,
     WriteOp,
     create_event_bus,
+    follow,
     get_include,
+    logged,
 )
+from nodedb_ring.log.sqlite import SqliteEventLog
 
 
 def some_event(sequence: int = 1) -> WriteEvent:
@@ -344,6 +359,45 @@ def check_columns() -> None:
     assert_type(batch.valid_time_ms, npt.NDArray[np.int64])
     assert_type(batch.strings("collection"), npt.NDArray[np.object_])
     assert_type(batch.values("new_value"), npt.NDArray[np.object_])
+    assert_type(batch.gaps(), npt.NDArray[np.uint64])
+    assert_type(batch.gaps(after=7), npt.NDArray[np.uint64])
+
+
+def check_recovery() -> None:
+    (producer,), (consumer,) = create_event_bus(1, 8)
+    assert_type(consumer.emitted_sequence, int | None)
+    batch, gaps = GapCursor(consumer, 0).drain(16, 0.0)
+    assert_type(batch, EventBatch)
+    assert_type(gaps, npt.NDArray[np.uint64])
+    with tempfile.TemporaryDirectory() as folder, SqliteEventLog(Path(folder, "log")) as stored:
+        log: EventLog = stored
+        assert_type(log.last_sequence(0), int | None)
+        assert_type(log.load_watermark("group", 0), int | None)
+        assert_type(log.read(0, 1, 2), Iterator[EventBatch])
+        assert_type(isinstance(log, LiveEventLog), bool)
+        core = logged(producer, log)
+        assert_type(core, LoggedProducer)
+        assert_type(core.emit(some_event()), bool)
+        assert_type(core.emit_batch(some_batch()[1:]), int)
+        core.close()
+        with follow(consumer, log, group="group", start="earliest") as follower:
+            assert_type(follower, Follower)
+            for each in follower:
+                assert_type(each, EventBatch)
+                assert_type(follower.commit(), None)
+            assert_type(follower.position, int | None)
+            assert_type(follower.ended, bool)
+            assert_type(follower.next_batch(0.0), EventBatch)
+            stats = follower.stats()
+            assert_type(stats, FollowStats)
+            assert_type(stats.replayed, int)
+
+
+async def follows_on_a_loop(follower: Follower, log: LiveEventLog) -> None:
+    async for batch in follower:
+        assert_type(batch, EventBatch)
+    assert_type(await follower.next_batch_async(0.1), EventBatch)
+    assert_type(log.wait_beyond(0, 7, 0.1), bool)
 
 
 def check_errors() -> None:
@@ -373,6 +427,10 @@ def check_errors() -> None:
     assert_type(taken.pid, int | None)
     an_ownership_error: OwnershipError = taken
     assert_type(an_ownership_error.args, tuple[Any, ...])
+    gap = GapError("why", 0, 5, 7)
+    assert_type((gap.core_id, gap.first, gap.last), tuple[int, int, int])
+    of_the_log: list[type[LogError]] = [CorruptLogError, LogConflictError, LogUnavailableError]
+    assert_type(of_the_log[0]("why"), LogError)
     try:
         create_event_bus(0)
     except CapacityError as error:

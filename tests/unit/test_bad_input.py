@@ -206,10 +206,12 @@ def test_the_family_of_errors() -> None:
 
 @pytest.mark.parametrize("name", [name for name in nodedb_ring.__all__ if name.endswith("Error")])
 def test_errors_pickle(name: str) -> None:
-    error = getattr(nodedb_ring, name)("capacity 0: must be at least 1")
+    more = (0, 5, 7) if name == "GapError" else ()
+    error = getattr(nodedb_ring, name)("capacity 0: must be at least 1", *more)
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is type(error)
     assert str(back) == str(error)
+    assert vars(back) == vars(error)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
 
     demo = command("demo", "--help")
     assert demo.returncode == 0
-    for option in ("--rows N", "--capacity N", "--keep FILE", "--processes", "exit code: 0"):
+    for option in ("--rows N", "--capacity N", "--keep FILE", "--log FILE", "--processes", "--chaos", "exit code: 0"):
         assert option in demo.stdout
 
     for name in ("list", "inspect", "unlink"):
@@ -83,7 +83,8 @@ def test_version() -> None:
         [],
         ["flights"],
         ["demo", "more"],
-        ["demo", "--chaos"],
+        ["demo", "--calm"],
+        ["demo", "--log=a", "--keep=b"],
         ["list", "flights"],
         ["inspect"],
         ["unlink", "--json", "flights"],

@@ -4,11 +4,13 @@ from typing import final
 import apsw
 
 from ._producer import EventProducer
-from .capture import Table, Value
+from .capture import Table, TransactionLog, Value
 
 __all__ = ["OpenTransaction", "rows"]
 
-def rows(connection: apsw.Connection, sql: str, bindings: tuple[Value, ...] = ()) -> list[tuple[Value, ...]]: ...
+def rows(
+    connection: apsw.Connection, sql: str, bindings: tuple[Value | memoryview, ...] = ()
+) -> list[tuple[Value, ...]]: ...
 
 @final
 class OpenTransaction:
@@ -20,6 +22,8 @@ class OpenTransaction:
         read_table: Callable[[apsw.Connection, str], Table | None],
         pack: Callable[[Mapping[str, Value]], bytes],
         chosen: frozenset[str] | None,
+        left_out: frozenset[str],
+        log: TransactionLog | None,
         first_lsn: int,
         tenant_id: int,
         vshard_id: int,
@@ -40,4 +44,5 @@ class OpenTransaction:
     def Begin(self) -> None: ...
     def Savepoint(self, level: int) -> None: ...
     def RollbackTo(self, level: int) -> None: ...
+    def Sync(self) -> None: ...
     def Commit(self) -> None: ...

@@ -1,0 +1,92 @@
+"""``python -m benchmarks.follow``: what ``follow`` costs over plain ``drain``, where nothing is missing.
+
+The answer is checked before it is timed; a wrong one ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from nodedb_ring import EventBatch, WriteOp, create_event_bus, follow
+from nodedb_ring.log.sqlite import SqliteEventLog
+
+from .machine import describe
+from .measure import check, no_collection
+from .table import Row, print_rows
+
+__all__ = ["main"]
+
+_BATCH: Final = 1024
+_BATCHES: Final = 60
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.follow", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
+    options = parser.parse_args(arguments)
+    print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    print_rows("A log behind the ring", following(rounds=10 if options.quick else 40))
+    return 0
+
+
+def following(*, rounds: int) -> list[Row]:
+    """Drains of 1024 events through a follower and without one, in turn; the best round of each counts."""
+    (producer,), (consumer,) = create_event_bus(1)
+    batches = [
+        EventBatch.from_columns(
+            sequence=np.arange(_BATCH) + 1 + number * _BATCH,
+            lsn=number,
+            op=WriteOp.INSERT,
+            collection="flights",
+            row_id="UA1545",
+            new_value=b"v" * 128,
+        )
+        for number in range(_BATCHES)
+    ]
+
+    def fill() -> None:
+        for batch in batches:
+            check("enqueued", producer.emit_batch(batch), _BATCH)
+
+    def timed(take: Callable[[], EventBatch]) -> float:
+        fill()
+        with no_collection():
+            start = time.perf_counter()
+            for _ in batches[1:]:
+                take()
+            last = take()
+            took = time.perf_counter() - start
+        check("the last batch", last.sequence.tolist(), batches[-1].sequence.tolist())
+        return took
+
+    least = {"drain": float("inf"), "follow": float("inf")}
+    with TemporaryDirectory() as folder, SqliteEventLog(Path(folder, "log")) as log:
+        for _ in range(rounds):
+            least["drain"] = min(least["drain"], timed(consumer.drain))
+            # Each round has the numbers of the one before again, and so a follower of its own.
+            with follow(consumer, log, group="benchmark", after=0) as follower:
+                least["follow"] = min(least["follow"], timed(follower.next_batch))
+                check("replayed", follower.stats().replayed, 0)
+    drain, followed = (least[kind] / len(batches) for kind in ("drain", "follow"))
+    return [
+        Row(
+            group="follow",
+            what="follow of 1024 events, of a plain drain",
+            value=followed / drain,
+            unit="",
+            target=1.10,
+            beside=f"{followed * 1e6:.1f} µs; drain {drain * 1e6:.1f} µs",
+        )
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

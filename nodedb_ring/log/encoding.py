@@ -1,0 +1,154 @@
+"""A batch as a log stores it: its rows, its payload, and a checksum over both and over the numbers beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._batch import checked_copy, crc32c, pack
+from ..batch import EventBatch
+from ..errors import BatchError, CorruptLogError, LogConflictError
+from ..events import EVENT_DTYPE, NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+
+__all__ = ["ENCODING_VERSION", "EncodedBatch", "check_rising", "decode_batch", "encode_batch"]
+
+ENCODING_VERSION: Final = 1
+"""Of what is stored. The checksum covers it, so that a batch of another version is not taken for one of this."""
+
+_ROW_BYTES: Final = EVENT_DTYPE.itemsize
+# Version, core, first and last number, number of events, bytes of rows: what stands beside a batch is part of it.
+_NUMBERS: Final = struct.Struct("<QQQQQQ")
+_FIELDS: Final = STRING_FIELDS + VALUE_FIELDS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """What to store of one batch, which is not empty.
+
+    Attributes
+    ----------
+    first, last : int
+        Its first and its last sequence number.
+    count : int
+        Its events.
+    rows, payload : memoryview
+        Bytes of ``EVENT_DTYPE``, and what their offsets are into. They show the batch's memory where it is packed.
+    checksum : int
+        CRC-32C of the numbers above, the core, the rows and the payload.
+    """
+
+    first: int
+    last: int
+    count: int
+    rows: memoryview
+    payload: memoryview
+    checksum: int
+
+
+def check_rising(batch: EventBatch, above: int | None = None) -> None:
+    """Refuses a batch whose numbers do not rise strictly, or do not begin above `above`.
+
+    Raises
+    ------
+    LogConflictError
+    """
+    if not len(batch):
+        return
+    numbers = batch.sequence
+    first = int(numbers[0])
+    if above is not None and first <= above:
+        raise LogConflictError(
+            f"sequence {first}: the log has {above} already; number events from {above + 1} on,"
+            " and let no other writer append to this core"
+        )
+    rising = numbers[1:] > numbers[:-1]
+    if not rising.all():
+        place = int(np.argmin(rising))
+        raise LogConflictError(
+            f"sequence {int(numbers[place + 1])} of event {place + 1} follows {int(numbers[place])}:"
+            " numbers of a batch must rise strictly"
+        )
+
+
+def encode_batch(batch: EventBatch, *, core_id: int) -> EncodedBatch:
+    """What to store of a batch of core `core_id`.
+
+    Only the payload of its own events: a slice or a lease is packed first.
+
+    Raises
+    ------
+    ValueError
+        The batch is empty.
+    LogConflictError
+        Its numbers do not rise strictly.
+    """
+    if not len(batch):
+        raise ValueError("an empty batch: there is nothing to store")
+    check_rising(batch)
+    records, payload = batch.records, batch.payload
+    if not _fills(records, payload):
+        block = pack([batch._block])  # pyright: ignore[reportPrivateUsage]
+        records, payload = block.records(), block.payload()
+    # The bookkeeping of a ring in the rows is stored with them: no reader looks at it.
+    rows = records.view(np.uint8).data
+    body = payload.data
+    first, last, count = int(records["sequence"][0]), int(records["sequence"][-1]), len(records)
+    return EncodedBatch(first, last, count, rows, body, _checksum((core_id, first, last, count), rows, body))
+
+
+def decode_batch(
+    rows: Any, payload: Any, checksum: Any, *, core_id: int, first: Any, last: Any, count: Any
+) -> EventBatch:
+    """The batch that was stored, in memory of its own. Whatever a damaged log may hold can be passed.
+
+    Raises
+    ------
+    CorruptLogError
+        It is not what was stored: names the core and the numbers.
+    """
+
+    def corrupt(what: str) -> CorruptLogError:
+        return CorruptLogError(
+            f"core {core_id}, events {first} to {last}: {what}; restore the log from a copy, or trim it to {last}"
+        )
+
+    if not all(isinstance(number, int) and 0 <= number < 2**64 for number in (first, last, count, checksum)):
+        raise corrupt(f"stored beside count {count!r} and checksum {checksum!r}, and those are not all numbers")
+    if not (isinstance(rows, bytes | memoryview) and isinstance(payload, bytes | memoryview)):
+        raise corrupt(f"rows of {type(rows).__name__}, payload of {type(payload).__name__}: both must be bytes")
+    if len(rows) != count * _ROW_BYTES or count == 0:
+        raise corrupt(f"{len(rows)} bytes of rows for {count} events of {_ROW_BYTES} bytes")
+    found = _checksum((core_id, first, last, count), rows, payload)
+    if found != checksum:
+        raise corrupt(f"checksum {found:#010x}, stored was {checksum:#010x}")
+    try:
+        block = checked_copy(np.frombuffer(rows, np.uint8), np.frombuffer(payload, np.uint8))
+    except BatchError as error:
+        raise corrupt(str(error)) from error
+    batch = EventBatch._over(block)  # pyright: ignore[reportPrivateUsage]
+    numbers = batch.sequence
+    if int(numbers[0]) != first or int(numbers[-1]) != last or not bool((numbers[1:] > numbers[:-1]).all()):
+        raise corrupt(f"rows from {int(numbers[0])} to {int(numbers[-1])} do not rise from the one to the other")
+    return batch
+
+
+def _checksum(numbers: tuple[int, int, int, int], rows: bytes | memoryview, payload: bytes | memoryview) -> int:
+    head = _NUMBERS.pack(ENCODING_VERSION, *numbers, len(rows))
+    return crc32c(payload, crc32c(rows, crc32c(head)))
+
+
+def _fills(records: npt.NDArray[np.void], payload: npt.NDArray[np.uint8]) -> bool:
+    """Whether the payload begins with the first event and ends with the last: not a part of something larger."""
+    if int(records[0][f"{_FIELDS[0]}_offset"]) != 0:
+        return False
+    end = 0
+    row = records[-1]
+    for name in _FIELDS:
+        length = int(row[f"{name}_length"])
+        if length != NULL_LENGTH:
+            end = max(end, int(row[f"{name}_offset"]) + length)
+    return end == len(payload)

@@ -1,0 +1,149 @@
+"""``LoggedProducer``: what is emitted is in the log first."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from .._event import WriteEvent
+from .._producer import EventProducer
+from ..backpressure import PressureState
+from ..batch import EventBatch
+from ..errors import EventTooLargeError, LogConflictError
+from ..events import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+from . import EventLog
+from .encoding import check_rising
+
+__all__ = ["LoggedProducer", "logged"]
+
+_FIELDS: Final = STRING_FIELDS + VALUE_FIELDS
+_NOTHING: Final = EventBatch.from_events([])
+
+
+class LoggedProducer:
+    """A producer whose events are appended to a log before they are emitted: the ring may drop what the log has.
+
+    Parameters
+    ----------
+    producer : EventProducer
+        Emit through this object alone from now on: what goes to the ring directly is not in the log.
+    log : EventLog
+
+    Notes
+    -----
+    An exception of the log means that nothing was emitted. An event that the ring drops, for lack of room or of a
+    consumer, is counted there as dropped and is in the log, where a follower finds it.
+
+    Thread safety: the producer's, one thread at a time.
+    """
+
+    def __init__(self, producer: EventProducer, log: EventLog) -> None:
+        self._producer = producer
+        self._log = log
+        self._last = log.last_sequence(producer.core_id)
+
+    @property
+    def producer(self) -> EventProducer:
+        """The producer that emits."""
+        return self._producer
+
+    @property
+    def log(self) -> EventLog:
+        """The log that is written first."""
+        return self._log
+
+    @property
+    def core_id(self) -> int:
+        """The core whose events these are."""
+        return self._producer.core_id
+
+    @property
+    def pressure_state(self) -> PressureState:
+        """That of the ring."""
+        return self._producer.pressure_state
+
+    @property
+    def next_sequence(self) -> int:
+        """The number of the next event: one more than the highest that the log or the ring has."""
+        highest = self._highest
+        return 1 if highest is None else highest + 1
+
+    @property
+    def _highest(self) -> int | None:
+        numbers = [number for number in (self._last, self._producer.emitted_sequence) if number is not None]
+        return max(numbers, default=None)
+
+    def emit(self, event: WriteEvent) -> bool:
+        """Appends one event, then emits it: whether the ring took it. See ``emit_batch``."""
+        return self._append_and_emit(EventBatch.from_events([event])) == 1
+
+    def emit_batch(self, batch: EventBatch) -> int:
+        """Appends the events, then emits them in order; returns how many the ring took, a prefix.
+
+        Raises
+        ------
+        LogConflictError
+            The numbers do not rise strictly from ``next_sequence`` on, or another writer appended to the log.
+        EventTooLargeError
+            An event that the ring could never hold. Nothing was appended.
+        OwnershipError, ClosedError
+            The producer is another thread's, or closed. Nothing was appended.
+        OSError, LogError
+            The log could not append. Nothing was emitted.
+        """
+        if type(batch) is not EventBatch:
+            raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
+        return self._append_and_emit(batch)
+
+    def _append_and_emit(self, batch: EventBatch) -> int:
+        # What the ring would refuse must not be in the log: an empty batch is refused for whose and how it is.
+        self._producer.emit_batch(_NOTHING)
+        if not len(batch):
+            return 0
+        self._check_size(batch)
+        check_rising(batch, above=self._highest)
+        try:
+            self._log.append(self.core_id, batch)
+        except LogConflictError:
+            self._last = self._log.last_sequence(self.core_id)
+            raise
+        self._last = int(batch.sequence[-1])
+        return self._producer.emit_batch(batch)
+
+    def _check_size(self, batch: EventBatch) -> None:
+        arena_bytes = self._producer.ring.arena_bytes
+        # No event can need more than all of its fields over the whole payload.
+        if len(_FIELDS) * len(batch.payload) <= arena_bytes:
+            return
+        sizes = np.zeros(len(batch), np.int64)
+        for name in _FIELDS:
+            lengths = batch.records[f"{name}_length"]
+            sizes += np.where(lengths == NULL_LENGTH, 0, lengths)
+        place = int(np.argmax(sizes > arena_bytes))
+        if sizes[place] > arena_bytes:
+            raise EventTooLargeError(
+                f"sequence {int(batch.sequence[place])}: payload of {int(sizes[place])} bytes; the arena of core"
+                f" {self.core_id} has {arena_bytes}; make the bus with a larger arena_bytes"
+            )
+
+    def close(self) -> None:
+        """Closes the producer. The log stays open: it may be the log of other cores too. Idempotent."""
+        self._producer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LoggedProducer core_id={self.core_id} next_sequence={self.next_sequence} log={self._log!r}>"
+
+
+def logged(producer: EventProducer, log: EventLog) -> LoggedProducer:
+    """A producer that appends to `log` before it emits."""
+    return LoggedProducer(producer, log)
