@@ -480,3 +480,28 @@ def test_it_draws_on_a_terminal_without_unicode(bus: EventBus) -> None:
             assert terminal.end() == (0, "")
             assert terminal.output.isascii()
             assert "NORMAL" in terminal.output
+
+
+# Its page
+
+
+def test_the_page_names_what_is_printed(bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "top.md").read_text()
+    named = re.findall(r"^\| (`\w.*?) \|", page, re.MULTILINE)
+    keys = {key for cell in named for key in re.findall(r"`(\w+)`", cell)}
+    run(bus, Time(), once=True, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert main(["inspect", bus.name, "--json"]) == 0
+    inspected = json.loads(capsys.readouterr().out)
+    assert keys == (found.keys() - inspected.keys()) | (found["rings"][0].keys() - inspected["rings"][0].keys())
+    run(bus, Time(), once=True)
+    headings = capsys.readouterr().out.splitlines()[2].split()
+    assert headings in [line.split() for line in page.splitlines()]
+
+
+def test_the_picture_loads_nothing() -> None:
+    """A reader's browser asks nobody for it; and it shows each state."""
+    svg = (ROOT / "docs" / "top.svg").read_text()
+    assert not re.search(r"url\((?!#)|href|@import|<script", svg)
+    for word in ("flights", "NORMAL", "THROTTLED", "SUSPENDED", "gone", "all"):
+        assert re.search(rf"[>;]{word}[<&]", svg), word
