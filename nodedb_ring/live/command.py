@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -74,11 +75,9 @@ def _samples(watch: Watch, interval: float, count: int | None, pause: Callable[[
 
 
 def _print(samples: Iterator[BusSample], text: Callable[[BusSample], str]) -> int:
-    try:
+    # Whoever closes the pipe has seen enough.
+    with contextlib.suppress(BrokenPipeError):
         for sample in samples:
             sys.stdout.write(text(sample))
             sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has seen enough. What is buffered would be written once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

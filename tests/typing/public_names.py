@@ -296,6 +296,7 @@ def check_shared() -> None:
     name = f"public-names-{os.getpid()}"
     with EventBus.create(name, 1, 16, arena_bytes=4096, backpressure=BackpressureConfig(), directory=None) as bus:
         assert_type(bus, EventBus)
+        assert_type(bus.is_linked, bool)
         assert_type(EventBus.open(name), EventBus)
         assert_type(EventBus.list(), list[str])
         assert_type(pickle.loads(pickle.dumps(bus)), Any)

@@ -39,6 +39,22 @@ sys.meta_path.insert(0, Absent())
 from nodedb_ring.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
+# The signal comes between the first control code and the second.
+ENDED_AT_ONCE = """
+import signal, sys
+from rich.console import Console
+
+show_cursor = Console.show_cursor
+
+def interrupted(console, show=True):
+    if not show:
+        signal.raise_signal(signal.SIGTERM)
+    return show_cursor(console, show)
+
+Console.show_cursor = interrupted
+from nodedb_ring.cli import main
+sys.exit(main(["top", *sys.argv[1:]]))
+"""
 ALTERNATE_SCREEN, ORDINARY_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 CURSOR_HIDDEN, CURSOR_SHOWN = "\x1b[?25l", "\x1b[?25h"
 
@@ -453,6 +469,13 @@ def test_sigterm_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
         assert terminal.end() == (143, "")
         assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
         assert ORDINARY_SCREEN in terminal.output
+
+
+def test_a_signal_while_the_screen_is_made_up_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
+    with OnTerminal("-c", ENDED_AT_ONCE, bus.name, "--interval=0.1") as terminal:
+        assert terminal.end() == (143, "")
+        assert terminal.output.index(ALTERNATE_SCREEN) < terminal.output.index(ORDINARY_SCREEN)
+        assert terminal.output.index(CURSOR_HIDDEN) < terminal.output.index(CURSOR_SHOWN)
 
 
 def test_what_ends_it_with_an_error_leaves_the_terminal_as_it_was(bus: EventBus) -> None:

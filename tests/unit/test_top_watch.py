@@ -131,6 +131,22 @@ def test_what_a_successor_gets_again_is_lag_again_and_counts_in_the_rate_out(bus
             assert rates(watching.sample()) == (0.0, 12.0, 0.0)
 
 
+def test_a_successor_that_takes_over_between_two_samples_takes_what_it_takes(bus: EventBus, clock: Clock) -> None:
+    with watch(bus, clock) as watching, bus.producer(0) as producer:
+        assert all(producer.emit(each) for each in events(1, 12))
+        with Peer(bus) as consumer:
+            consumer.ask(claim_consumer)
+            assert consumer.ask(lease, 5) == [1, 2, 3, 4, 5]
+            watching.sample()
+            consumer.kill()
+        with bus.consumer(0) as successor:
+            assert len(successor.drain(8)) == 8
+        clock.now += 1
+        sample = watching.sample()
+        # It received 5 before and 8 now, of which 5 again.
+        assert (sound(sample).lag, rates(sample)) == (4, (0.0, 8.0, 0.0))
+
+
 def test_a_sample_in_the_middle_of_a_succession_gives_no_negative_rate(bus: EventBus) -> None:
     [before] = bus.stats()
     taken = dataclasses.replace(before, consumer=dataclasses.replace(before.consumer, received=10))
@@ -179,8 +195,8 @@ def test_a_sample_claims_and_changes_nothing(bus: EventBus, clock: Clock) -> Non
     ("at", "value", "said"),
     [
         (PUBLISHED_AT, 2**40, "published position"),
-        (TAKEN_AT, 3, "taken position 3: is not within"),
-        (TAKEN_AT, 2**64 - 20, "taken position"),
+        (TAKEN_AT, 17, "taken position 17: is not within"),
+        (TAKEN_AT, 2**64 - 1, "taken position"),
     ],
 )
 def test_a_corrupt_ring_is_said_to_be_and_the_others_go_on(
@@ -188,7 +204,9 @@ def test_a_corrupt_ring_is_said_to_be_and_the_others_go_on(
 ) -> None:
     bus = make_bus(2)
     with watch(bus, clock) as watching, bus.producer(1) as producer, bus.producer(0) as first:
-        assert all(first.emit(each) for each in events(1, 2))
+        with bus.consumer(0) as consumer:
+            assert all(first.emit(each) for each in events(1, 16))
+            assert len(consumer.drain()) == 16
         watching.sample()
         overwrite(bus, at, value)
         assert all(producer.emit(each) for each in events(1, 4))
@@ -200,9 +218,22 @@ def test_a_corrupt_ring_is_said_to_be_and_the_others_go_on(
         assert f"core 0: {said}" in corrupt.error
         assert rates(sample, 1) == (4.0, 0.0, 0.0)
         # Should it come to be what a ring may hold, its rates begin anew.
-        overwrite(bus, at, 0 if at == TAKEN_AT else 2)
+        overwrite(bus, at, 16)
         clock.now += 1
         assert sound(watching.sample()).rates is None
+
+
+def test_a_ring_cannot_have_more_to_take_than_it_has_slots(bus: EventBus, clock: Clock) -> None:
+    with bus.producer(0) as producer, bus.consumer(0) as consumer, watch(bus, clock) as watching:
+        for first in (1, 17):
+            assert all(producer.emit(each) for each in events(first, first + 15))
+            if first == 1:
+                assert len(consumer.drain()) == 16
+        assert sound(watching.sample()).lag == 16
+        overwrite(bus, TAKEN_AT, 15)
+        [ring] = watching.sample().rings
+        assert isinstance(ring, CorruptRing)
+        assert "taken position 15: is not within" in ring.error
 
 
 def test_the_places_that_were_overwritten_are_those(bus: EventBus) -> None:
