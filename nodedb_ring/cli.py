@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.add_argument(
         "--interval",
-        type=_seconds,
+        type=_interval,
         default=1.0,
         metavar="S",
         help="seconds between two samples, 0.1 to 3600 (default: %(default)g); rates are over that time",
@@ -179,18 +179,6 @@ def _positive(text: str) -> int:
     return number
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: must be a number of seconds, {_SHORTEST_INTERVAL} to {_LONGEST_INTERVAL}"
-        )
-    return seconds
-
-
 def _demo(options: argparse.Namespace) -> int:
     try:
         from .demo.command import run_demo
@@ -221,6 +209,18 @@ def _inspect(options: argparse.Namespace) -> int:
 
     sys.stdout.write(inspection(options.name, options.directory, as_json=options.json))
     return 0
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be a number of seconds, {_SHORTEST_INTERVAL} to {_LONGEST_INTERVAL}"
+        )
+    return seconds
 
 
 def _top(options: argparse.Namespace) -> int:
