@@ -20,6 +20,7 @@ from ._ring cimport (
     NOTED_DISCONNECT,
     NOTED_OVERFLOW_BEGAN,
     NOTED_OVERFLOW_ENDED,
+    NOTED_PRESSURE,
     NULL_LENGTH,
     PRESSURE_NORMAL,
     PRESSURE_SUSPENDED,
@@ -203,7 +204,7 @@ cdef class EventProducer:
             Seconds in all to wait for room before the rest is dropped; None waits until all is enqueued or the consumer
             has gone. The batch may be larger than the ring.
 
-        A wait releases the GIL. A signal handler that raises ends it, and so does ``close()`` from another thread: what
+        What it does to the pressure is counted, and not logged. A wait releases the GIL. A signal handler that raises ends it, and so does ``close()`` from another thread: what
         was enqueued is, the rest was neither tried nor counted, and ``emitted_sequence`` tells them apart.
 
         Raises
@@ -240,6 +241,9 @@ cdef class EventProducer:
                 done += ring_fit_packed(self._ring, block.rows + done, block.count - done, block.bytes, end, &why)
             else:
                 done += ring_fit_rows(self._ring, block.rows + done, block.count - done, block.bytes, &why)
+            if limit != 0:
+                # Who waits for room keeps the ring full by intent: that is counted, and would be logged at every turn.
+                self._ring.local.producer.noted &= ~<uint32_t>NOTED_PRESSURE
             if done == block.count or why != PUSH_FULL or limit == 0:
                 break
             if unlikely(self._ring.local.producer.noted != 0):

@@ -295,6 +295,7 @@ cdef enum: # what `waiting` holds
     WAITING_FD = 2
 
 cdef enum: # what `noted` holds: 1 << state for a transition, and
+    NOTED_PRESSURE = 7  # any of those
     NOTED_OVERFLOW_BEGAN = 8
     NOTED_OVERFLOW_ENDED = 16
     NOTED_DISCONNECT = 32

@@ -82,7 +82,7 @@ class LoggedProducer:
     def emit_batch(self, batch: EventBatch, timeout: float | None = 0.0) -> int:
         """Appends the events, then emits them in order; returns how many the ring took, a prefix.
 
-        With a `timeout` it waits for room so long, as ``EventProducer.emit_batch`` does, before the ring drops the rest.
+        With a `timeout` it waits for room so long before the ring drops the rest, as ``EventProducer.emit_batch`` does.
 
         Raises
         ------
