@@ -8,6 +8,7 @@ same machine. The best round of each counts.
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import os
 import secrets
@@ -19,7 +20,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
+from rich.console import Console
+
 from nodedb_ring import EventBus, WriteEvent, WriteOp
+from nodedb_ring.live.view import View
 from nodedb_ring.live.watch import RingSample, Watch
 
 from .machine import describe
@@ -41,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     print(", ".join(f"{name} {value}" for name, value in describe().items()))
     with _bus(_CORES) as many, _bus(1) as one, _bus(1) as other:
-        print_rows("nodedb-ring top", [sampling(many), watched(one, other, rounds=5 if options.quick else 25)])
+        print_rows(
+            "nodedb-ring top", [sampling(many), drawing(many), watched(one, other, rounds=5 if options.quick else 25)]
+        )
     return 0
 
 
@@ -83,6 +89,32 @@ def sampling(bus: EventBus) -> Row:
         value=took / bus.num_cores * 1e6,
         unit="µs",
         beside=f"{took * 1e3:.2f} ms a sample: {took / 0.1:.2%} of a core at --interval 0.1, {took:.3%} at 1",
+    )
+
+
+def drawing(bus: EventBus) -> Row:
+    """The best of some rounds of drawing all cores for a terminal."""
+    with Watch(bus.name, bus.directory) as watch:
+        view = View(watch.sample())
+        for _ in range(100):
+            view.add(watch.sample())
+
+    def once() -> float:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=120, height=50)
+        start = time.perf_counter()
+        console.print(view)
+        took = time.perf_counter() - start
+        check("lines", file.getvalue().count("NORMAL"), bus.num_cores)
+        return took
+
+    took = best(15, once)
+    return Row(
+        group="watching",
+        what=f"drawing {bus.num_cores} cores, 120 columns wide",
+        value=took * 1e3,
+        unit="ms",
+        beside=f"{took / 0.1:.1%} of a core at --interval 0.1, {took:.2%} at 1",
     )
 
 
