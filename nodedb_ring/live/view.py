@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
-from typing import Final
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from ..backpressure import PressureState
@@ -21,14 +19,39 @@ __all__ = ["View", "compact"]
 
 _COLOURS: Final = {PressureState.NORMAL: "green", PressureState.THROTTLED: "yellow", PressureState.SUSPENDED: "red"}
 _WRONG: Final = "bold red"
+_HEADING: Final = "dim"
 _LONGEST_HISTORY: Final = 400  # samples: as wide as a terminal may be
 _WIDE: Final = 100  # columns, from which on the headings are whole words
+_HEADINGS: Final = (
+    ("core", "pressure", "used", "", "in/s", "out/s", "lag", "drops", "/s", "prod.", "cons.", "in/s"),
+    (
+        *("core", "pressure", "utilization", "", "in/s", "out/s", "lag"),
+        *("dropped", "dropped/s", "producer", "consumer", "in/s until now"),
+    ),
+)
+# The bar's place among the columns; the sparkline's is the last. These two share what the others leave.
+_BAR: Final = 2
+_LEAST_WIDTHS: Final = (4, 9, 5, 4, 5, 5, 5, 5, 5, 4, 4, 8)
+
+_Cell: TypeAlias = tuple[str, str]
+"""Text, of one style."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the table: the cells but the two that are drawn, and what those are drawn from."""
+
+    cells: Sequence[_Cell]
+    used: int = 0  # percent
+    colour: str = ""
+    history: Sequence[float] = ()
 
 
 class View:
     """A renderable of rich: give it each sample.
 
-    Where the terminal has too few lines for all cores, the corrupt and then the fullest ones are shown, in order.
+    Where the terminal has too few lines for all cores, the corrupt and then the fullest ones are shown, in order. It
+    lays its lines out by itself: a table of rich measures every cell, and the whole takes seven times as long.
     """
 
     def __init__(self, first: BusSample) -> None:
@@ -51,86 +74,119 @@ class View:
         bus = sample.bus
         cores = "1 core" if bus.num_cores == 1 else f"{bus.num_cores} cores"
         over = "" if sample.seconds is None else f", the last {sample.seconds:.1f} s"
-        yield Text.assemble((bus.name, "bold"), f"  {cores} of {bus.capacity:,} slots{over}")
+        yield _fitting(Text.assemble((bus.name, "bold"), f"  {cores} of {bus.capacity:,} slots{over}"))
         notes = [Text(note, style=_WRONG) for note in standing(sample)]
         # Besides the cores: title, headings, the line of all, and the line of how many there is no room for.
         taken = 4 + sum(len(note.wrap(console, options.max_width)) for note in notes)
         shown = _foremost(sample.rings, max(options.size.height - taken, 1))
-        yield self._table(shown, wide=options.max_width >= _WIDE)
+        lines = [self._line(ring) for ring in shown]
+        if len(sample.rings) > 1:
+            lines.append(_line_of_all(sample))
+        yield from _table(lines, options.max_width, ascii_only=options.ascii_only)
         if len(shown) < len(sample.rings):
-            yield Text(f"the fullest {len(shown)} of {cores}; a higher terminal shows more", style="dim")
+            yield Text(f"the fullest {len(shown)} of {cores}; a higher terminal shows more", style=_HEADING)
         yield from notes
 
-    def _table(self, shown: Iterable[AnyRing], *, wide: bool) -> Table:
-        table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-        table.add_column("core", justify="right")
-        table.add_column("pressure", no_wrap=True)
-        table.add_column("utilization" if wide else "used", ratio=1, min_width=5)
-        table.add_column("", justify="right", min_width=4)
-        for heading in ("in/s", "out/s", "lag"):
-            table.add_column(heading, justify="right", min_width=5, no_wrap=True)
-        table.add_column("dropped" if wide else "drops", justify="right", min_width=5, no_wrap=True)
-        table.add_column("dropped/s" if wide else "/s", justify="right", min_width=5, no_wrap=True)
-        table.add_column("producer" if wide else "prod.", justify="right", no_wrap=True)
-        table.add_column("consumer" if wide else "cons.", justify="right", no_wrap=True)
-        table.add_column("in/s until now" if wide else "in/s", justify="right", ratio=2, min_width=8, no_wrap=True)
-        for ring in shown:
-            if isinstance(ring, CorruptRing):
-                table.add_row(str(ring.core_id), Text("CORRUPT", style=_WRONG))
-            else:
-                self._add(table, ring)
-        if len(self._sample.rings) > 1:
-            self._add_all(table)
-        return table
-
-    def _add(self, table: Table, ring: RingSample) -> None:
+    def _line(self, ring: AnyRing) -> _Line:
+        if isinstance(ring, CorruptRing):
+            return _Line([(str(ring.core_id), ""), ("CORRUPT", _WRONG), *8 * [("", "")]])
         stats, rates = ring.stats, ring.rates
         colour = _COLOURS[stats.pressure_state]
         dropped = None if rates is None else rates.dropped
-        table.add_row(
-            str(ring.core_id),
-            Text(str(stats.pressure_state), style=colour),
-            ProgressBar(100, stats.utilization, complete_style=colour, finished_style=colour),
-            f"{stats.utilization}%",
-            _shown(None if rates is None else rates.emitted),
-            _shown(None if rates is None else rates.received),
-            compact(ring.lag),
-            compact(stats.producer.dropped),
-            Text(_shown(dropped), style=_WRONG if dropped else ""),
-            *(Text(owner, style=_WRONG if owner == "gone" else "") for owner in owners(ring)),
-            _Sparkline(self._history[ring.core_id]),
-        )
-
-    def _add_all(self, table: Table) -> None:
-        """The line of what all sound rings come to."""
-        sound = [ring for ring in self._sample.rings if isinstance(ring, RingSample)]
-        rates = [ring.rates for ring in sound if ring.rates is not None]
-        table.add_row(
-            "all",
-            "",
-            "",
-            "",
-            _shown(sum(rate.emitted for rate in rates) if rates else None),
-            _shown(sum(rate.received for rate in rates) if rates else None),
-            compact(sum(ring.lag for ring in sound)),
-            compact(sum(ring.stats.producer.dropped for ring in sound)),
-            _shown(sum(rate.dropped for rate in rates) if rates else None),
-            style="bold",
+        return _Line(
+            [
+                (str(ring.core_id), ""),
+                (str(stats.pressure_state), colour),
+                (f"{stats.utilization}%", ""),
+                (_shown(None if rates is None else rates.emitted), ""),
+                (_shown(None if rates is None else rates.received), ""),
+                (compact(ring.lag), ""),
+                (compact(stats.producer.dropped), ""),
+                (_shown(dropped), _WRONG if dropped else ""),
+                *((owner, _WRONG if owner == "gone" else "") for owner in owners(ring)),
+            ],
+            used=stats.utilization,
+            colour=colour,
+            history=self._history[ring.core_id],
         )
 
 
-class _Sparkline:
-    """As much of a history as there is room for, its latest end."""
+def _line_of_all(sample: BusSample) -> _Line:
+    """What all sound rings come to."""
+    sound = [ring for ring in sample.rings if isinstance(ring, RingSample)]
+    rates = [ring.rates for ring in sound if ring.rates is not None]
+    totals = (
+        *("all", "", ""),
+        _shown(sum(rate.emitted for rate in rates) if rates else None),
+        _shown(sum(rate.received for rate in rates) if rates else None),
+        compact(sum(ring.lag for ring in sound)),
+        compact(sum(ring.stats.producer.dropped for ring in sound)),
+        _shown(sum(rate.dropped for rate in rates) if rates else None),
+        *("", ""),
+    )
+    return _Line([(total, "bold") for total in totals])
 
-    def __init__(self, values: Iterable[float]) -> None:
-        self._values = list(values)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        latest = self._values[-options.max_width :]
-        yield Text(sparkline(latest, ascii_only=options.ascii_only), style="cyan", justify="right", no_wrap=True)
+def _table(lines: Sequence[_Line], width: int, *, ascii_only: bool) -> Iterator[Text]:
+    """Headings, and a line each: flush right but for words and bars."""
+    headings = _HEADINGS[width >= _WIDE]
+    rows = [list(line.cells) for line in lines]
+    for row in rows:
+        row.insert(_BAR, ("", ""))
+        row.append(("", ""))
+    widths = [
+        max(least, len(heading), *(len(row[place][0]) for row in rows))
+        for place, (least, heading) in enumerate(zip(_LEAST_WIDTHS, headings, strict=True))
+    ]
+    # A blank between each two.
+    room = width - sum(widths[:_BAR]) - sum(widths[_BAR + 1 : -1]) - len(widths) + 1
+    widths[_BAR] = max(room // 3, _LEAST_WIDTHS[_BAR])
+    widths[-1] = max(room - widths[_BAR], _LEAST_WIDTHS[-1])
+    yield _joined(
+        [
+            [(_placed(heading[:wide], place, wide), _HEADING)]
+            for place, (heading, wide) in enumerate(zip(headings, widths, strict=True))
+        ]
+    )
+    for line, row in zip(lines, rows, strict=True):
+        parts = [
+            [(_placed(text, place, wide), style)]
+            for place, ((text, style), wide) in enumerate(zip(row, widths, strict=True))
+        ]
+        if line.colour:
+            parts[_BAR] = _bar(line.used, widths[_BAR], line.colour, ascii_only=ascii_only)
+            latest = list(line.history)[-widths[-1] :]
+            parts[-1] = [(sparkline(latest, ascii_only=ascii_only).rjust(widths[-1]), "cyan")]
+        yield _joined(parts)
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(1, options.max_width)
+
+def _placed(text: str, place: int, width: int) -> str:
+    return text.ljust(width) if 0 < place <= _BAR else text.rjust(width)
+
+
+def _bar(percent: int, width: int, colour: str, *, ascii_only: bool) -> list[_Cell]:
+    """A heavy line as long as the ring is full, to half a column, and a light one for the rest."""
+    # A ring that holds anything is not shown as empty.
+    whole, half = divmod(max(round(percent * width / 50), min(percent, 1)), 2)
+    heavy, light = ("#", "-") if ascii_only else ("━", "─")
+    full = heavy * whole + (("+" if ascii_only else "╾") if half else "")
+    return [(full, colour), (light * (width - len(full)), _HEADING)]
+
+
+def _joined(parts: Sequence[Sequence[_Cell]]) -> Text:
+    line = Text()
+    for place, part in enumerate(parts):
+        if place:
+            line.append(" ")
+        for text, style in part:
+            line.append(text, style or None)
+    return _fitting(line)
+
+
+def _fitting(line: Text) -> Text:
+    """The line as one line, however narrow the terminal."""
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def _foremost(rings: tuple[AnyRing, ...], most: int) -> list[AnyRing]:
