@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import random
@@ -16,7 +17,7 @@ from rich.console import Console
 from nodedb_ring import EventBus, EventConsumer, EventProducer
 from nodedb_ring.live.sparkline import sparkline
 from nodedb_ring.live.view import View, compact
-from nodedb_ring.live.watch import CorruptRing, Watch
+from nodedb_ring.live.watch import CorruptRing, Rates, RingSample, Watch
 
 from .making import events
 from .shared import BusMaker
@@ -270,11 +271,37 @@ def test_a_terminal_without_unicode_gets_ascii(drawn: Cores) -> None:
     assert " ####- " in line
 
 
+def test_the_widest_figures_fit_into_80_columns(drawn: Cores) -> None:
+    drawing, producers, _ = drawn
+    fill(drawing, producers)
+    drawing.now += 1
+    sample = drawing.watch.sample()
+    ring = sample.rings[2]
+    assert isinstance(ring, RingSample)
+    wide = dataclasses.replace(
+        ring,
+        stats=dataclasses.replace(ring.stats, producer_pid=4_194_304, consumer_pid=4_194_303),
+        rates=Rates(emitted=45_600_000, received=45_600_000, dropped=45_600_000),
+        lag=45_600_000,
+    )
+    drawing.view.add(dataclasses.replace(sample, rings=(*sample.rings[:2], wide)))
+    lines = drawing.text(80)
+    assert all(cell_len(line) <= 80 for line in lines)
+    _, _, percent, *figures, spark = [cell for cell in lines[4].split() if not set(cell) & set("━╾─")]
+    assert percent == "100%"
+    assert figures == ["45.6M", "45.6M", "45.6M", "22", "45.6M", "4194304", "4194303"]
+    assert spark[-1] == "█"
+
+
 def test_a_narrow_terminal_gets_what_it_has_room_for(drawn: Cores) -> None:
     drawing, producers, _ = drawn
     fill(drawing, producers)
     for width in (20, 40, 60):
-        assert all(cell_len(line) <= width for line in drawing.text(width))
+        lines = drawing.text(width)
+        assert all(cell_len(line) <= width for line in lines)
+        # A line a core still, cut off at its end.
+        assert len(lines) == 6
+        assert all(line.endswith("…") for line in lines[1:])
 
 
 # Numbers
