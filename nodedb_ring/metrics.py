@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
 
 try:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError as _error:
     raise ImportError("nodedb_ring.metrics needs prometheus-client: pip install 'nodedb_ring[metrics]'") from _error
@@ -341,12 +341,12 @@ class RingCollector(Collector):
             self._rings = {key: read for key, read in self._rings.items() if key[0] != name}
             self._followers = {key: follower for key, follower in self._followers.items() if key[0] != name}
 
-    def describe(self) -> Iterator[_Family]:
+    def describe(self) -> Iterator[Metric]:
         """The metrics without samples: what a registry compares, so that registering reads no ring."""
         up, of_rings, of_followers = _families()
         yield from (up, *of_rings, *of_followers)
 
-    def collect(self) -> Iterator[_Family]:
+    def collect(self) -> Iterator[Metric]:
         """Reads every ring and follower once. A ring that cannot be read has ``nodedb_ring_up`` 0, and nothing else."""
         up, of_rings, of_followers = _families()
         for (name, core_id), read in self._rings.items():
