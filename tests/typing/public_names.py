@@ -402,9 +402,10 @@ def check_metrics() -> None:
     producers, consumers = create_event_bus(2, 16)
     collector = RingCollector(producers, name="orders")
     assert_type(collector, RingCollector)
-    follower = follow(None, SqliteEventLog(Path(tempfile.mkdtemp(), "log")), group="group", core_id=0)
-    assert_type(collector.add([*producers, *consumers], name="again", followers=[follower]), None)
-    assert_type(collector.remove("again"), None)
+    with tempfile.TemporaryDirectory() as folder, SqliteEventLog(Path(folder, "log")) as log:
+        follower = follow(consumers[0], log, group="group")
+        assert_type(collector.add([*producers, *consumers], name="again", followers=[follower]), None)
+        assert_type(collector.remove("again"), None)
     assert_type(collector.describe(), Iterator[Metric])
     registry = CollectorRegistry()
     registry.register(collector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import mmap
@@ -212,6 +213,19 @@ def test_each_pressure_state_has_its_own_sample(make_bus: BusMaker) -> None:
             ]
         )
     assert seen == [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_a_consumer_that_went_on_between_two_reads_leaves_no_lag(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = bus.ring_stats(0)
+    later = dataclasses.replace(stats, consumer=dataclasses.replace(stats.consumer, received=3))
+
+    def read_late(self: EventBus, core_id: int) -> RingStats:
+        return later
+
+    monkeypatch.setattr(EventBus, "ring_stats", read_late)
+    assert scraped(registry_of(RingCollector(bus)))[series("lag_events", bus=bus.name, core=0)] == 0
 
 
 def test_counters_do_not_go_back_when_ends_are_succeeded(make_bus: BusMaker) -> None:
