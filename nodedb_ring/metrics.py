@@ -408,7 +408,16 @@ def _private_rings(ends: Iterable[EventProducer | EventConsumer]) -> list[EventR
 
 
 def _reader_of_shared(bus: EventBus, core_id: int) -> Callable[[], _RingAccounts]:
-    return lambda: _RingAccounts(bus.ring_stats(core_id), bus.capacity, bus.arena_bytes)
+    def read() -> _RingAccounts:
+        # A claim in the midst of a read would show `redelivered` as after it and `received` as before: their sum would
+        # be too high, and go back. So the read that counts is one during which nobody was succeeded.
+        stats = bus.ring_stats(core_id)
+        while True:
+            before, stats = stats, bus.ring_stats(core_id)
+            if stats.consumer.redelivered == before.consumer.redelivered:
+                return _RingAccounts(stats, bus.capacity, bus.arena_bytes)
+
+    return read
 
 
 def _reader_of_private(ring: EventRing) -> Callable[[], _RingAccounts]:

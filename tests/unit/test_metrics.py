@@ -263,6 +263,28 @@ def test_counters_do_not_go_back_when_ends_are_succeeded(make_bus: BusMaker) -> 
         assert after[series("lag_events", **ring)] == 0
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_claim_in_the_midst_of_a_read_leaves_no_count_too_high(
+    first: int, bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = bus.ring_stats(0)
+    # As a consumer that has taken nine and given back four is succeeded: before, torn, and after.
+    reads = [
+        dataclasses.replace(
+            read, consumer=dataclasses.replace(read.consumer, received=received, redelivered=redelivered)
+        )
+        for received, redelivered in ((9, 0), (9, 5), (4, 5), (4, 5))
+    ]
+
+    def next_read(self: EventBus, core_id: int) -> RingStats:
+        return coming.pop(0)
+
+    monkeypatch.setattr(EventBus, "ring_stats", next_read)
+    coming = reads[first:]
+    samples = samples_of(RingCollector(bus).collect())
+    assert samples[series("received_events_total", bus=bus.name, core="0")] == 9
+
+
 # A private bus.
 
 

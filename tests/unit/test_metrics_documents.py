@@ -221,4 +221,4 @@ def test_the_page_s_examples_print_what_it_says(capsys: pytest.CaptureFixture[st
     [text] = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     assert printed.startswith(text)
     assert "delivered_events_total 1500\nreplayed_events_total 476\ngaps_total 1\nlag_events 0\n" in printed
-    assert re.search(r"^\d+ µs a ring$", printed, re.MULTILINE)
+    assert re.search(r"^\d+ µs a ring; .* process: \d+ µs$", printed, re.MULTILINE)
