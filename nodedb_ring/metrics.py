@@ -347,7 +347,7 @@ class RingCollector(Collector):
         yield from (up, *of_rings, *of_followers)
 
     def collect(self) -> Iterator[Metric]:
-        """Reads every ring and follower once. A ring that cannot be read has ``nodedb_ring_up`` 0, and nothing else."""
+        """Reads every ring and every follower. A ring that cannot be read has ``nodedb_ring_up`` 0, and nothing else."""
         up, of_rings, of_followers = _families()
         for (name, core_id), read in self._rings.items():
             labels = (name, str(core_id))
