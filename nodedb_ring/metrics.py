@@ -347,7 +347,7 @@ class RingCollector(Collector):
         yield from (up, *of_rings, *of_followers)
 
     def collect(self) -> Iterator[Metric]:
-        """Reads every ring and every follower. A ring that cannot be read has ``nodedb_ring_up`` 0, and nothing else."""
+        """Reads every ring and follower. A ring that cannot be read has ``nodedb_ring_up`` 0, and nothing else."""
         up, of_rings, of_followers = _families()
         for (name, core_id), read in self._rings.items():
             labels = (name, str(core_id))
@@ -410,12 +410,14 @@ def _private_rings(ends: Iterable[EventProducer | EventConsumer]) -> list[EventR
 def _reader_of_shared(bus: EventBus, core_id: int) -> Callable[[], _RingAccounts]:
     def read() -> _RingAccounts:
         # A claim in the midst of a read would show `redelivered` as after it and `received` as before: their sum would
-        # be too high, and go back. So the read that counts is one during which nobody was succeeded.
+        # be too high, and go back. So the read that counts is one during which nobody was succeeded; of a block that
+        # something else writes to, the last.
         stats = bus.ring_stats(core_id)
-        while True:
+        for _ in range(100):
             before, stats = stats, bus.ring_stats(core_id)
             if stats.consumer.redelivered == before.consumer.redelivered:
-                return _RingAccounts(stats, bus.capacity, bus.arena_bytes)
+                break
+        return _RingAccounts(stats, bus.capacity, bus.arena_bytes)
 
     return read
 

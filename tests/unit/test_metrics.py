@@ -285,6 +285,19 @@ def test_a_claim_in_the_midst_of_a_read_leaves_no_count_too_high(
     assert samples[series("received_events_total", bus=bus.name, core="0")] == 9
 
 
+def test_a_block_that_something_else_writes_to_does_not_hold_a_scrape_up(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = bus.ring_stats(0)
+    redelivered = itertools.count()
+
+    def another_read(self: EventBus, core_id: int) -> RingStats:
+        return dataclasses.replace(read, consumer=dataclasses.replace(read.consumer, redelivered=next(redelivered)))
+
+    monkeypatch.setattr(EventBus, "ring_stats", another_read)
+    assert samples_of(RingCollector(bus).collect())[series("up", bus=bus.name, core=0)] == 1
+
+
 # A private bus.
 
 
