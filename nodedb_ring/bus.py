@@ -218,12 +218,15 @@ class EventBus:
         return EventConsumer(ring)
 
     def _ring(self, core_id: int) -> EventRing:
+        self._check_core(core_id)
+        return self._attach(core_id)
+
+    def _check_core(self, core_id: int) -> None:
         self._check_open()
         if not isinstance(core_id, int) or isinstance(core_id, bool):
             raise TypeError(f"core_id {core_id!r}: must be an int, not {type(core_id).__name__}")
         if not 0 <= core_id < self.num_cores:
             raise IndexError(f"core_id {core_id}: the bus has cores 0 to {self.num_cores - 1}")
-        return self._attach(core_id)
 
     def stats(self) -> tuple[RingStats, ...]:
         """A snapshot of each core's ring. Claims nothing: whoever may open the bus may look.
@@ -233,13 +236,27 @@ class EventBus:
         CorruptRingError
             Something else has written to a block.
         """
-        self._check_open()
-        return tuple(self._stats_of(ring) for ring in self._rings)
+        return tuple(self.ring_stats(core_id) for core_id in range(self.num_cores))
 
-    def _stats_of(self, ring: EventRing) -> RingStats:
+    def ring_stats(self, core_id: int) -> RingStats:
+        """One core's part of ``stats()``, which stands whatever the other cores' blocks hold.
+
+        Raises
+        ------
+        CorruptRingError
+            Something else has written to this core's block.
+        IndexError
+            There is no such core.
+        """
+        # Before the look whether it is open: close() from another thread takes them away.
+        rings = self._rings
+        self._check_core(core_id)
+        ring = rings[core_id]
         ring.check_positions()
         producer_pid, consumer_pid = ring.holders(self._file.fileno())
         producer_claims, consumer_claims = ring.claims
+        # Closed meanwhile, the descriptor said nothing of the locks.
+        self._check_open()
         return RingStats(
             core_id=ring.core_id,
             pressure_state=ring.pressure_state,
