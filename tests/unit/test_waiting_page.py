@@ -204,7 +204,7 @@ ENDS: dict[str, Callable[[], None]] = {
     "the other end closes, is collected or its process dies": the_other_end_goes,
     "its own end is closed, by another thread or a signal handler": its_own_end_is_closed,
 }
-ELSEWHERE = {"a signal handler raises (Ctrl-C)", "a second call on the same end"}
+ELSEWHERE = {"a signal handler raises (Ctrl-C)"}
 """These take a signal handler in the waiting thread: test_waiting and test_room have them, of each wait."""
 
 
