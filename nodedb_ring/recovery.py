@@ -131,6 +131,7 @@ class Follower:
     """
 
     __slots__ = (
+        "__weakref__",
         "_at_work",
         "_closing",
         "_committed",
@@ -541,6 +542,11 @@ class Follower:
     def core_id(self) -> int:
         """The core that is followed."""
         return self._core_id
+
+    @property
+    def group(self) -> str:
+        """The group that it follows for."""
+        return self._group
 
     @property
     def position(self) -> int | None:
