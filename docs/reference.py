@@ -1,0 +1,124 @@
+"""The reference shows compiled classes with the types of their stubs, and links names that docstrings quote.
+
+A compiled method has a docstring and no annotations; the stub beside its module has annotations and no docstrings. Sphinx
+(8.2 and newer) reads a stub instead of a compiled module, and only of one that it is the first to import; so the
+two are joined here: each class of a stub gets the docstrings of the compiled class and is shown in its place.
+"""
+
+import __future__
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Generic, TypeVar
+
+import numpy.typing
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, NumpyDocstring
+from sphinx.pycode import ModuleAnalyzer
+
+_Scalar = TypeVar("_Scalar")
+
+
+class NDArray(Generic[_Scalar]):
+    """Stands for NumPy's alias, whose name would be lost to ``ndarray[tuple[Any, ...], dtype[uint64]]``."""
+
+
+NDArray.__module__ = "numpy.typing"
+numpy.typing.NDArray = NDArray
+
+import nodedb_ring
+from nodedb_ring import _consumer, _event, _producer, _ring
+
+FOREIGN = ("numpy", "apsw", "collections.abc", "pathlib", "types", "os", "typing", "typing_extensions", "enum")
+COMPILED = (_ring, _event, _producer, _consumer)
+NUMPYDOC = Config(
+    napoleon_google_docstring=False,
+    napoleon_custom_sections=[("Attributes", "params_style"), "Thread safety", "What an acknowledgement promises"],
+)
+MADE_FOR_YOU = ("EventRing", "EventProducer", "EventConsumer", "Lease", "Reservation", "EventBus", "Follower")
+"""Classes whose instances a function or method hands out: their constructors are nobody's business."""
+
+
+def stub_of(compiled: ModuleType) -> ModuleType:
+    """The stub of a compiled module, run as a module that has the compiled one's name."""
+    path = Path(str(compiled.__file__)).with_name(f"{compiled.__name__.rpartition('.')[2]}.pyi")
+    stub = ModuleType(compiled.__name__)
+    stub.__package__ = compiled.__package__
+    # Annotations stay strings: in a stub they may name what comes later.
+    code = compile(path.read_text(), path, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
+    exec(code, stub.__dict__)  # noqa: S102 - our own stubs
+    ModuleAnalyzer.cache["module", compiled.__name__] = ModuleAnalyzer.for_file(str(path), compiled.__name__)
+    return stub
+
+
+def give_docstrings(stub: type, compiled: type) -> None:
+    """Gives a class of a stub, and its members, the docstrings of the compiled class."""
+    stub.__doc__ = compiled.__doc__
+    for name, member in vars(stub).items():
+        if isinstance(member, FunctionType | property):
+            member.__doc__ = getattr(getattr(compiled, name), "__doc__", None)
+
+
+def public_paths() -> Iterator[str]:
+    """Names that a docstring may quote: ``EventBus``, ``EventBus.create``."""
+    for name in nodedb_ring.__all__:
+        yield name
+        public = getattr(nodedb_ring, name)
+        if isinstance(public, type):
+            yield from (f"{name}.{member}" for member in dir(public) if not member.startswith("_"))
+
+
+def lay_out(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Turns the sections of a docstring into fields, and names that it quotes into links.
+
+    Napoleon's own hook would take the docstring of a property for "type: description". Types in a docstring are words
+    ("int, at least 1"); what links to a type is the signature.
+    """
+    kind = "method" if what in ("attribute", "data", "property") else what
+    parsed = NumpyDocstring(lines, NUMPYDOC, app, kind, name, obj, options).lines()
+    lines[:] = [_TYPE.sub(r"\1*\2*", _QUOTED.sub(lambda found: _link(found, name), line)) for line in parsed]
+
+
+def _link(quoted: re.Match[str], inside: str) -> str:
+    path = quoted[1]
+    if path not in _PATHS or f"nodedb_ring.{path}" == inside:
+        return quoted[0]
+    return f":py:obj:`{quoted[1]}{quoted[2]} <nodedb_ring.{path}>`"
+
+
+def hide_constructor(
+    app: Sphinx, what: str, name: str, obj: object, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """Shows a class that only we make without a signature, which would look like an invitation to call it."""
+    return ("", None) if what == "class" and name.removeprefix("nodedb_ring.") in MADE_FOR_YOU else None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connects to autodoc."""
+    app.connect("autodoc-process-docstring", lay_out)
+    app.connect("autodoc-process-signature", hide_constructor)
+    return {"parallel_read_safe": True}
+
+
+for _compiled in COMPILED:
+    _stub = stub_of(_compiled)
+    for _name in set(nodedb_ring.__all__) & set(_compiled.__all__):
+        give_docstrings(getattr(_stub, _name), getattr(_compiled, _name))
+        setattr(nodedb_ring, _name, getattr(_stub, _name))
+
+# Names that a module imports for type checkers alone.
+for _module in [module for name, module in sys.modules.items() if name.startswith("nodedb_ring.")]:
+    for _name in nodedb_ring.__all__:
+        vars(_module).setdefault(_name, getattr(nodedb_ring, _name))
+
+# A constant's docstring stands where it is defined, and autodoc looks where it is imported.
+_docstrings = ModuleAnalyzer.for_module("nodedb_ring").find_attr_docs()
+for _module, _name in (("nodedb_ring.bus", "DEFAULT_EVENT_BUS_CAPACITY"), ("nodedb_ring.events", "EVENT_DTYPE")):
+    _docstrings["", _name] = ModuleAnalyzer.for_module(_module).find_attr_docs()["", _name]
+
+_QUOTED = re.compile(r"(?<!:)``([A-Za-z_.]+)(\(\))?``")
+_TYPE = re.compile(r"^(\s*:(?:var)?type [^:]+: )(.+)$")
+_PATHS = frozenset(public_paths())
