@@ -17,6 +17,8 @@ version = release = nodedb_ring.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["width.css"]
 html_title = f"nodedb_ring {release}"
 html_copy_source = False
 html_show_sphinx = False
@@ -28,7 +30,7 @@ highlight_language = "text"
 highlight_options = {"output": {}}
 
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

@@ -38,7 +38,10 @@ NUMPYDOC = Config(
     napoleon_google_docstring=False,
     napoleon_custom_sections=[("Attributes", "params_style"), "Thread safety", "What an acknowledgement promises"],
 )
-MADE_FOR_YOU = ("EventRing", "EventProducer", "EventConsumer", "Lease", "Reservation", "EventBus", "Follower")
+MADE_FOR_YOU = frozenset(
+    "EventRing EventProducer EventConsumer Lease Reservation EventBus Follower LoggedProducer"
+    " WriteOp EventSource PressureState ProducerStats ConsumerStats RingStats FollowStats".split()
+)
 """Classes whose instances a function or method hands out: their constructors are nobody's business."""
 
 
@@ -79,21 +82,28 @@ def lay_out(app: Sphinx, what: str, name: str, obj: object, options: Any, lines:
     """
     kind = "method" if what in ("attribute", "data", "property") else what
     parsed = NumpyDocstring(lines, NUMPYDOC, app, kind, name, obj, options).lines()
-    lines[:] = [_TYPE.sub(r"\1*\2*", _QUOTED.sub(lambda found: _link(found, name), line)) for line in parsed]
+    lines[:] = [_laid_out(line, name) for line in parsed]
+
+
+def _laid_out(line: str, inside: str) -> str:
+    if field := _TYPE.match(line):
+        return f"{field[1]}*{field[2].replace('``', '')}*"
+    return _QUOTED.sub(lambda quoted: _link(quoted, inside), line)
 
 
 def _link(quoted: re.Match[str], inside: str) -> str:
     path = quoted[1]
     if path not in _PATHS or f"nodedb_ring.{path}" == inside:
         return quoted[0]
-    return f":py:obj:`{quoted[1]}{quoted[2]} <nodedb_ring.{path}>`"
+    return f":py:obj:`{path}{quoted[2] or ''} <nodedb_ring.{path}>`"
 
 
 def hide_constructor(
     app: Sphinx, what: str, name: str, obj: object, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, None] | None:
-    """Shows a class that only we make without a signature, which would look like an invitation to call it."""
-    return ("", None) if what == "class" and name.removeprefix("nodedb_ring.") in MADE_FOR_YOU else None
+    """Shows what only we make without a signature, which would look like an invitation to call it."""
+    is_ours = name.removeprefix("nodedb_ring.") in MADE_FOR_YOU
+    return ("", None) if signature and (what == "exception" or (what == "class" and is_ours)) else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
