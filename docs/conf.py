@@ -30,7 +30,11 @@ highlight_language = "text"
 highlight_options = {"output": {}}
 
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "special-members": "__arrow_c_schema__, __arrow_c_array__, __arrow_c_stream__",
+}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

@@ -1,7 +1,7 @@
 """The reference shows compiled classes with the types of their stubs, and links names that docstrings quote.
 
-A compiled method has a docstring and no annotations; the stub beside its module has annotations and no docstrings. Sphinx
-(8.2 and newer) reads a stub instead of a compiled module, and only of one that it is the first to import; so the
+A compiled method has a docstring and no annotations; the stub beside its module has annotations and no docstrings.
+Sphinx (8.2 and newer) reads a stub instead of a compiled module, and only of one that it is the first to import; so the
 two are joined here: each class of a stub gets the docstrings of the compiled class and is shown in its place.
 """
 
@@ -29,8 +29,8 @@ class NDArray(Generic[_Scalar]):
 NDArray.__module__ = "numpy.typing"
 numpy.typing.NDArray = NDArray
 
-import nodedb_ring
-from nodedb_ring import _consumer, _event, _producer, _ring
+import nodedb_ring  # noqa: E402 - its modules take NDArray from there
+from nodedb_ring import _consumer, _event, _producer, _ring  # noqa: E402
 
 FOREIGN = ("numpy", "apsw", "collections.abc", "pathlib", "types", "os", "typing", "typing_extensions", "enum")
 COMPILED = (_ring, _event, _producer, _consumer)
@@ -39,8 +39,11 @@ NUMPYDOC = Config(
     napoleon_custom_sections=[("Attributes", "params_style"), "Thread safety", "What an acknowledgement promises"],
 )
 MADE_FOR_YOU = frozenset(
-    "EventRing EventProducer EventConsumer Lease Reservation EventBus Follower LoggedProducer"
-    " WriteOp EventSource PressureState ProducerStats ConsumerStats RingStats FollowStats".split()
+    (
+        *("EventBus", "EventProducer", "Reservation", "EventConsumer", "Lease", "EventRing", "Follower"),
+        *("LoggedProducer", "WriteOp", "EventSource", "PressureState"),
+        *("ProducerStats", "ConsumerStats", "RingStats", "FollowStats"),
+    )
 )
 """Classes whose instances a function or method hands out: their constructors are nobody's business."""
 
@@ -74,7 +77,9 @@ def public_paths() -> Iterator[str]:
             yield from (f"{name}.{member}" for member in dir(public) if not member.startswith("_"))
 
 
-def lay_out(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+def lay_out(  # noqa: PLR0917 - autodoc's event
+    app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]
+) -> None:
     """Turns the sections of a docstring into fields, and names that it quotes into links.
 
     Napoleon's own hook would take the docstring of a property for "type: description". Types in a docstring are words
@@ -98,11 +103,10 @@ def _link(quoted: re.Match[str], inside: str) -> str:
     return f":py:obj:`{path}{quoted[2] or ''} <nodedb_ring.{path}>`"
 
 
-def hide_constructor(
-    app: Sphinx, what: str, name: str, obj: object, options: Any, signature: str | None, returns: str | None
-) -> tuple[str, None] | None:
+def hide_constructor(_: Sphinx, what: str, name: str, *arguments: Any) -> tuple[str, None] | None:
     """Shows what only we make without a signature, which would look like an invitation to call it."""
     is_ours = name.removeprefix("nodedb_ring.") in MADE_FOR_YOU
+    _obj, _options, signature, _returns = arguments
     return ("", None) if signature and (what == "exception" or (what == "class" and is_ours)) else None
 
 

@@ -21,8 +21,10 @@ def script_of(block: Block, written: set[str]) -> str:
 
     `written` are the files that the page has told its reader to make.
     """
-    lines = [" && ".join(filter(None, (run(block, command, written) for command in line.split(" && "))))
-             for line in block.text.splitlines()]
+    lines = [
+        " && ".join(filter(None, (run(block, command, written) for command in line.split(" && "))))
+        for line in block.text.splitlines()
+    ]
     return "\n".join(filter(None, lines))
 
 
@@ -48,8 +50,8 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
         case ["python3", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None, f"{block.place}: no module {module}"
             return None
-        case [word, *_]:
-            assert word in OTHERS, f"{block.place}: decide in {__name__} whether this runs: {command}"
+        case _:
+            assert words[0] in OTHERS, f"{block.place}: decide in {__name__} whether this runs: {command}"
             return None
 
 

@@ -43,11 +43,21 @@ from .blocks import PAGES, ROOT, Block, blocks_of
 from .shell import buses_of, script_of
 
 SHOWN = {"text", "console", "{eval-rst}", "{toctree}", "{literalinclude}", "{image}", "{figure}"}
-SOURCES = {kind: [path.read_text() for folder in ("tests", "examples") for path in ROOT.joinpath(folder).rglob(names)]
-           for kind, names in (("cython", "*.pyx"), ("python", "*.py"))}
+SOURCES = {
+    kind: [path.read_text() for folder in ("tests", "examples") for path in ROOT.joinpath(folder).rglob(names)]
+    for kind, names in (("cython", "*.pyx"), ("python", "*.py"))
+}
 # What the README prints, which shows no output.
-SAYS = {"README.md": ("True [1] ['UA1545'] [ True]", "sequence 1 to 8)", "delivered=100, replayed=92", "['UA1545'",
-                      "'B6725'", "op=WriteOp.INSERT, row_id='1', lsn=1")}
+SAYS = {
+    "README.md": (
+        "True [1] ['UA1545'] [ True]",
+        "sequence 1 to 8)",
+        "delivered=100, replayed=92",
+        "['UA1545'",
+        "'B6725'",
+        "op=WriteOp.INSERT, row_id='1', lsn=1",
+    )
+}
 NATS = "nats://127.0.0.1:4222"
 WATCHDOG = 120  # seconds; only a hang takes so long
 

@@ -1,4 +1,4 @@
-"""The tables of docs/layout.md against the code: the structs as the compiler lays them out, the dtype, the file's head."""
+"""The tables of docs/layout.md against the code: structs as the compiler lays them out, the dtype, the file's head."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], 
     """The members of a struct of ``_ring.pxd`` as the compiler places them, and the struct's size."""
     source = (ROOT / "nodedb_ring" / "_ring.pxd").read_text()
     declarations = source.split('cdef extern from *:\n    """', 1)[1].split('"""', 1)[0]
-    body = re.sub(r"/\*.*?\*/", "", declarations, flags=re.DOTALL).partition(f"}} {struct};")[0].rpartition("struct {")[2]
+    bare = re.sub(r"/\*.*?\*/", "", declarations, flags=re.DOTALL)
+    body = bare.partition(f"}} {struct};")[0].rpartition("struct {")[2]
     members: list[str] = []
     for statement in body.split(";"):
         for declarator in re.sub(r"\bNODEDB_\w+", "", statement).split(","):
@@ -59,11 +60,12 @@ def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], 
 
 
 def test_the_row_is_the_compilers(tmp_path: Path) -> None:
+    assert EVENT_DTYPE.names is not None
     members, size = compiled("nodedb_row", tmp_path)
     field_at, field_bytes = members.pop("field")
     reserved = {name for name in members if name.startswith("reserved")}
     shown = places("A row")
-    variable = {name: place for name, place in shown.items() if place[0] >= field_at and name in EVENT_DTYPE.fields}
+    variable = {name: place for name, place in shown.items() if place[0] >= field_at and name in EVENT_DTYPE.names}
     assert {name: place for name, place in shown.items() if name not in variable} == {
         name: place for name, place in members.items() if name not in reserved
     }
@@ -106,16 +108,19 @@ def test_a_bus_read_by_the_page_alone(tmp_path: Path, capacity: int, arena_bytes
         at, width = place
         return int.from_bytes(data[base + at : base + at + width], "little")
 
-    with EventBus.create("page", 3, capacity, arena_bytes=arena_bytes, directory=tmp_path) as bus:
-        with bus.producer(2) as producer, bus.consumer(2) as consumer:
-            for sequence in (41, 42, 43):
-                producer.emit(
-                    WriteEvent(
-                        sequence=sequence, collection="orders", op=WriteOp.UPDATE, row_id="A-1", lsn=7, new_value=b"new"
-                    )
+    with (
+        EventBus.create("page", 3, capacity, arena_bytes=arena_bytes, directory=tmp_path) as bus,
+        bus.producer(2) as producer,
+        bus.consumer(2) as consumer,
+    ):
+        for sequence in (41, 42, 43):
+            producer.emit(
+                WriteEvent(
+                    sequence=sequence, collection="orders", op=WriteOp.UPDATE, row_id="A-1", lsn=7, new_value=b"new"
                 )
-            assert consumer.try_recv() is not None
-            data = bus.path.read_bytes()
+            )
+        assert consumer.try_recv() is not None
+        data = bus.path.read_bytes()
     assert len(data) == number(data, head["file_bytes"])
     assert data[:8] == b"ringbus1"
     assert (number(data, head["num_cores"]), number(data, head["capacity"])) == (3, capacity)

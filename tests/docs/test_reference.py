@@ -63,7 +63,10 @@ def test_every_exception_is_public() -> None:
 
 @pytest.mark.parametrize("name", public())
 def test_every_public_member_has_a_docstring(name: str) -> None:
-    """Autodoc leaves out what has none, and nobody would notice. A compiled class's plain attribute is on the page instead."""
+    """Autodoc leaves out what has none, and nobody would notice.
+
+    A plain attribute of a compiled class cannot have one, and is written out on its page.
+    """
     module, _, path = name.rpartition(".")
     value = getattr(importlib.import_module(module), path)
     if not inspect.isclass(value):
