@@ -1,12 +1,11 @@
 """How Sphinx builds the site: ``python -m sphinx -n -W --keep-going -b html docs OUT``, with ``nodedb_ring`` built."""
 
-import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import reference
+import reference  # noqa: F401 - stands in for an alias of NumPy's that nodedb_ring then takes
 
 import nodedb_ring
 
@@ -42,4 +41,4 @@ python_maximum_signature_line_length = 88
 default_role = "code"
 
 # What is not ours has no page here, and the build asks nobody's inventory for one.
-nitpick_ignore_regex = [(r"py:.*", rf"(?!nodedb_ring\b){re.escape(name)}\b.*") for name in reference.FOREIGN]
+nitpick_ignore_regex = [(r"py:.*", r"(?!nodedb_ring\b)\w+\..+")]

@@ -32,7 +32,6 @@ numpy.typing.NDArray = NDArray
 import nodedb_ring  # noqa: E402 - its modules take NDArray from there
 from nodedb_ring import _consumer, _event, _producer, _ring  # noqa: E402
 
-FOREIGN = ("numpy", "apsw", "collections.abc", "pathlib", "types", "os", "typing", "typing_extensions", "enum")
 COMPILED = (_ring, _event, _producer, _consumer)
 NUMPYDOC = Config(
     napoleon_google_docstring=False,
@@ -86,8 +85,16 @@ def lay_out(  # noqa: PLR0917 - autodoc's event
     ("int, at least 1"); what links to a type is the signature.
     """
     kind = "method" if what in ("attribute", "data", "property") else what
-    parsed = NumpyDocstring(lines, NUMPYDOC, app, kind, name, obj, options).lines()
+    parsed = NumpyDocstring(list(_apart(lines)), NUMPYDOC, app, kind, name, obj, options).lines()
     lines[:] = [_laid_out(line, name) for line in parsed]
+
+
+def _apart(lines: list[str]) -> Iterator[str]:
+    """The lines with a second blank one before each paragraph: so Napoleon knows that it ends a list of parameters."""
+    for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+        if line and not (before or line[0].isspace() or after.startswith("---")):
+            yield ""
+        yield line
 
 
 def _laid_out(line: str, inside: str) -> str:

@@ -93,7 +93,7 @@ class Reader:
                 self._run_commands(block)
             case "output":
                 checker, options = doctest.OutputChecker(), doctest.ELLIPSIS
-                matches = checker.check_output(block.text, self._printed, options)
+                matches = checker.check_output(block.text, self._printed.rstrip() + "\n", options)
                 assert matches, f"{block.place}: shows\n{block.text}\nand what was printed is\n{self._printed}"
             case "cython":
                 assert any(block.text in source for source in SOURCES["cython"]), f"{block.place}: in no source"
