@@ -26,6 +26,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from pathlib import Path
 import pytest
 
 import nodedb_ring
-from nodedb_ring import EventBus
+from nodedb_ring import EventBus, bus_file
 
 from ..log.nats_server import NatsServer, find_nats_server
 from .blocks import PAGES, ROOT, Block, blocks_of
@@ -170,8 +171,15 @@ def test_every_block_runs(
     if any(NATS in block.text for block in blocks):
         url: str = request.getfixturevalue("nats_url")
         blocks = [dataclasses.replace(block, text=block.text.replace(NATS, url)) for block in blocks]
-    for number, block in enumerate(blocks):
-        reader.follow(block, blocks[number + 1 :])
+    there = set(EventBus.list())
+    try:
+        for number, block in enumerate(blocks):
+            reader.follow(block, blocks[number + 1 :])
+    finally:
+        # What a page that failed has left would fail it the next time, too.
+        made = set(re.findall(r'EventBus\.create\(\s*"(\w+)"', "".join(block.text for block in blocks)))
+        for name in made.intersection(EventBus.list()) - there:
+            bus_file.remove(name, bus_file.DEFAULT_DIRECTORY)
     for text in SAYS.get(page.name, ()):
         assert text in reader.transcript
 
