@@ -24,10 +24,6 @@ html_show_sphinx = False
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-# ```output is what the block before it printed: text.
-highlight_language = "text"
-highlight_options = {"output": {}}
-
 autodoc_class_signature = "mixed"
 autodoc_default_options = {
     "members": True,

@@ -16,7 +16,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy.typing
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, NumpyDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import NumpyDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 _Scalar = TypeVar("_Scalar")
@@ -27,13 +28,13 @@ class NDArray(Generic[_Scalar]):
 
 
 NDArray.__module__ = "numpy.typing"
-numpy.typing.NDArray = NDArray
+vars(numpy.typing)["NDArray"] = NDArray
 
 import nodedb_ring  # noqa: E402 - its modules take NDArray from there
 from nodedb_ring import _consumer, _event, _producer, _ring  # noqa: E402
 
 COMPILED = (_ring, _event, _producer, _consumer)
-NUMPYDOC = Config(
+NUMPYDOC: Any = Config(
     napoleon_google_docstring=False,
     napoleon_custom_sections=[("Attributes", "params_style"), "Thread safety", "What an acknowledgement promises"],
 )
@@ -84,7 +85,7 @@ def lay_out(  # noqa: PLR0917 - autodoc's event
     Napoleon's own hook would take the docstring of a property for "type: description". Types in a docstring are words
     ("int, at least 1"); what links to a type is the signature.
     """
-    kind = "method" if what in ("attribute", "data", "property") else what
+    kind: Any = "method" if what in ("attribute", "data", "property") else what
     parsed = NumpyDocstring(list(_apart(lines)), NUMPYDOC, app, kind, name, obj, options).lines()
     lines[:] = [_laid_out(line, name) for line in parsed]
 
@@ -137,8 +138,8 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
 
 # A constant's docstring stands where it is defined, and autodoc looks where it is imported.
 _docstrings = ModuleAnalyzer.for_module("nodedb_ring").find_attr_docs()
-for _module, _name in (("nodedb_ring.bus", "DEFAULT_EVENT_BUS_CAPACITY"), ("nodedb_ring.events", "EVENT_DTYPE")):
-    _docstrings["", _name] = ModuleAnalyzer.for_module(_module).find_attr_docs()["", _name]
+for _home, _name in (("nodedb_ring.bus", "DEFAULT_EVENT_BUS_CAPACITY"), ("nodedb_ring.events", "EVENT_DTYPE")):
+    _docstrings["", _name] = ModuleAnalyzer.for_module(_home).find_attr_docs()["", _name]
 
 _QUOTED = re.compile(r"(?<!:)``([A-Za-z_.]+)(\(\))?``")
 _TYPE = re.compile(r"^(\s*:(?:var)?type [^:]+: )(.+)$")
