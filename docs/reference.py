@@ -105,10 +105,11 @@ def _laid_out(line: str, inside: str) -> str:
 
 
 def _link(quoted: re.Match[str], inside: str) -> str:
-    path = quoted[1]
-    if path not in _PATHS or f"nodedb_ring.{path}" == inside:
-        return quoted[0]
-    return f":py:obj:`{path}{quoted[2] or ''} <nodedb_ring.{path}>`"
+    # A method's name alone is that of the class whose docstring it is.
+    for path in (quoted[1], f"{inside.split('.')[1]}.{quoted[1]}"):
+        if path in _PATHS and f"nodedb_ring.{path}" != inside:
+            return f":py:obj:`{quoted[1]}{quoted[2] or ''} <nodedb_ring.{path}>`"
+    return quoted[0]
 
 
 def hide_constructor(_: Sphinx, what: str, name: str, *arguments: Any) -> tuple[str, None] | None:
