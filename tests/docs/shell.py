@@ -33,7 +33,7 @@ def script_of(block: Block, written: set[str]) -> str:
 def run(block: Block, command: str, written: set[str]) -> str | None:
     """The command as it runs here; None for one that does not."""
     words = shlex.split(command, comments=True)
-    bare = command.partition("  #")[0].rstrip()
+    bare = re.sub(r"\s+#.*", "", command).rstrip()
     match words:
         case []:
             return None
