@@ -144,7 +144,7 @@ class Reader:
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    with open(Path(tempfile.gettempdir(), "nodedb_ring-pages.lock"), "w") as lock:
+    with open(Path(tempfile.gettempdir(), f"nodedb_ring-pages-{os.getuid()}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
