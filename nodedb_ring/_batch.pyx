@@ -275,6 +275,29 @@ cdef class RowBlock:
         """How many rows these are, if they were drained with the numbers `first` and on, and no heartbeat; else 0."""
         return self.count if self.is_run and self.rows.sequence == first else 0
 
+    def first_not_rising(self):
+        """The first row whose number is not above the one before it; `count` where they all rise."""
+        cdef uint64_t i
+        self.check_open()
+        for i in range(1, self.count):
+            if self.rows[i].sequence <= self.rows[i - 1].sequence:
+                return i
+        return self.count
+
+    def fills_payload(self):
+        """Whether the payload begins with the first event and ends with the last: these are no part of something larger."""
+        cdef const EventField* field
+        cdef uint64_t end = 0
+        cdef int k
+        self.check_open()
+        if self.count == 0:
+            return self.payload_bytes == 0
+        for k in range(FIELD_COUNT):
+            field = &self.rows[self.count - 1].field[k]
+            if field.length != NULL_LENGTH:
+                end = max(end, <uint64_t>field.offset + field.length)
+        return self.rows.field[0].offset == 0 and end == self.payload_bytes
+
     def records(self):
         """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
         self.check_open()
