@@ -74,7 +74,9 @@ def public_paths() -> Iterator[str]:
         yield name
         public = getattr(nodedb_ring, name)
         if isinstance(public, type):
-            yield from (f"{name}.{member}" for member in dir(public) if not member.startswith("_"))
+            # A member without a docstring has no place of its own.
+            members = (member for member in dir(public) if not member.startswith("_"))
+            yield from (f"{name}.{member}" for member in members if getattr(public, member).__doc__)
 
 
 def lay_out(  # noqa: PLR0917 - autodoc's event
