@@ -31,9 +31,7 @@ NDArray.__module__ = "numpy.typing"
 vars(numpy.typing)["NDArray"] = NDArray
 
 import nodedb_ring  # noqa: E402 - its modules take NDArray from there
-from nodedb_ring import _consumer, _event, _producer, _ring  # noqa: E402
 
-COMPILED = (_ring, _event, _producer, _consumer)
 NUMPYDOC: Any = Config(
     napoleon_google_docstring=False,
     napoleon_custom_sections=[("Attributes", "params_style"), "Thread safety", "What an acknowledgement promises"],
@@ -128,7 +126,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
     return {"parallel_read_safe": True}
 
 
-for _compiled in COMPILED:
+_classes = [thing for name in nodedb_ring.__all__ if isinstance(thing := getattr(nodedb_ring, name), type)]
+for _compiled in {sys.modules[thing.__module__] for thing in _classes}:
+    if str(_compiled.__file__).endswith(".py"):
+        continue
     _stub = stub_of(_compiled)
     for _name in set(nodedb_ring.__all__) & set(_compiled.__all__):
         give_docstrings(getattr(_stub, _name), getattr(_compiled, _name))
