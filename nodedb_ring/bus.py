@@ -33,6 +33,8 @@ def create_event_bus(
 ) -> tuple[list[EventProducer], list[EventConsumer]]:
     """Makes a ring for each of `num_cores` cores, and returns the producers' ends and the consumers' ends, by core.
 
+    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
+
     Parameters
     ----------
     num_cores : int, at least 1
@@ -42,8 +44,6 @@ def create_event_bus(
         Payload a ring holds, in bytes: by default 256 a slot, and at least 64 KiB.
     backpressure : BackpressureConfig, optional
         Thresholds of the pressure states.
-
-    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
 
     Raises
     ------
@@ -119,6 +119,8 @@ class EventBus:
     ) -> EventBus:
         """Makes a bus under a name that is not taken, and opens it.
 
+        Its file is readable and writable for this user alone, and takes all of its memory at once.
+
         Parameters
         ----------
         name : str
@@ -127,8 +129,6 @@ class EventBus:
             As for ``create_event_bus``.
         directory : path, default ``/dev/shm``
             A file system in memory, unless every page may go to disk.
-
-        Its file is readable and writable for this user alone, and takes all of its memory at once.
 
         Raises
         ------
