@@ -15,7 +15,7 @@ list, until the interpreter comes by: a thread of an importer must not wait for 
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
-from libc.errno cimport EINTR, EIO, ENOMEM
+from libc.errno cimport EINTR, EINVAL, EIO, ENOMEM
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strdup
@@ -659,6 +659,8 @@ cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gi
         return _fail(stream, ENOMEM, f"MemoryError: {error}")
     except KeyboardInterrupt as error:
         return _fail(stream, EINTR, f"KeyboardInterrupt: {error}")
+    except ValueError as error:
+        return _fail(stream, EINVAL, f"{type(error).__name__}: {error}")
     except BaseException as error:
         return _fail(stream, EIO, f"{type(error).__name__}: {error}")
 
