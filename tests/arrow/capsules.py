@@ -113,6 +113,11 @@ def next_of(stream: ArrowArrayStream, array: ArrowArray) -> int:
     return code
 
 
+def schema_of(stream: ArrowArrayStream, schema: ArrowSchema) -> int:
+    code: int = GET(stream.get_schema or 0)(ctypes.addressof(stream), ctypes.addressof(schema))
+    return code
+
+
 def error_of(stream: ArrowArrayStream) -> str | None:
     said: bytes | None = GET_ERROR(stream.get_last_error or 0)(ctypes.addressof(stream))
     return None if said is None else said.decode()
