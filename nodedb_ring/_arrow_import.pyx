@@ -157,10 +157,6 @@ cdef str _SOME_BYTES = "binary, large_binary, binary_view, fixed-size binary or 
 cdef str _A_NAME = "names, as utf8 or a dictionary of it, or numbers of an integer type"
 cdef str _A_STAMP = "timestamp, or milliseconds of an integer type"
 
-cdef enum:
-    NESTED = 1  # a dictionary's indices
-
-
 cdef struct _Reader:
     # How one column comes.
     bint is_there
@@ -496,7 +492,9 @@ cdef int _read_names(int number, const ArrowArray* column, const _Reader* reader
 
 
 cdef object _out_of_range(int number, int64_t row, uint64_t bits, bint is_negative, object least, object most):
-    value = <int64_t>bits if is_negative else bits
+    cdef object value = bits
+    if is_negative:
+        value = <int64_t>bits
     return BatchError(f"row {row}: {_NAMES[number]} {value}: must be in {least} .. {most}")
 
 

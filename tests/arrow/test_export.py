@@ -60,7 +60,9 @@ def test_every_field_of_every_event(count: int, portable: bool) -> None:
 
 
 def test_all_operations_and_sources_by_name() -> None:
-    events = [event(i + 1, op=op, source=source) for i, (op, source) in enumerate(zip(WriteOp, EventSource, strict=False))]
+    events = [
+        event(i + 1, op=op, source=source) for i, (op, source) in enumerate(zip(WriteOp, EventSource, strict=False))
+    ]
     events.append(event(9, op=WriteOp.HEARTBEAT))
     record_batch = imported(EventBatch.from_events(events))
     assert record_batch.column("op").to_pylist() == [*list(map(str, WriteOp))[:5], "HEARTBEAT"]
@@ -140,7 +142,9 @@ def test_a_large_payload_is_several_buffers(shift: int) -> None:
     record_batch = imported(batch, window_shift=shift)
     assert rows_of(record_batch) == as_fields(events)
     buffers = record_batch.column("new_value").buffers()[2:]
-    assert [buffer.address - batch.payload.ctypes.data for buffer in buffers] == list(range(0, len(batch.payload), 1 << shift))
+    assert [buffer.address - batch.payload.ctypes.data for buffer in buffers] == list(
+        range(0, len(batch.payload), 1 << shift)
+    )
     assert {buffer.address + buffer.size for buffer in buffers} == {batch.payload.ctypes.data + len(batch.payload)}
 
 
@@ -254,4 +258,3 @@ def test_any_runs_of_events(runs: list[tuple[int, list[dict[str, object]]]], por
     assert rows_of(part) == as_fields(events[skipped:])
     assert list(EventBatch.from_arrow(record_batch)) == events
     assert list(EventBatch.from_arrow(record_batch.slice(skipped))) == events[skipped:]
-
