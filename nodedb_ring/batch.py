@@ -146,11 +146,11 @@ class EventBatch:
 
     @classmethod
     def from_arrow(cls, source: object) -> EventBatch:
-        """The events of an Arrow object: a record batch or a table, a data frame, a relation, whatever exports capsules.
+        """The events of an Arrow object: a record batch or table, a data frame, a relation, whatever exports capsules.
 
-        `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as the
-        fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five fields
-        and none else are required. They may come as this package exports them, and in the types that libraries
+        `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
+        the fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five
+        fields and no others are required. They may come as this package exports them, and in the types that libraries
         make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
         as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
         unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. All is copied.
@@ -273,8 +273,8 @@ class EventBatch:
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
 
-        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are, in
-        the payload, which the importer keeps alive. `requested_schema` is not looked at: the schema is always this one.
+        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are,
+        in the payload, which the importer keeps alive. `requested_schema` is not looked at.
 
         Raises
         ------

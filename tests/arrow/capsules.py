@@ -1,10 +1,10 @@
-"""The structs of the Arrow interfaces, to take a capsule apart as an importer does, on any thread and without the GIL."""
+"""The structs of the Arrow interfaces: takes a capsule apart as an importer does, on any thread, without the GIL."""
 
 from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_void_p
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 # Functions called through a prototype of ctypes.CFUNCTYPE run without the GIL.
 RELEASE: Final = ctypes.CFUNCTYPE(None, c_void_p)
@@ -52,13 +52,14 @@ ArrowArray._fields_ = [
 class ArrowArrayStream(ctypes.Structure):
     """As the interface declares it."""
 
-    _fields_: ClassVar[list[tuple[str, Any]]] = [
-        ("get_schema", c_void_p),
-        ("get_next", c_void_p),
-        ("get_last_error", c_void_p),
-        ("release", c_void_p),
-        ("private_data", c_void_p),
-    ]
+
+ArrowArrayStream._fields_ = [
+    ("get_schema", c_void_p),
+    ("get_next", c_void_p),
+    ("get_last_error", c_void_p),
+    ("release", c_void_p),
+    ("private_data", c_void_p),
+]
 
 
 _get_pointer = ctypes.pythonapi.PyCapsule_GetPointer

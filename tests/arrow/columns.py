@@ -1,5 +1,9 @@
 """Events of every kind, and what Arrow columns say of them."""
 
+# The stubs of pyarrow and pandas lag behind them, and know no Arrow capsules.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
+# pyright: reportMissingTypeArgument=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable

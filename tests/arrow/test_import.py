@@ -1,5 +1,9 @@
 """EventBatch.from_arrow: the types a column may come in, and what is refused, by name."""
 
+# The stubs of pyarrow and pandas lag behind them, and know no Arrow capsules.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
+# pyright: reportMissingTypeArgument=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import ctypes
@@ -12,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodedb_ring import BatchError, EventBatch, EventSource, WriteEvent, WriteOp
+from nodedb_ring import BatchError, EventBatch, WriteEvent, WriteOp
 from tests.unit.making import FULL, event
 
 from .capsules import ArrowArray, ArrowSchema, array_in, capsule_of, schema_in
 from .columns import VALUES, imported
 
-COLUMNS: dict[str, Any] = {
+COLUMNS: dict[str, list[Any]] = {
     "sequence": [7, 8, 9],
     "collection": ["t", "größe", ""],
     "op": ["INSERT", "UPDATE", "HEARTBEAT"],
@@ -133,7 +137,7 @@ def test_values_of_one_size() -> None:
 @pytest.mark.parametrize(("unit", "a_millisecond"), [("ms", 1), ("us", 1000), ("ns", 1_000_000)])
 def test_stamps_of_every_unit(unit: str, a_millisecond: int, zone: str | None) -> None:
     # Whatever the zone, the number is an instant; without one it is taken for UTC.
-    column = pa.array([1_700_000_000_123 * a_millisecond, None, -a_millisecond], pa.timestamp(unit, zone))  # type: ignore[arg-type, call-overload]
+    column = pa.array([1_700_000_000_123 * a_millisecond, None, -a_millisecond], pa.timestamp(unit, zone))
     batch = read(system_time_ms=column, valid_time_ms=column)
     none = -(2**63)
     assert batch.system_time_ms.tolist() == batch.valid_time_ms.tolist() == [1_700_000_000_123, none, -1]
@@ -154,7 +158,7 @@ def test_a_stamp_that_is_no_whole_number_of_milliseconds(unit: str) -> None:
     with pytest.raises(
         BatchError, match=f"row 2: valid_time_ms -1500 {unit}: is no whole number of milliseconds; truncate"
     ):
-        read(valid_time_ms=pa.array([0, None, -1500], pa.timestamp(unit)))  # type: ignore[call-overload]
+        read(valid_time_ms=pa.array([0, None, -1500], pa.timestamp(unit)))
 
 
 @pytest.mark.parametrize("seconds", [2**63 // 1000 + 1, -(2**63) // 1000 - 1])
@@ -282,14 +286,12 @@ def test_an_unknown_operation_or_source(column: str, value: list[Any], message: 
     with pytest.raises(BatchError) as caught:
         read(**{column: value})
     assert message in str(caught.value)
-    assert list(map(str, WriteOp))[0] == "INSERT"
-    assert str(EventSource.USER) == "user"
 
 
 def test_text_that_is_not_utf8() -> None:
     broken = pa.array([b"ok", b"\xff", b""]).cast(pa.binary())
     text = pa.Array.from_buffers(pa.string(), 3, broken.buffers())
-    with pytest.raises(BatchError, match="row 1: row_id b'\\\\xff': is not UTF-8 from its byte 0 on"):
+    with pytest.raises(BatchError, match=r"row 1: row_id b'\\xff': is not UTF-8 from its byte 0 on"):
         read(row_id=text)
 
 
@@ -326,7 +328,7 @@ def test_a_stream_that_fails() -> None:
         raise ValueError("the disk is gone")
 
     reader = pa.RecordBatchReader.from_batches(table().schema, batches())
-    with pytest.raises(BatchError, match="the stream of RecordBatchReader failed with error .*the disk is gone"):
+    with pytest.raises(BatchError, match=r"the stream of RecordBatchReader failed with error .*the disk is gone"):
         EventBatch.from_arrow(reader)
 
 
