@@ -1,6 +1,6 @@
-"""``python -m benchmarks.arrow``: a batch into an Arrow record batch and back, beside the best that NumPy and pyarrow do.
+"""``python -m benchmarks.arrow``: a batch into an Arrow record batch and back, beside NumPy and pyarrow at their best.
 
-Every row's answer is checked before it is timed: both ways must give the same record batch, and that the events. What is
+Every row is checked before it is timed: both ways must give the same record batch, and that the events. What is
 compared runs in turn; figures are the best of the rounds, ratios the median of each round's.
 """
 
