@@ -6,10 +6,10 @@
     rows (128 bytes each) ──one pass──► sheet: the structs of the interface, and the columns    (recycled)
     payload ◄──────── views of strings and values that are longer than 12 bytes
 
-A *sheet* is all that an importer gets besides the payload, in one allocation. The importer may take the columns apart and
-let go of each on a thread of its own, with or without the GIL; the sheet counts them. When the last one is gone its
-memory is kept for the next sheet, and the batch is let go of, at once if the thread has the GIL; else it waits in a
-list, until the interpreter comes by: a thread of an importer must not wait for the GIL, whose holder may wait for it.
+A *sheet* is all that an importer gets besides the payload, in one allocation. The importer may take the columns apart
+and let go of each on a thread of its own, with or without the GIL; the sheet counts them. When the last one is gone its
+memory is kept for the next sheet, and the batch is let go of, at once if the thread has the GIL. Else it waits in a list
+until the interpreter comes by: a thread of an importer must not wait for the GIL, whose holder may wait for it.
 """
 
 from cpython.object cimport PyObject
@@ -77,7 +77,9 @@ cdef extern from *:
     } nodedb_kept;
 
     /* Nobody waits: who finds it busy does without. (A child may have been forked at that moment, too.) */
-    static inline int nodedb_kept_enter(void) { return __atomic_exchange_n(&nodedb_kept.busy, 1, __ATOMIC_ACQUIRE) == 0; }
+    static inline int nodedb_kept_enter(void) {
+        return __atomic_exchange_n(&nodedb_kept.busy, 1, __ATOMIC_ACQUIRE) == 0;
+    }
     static inline void nodedb_kept_leave(void) { __atomic_store_n(&nodedb_kept.busy, 0, __ATOMIC_RELEASE); }
 
     static void *nodedb_take_memory(size_t size, size_t *got) {
@@ -115,9 +117,10 @@ cdef extern from *:
             int least = 0;
             for (int i = 1; i < NODEDB_KEPT_SHEETS; i++)
                 if (nodedb_kept.size[i] < nodedb_kept.size[least]) least = i;
-            if (size > nodedb_kept.size[least] && nodedb_kept.bytes - nodedb_kept.size[least] + size <= NODEDB_KEPT_BYTES) {
+            const size_t others = nodedb_kept.bytes - nodedb_kept.size[least];
+            if (size > nodedb_kept.size[least] && others + size <= NODEDB_KEPT_BYTES) {
                 rest = nodedb_kept.memory[least];
-                nodedb_kept.bytes += size - nodedb_kept.size[least];
+                nodedb_kept.bytes = others + size;
                 nodedb_kept.memory[least] = memory;
                 nodedb_kept.size[least] = size;
             }
@@ -126,7 +129,7 @@ cdef extern from *:
         free(rest);
     }
 
-    /* ---- zeros, for columns in which everything is None: pages that nobody can write to, and that take no memory ---- */
+    /* ---- zeros, for columns in which everything is None: pages that nobody can write to, and that take no memory */
 
     #define NODEDB_ZERO_BYTES ((size_t)64 << 20)
     static const void *nodedb_map_zeros(void) {
@@ -174,7 +177,7 @@ cdef extern from *:
         nodedb_hold *first = __atomic_load_n(&nodedb_left, __ATOMIC_RELAXED);
         do hold->next = first;
         while (!__atomic_compare_exchange_n(&nodedb_left, &first, hold, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-        /* The first of a list calls for the interpreter. Should it have no room for the call, the next export comes by. */
+        /* The first of a list calls for the interpreter. Should that have no room for the call, the next export comes. */
         if (first == NULL) Py_AddPendingCall(nodedb_drop_left, NULL);
     }
 
@@ -187,7 +190,8 @@ cdef extern from *:
     static void nodedb_release_dictionary(struct ArrowArray *array) { array->release = NULL; }
 
     static void nodedb_release_column(struct ArrowArray *array) {
-        if (array->dictionary != NULL && array->dictionary->release != NULL) array->dictionary->release(array->dictionary);
+        if (array->dictionary != NULL && array->dictionary->release != NULL)
+            array->dictionary->release(array->dictionary);
         array->release = NULL;
         nodedb_leave_sheet(array->private_data);
     }
@@ -348,7 +352,7 @@ _set_names(0, WriteOp)
 _set_names(1, EventSource)
 
 
-# ---- capsules ----------------------------------------------------------------------------------------------------------
+# ---- capsules ---------------------------------------------------------------------------------------------------
 
 cdef void _free_schema_capsule(object capsule) noexcept:
     cdef ArrowSchema* schema = <ArrowSchema*>PyCapsule_GetPointer(capsule, "arrow_schema")
@@ -371,7 +375,7 @@ cdef void _free_stream_capsule(object capsule) noexcept:
     free(stream)
 
 
-# ---- schema ------------------------------------------------------------------------------------------------------------
+# ---- schema -----------------------------------------------------------------------------------------------------
 
 cdef void _fill_schema(ArrowSchema* schema, const char* name, const char* format, int64_t flags) noexcept nogil:
     memset(schema, 0, sizeof(ArrowSchema))
@@ -421,11 +425,10 @@ def export_schema():
         raise
 
 
-# ---- arrays ------------------------------------------------------------------------------------------------------------
+# ---- arrays -----------------------------------------------------------------------------------------------------
 
 cdef inline size_t _place(size_t* at, size_t size) noexcept:
-    """Where a column of `size` bytes goes. Never a multiple of a page behind the one before: such places push each other out
-    of the first cache."""
+    """Where a column of `size` bytes goes. Columns a multiple of a page apart would push each other out of the cache."""
     cdef size_t here = (at[0] + 63) & ~<size_t>63
     at[0] = here + size + 5 * 64
     return here
@@ -441,8 +444,8 @@ cdef int _check_lengths(RowBlock block, uint32_t most) except -1:
             length = block.rows[i].field[k].length
             if most < length < 0xFFFFFFFF:
                 raise BatchError(
-                    f"row {i}: {_COLUMNS[3 * _FIELD_COLUMN[k]].decode()} of {length} bytes: a view of Arrow holds at most "
-                    f"{most}; read it from records and payload"
+                    f"row {i}: {_COLUMNS[3 * _FIELD_COLUMN[k]].decode()} of {length} bytes: a view of Arrow holds at "
+                    f"most {most}; read it from records and payload"
                 )
     return 0
 
@@ -621,7 +624,7 @@ def export_array(RowBlock block not None, uint32_t window_shift=WINDOW_SHIFT, *,
     return export_schema(), capsule
 
 
-# ---- streams -----------------------------------------------------------------------------------------------------------
+# ---- streams ----------------------------------------------------------------------------------------------------
 
 cdef int _fail(ArrowArrayStream* stream, int code, str message) noexcept:
     cdef Stream* state = <Stream*>stream.private_data
@@ -668,8 +671,8 @@ cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gi
 def export_stream(next_batch not None):
     """A stream of what `next_batch()` returns, batch for batch until it is None: a capsule.
 
-    The importer calls it on whatever thread it likes, one call at a time. An exception is the stream's error; the importer
-    may ask again.
+    The importer calls it on whatever thread it likes, one call at a time. An exception is the stream's error; the
+    importer may ask again.
     """
     cdef ArrowArrayStream* stream = <ArrowArrayStream*>calloc(1, sizeof(ArrowArrayStream))
     cdef Stream* state = <Stream*>calloc(1, sizeof(Stream))

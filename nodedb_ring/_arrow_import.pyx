@@ -2,9 +2,9 @@
 """Batches out of Arrow arrays, whoever made them.
 
 Two steps. The schema first: every column is known, no required one is missing, and each has a type that it can come in.
-Then the data, none of which is trusted further than the interface allows: lengths, offsets, views and indices are checked
-against what there is, and what becomes of them goes through the same check as ``EventBatch(records, payload)``. (How large
-a buffer is that offsets are into, the interface does not tell.)
+Then the data, none of which is trusted further than the interface allows: lengths, offsets, views and indices are
+checked against what there is, and what becomes of them goes through the same check as ``EventBatch(records, payload)``.
+(How large a buffer is that offsets are into, the interface does not tell.)
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -34,7 +34,7 @@ cdef extern from *:
         return bits == NULL || array->null_count == 0 || (bits[i >> 3] >> (i & 7) & 1);
     }
 
-    /* Integer i of a buffer, sign-extended, by the letter of its format; whether it is below 0. Buffers may be unaligned. */
+    /* Integer i of a buffer, sign-extended, by the letter of its format; whether it is below 0. It may be unaligned. */
     static inline int nodedb_integer_at(const void *data, char letter, int64_t i, uint64_t *bits) {
         const uint8_t *at = data;
         #define NODEDB_READ(type) { type one; memcpy(&one, at + i * (int64_t)sizeof one, sizeof one); \
@@ -46,7 +46,8 @@ cdef extern from *:
             case 'l': NODEDB_READ(int64_t)
         }
         #undef NODEDB_READ
-        #define NODEDB_READ(type) { type one; memcpy(&one, at + i * (int64_t)sizeof one, sizeof one); *bits = one; return 0; }
+        #define NODEDB_READ(type) { type one; memcpy(&one, at + i * (int64_t)sizeof one, sizeof one); \
+                                    *bits = one; return 0; }
         switch (letter) {
             case 'C': NODEDB_READ(uint8_t)
             case 'S': NODEDB_READ(uint16_t)
@@ -57,7 +58,8 @@ cdef extern from *:
     }
 
     /* Value i of a column of text or bytes, by the letter of its layout: 0, or 1 if it does not lie in its buffers. */
-    static inline int nodedb_span_at(const struct ArrowArray *array, char letter, int64_t width, int64_t i, nodedb_span *span) {
+    static inline int nodedb_span_at(
+        const struct ArrowArray *array, char letter, int64_t width, int64_t i, nodedb_span *span) {
         switch (letter) {
             case 'u': case 'z': {
                 int32_t ends[2];
@@ -251,7 +253,7 @@ cdef int _plan(const ArrowSchema* schema, _Reader* readers) except -1:
     for i in range(schema.n_children):
         name = _text(schema.children[i].name)
         if name not in _NUMBERS:
-            raise BatchError(f"column {name!r}: no such field; those are {', '.join(sorted(_NAMES))}; select() them first")
+            raise BatchError(f"column {name!r}: no such field; select those that are: {', '.join(sorted(_NAMES))}")
         number = _NUMBERS[name]
         if readers[number].is_there:
             raise BatchError(f"column {name!r}: is there twice")
@@ -264,7 +266,7 @@ cdef int _plan(const ArrowSchema* schema, _Reader* readers) except -1:
     return 0
 
 
-# ---- data --------------------------------------------------------------------------------------------------------------
+# ---- data -------------------------------------------------------------------------------------------------------
 
 cdef int _check_array(str name, const ArrowArray* array, char letter, int64_t need) except -1:
     """That an array has as many rows as are asked of it, and the buffers of its layout."""
@@ -350,8 +352,8 @@ cdef _Chunks _chunks_of(source, _Reader* readers):
         return chunks
     if not hasattr(source, "__arrow_c_stream__"):
         raise TypeError(
-            f"{type(source).__name__}: has neither __arrow_c_array__ nor __arrow_c_stream__; pass a record batch, a table or"
-            " a data frame"
+            f"{type(source).__name__}: has neither __arrow_c_array__ nor __arrow_c_stream__; pass a record batch, a"
+            " table or a data frame"
         )
     capsule = source.__arrow_c_stream__()
     stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
@@ -402,13 +404,14 @@ cdef int _check_chunk(const ArrowArray* array, const _Reader* readers) except -1
         if readers[number].is_dictionary:
             if column.dictionary == NULL:
                 raise BatchError(f"{_NAMES[number]}: a dictionary array without its dictionary")
-            _check_array(
-                f"dictionary of {_NAMES[number]}", column.dictionary, readers[number].value_letter, column.dictionary.length
-            )
+            values = f"dictionary of {_NAMES[number]}"
+            _check_array(values, column.dictionary, readers[number].value_letter, column.dictionary.length)
     return 0
 
 
-cdef int _read_span(int number, const ArrowArray* column, const _Reader* reader, int64_t i, int64_t row, Span* span) except -1:
+cdef int _read_span(
+    int number, const ArrowArray* column, const _Reader* reader, int64_t i, int64_t row, Span* span
+) except -1:
     """Value i of a column of text, bytes or names. `row` is for messages."""
     cdef char letter = reader.letter
     cdef int64_t width = reader.width
@@ -433,7 +436,9 @@ cdef int _read_span(int number, const ArrowArray* column, const _Reader* reader,
     return 0
 
 
-cdef int _read_spans(const ArrowArray* array, const _Reader* readers, int64_t before, _Spans spans, uint64_t* total) except -1:
+cdef int _read_spans(
+    const ArrowArray* array, const _Reader* readers, int64_t before, _Spans spans, uint64_t* total
+) except -1:
     cdef int number
     cdef int64_t i
     cdef Span* span
@@ -470,7 +475,10 @@ cdef int _member(int number, const Span* span, int64_t row) except -1:
     )
 
 
-cdef int _read_names(int number, const ArrowArray* column, const _Reader* reader, int64_t first, int64_t before, EventRow* rows, int64_t count) except -1:
+cdef int _read_names(
+    int number, const ArrowArray* column, const _Reader* reader, int64_t first, int64_t before, EventRow* rows,
+    int64_t count
+) except -1:
     cdef Span span, last
     cdef int64_t i
     cdef int member = 0
@@ -498,7 +506,10 @@ cdef object _out_of_range(int number, int64_t row, uint64_t bits, bint is_negati
     return BatchError(f"row {row}: {_NAMES[number]} {value}: must be in {least} .. {most}")
 
 
-cdef int _read_integers(int number, const ArrowArray* column, const _Reader* reader, int64_t first, int64_t before, EventRow* rows, int64_t count) except -1:
+cdef int _read_integers(
+    int number, const ArrowArray* column, const _Reader* reader, int64_t first, int64_t before, EventRow* rows,
+    int64_t count
+) except -1:
     cdef uint64_t most = 0xFFFFFFFFFFFFFFFF
     cdef uint64_t bits = 0
     cdef int64_t i
@@ -530,7 +541,10 @@ cdef int _read_integers(int number, const ArrowArray* column, const _Reader* rea
     return 0
 
 
-cdef int _read_stamps(int number, const ArrowArray* column, const _Reader* reader, int64_t first, int64_t before, EventRow* rows, int64_t count) except -1:
+cdef int _read_stamps(
+    int number, const ArrowArray* column, const _Reader* reader, int64_t first, int64_t before, EventRow* rows,
+    int64_t count
+) except -1:
     cdef int64_t divisor = 1000 if reader.unit == c"u" else 1000000 if reader.unit == c"n" else 1
     cdef int64_t i, stamp
     cdef uint64_t bits = 0
@@ -546,12 +560,12 @@ cdef int _read_stamps(int number, const ArrowArray* column, const _Reader* reade
                 pass
             elif reader.unit == c"s":
                 if not -INT64_MAX // 1000 <= stamp <= INT64_MAX // 1000:
-                    raise BatchError(f"row {before + i}: {_NAMES[number]} {stamp} s: does not fit 64 bits of milliseconds")
+                    raise BatchError(f"row {before + i}: {_NAMES[number]} {stamp} s: does not fit 64 bits of ms")
                 stamp *= 1000
             elif stamp % divisor != 0:
                 raise BatchError(
-                    f"row {before + i}: {_NAMES[number]} {stamp} {chr(reader.unit)}s: is no whole number of milliseconds; "
-                    "truncate or round it to ms first"
+                    f"row {before + i}: {_NAMES[number]} {stamp} {chr(reader.unit)}s: is no whole number of "
+                    "milliseconds; truncate or round it to ms first"
                 )
             else:
                 stamp //= divisor

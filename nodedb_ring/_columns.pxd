@@ -1,8 +1,8 @@
 # Rows turned into the columns of Arrow: one pass, in blocks whose rows stay in the first cache while they are read
 # column by column.
 #
-# What is written, for n events:  fixed columns as they are; a stamp as i64 and a bit of validity; a variable-length field
-# as a 16-byte view and a bit of validity:
+# What is written: fixed columns as they are; a stamp as i64 and a bit of validity; a variable-length field as a 16-byte
+# view and a bit of validity:
 #
 #     up to 12 bytes   | length | the bytes, zeros after them                |
 #     more             | length | first 4 bytes | number of buffer | offset  |
@@ -61,17 +61,21 @@ cdef extern from *:
         {0, NODEDB_A, NODEDB_A, NODEDB_A}, {0, NODEDB_A, 0, 0},
     };
 
+    /* A view whose 16 bytes do not lie in the window. */
     static __attribute__((noinline, cold)) nodedb_view nodedb_view_at_edge(
         const nodedb_window *window, uint32_t length, uint32_t at) {
         uint8_t bytes[16] = {0};
         nodedb_view view;
+        /* A None may be among what was taken for values; where it would be says nothing. */
+        if (length == NODEDB_NULL_LENGTH) return (nodedb_view){0, 0, 0, 0};
         memcpy(bytes, &length, 4);
         memcpy(bytes + 4, window->bytes + at, length <= NODEDB_INLINE ? length : 4);
         memcpy(&view, bytes, 16);
         return view;
     }
 
-    /* The length and the bytes of a value of at most 12; of a longer one, nothing that holds. */
+    /* The length and the bytes of a value of at most 12; of a longer one, nothing that holds. Reads 16 bytes where the
+       window has them, from 4 before the value on, and masks the rest, which in a lease the producer may be writing. */
     static nodedb_always nodedb_view nodedb_inline_view(const nodedb_window *window, uint64_t room, nodedb_field field) {
         const uint32_t at = field.offset - window->base, length = field.length;
         if (__builtin_expect((uint64_t)at - 4 >= room, 0))
@@ -80,7 +84,7 @@ cdef extern from *:
         return view | (nodedb_view){length, 0, 0, 0};
     }
 
-    /* The length and the first bytes: reads 16 where the window has them, from 4 before the value on, and masks the rest. */
+    /* The same of a value of any size: of a longer one its length and its first 4 bytes. */
     static nodedb_always nodedb_view nodedb_begin_view(const nodedb_window *window, uint64_t room, nodedb_field field) {
         const uint32_t at = field.offset - window->base, length = field.length;
         if (__builtin_expect((uint64_t)at - 4 >= room, 0)) return nodedb_view_at_edge(window, length, at);
@@ -133,8 +137,8 @@ cdef extern from *:
         return seen;
     }
 
-    /* One block of one variable-length field, first as if it were of the kind of the block before. Returns what to look at
-       for text that is not ASCII. */
+    /* One block of one variable-length field, first as if it were of the kind of the block before. Returns what to look
+       at for text that is not ASCII. */
     static nodedb_always nodedb_view nodedb_field_block(
         nodedb_columns *to, uint64_t from, const nodedb_row *row, uint32_t count, int k, const nodedb_window *window,
         uint64_t room) {
@@ -209,7 +213,8 @@ cdef extern from *:
             memset(word, 0xFF, sizeof word);
         } else {
             _Pragma("GCC unroll 8")
-            for (uint32_t i = 0; i < count; i++) word[i / 64] |= (uint64_t)(stamp[i * STEP] != NODEDB_NO_TIME) << i % 64;
+            for (uint32_t i = 0; i < count; i++)
+                word[i / 64] |= (uint64_t)(stamp[i * STEP] != NODEDB_NO_TIME) << i % 64;
         }
         to->time_nulls[k] += nulls;
         memcpy((uint8_t *)to->time_valid[k] + from / 8, word, (count + 63) / 64 * 8);
@@ -308,20 +313,13 @@ cdef extern from *:
     /* Writes the columns of `count` rows. The number of rows, or that of the first with text that is not UTF-8: then
        `field` says which. */
     static nodedb_always uint64_t nodedb_write_columns_by(
-        int (*whole_block)(nodedb_columns *, uint64_t, const nodedb_row *), nodedb_columns *to, const nodedb_row *rows, uint64_t count, const nodedb_window *window, int *field) {
+        int (*whole_block)(nodedb_columns *, uint64_t, const nodedb_row *), nodedb_columns *to, const nodedb_row *rows,
+        uint64_t count, const nodedb_window *window, int *field) {
         /* Places that have 16 bytes of the window around them: from 4 on, so many. */
         const uint64_t room = window->size >= 16 ? window->size - 15 : 0;
         for (uint64_t from = 0; from < count; from += NODEDB_BLOCK) {
             const nodedb_row *row = rows + from;
             const uint32_t n = count - from < NODEDB_BLOCK ? count - from : NODEDB_BLOCK;
-            /* The payload of the next block, and the rows of the one after it: nothing tells the processor of the first, and
-               it does not look beyond a page for the second. */
-            if (from + 3 * NODEDB_BLOCK <= count)
-                for (uint32_t i = NODEDB_BLOCK; i < 2 * NODEDB_BLOCK; i++) {
-                    __builtin_prefetch(&row[i + NODEDB_BLOCK]);
-                    __builtin_prefetch(row[i + NODEDB_BLOCK].field);
-                    __builtin_prefetch(window->bytes + (uint32_t)(row[i].field[0].offset - window->base));
-                }
             int no_stamps = 0;
             if (n == NODEDB_BLOCK) no_stamps = whole_block(to, from, row);
             else nodedb_fixed_block(to, from, row, n);
@@ -334,8 +332,10 @@ cdef extern from *:
             }
             for (int k = 0; k < 6; k++) {
                 const uint64_t longs = to->longs[k];
-                const nodedb_view seen = n == NODEDB_BLOCK ? nodedb_field_block(to, from, row, NODEDB_BLOCK, k, window, room)
-                                                           : nodedb_field_block(to, from, row, n, k, window, room);
+                /* A count that the compiler knows makes other loops. */
+                const nodedb_view seen =
+                    n == NODEDB_BLOCK ? nodedb_field_block(to, from, row, NODEDB_BLOCK, k, window, room)
+                                      : nodedb_field_block(to, from, row, n, k, window, room);
                 if (k >= 4 || (longs == to->longs[k] && ((seen[0] | seen[1] | seen[2] | seen[3]) & 0x80808080u) == 0))
                     continue;
                 /* Text that is long, or not ASCII. */
@@ -365,7 +365,8 @@ cdef extern from *:
         nodedb_columns *to, const nodedb_row *rows, uint64_t count, const nodedb_window *window, int *field,
         int portable) {
     #if defined(__x86_64__)
-        if (!portable && __builtin_cpu_supports("avx2")) return nodedb_write_columns_avx2(to, rows, count, window, field);
+        if (!portable && __builtin_cpu_supports("avx2"))
+            return nodedb_write_columns_avx2(to, rows, count, window, field);
     #endif
         return nodedb_write_columns_portable(to, rows, count, window, field);
     }

@@ -111,6 +111,22 @@ def test_a_none_may_point_anywhere() -> None:
     assert record_batch.column("new_value").to_pylist() == [None, b"bc", None]
 
 
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("length", [3, 40])
+def test_a_none_may_point_anywhere_where_values_are_expected(length: int, portable: bool) -> None:
+    # After a block without a None the next is expected to have none, either.
+    records = np.zeros(300, EVENT_DTYPE)
+    records["op"] = 1
+    for name in ("user_id", "statement_digest", "new_value", "old_value"):
+        records[f"{name}_length"] = length
+    for name in ("user_id", "new_value"):
+        records[f"{name}_length"][200] = 2**32 - 1
+        records[f"{name}_offset"][200] = 2**32 - 7
+    record_batch = imported(EventBatch(records, b"x" * length), portable=portable)
+    for name, value in (("user_id", "x" * length), ("new_value", b"x" * length)):
+        assert record_batch.column(name).to_pylist() == [value] * 200 + [None] + [value] * 99
+
+
 def test_bitmaps_only_where_something_is_null() -> None:
     batch = EventBatch.from_events([event(i, new_value=b"x", user_id="u" if i % 2 else None) for i in range(1, 200)])
     record_batch = imported(batch)

@@ -231,7 +231,7 @@ def test_parts_of_arrays() -> None:
             "column 'valid_time_ms' is time32[ms]: must be timestamp",
         ),
         ("valid_time_ms", pa.array([1, 2, 3], pa.duration("ms")), "is of the Arrow format 'tDm': must be timestamp"),
-        ("lsns", pa.array([1, 2, 3]), "column 'lsns': no such field; those are"),
+        ("lsns", pa.array([1, 2, 3]), "column 'lsns': no such field; select those that are: collection"),
         ("lsn", None, "columns missing: lsn"),
         ("op", None, "columns missing: op"),
     ],
