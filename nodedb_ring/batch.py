@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias, final, overload
 import numpy as np
 import numpy.typing as npt
 
+from ._arrow import export_array, export_schema, export_stream
 from ._batch import RowBlock, block_of_events, checked_copy, join_column, pack
 from ._event import WriteEvent
 from .errors import BatchError
@@ -242,6 +243,32 @@ class EventBatch:
             numbers = np.concatenate([np.array([after], np.uint64), numbers])
         before = np.flatnonzero(np.diff(numbers) > 1)
         return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
+    def __arrow_c_schema__(self) -> object:
+        """The schema of every batch: the capsule of an ``ArrowSchema``."""
+        return export_schema()
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
+
+        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are, in
+        the payload, which the importer keeps alive. `requested_schema` is not looked at: the schema is always this one.
+
+        Raises
+        ------
+        BatchError
+            A value of more than 2^31 - 1 bytes, which no Arrow view holds.
+        ClosedError
+            The lease of this batch has ended. While an importer has a batch of a lease, its end is a BufferError.
+        CorruptRingError
+            A string of a shared ring is not UTF-8.
+        """
+        return export_array(self._block)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The same as a stream of one array: the capsule of an ``ArrowArrayStream``."""
+        batches = iter([self])
+        return export_stream(lambda: next(batches, None))
 
     def __len__(self) -> int:
         return self._block.count
