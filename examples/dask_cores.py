@@ -21,6 +21,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import dask
 import nats
 import numpy as np
 from dask.distributed import Client, LocalCluster
@@ -30,7 +31,7 @@ from nodedb_ring.log.jetstream import JetStreamEventLog
 
 CORES, EVENTS, BATCH = 4, 20_000, 500
 TABLES = ["airports", "flights", "planes"]
-NO_DASHBOARD: Any = {"dashboard_address": None}
+WORKERS: Any = {"n_workers": 2, "processes": True, "threads_per_worker": 1, "dashboard_address": None}
 
 
 def write(url: str, stream: str, core_id: int) -> None:
@@ -70,7 +71,7 @@ def count_share(url: str, stream: str, share: list[int]) -> tuple[int, Counter[s
 
 
 @contextlib.contextmanager
-def a_server() -> Generator[str]:
+def a_server(directory: str) -> Generator[str]:
     """The server that was named, or one of our own, which goes when it is done."""
     if len(sys.argv) > 1:
         yield sys.argv[1]
@@ -78,13 +79,12 @@ def a_server() -> Generator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     program = shutil.which("nats-server", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin") or "nats-server"
-    with tempfile.TemporaryDirectory() as store:
-        command = [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", store, "-l", f"{store}/log"]
-        with subprocess.Popen(command) as server:
-            try:
-                yield f"nats://127.0.0.1:{port}"
-            finally:
-                server.terminate()
+    command = [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", directory, "-l", f"{directory}/nats.log"]
+    with subprocess.Popen(command) as server:
+        try:
+            yield f"nats://127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 async def remove(url: str, stream: str) -> None:
@@ -100,8 +100,10 @@ def main() -> None:
     """Two workers count while four cores write."""
     stream = f"example_{secrets.token_hex(4)}"
     with (
-        a_server() as url,
-        LocalCluster(n_workers=2, processes=True, threads_per_worker=1, **NO_DASHBOARD) as cluster,
+        tempfile.TemporaryDirectory() as directory,
+        a_server(directory) as url,
+        dask.config.set({"temporary-directory": directory}),
+        LocalCluster(**WORKERS) as cluster,
         Client(cluster) as client,
         ThreadPoolExecutor(CORES) as cores,
     ):

@@ -2,8 +2,8 @@
 
 Needs duckdb and pyarrow (``pip install nodedb_ring[examples]``). Run: ``python examples/duckdb_last_batches.py``
 
-A batch goes to Arrow without a copy of its payload, several are one table without any, and DuckDB scans it in place. What
-leaves the deque frees its memory once no query looks at it any more.
+A batch goes to Arrow without a copy of its payload, several become one table without any, and DuckDB scans it in place.
+What leaves the deque frees its memory once no query looks at it any more.
 """
 
 import threading
@@ -39,7 +39,7 @@ def write(producer: EventProducer) -> None:
                     lsn=sequence,
                     op=np.where(sequence % 3, WriteOp.INSERT, WriteOp.UPDATE),
                     collection="flights",
-                    row_id=[carrier(n) for n in sequence],
+                    row_id=[carrier(n) for n in sequence.tolist()],
                 )
             )
 

@@ -87,7 +87,7 @@ def write(bus: EventBus, path: Path) -> None:
                     op=WriteOp.INSERT,
                     collection="flights",
                     row_id=[f"UA{n}" for n in sequence],
-                    system_time_ms=START + 576 * sequence,
+                    system_time_ms=START + 575 * sequence,
                 )
             )
 

@@ -64,7 +64,7 @@ class Windows:
         events = pl.DataFrame(batch)
         parts = totals(events)
         is_late = pl.col("system_time_ms") < self.closed_upto
-        self.late += parts.filter(is_late)["sales"].sum()
+        self.late += int(parts.filter(is_late)["sales"].sum())
         merged = pl.concat([self.open, parts.filter(~is_late)]).group_by("collection", "system_time_ms").sum()
         newest: Any = events["system_time_ms"].max()
         self.closed_upto = max(self.closed_upto, (newest - GRACE).replace(microsecond=0))
