@@ -21,7 +21,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import dask
+import dask.config
 import nats
 import numpy as np
 from dask.distributed import Client, LocalCluster
