@@ -1,9 +1,9 @@
-"""A table kept from events, beside the web server that serves it: one event loop, no threads of your own.
+"""A table kept from events, and the web server that shows it, on one event loop.
 
 Needs starlette and uvicorn (``pip install nodedb_ring[examples]``). Run: ``python examples/web_server.py``
 
 ``async for`` waits on a file descriptor, so the server answers while no event comes, and the table moves while nobody
-asks. Both run on the loop's thread: a request never sees half of a batch.
+asks. Both are coroutines of one thread: a request never sees half of a batch, and nothing needs a lock.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Table:
             self.flights.update(batch.strings("row_id"))
             self.sequence = int(batch.sequence[-1])
 
-    def show(self, _: Request) -> JSONResponse:
+    async def show(self, _: Request) -> JSONResponse:
         """GET /flights."""
         return JSONResponse({"sequence": self.sequence, "flights": self.flights})
 
@@ -60,7 +60,9 @@ class Table:
 def ask(port: int) -> Any:
     """What a client elsewhere gets."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/flights", timeout=10) as answer:
-        return json.load(answer)
+        seen = json.load(answer)
+    assert sum(seen["flights"].values()) == seen["sequence"]
+    return seen
 
 
 async def main() -> None:
@@ -68,19 +70,18 @@ async def main() -> None:
     (producer,), (consumer,) = create_event_bus(1)
     table = Table()
     app = Starlette(routes=[Route("/flights", table.show)])
-    listening = socket.create_server(("127.0.0.1", 0))  # port 0: whichever is free
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(sockets=[listening]))
-        tasks.create_task(table.keep(consumer))
-        writing = tasks.create_task(asyncio.to_thread(write, producer))
-        answers = 1
-        while (answer := await asyncio.to_thread(ask, listening.getsockname()[1]))["sequence"] < EVENTS:
-            answers += 1
-        await writing
-        server.should_exit = True
-    assert answer["flights"] == Counter(CARRIERS[n % 3] for n in range(1, EVENTS + 1))
-    print(f"after {answers} requests: {answer}")
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # port 0: whichever is free
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[listening]))
+            tasks.create_task(table.keep(consumer))
+            tasks.create_task(asyncio.to_thread(write, producer))
+            requests = 1
+            while (seen := await asyncio.to_thread(ask, listening.getsockname()[1]))["sequence"] < EVENTS:
+                requests += 1
+            server.should_exit = True
+    assert seen["flights"] == Counter(CARRIERS[n % 3] for n in range(1, EVENTS + 1))
+    print(f"request {requests}: {seen}")
 
 
 if __name__ == "__main__":

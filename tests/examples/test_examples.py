@@ -43,7 +43,8 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, f"{script} ended with {process.returncode}:\n{printed}\n{told}"
-    assert "Traceback" not in told, told
+    # What the ring logs is no trouble; an exception that nobody waited for is.
+    assert not [line for line in told.splitlines() if not line.startswith("core 0: ")], told
     left = [file.name for file in directory.iterdir()]
     assert not left, f"{script} leaves {left}"
     named = Path(script).stem.replace("_", "-")
@@ -102,8 +103,8 @@ def sum_of_steps(events: int) -> int:
 
 def test_web_server(tmp_path: Path) -> None:
     printed = run("web_server.py", tmp_path)
-    requests, answer = re.fullmatch(r"after (\d+) requests: (.*)\n", printed, re.DOTALL).groups()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
-    assert int(requests) >= 1
+    request, _, answer = printed.partition(": ")
+    assert re.fullmatch(r"request \d+", request)
     assert ast.literal_eval(answer) == {"sequence": 50_000, "flights": {"AA": 16_666, "B6": 16_667, "UA": 16_667}}
 
 
