@@ -2,8 +2,8 @@
 """The compiled half of ``native``: what Numba, ctypes and cffi call, by address and without the GIL.
 
 The functions of ``_ring.pxd`` check nothing, which is right for code that is compiled against the types. A pointer that
-comes out of a script deserves a look: who calls, whether the end is open, and whether each row is an event. It costs some
-nanoseconds a row, and is done for all rows before the first is emitted.
+comes out of a script deserves a look: who calls, whether the end is open, and whether each row is an event. That is done
+for all rows before the first is emitted, and costs about as much as copying them.
 """
 
 cimport cython
