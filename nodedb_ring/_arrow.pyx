@@ -15,7 +15,7 @@ list, until the interpreter comes by: a thread of an importer must not wait for 
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
-from libc.errno cimport EINTR, EIO, ENOMEM
+from libc.errno cimport EINTR, EINVAL, EIO, ENOMEM
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strdup
@@ -461,7 +461,7 @@ cdef Window _window_of(RowBlock block, uint32_t shift) noexcept:
     return window
 
 
-cdef Sheet* _make_sheet(RowBlock block, uint32_t shift) except NULL:
+cdef Sheet* _make_sheet(RowBlock block, uint32_t shift, bint portable) except NULL:
     """The columns of a block. Its one user is the caller, and it holds no batch yet."""
     cdef Window window = _window_of(block, shift)
     cdef uint64_t n = block.count, bad
@@ -510,9 +510,9 @@ cdef Sheet* _make_sheet(RowBlock block, uint32_t shift) except NULL:
         columns.valid[k] = <uint64_t*>(memory + bits_at[_FIELD_COLUMN[k]])
     if n >= LONG_PASS:
         with nogil:
-            bad = write_columns(&columns, block.rows, n, &window, &field)
+            bad = write_columns(&columns, block.rows, n, &window, &field, portable)
     else:
-        bad = write_columns(&columns, block.rows, n, &window, &field)
+        bad = write_columns(&columns, block.rows, n, &window, &field, portable)
     if bad != n:
         give_memory(memory, got)
         # Only who shares the ring can have written it; and this says so.
@@ -580,13 +580,13 @@ cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, void* 
         memset(data, 0, size)
 
 
-cdef int _write_array(RowBlock block, uint32_t shift, ArrowArray* out) except -1:
+cdef int _write_array(RowBlock block, uint32_t shift, bint portable, ArrowArray* out) except -1:
     cdef RowBlock held
     cdef Sheet* sheet
     drop_left(NULL)
     # A part of the block keeps it as a view does, and its lease.
     held = block.slice(0, block.count)
-    sheet = _make_sheet(block, shift)
+    sheet = _make_sheet(block, shift, portable)
     Py_INCREF(held)
     sheet.hold.object = <PyObject*>held
     sheet.users = 1 + COLUMN_COUNT
@@ -601,16 +601,17 @@ cdef int _write_array(RowBlock block, uint32_t shift, ArrowArray* out) except -1
     return 0
 
 
-def export_array(RowBlock block not None, uint32_t window_shift=WINDOW_SHIFT):
+def export_array(RowBlock block not None, uint32_t window_shift=WINDOW_SHIFT, *, bint portable=False):
     """A block as a struct array of its columns: the capsule of the schema, and the array's.
 
-    Views are over parts of the payload that begin ``1 << window_shift`` bytes apart.
+    Views are over parts of the payload that begin ``1 << window_shift`` bytes apart. `portable` does without the
+    instructions that not every processor has.
     """
     cdef ArrowArray* array = <ArrowArray*>calloc(1, sizeof(ArrowArray))
     if array == NULL:
         raise MemoryError("no memory for an array")
     try:
-        _write_array(block, window_shift, array)
+        _write_array(block, window_shift, portable, array)
         capsule = PyCapsule_New(array, "arrow_array", _free_array_capsule)
     except:
         if array.release != NULL:
@@ -652,12 +653,14 @@ cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gi
     try:
         batch = (<object>(<Stream*>stream.private_data).hold.object)()
         if batch is not None:
-            _write_array(<RowBlock?>batch._block, WINDOW_SHIFT, out)
+            _write_array(<RowBlock?>batch._block, WINDOW_SHIFT, False, out)
         return 0
     except MemoryError as error:
         return _fail(stream, ENOMEM, f"MemoryError: {error}")
     except KeyboardInterrupt as error:
         return _fail(stream, EINTR, f"KeyboardInterrupt: {error}")
+    except ValueError as error:
+        return _fail(stream, EINVAL, f"{type(error).__name__}: {error}")
     except BaseException as error:
         return _fail(stream, EIO, f"{type(error).__name__}: {error}")
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrow import export_array, export_schema, export_stream
+from ._arrow_import import import_block
 from ._batch import RowBlock, block_of_events, checked_copy, join_column, pack
 from ._event import WriteEvent
 from .errors import BatchError
@@ -144,6 +145,27 @@ class EventBatch:
         return cls._over(pack([checked]))
 
     @classmethod
+    def from_arrow(cls, source: object) -> EventBatch:
+        """The events of an Arrow object: a record batch or table, a data frame, a relation, whatever exports capsules.
+
+        `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
+        the fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five
+        fields and no others are required. They may come as this package exports them, and in the types that libraries
+        make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
+        as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
+        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. All is copied.
+
+        Raises
+        ------
+        BatchError
+            An unknown column, one of another type, a null where there must be a value, a number out of range, a stamp
+            that is no whole number of milliseconds, or whatever ``EventBatch(records, payload)`` refuses.
+        TypeError
+            `source` exports no capsules.
+        """
+        return cls._over(import_block(source))
+
+    @classmethod
     def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
         """The events of several batches, in order, in memory of their own."""
         return cls._over(pack([batch._block for batch in batches]))
@@ -251,8 +273,8 @@ class EventBatch:
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
 
-        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are, in
-        the payload, which the importer keeps alive. `requested_schema` is not looked at: the schema is always this one.
+        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are,
+        in the payload, which the importer keeps alive. `requested_schema` is not looked at.
 
         Raises
         ------

@@ -301,8 +301,8 @@ class Follower:
         """The batches that iterating yields, as a stream of Arrow arrays: the capsule of an ``ArrowArrayStream``.
 
         The importer may ask on a thread of its own, which becomes the owner of the consumer. An exception, a GapError
-        say, is an error of the stream; ``next_batch`` raises it again. ``commit()`` when the importer has done its work.
-        `requested_schema` is not looked at.
+        say, is an error of the stream; ``next_batch`` raises it again. ``commit()`` when the importer has done its
+        work. `requested_schema` is not looked at.
         """
         if self._is_closed:
             raise self._closed_already()

@@ -363,6 +363,24 @@ def check_columns() -> None:
     assert_type(batch.gaps(after=7), npt.NDArray[np.uint64])
 
 
+def check_arrow() -> None:
+    (producer,), (consumer,) = create_event_bus(1, 16)
+    batch = some_batch()
+    producer.emit_batch(batch)
+    assert_type(EventBatch.from_arrow(batch), EventBatch)
+    assert_type(batch.__arrow_c_schema__(), object)
+    assert_type(batch.__arrow_c_array__(), tuple[object, object])
+    assert_type(batch.__arrow_c_array__(requested_schema=batch.__arrow_c_schema__()), tuple[object, object])
+    assert_type(batch.__arrow_c_stream__(), object)
+    assert_type(consumer.__arrow_c_schema__(), object)
+    assert_type(consumer.__arrow_c_stream__(None), object)
+
+
+def exports_a_follower(follower: Follower) -> None:
+    assert_type(follower.__arrow_c_schema__(), object)
+    assert_type(follower.__arrow_c_stream__(), object)
+
+
 def check_recovery() -> None:
     (producer,), (consumer,) = create_event_bus(1, 8)
     assert_type(consumer.emitted_sequence, int | None)
