@@ -26,7 +26,7 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
     sources = sorted(EXAMPLES.rglob("*"))
     buses = set(EventBus.list())
     # In a session of its own, so that its children end with it.
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-W", "error", "-X", "faulthandler", str(EXAMPLES / script)],
         cwd=directory,
         env=os.environ
@@ -36,12 +36,17 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        printed, told = process.communicate(timeout=SECONDS)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
+    ) as process:
+        try:
+            printed, told = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
+            process.wait()
             os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"{script} still runs after {SECONDS} s: {process.communicate()}")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, f"{script} ended with {process.returncode}:\n{printed}\n{told}"
     # What the ring logs is no trouble; an exception that nobody waited for is.
     assert not [line for line in told.splitlines() if not line.startswith("core 0: ")], told
