@@ -42,11 +42,10 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
             process.wait()
-            os.killpg(process.pid, signal.SIGKILL)
+            end_group(process.pid)
             pytest.fail(f"{script} still runs after {SECONDS} s: {process.communicate()}")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_group(process.pid)
     assert process.returncode == 0, f"{script} ended with {process.returncode}:\n{printed}\n{told}"
     # What the ring logs is no trouble; an exception that nobody waited for is.
     assert not [line for line in told.splitlines() if not line.startswith("core 0: ")], told
@@ -56,6 +55,11 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
     assert not [bus for bus in set(EventBus.list()) - buses if bus.startswith(named)]
     assert sorted(EXAMPLES.rglob("*")) == sources, "an example writes beside itself"
     return printed
+
+
+def end_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def numbers(text: str) -> list[int]:
