@@ -420,7 +420,7 @@ cdef object _refusal(uint64_t i, str what):
     return BatchError(f"row {i}: {what}")
 
 
-cdef int _check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil:
+cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil:
     """0 for a row that is an event, else what is wrong, in which field."""
     cdef const EventField* at
     cdef int k
@@ -449,7 +449,7 @@ cdef int check_rows(
     cdef int wrong = 0, k = 0
     cdef const EventField* at
     while i < count:
-        wrong = _check_row(rows + i, payload, payload_bytes, &k)
+        wrong = check_row(rows + i, payload, payload_bytes, &k)
         if wrong != 0:
             break
         i += 1
