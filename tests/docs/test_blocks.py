@@ -27,12 +27,14 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -110,7 +112,7 @@ class Reader:
 
     def _run_python(self, block: Block) -> None:
         code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        with contextlib.redirect_stdout(io.StringIO()) as printed, watchdog(block):
             exec(code, self._names)
         self._printed = printed.getvalue()
         self.transcript += self._printed
@@ -140,6 +142,22 @@ class Reader:
         assert done.returncode == 0, f"{block.place}: {script}\n{done.stdout}{done.stderr}"
         self._printed = done.stdout
         self.transcript += self._printed
+
+
+@contextlib.contextmanager
+def watchdog(block: Block) -> Iterator[None]:
+    """Ends code that hangs: every wait of the package answers signals."""
+
+    def give_up(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"{block.place}: no end within {WATCHDOG} s")
+
+    usual = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, WATCHDOG)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
 
 
 @pytest.fixture(autouse=True)
