@@ -18,6 +18,10 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import numpy as np
+
+# The producer's process has a core of its own. Polars looks at this when it is imported.
+os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
+
 import polars as pl
 
 from nodedb_ring import EventBatch, EventBus, EventConsumer, WriteOp
@@ -31,7 +35,7 @@ __all__ = ["main"]
 BATCH: Final = 1024
 _CYCLE: Final = 8
 """Different batches, sent again and again: few enough to stay in a core's cache, as what was just made does."""
-_AT_ONCE: Final = 32_768
+_AT_ONCE: Final = 16_384
 """Events that are drained and grouped at once, at most."""
 _PAUSE_S: Final = 20e-6
 _COLLECTIONS: Final = ("flights", "planes", "airports", "weather", "a collection of a longer name")
@@ -106,8 +110,9 @@ def group(batch: EventBatch) -> pl.DataFrame:
 def consume(consumer: EventConsumer) -> Sums:
     """The groups of all that comes."""
     parts: list[pl.DataFrame] = []
-    while len(batch := consumer.drain(_AT_ONCE, timeout=None)):
-        parts.append(group(batch))
+    while len(part := group(consumer.drain(_AT_ONCE, timeout=None))):
+        # No batch is kept: the next is drained into the same memory.
+        parts.append(part)
     whole = pl.concat(parts).group_by(_KEYS).agg(pl.sum("events", "rows", "lsns"))
     return {(collection, op): (events, rows, lsns) for collection, op, events, rows, lsns in whole.iter_rows()}
 
@@ -128,7 +133,7 @@ def _round(cycles: int, expected: Sums) -> float:
                 sums = consume(consumer)
                 end = time.monotonic()
             check("the sums", sums, expected)
-            begun = ours.recv()
+            begun: float = ours.recv()
         finally:
             process.join()
             bus.unlink()
