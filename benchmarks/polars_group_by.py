@@ -117,14 +117,13 @@ def consume(consumer: EventConsumer) -> Sums:
     return {(collection, op): (events, rows, lsns) for collection, op, events, rows, lsns in whole.iter_rows()}
 
 
-def _round(cycles: int, expected: Sums) -> float:
+def _round(cycles: int, expected: Sums, core: int | None) -> float:
     """M events/s."""
     name = f"polars-group-by-{os.getpid()}"
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    cores = sorted(os.sched_getaffinity(0))
     with EventBus.create(name, num_cores=1) as bus:
-        process = context.Process(target=_produce, args=(name, cycles, cores[-1] if len(cores) > 1 else None, theirs))
+        process = context.Process(target=_produce, args=(name, cycles, core, theirs))
         process.start()
         try:
             with bus.consumer(0) as consumer, no_collection():
@@ -153,7 +152,11 @@ def main(arguments: list[str] | None = None) -> int:
     check("the members", {str(event.op) for event in batches[0]}, {str(op) for op in list(WriteOp)[:3]})
     cycles = max(1, round(options.millions * 1e6 / _CYCLE / BATCH))
     expected = _expected(batches, cycles)
-    reached = [_round(cycles, expected) for _ in range(options.rounds)]
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        # Before Polars starts its threads, which are to leave the producer's core alone, too.
+        os.sched_setaffinity(0, cores[:-1])
+    reached = [_round(cycles, expected, cores[-1] if len(cores) > 1 else None) for _ in range(options.rounds)]
     alone = _alone(batches)
     row = Row(
         group="polars",
