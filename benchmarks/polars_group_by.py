@@ -35,7 +35,7 @@ __all__ = ["main"]
 BATCH: Final = 1024
 _CYCLE: Final = 8
 """Different batches, sent again and again: few enough to stay in a core's cache, as what was just made does."""
-_AT_ONCE: Final = 16_384
+_AT_ONCE: Final = 24_576
 """Events that are drained and grouped at once, at most."""
 _PAUSE_S: Final = 20e-6
 _COLLECTIONS: Final = ("flights", "planes", "airports", "weather", "a collection of a longer name")
