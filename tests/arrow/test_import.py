@@ -447,14 +447,6 @@ def garbage_few_view_buffers(it: Broken) -> None:
     it.column("row_id").n_buffers = 2
 
 
-def garbage_index(it: Broken) -> None:
-    it.write("user_id", 1, int32s(0, 2, 0))
-
-
-def garbage_negative_index(it: Broken) -> None:
-    it.write("user_id", 1, int32s(0, -1, 0))
-
-
 def garbage_no_dictionary(it: Broken) -> None:
     it.column("user_id").dictionary = None
 
@@ -476,6 +468,14 @@ def test_garbage_is_an_error_and_no_crash(name: str) -> None:
     it = broken()
     globals()[name](it)
     with pytest.raises(BatchError):
+        EventBatch.from_arrow(it)
+
+
+@pytest.mark.parametrize("index", [2, 3, -1, 2**31 - 1])
+def test_an_index_that_its_dictionary_does_not_have(index: int) -> None:
+    it = broken()
+    it.write("user_id", 1, int32s(0, index, 0))
+    with pytest.raises(BatchError, match=f"row 1: user_id is entry {index} of a dictionary of 2"):
         EventBatch.from_arrow(it)
 
 
