@@ -24,4 +24,4 @@ cdef class EventConsumer:
     cdef int _end_wait(self) except -1
     cdef int open_watch_fd(self) except -1
     cdef object take(self, uint64_t most)
-    cdef int sleep(self, int64_t timeout_ns) except -1
+    cdef int sleep(self, int64_t limit) except -1

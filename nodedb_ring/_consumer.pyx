@@ -45,6 +45,7 @@ from ._ring cimport (
     span_lies_in,
     thread_token,
 )
+from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, timeout_ns
 
 import os
 
@@ -59,10 +60,7 @@ __all__ = ["EventConsumer", "Lease", "consumer_stats"]
 
 cdef enum:
     DEFAULT_BATCH = 1024
-    # A sleep costs some 25 microseconds to wake from: look for a part of that first.
-    DEFAULT_SPIN_NS = 10000
     LONGEST_SPIN_NS = 10000000
-    LONGEST_SLEEP_NS = 1000000000
 
 cdef object _EMPTY = EventBatch.from_events([])
 
@@ -200,7 +198,7 @@ cdef class EventConsumer:
             self.admit()
         if max_events < 1:
             raise ValueError(f"max_events {max_events}: must be at least 1")
-        limit = -1 if timeout is None else _nanoseconds(timeout)
+        limit = -1 if timeout is None else timeout_ns(timeout)
         if ring_available(self._ring, 1) == 0:
             self.check_block()
             if limit != 0:
@@ -227,15 +225,14 @@ cdef class EventConsumer:
         batch._block = block
         return batch
 
-    cdef int sleep(self, int64_t timeout_ns) except -1:
+    cdef int sleep(self, int64_t limit) except -1:
         """Waits, without the GIL, until an event or a closed end; answers signals; a negative timeout is no limit."""
-        cdef int64_t deadline = monotonic() + timeout_ns if timeout_ns >= 0 else -1
-        cdef int64_t left = timeout_ns, nap
+        cdef int64_t deadline = monotonic() + limit if limit >= 0 else -1
+        cdef int64_t left = limit, nap
         cdef WaitResult result
         self._begin_wait()
         try:
             while True:
-                # A signal that comes just before the sleep does not interrupt it: look again every second.
                 nap = LONGEST_SLEEP_NS if deadline < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
                 with nogil:
                     result = ring_wait(self._ring, nap, self._spin_ns)
@@ -315,7 +312,7 @@ cdef class EventConsumer:
         Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
         """
         if timeout is not None:
-            _nanoseconds(timeout)
+            timeout_ns(timeout)
         return drain_when_ready(self, max_events, timeout)
 
     def _arm(self):
@@ -372,7 +369,7 @@ cdef class EventConsumer:
 
     @spin.setter
     def spin(self, value):
-        cdef int64_t spin_ns = _nanoseconds(value)
+        cdef int64_t spin_ns = timeout_ns(value)
         if spin_ns > LONGEST_SPIN_NS:
             raise ValueError(
                 f"spin {value}: must be at most {LONGEST_SPIN_NS / 1e9} seconds, since signals wait for its end; to poll "
@@ -448,14 +445,6 @@ cdef class EventConsumer:
         On a shared bus until a successor claims that end; there it costs two system calls while there is nothing to take.
         """
         return ring_producer_lost(self._ring) and ring_producer_gone(self._ring)
-
-
-cdef int64_t _nanoseconds(object timeout) except? -1:
-    """A timeout of a call, in seconds, as the ring's."""
-    seconds = float(timeout)
-    if not seconds >= 0:
-        raise ValueError(f"timeout {timeout}: must be 0 or more seconds, or None for no limit")
-    return <int64_t>(min(seconds, 9e9) * 1e9)
 
 
 @cython.final

@@ -4,6 +4,7 @@
 import logging
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -19,14 +20,18 @@ from ._ring cimport (
     NOTED_DISCONNECT,
     NOTED_OVERFLOW_BEGAN,
     NOTED_OVERFLOW_ENDED,
+    NOTED_PRESSURE,
     NULL_LENGTH,
     PRESSURE_NORMAL,
     PRESSURE_SUSPENDED,
     PRESSURE_THROTTLED,
     PUSH_DISCONNECTED,
     PUSH_DONE,
+    PUSH_FULL,
     PUSH_TOO_LARGE,
     SOUND,
+    WAIT_READY,
+    WAIT_TIMEOUT,
     Claim,
     EventRing,
     EventRow,
@@ -34,11 +39,14 @@ from ._ring cimport (
     PushResult,
     Ring,
     RingHeader,
+    WaitResult,
     monotonic,
     ring_claim,
     ring_close_producer,
     ring_consumer_lost,
     ring_drop_rows,
+    ring_fit_packed,
+    ring_fit_rows,
     ring_index_names_a_row,
     ring_intend,
     ring_make_room,
@@ -46,14 +54,14 @@ from ._ring cimport (
     ring_occupancy,
     ring_percent,
     ring_publish_stamped,
-    ring_push_packed,
-    ring_push_rows,
     ring_row,
     ring_stamp,
+    ring_wait_room,
     row_is_packed,
     shift_fields,
     thread_token,
 )
+from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, timeout_ns
 
 from .backpressure import PressureState
 from .batch import EventBatch
@@ -67,6 +75,8 @@ cdef enum:
     BARRED_CLOSED = 1
     BARRED_RESERVED = 2
     SECOND_NS = 1000000000
+    # A batch that waits for room waits for this part of the ring, but not for long.
+    GATHER = 8
 
 cdef object _logger = logging.getLogger("nodedb_ring")
 cdef tuple _STATES = tuple(PressureState)
@@ -182,20 +192,37 @@ cdef class EventProducer:
             raise self._too_large(event.row.span_length)
         return result == PUSH_DONE
 
-    def emit_batch(self, batch):
-        """Enqueues the events of an ``EventBatch`` in order; returns how many, a prefix. Never blocks.
+    def emit_batch(self, batch, timeout=0.0):
+        """Enqueues the events of an ``EventBatch`` in order; returns how many, a prefix. Never blocks unless asked to.
 
         The prefix ends at the first event that lacks a slot or payload room; the rest is dropped and counted.
+
+        Parameters
+        ----------
+        batch : EventBatch
+        timeout : float or None, default 0.0
+            Seconds in all to wait for room before the rest is dropped; None waits until all is enqueued or the consumer
+            has gone. The batch may be larger than the ring.
+
+        What it does to the pressure is counted, and not logged. A wait releases the GIL. A signal handler that raises ends it, and so does ``close()`` from another thread: what
+        was enqueued is, the rest was neither tried nor counted, and ``emitted_sequence`` tells them apart.
 
         Raises
         ------
         EventTooLargeError
             The payload of one of the events is larger than the whole arena: nothing was enqueued.
         OwnershipError, ClosedError
-            As for ``emit``.
+            As for ``emit``; ClosedError, too, if the batch is a lease's that ends meanwhile.
+        BusyError
+            It would wait, and another call waits for room already, whose signal handler this is.
         """
         cdef RowBlock block
-        cdef uint64_t done, need, end, i
+        cdef PushResult why
+        cdef int64_t limit = -1 if timeout is None else timeout_ns(timeout)
+        cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
+        cdef uint64_t done = 0, need, end
+        cdef uint64_t i
+        cdef bint packed
         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
             self.admit()
         if type(batch) is not EventBatch:
@@ -208,13 +235,97 @@ cdef class EventProducer:
                 row_is_packed(block.rows + i, &need)
                 if need > self._ring.arena_bytes:
                     raise self._too_large(need)
-        if block.is_packed(&end):
-            done = ring_push_packed(self._ring, block.rows, block.count, block.bytes, end)
-        else:
-            done = ring_push_rows(self._ring, block.rows, block.count, block.bytes)
+        packed = block.is_packed(&end)
+        while True:
+            if packed:
+                done += ring_fit_packed(self._ring, block.rows + done, block.count - done, block.bytes, end, &why)
+            else:
+                done += ring_fit_rows(self._ring, block.rows + done, block.count - done, block.bytes, &why)
+            if limit != 0:
+                # Who waits for room keeps the ring full by intent: that is counted, and would be logged at every turn.
+                self._ring.local.producer.noted &= ~<uint32_t>NOTED_PRESSURE
+            if done == block.count or why != PUSH_FULL or limit == 0:
+                break
+            if unlikely(self._ring.local.producer.noted != 0):
+                self.log_noted()
+            row_is_packed(block.rows + done, &need)
+            if not self.wait_until(1, need, min(block.count - done, self._ring.capacity // GATHER), deadline):
+                limit = 0
+            if unlikely(self._barred != 0):
+                if self._barred & BARRED_CLOSED:
+                    return done
+                self.admit()
+            # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
+            block.check_open()
+        if done < block.count and self._ring.local.producer.corrupt == SOUND:
+            ring_drop_rows(self._ring, block.rows, done, block.count, why)
         if unlikely(self._ring.local.producer.noted != 0):
             self.log_noted()
         return done
+
+    def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):
+        """Waits until the ring has room for `n` events; whether it has. What it has, it keeps: only this end takes room.
+
+        Parameters
+        ----------
+        n : int, 1 to ``capacity``
+        timeout : float or None, default None
+            Seconds to wait; None waits until there is room or the consumer has gone.
+        payload_bytes : int, default 0
+            Of all of the events together: bytes of arena, in one piece.
+
+        False, too, once the consumer has gone, or when ``close()`` is called meanwhile from another thread. It releases
+        the GIL to wait, and answers signals.
+
+        Raises
+        ------
+        ValueError, EventTooLargeError
+            More than the ring could ever have.
+        OwnershipError, ClosedError
+            As for ``emit``.
+        BusyError
+            Another call waits for room already, whose signal handler this is.
+        """
+        cdef int64_t limit = -1 if timeout is None else timeout_ns(timeout)
+        if not 1 <= n <= self.ring.capacity:
+            raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
+        if payload_bytes < 0:
+            raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
+        if payload_bytes > self.ring.arena_bytes:
+            raise self._too_large(payload_bytes)
+        self.admit()
+        return self.wait_until(n, payload_bytes, n, monotonic() + limit if limit > 0 else limit)
+
+    cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:
+        """Waits, without the GIL, until there is room; whether there is. Answers signals; a negative deadline is none."""
+        cdef int64_t left = deadline, nap
+        cdef WaitResult result
+        if self._is_waiting:
+            raise BusyError(f"producer of core {self.core_id}: another call waits for room already; one at a time")
+        if self._barred & BARRED_CLOSED:
+            # By a handler of the log, say: then the role is perhaps a successor's.
+            return False
+        self._is_waiting = True
+        try:
+            while deadline != 0:
+                if deadline > 0:
+                    left = max(deadline - monotonic(), <int64_t>0)
+                nap = <int64_t>LONGEST_SLEEP_NS if left < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
+                with nogil:
+                    result = ring_wait_room(self._ring, slots, payload, gather, nap, DEFAULT_SPIN_NS)
+                if result == WAIT_READY:
+                    break
+                PyErr_CheckSignals()
+                if self._barred & BARRED_CLOSED or (result == WAIT_TIMEOUT and left == nap):
+                    break
+        finally:
+            self._is_waiting = False
+            if self._barred & BARRED_CLOSED and self._ring.local.alive:
+                self.ring.let_go()
+        if self._barred & BARRED_CLOSED:
+            return False
+        self.check_block()
+        return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)
 
     def reserve(self, n, payload_bytes=0):
         """Room for up to `n` events, to fill in place of making them: a context manager, see ``Reservation``.
@@ -256,6 +367,8 @@ cdef class EventProducer:
             raise forked("producer", self.core_id)
         if self._barred & BARRED_RESERVED:
             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
+        if self._is_waiting:
+            raise BusyError(f"producer of core {self.core_id}: a call waits for room on it; bind when it has returned")
         self.check_block()
         self._ring.local.producer.owner = thread_token()
 
@@ -267,7 +380,8 @@ cdef class EventProducer:
         if self._ring.local.alive == 0:
             return
         ring_close_producer(self._ring)
-        self.ring.let_go()
+        if not self._is_waiting:
+            self.ring.let_go()
         # An overflow that the log has seen begin ends here at the latest.
         if self._ring.local.producer.overflowing:
             self._ring.local.producer.overflowing = 0

@@ -88,6 +88,9 @@ cdef extern from *:
         /* read by the producer after each publication, so written only to sleep, to claim and to close */
         uint32_t waiting NODEDB_ALIGNED;     /* WAITING_* bits: who wants to be woken. A futex */
         uint32_t consumer_claim;             /* as producer_claim */
+        /* read by the consumer after each release, so written only by a producer about to sleep */
+        uint32_t room_waiting NODEDB_ALIGNED;   /* 1: it wants to be woken. A futex */
+        uint64_t room_released, room_tail;   /* from where on there is the room that it waits for */
     } nodedb_header;
 
     /* What each end keeps to itself, on memory that a forked child finds zeroed. An end's own positions are here, and
@@ -230,6 +233,8 @@ cdef extern from *:
         uint64_t taken, released, arena_released, batches, redelivered
         uint32_t consumer_pid
         uint32_t waiting, consumer_claim
+        uint32_t room_waiting
+        uint64_t room_released, room_tail
 
     ctypedef struct ProducerSide "nodedb_producer_side":
         uint64_t owner, published, arena_head, arena_lap
@@ -290,6 +295,7 @@ cdef enum: # what `waiting` holds
     WAITING_FD = 2
 
 cdef enum: # what `noted` holds: 1 << state for a transition, and
+    NOTED_PRESSURE = 7  # any of those
     NOTED_OVERFLOW_BEGAN = 8
     NOTED_OVERFLOW_ENDED = 16
     NOTED_DISCONNECT = 32
@@ -316,7 +322,7 @@ ctypedef enum PushResult:
     PUSH_CORRUPT       # refused, nothing counted: the shared block is not a ring any more
 
 ctypedef enum WaitResult:
-    WAIT_READY         # something to take, or an end that has gone
+    WAIT_READY         # something to take, or room; or an end that has gone
     WAIT_TIMEOUT
     WAIT_INTERRUPTED   # by a signal
 
@@ -329,6 +335,7 @@ cdef void ring_drop_rows(
 cdef void ring_observe(Ring* ring) noexcept nogil
 cdef void ring_settle(Ring* ring) noexcept nogil
 cdef void ring_wake(Ring* ring) noexcept nogil
+cdef void ring_wake_producer(Ring* ring) noexcept nogil
 cdef uint32_t ring_percent(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil
 cdef uint32_t ring_next_pressure(Ring* ring, uint32_t state, uint32_t percent) noexcept nogil
 cdef void ring_occupancy(Ring* ring, uint64_t* slots, uint64_t* payload) noexcept nogil
@@ -340,6 +347,13 @@ cdef uint64_t ring_push_rows(
 # The same for rows that lie packed in `payload`, one behind the other, the last up to `end`.
 cdef uint64_t ring_push_packed(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
+) noexcept nogil
+# The same without the dropping: what finds no room, or no consumer, as `why` then says, is left to the caller.
+cdef uint64_t ring_fit_rows(
+    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, PushResult* why
+) noexcept nogil
+cdef uint64_t ring_fit_packed(
+    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end, PushResult* why
 ) noexcept nogil
 # ring_measure tells how many events ring_copy_out can copy, at most `most`, and the payload bytes that takes.
 cdef uint64_t ring_measure(Ring* ring, uint64_t most, uint64_t* payload_bytes) noexcept nogil
@@ -353,6 +367,11 @@ cdef void ring_consumer_corrupt(Ring* ring, Corruption what, uint64_t value) noe
 
 # Sleeping, closing, and who calls.
 cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil
+# The producer's: until `slots` rows and a span of `payload` bytes are free, or an end has gone, which counts as ready.
+# Once it sleeps it lets `gather` slots come free, for a millisecond at most: at least `slots`, and as many to hurry.
+cdef WaitResult ring_wait_room(
+    Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
+) noexcept nogil
 cdef bint ring_arm(Ring* ring) noexcept nogil
 cdef void ring_disarm(Ring* ring) noexcept nogil
 cdef bint ring_producer_gone(Ring* ring) noexcept nogil
@@ -664,6 +683,13 @@ cdef inline void ring_give_back(
     if tail != header.arena_released:
         # Publishes that the payload is read; pairs with the acquire in ring_make_room.
         store_release(&header.arena_released, tail)
+    # ring_notify's handshake the other way round: the producer's membarrier in _announce_room stands for both fences.
+    if unlikely(ring.fenced != 0):
+        fence()
+    else:
+        compiler_fence()
+    if unlikely(load_relaxed_u32(&header.room_waiting) != 0):
+        ring_wake_producer(ring)
 
 
 cdef inline void ring_advance_rows(Ring* ring, const EventRow* rows, uint32_t count, uint64_t arena_end) noexcept nogil:

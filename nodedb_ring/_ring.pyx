@@ -30,7 +30,8 @@ stored with release    by                               loaded with acquire, by 
 ``emitted_sequence``   ``ring_attempted``               ``EventRing.emitted_sequence``
 ``producer_claim``     ``ring_close_producer``          ``ring_producer_gone``: then ``published`` once more
 ``*_claim``            ``EventRing.adopt_*``            ``_is_lost``: then the pid is that claim's or a later one's
-``waiting``            ``ring_arm``, by its membarrier  ``ring_notify``
+``waiting``            ``_announce``, its membarrier    ``ring_notify``
+``room_waiting``       ``_announce_room``, the same     ``ring_give_back``, ``ring_wake_producer``
 =====================  ===============================  ============================================
 
 Each word has one writer but the claims: a claim that its holder left open is marked ``GONE`` by whoever finds the holder
@@ -98,7 +99,7 @@ __all__ = ["EventRing", "block_bytes"]
 cdef enum:
     LINE = 128
     PAGE = 4096
-    LAYOUT_VERSION = 1
+    LAYOUT_VERSION = 2
     # The byte of a bus's file that is locked for an end: twice the core, and
     PRODUCER_ROLE = 0
     CONSUMER_ROLE = 1
@@ -109,8 +110,10 @@ cdef enum:
     ARENA_WINDOW = 64 * 1024
     # Rows published together by ring_push_rows: enough to pay for the line that moves, few enough to stay in cache.
     PUBLISH_ROWS = 256
-    # Between two looks of a consumer that spins.
+    # Between two looks of an end that spins.
     PAUSES = 4
+    # How long a producer that sleeps lets room gather: woken for each row, it would cost the consumer a system call a row.
+    GATHER_NS = 1000000
     # Rows copied at once where they are gone through next: what the first-level cache keeps beside their payload.
     CACHED_ROWS = 64
     # Under pressure the producer looks at the consumer's line once in capacity / 2**LOOKS events.
@@ -360,17 +363,28 @@ cdef uint64_t ring_push_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload
 ) noexcept nogil:
     """Emits rows in order; returns how many went in. The rest, from the first without room on, is dropped and counted."""
+    cdef PushResult why
+    cdef uint64_t done = ring_fit_rows(ring, rows, count, payload, &why)
+    if done < count and ring.local.producer.corrupt == SOUND:
+        ring_drop_rows(ring, rows, done, count, why)
+    return done
+
+
+cdef uint64_t ring_fit_rows(
+    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, PushResult* why
+) noexcept nogil:
+    """Emits the rows that there is room for, in order; returns how many. The rest was not tried."""
     cdef ProducerSide* side = &ring.local.producer
-    cdef PushResult why = PUSH_DONE
     cdef const EventRow* row
     cdef EventRow* first
     cdef EventRow* to
     cdef uint64_t done = 0, highest = 0, head, offset, need, i
     cdef uint32_t run
     cdef bint packed
+    why[0] = PUSH_DONE
     while done < count:
         if unlikely(load_relaxed_u32(&ring.header.consumer_claim) & GONE):
-            why = PUSH_DISCONNECTED
+            why[0] = PUSH_DISCONNECTED
             break
         if done == 0:
             # With nothing outstanding, a batch starts where the arena is hot.
@@ -399,34 +413,43 @@ cdef uint64_t ring_push_rows(
             highest = max(highest, row.sequence)
             i += 1
         if i == 0:
-            why = PUSH_FULL
+            why[0] = PUSH_FULL
             break
         ring_intend(ring, highest)
         ring_publish_stamped(ring, i, head, highest)
         done += i
-    if done < count and side.corrupt == SOUND:
-        ring_drop_rows(ring, rows, done, count, why)
     return done
 
 
 cdef uint64_t ring_push_packed(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
 ) noexcept nogil:
-    """As ring_push_rows, for rows whose fields lie back to back, row after row, up to `end`: two copies a publication."""
+    """As ring_push_rows, for rows whose fields lie back to back, row after row, up to `end`."""
+    cdef PushResult why
+    cdef uint64_t done = ring_fit_packed(ring, rows, count, payload, end, &why)
+    if done < count and ring.local.producer.corrupt == SOUND:
+        ring_drop_rows(ring, rows, done, count, why)
+    return done
+
+
+cdef uint64_t ring_fit_packed(
+    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end, PushResult* why
+) noexcept nogil:
+    """As ring_fit_rows, for rows whose fields lie back to back, row after row, up to `end`: two copies a publication."""
     cdef ProducerSide* side = &ring.local.producer
-    cdef PushResult why = PUSH_DONE
     cdef EventRow* first
     cdef uint64_t done = 0, highest = 0, head, start, stop, at, behind, i
     cdef uint32_t run, fit, more, shift
+    why[0] = PUSH_DONE
     while done < count:
         if unlikely(load_relaxed_u32(&ring.header.consumer_claim) & GONE):
-            why = PUSH_DISCONNECTED
+            why[0] = PUSH_DISCONNECTED
             break
         if done == 0:
             ring_make_room(ring, 1, 0)
         run = ring_reserve(ring, <uint32_t>min(count - done, <uint64_t>PUBLISH_ROWS), &first)
         if run == 0:
-            why = PUSH_FULL
+            why[0] = PUSH_FULL
             break
         fit = run
         start = rows[done].field[0].offset
@@ -434,7 +457,7 @@ cdef uint64_t ring_push_packed(
         if side.arena_head - side.arena_lap + (stop - start) > side.arena_limit:
             stop = end if done + 1 == count else rows[done + 1].field[0].offset
             if not ring_make_room(ring, 1, stop - start):
-                why = PUSH_FULL
+                why[0] = PUSH_FULL
                 break
             # One event fits. Double the step while more do, then halve it: the most that fit, in few looks.
             fit = 1
@@ -464,8 +487,6 @@ cdef uint64_t ring_push_packed(
         ring_intend(ring, highest)
         ring_publish_stamped(ring, fit, head + (stop - start), highest)
         done += fit
-    if done < count and side.corrupt == SOUND:
-        ring_drop_rows(ring, rows, done, count, why)
     return done
 
 
@@ -697,6 +718,117 @@ cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexc
     return result
 
 
+cdef inline bint _is_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
+    """Whether a wait for room is over: there is some, an end has gone, or the block is no ring any more."""
+    return (
+        ring_make_room(ring, slots, payload)
+        or load_acquire_u32(&ring.header.consumer_claim) & GONE
+        or load_acquire_u32(&ring.header.producer_claim) & GONE
+        or ring.local.producer.corrupt != SOUND
+    )
+
+
+cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
+    """Says that the producer is about to sleep, and until when; whether it must not, since room came meanwhile.
+
+    Where a span of `payload` bytes fits depends on how far the arena is given back, or on all being given back.
+    """
+    cdef RingHeader* header = ring.header
+    cdef ProducerSide* side = &ring.local.producer
+    cdef uint64_t tail = side.arena_head + payload - ring.arena_bytes
+    if side.arena_head - side.arena_lap + payload > ring.arena_bytes:
+        # It starts the next lap, of which the consumer has to have left the beginning of this one.
+        tail = side.arena_lap + payload
+    store_relaxed(&header.room_released, side.published + slots - ring.capacity)
+    store_relaxed(&header.room_tail, tail)
+    # Publishes the two; pairs with the acquire in ring_wake_producer.
+    exchange_u32(&header.room_waiting, 1)
+    # Every thread of the consumer's process passes a fence: what it gave back before is seen by the next line, and what
+    # it gives back after sees `room_waiting`. Pairs with ring_give_back.
+    if ring.fenced:
+        fence()
+    elif ring.shared:
+        membarrier_global()
+    else:
+        membarrier()
+    return _is_room(ring, slots, payload)
+
+
+cdef inline bint _spin_room(Ring* ring, uint64_t slots, uint64_t payload, int64_t spin_ns) noexcept nogil:
+    cdef int64_t until
+    cdef int i
+    if spin_ns <= 0:
+        return False
+    until = monotonic_ns() + spin_ns
+    while True:
+        if _is_room(ring, slots, payload):
+            return True
+        for i in range(PAUSES):
+            pause()
+        if monotonic_ns() >= until:
+            return False
+
+
+cdef WaitResult ring_wait_room(
+    Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
+) noexcept nogil:
+    """As ring_wait, on the producer's side. A consumer that dies wakes nobody either."""
+    cdef ProducerSide* side = &ring.local.producer
+    cdef int64_t deadline = -1, left = -1, now, hurry, nap
+    cdef WaitResult result = WAIT_READY
+    cdef int rc
+    if timeout_ns >= 0:
+        deadline = monotonic_ns() + timeout_ns
+    if _spin_room(ring, slots, payload, spin_ns if timeout_ns < 0 else min(spin_ns, timeout_ns)):
+        return WAIT_READY
+    hurry = monotonic_ns() + GATHER_NS
+    while True:
+        if ring.shared and coarse_ns() - side.peer_looked_ns >= LIVENESS_NS:
+            side.peer_looked_ns = coarse_ns()
+            ring_consumer_lost(ring)
+        now = monotonic_ns()
+        if deadline >= 0:
+            left = max(deadline - now, <int64_t>0)
+        if now >= hurry or left == 0 or gather < slots:
+            gather = slots
+        if _announce_room(ring, gather, payload):
+            break
+        if left == 0:
+            result = WAIT_TIMEOUT
+            break
+        nap = left
+        if gather > slots and (nap < 0 or nap > hurry - now):
+            nap = hurry - now
+        if ring.shared and (nap < 0 or nap > LONGEST_NAP_NS):
+            nap = LONGEST_NAP_NS
+        rc = futex_wait(&ring.header.room_waiting, 1, nap)
+        exchange_u32(&ring.header.room_waiting, 0)
+        if _is_room(ring, gather, payload):
+            return WAIT_READY
+        if rc == EINTR:
+            return WAIT_INTERRUPTED
+    exchange_u32(&ring.header.room_waiting, 0)
+    return result
+
+
+cdef void ring_wake_producer(Ring* ring) noexcept nogil:
+    """Wakes the producer that waits for room, if what it waits for is there."""
+    cdef RingHeader* header = ring.header
+    cdef uint64_t released = ring.local.consumer.released
+    # What it waits for was written before it said so; pairs with _announce_room. It publishes nothing meanwhile.
+    if load_acquire_u32(&header.room_waiting) == 0 or _is_after(load_relaxed(&header.room_released), released):
+        return
+    if not _is_after(load_relaxed(&header.room_tail), load_relaxed(&header.arena_released)) or (
+        load_acquire(&header.published) == released
+    ):
+        _end_room_wait(ring)
+
+
+cdef inline void _end_room_wait(Ring* ring) noexcept nogil:
+    if exchange_u32(&ring.header.room_waiting, 0) != 0:
+        futex_wake(&ring.header.room_waiting)
+
+
 cdef bint ring_arm(Ring* ring) noexcept nogil:
     """Asks for a signal on `watch_fd` at the next event; whether there is something already."""
     # The descriptor is to tell of the death of whoever holds the producer now.
@@ -727,12 +859,15 @@ cdef void ring_close_producer(Ring* ring) noexcept nogil:
     fetch_or_u32(&ring.header.producer_claim, GONE)
     fence()
     ring_wake(ring)
+    # A thread of its own that waits for room.
+    _end_room_wait(ring)
 
 
 cdef void ring_close_consumer(Ring* ring) noexcept nogil:
     fetch_or_u32(&ring.header.consumer_claim, GONE)
     fence()
     ring_wake(ring)
+    _end_room_wait(ring)
 
 
 # ---- succession -----------------------------------------------------------------------------------------------------

@@ -77,10 +77,12 @@ class LoggedProducer:
 
     def emit(self, event: WriteEvent) -> bool:
         """Appends one event, then emits it: whether the ring took it. See ``emit_batch``."""
-        return self._append_and_emit(EventBatch.from_events([event])) == 1
+        return self._append_and_emit(EventBatch.from_events([event]), 0.0) == 1
 
-    def emit_batch(self, batch: EventBatch) -> int:
+    def emit_batch(self, batch: EventBatch, timeout: float | None = 0.0) -> int:
         """Appends the events, then emits them in order; returns how many the ring took, a prefix.
+
+        With a `timeout` it waits for room so long before the ring drops the rest, as ``EventProducer.emit_batch`` does.
 
         Raises
         ------
@@ -95,11 +97,11 @@ class LoggedProducer:
         """
         if type(batch) is not EventBatch:
             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
-        return self._append_and_emit(batch)
+        return self._append_and_emit(batch, timeout)
 
-    def _append_and_emit(self, batch: EventBatch) -> int:
+    def _append_and_emit(self, batch: EventBatch, timeout: float | None) -> int:
         # What the ring would refuse must not be in the log: an empty batch is refused for whose and how it is.
-        self._producer.emit_batch(_NOTHING)
+        self._producer.emit_batch(_NOTHING, timeout)
         if not len(batch):
             return 0
         self._check_size(batch)
@@ -110,7 +112,7 @@ class LoggedProducer:
             self._last = self._log.last_sequence(self.core_id)
             raise
         self._last = int(batch.sequence[-1])
-        return self._producer.emit_batch(batch)
+        return self._producer.emit_batch(batch, timeout)
 
     def _check_size(self, batch: EventBatch) -> None:
         arena_bytes = self._producer.ring.arena_bytes

@@ -40,7 +40,7 @@ class NativeTraffic(Protocol):
 
     def produce(
         self, ring: EventRing, stop: StopFlag, enqueued: bytearray, *, first: int, how: int, most: int, seed: int,
-        insists: bool, in_step: bool = False, jitter: int = 300, closes: bool = True,
+        insists: bool, in_step: bool = False, jitter: int = 300, closes: bool = True, spins: int = -1,
     ) -> int: ...  # fmt: skip
 
     def consume(
@@ -55,6 +55,10 @@ class NativeTraffic(Protocol):
     def look_for_the_last(self, ring: EventRing, stop: StopFlag, turns: TurnsCounter, rounds: int) -> int: ...
 
     def waits_see_what_came_before(self, ring: EventRing) -> tuple[bool, bool]: ...
+
+    def room_waits_see_what_came_before(self, ring: EventRing) -> bool: ...
+
+    def sleep_until_room(self, ring: EventRing, slots: int, payload: int, gather: int) -> bool: ...
 
     def sleep(self, ring: EventRing) -> bool: ...
 

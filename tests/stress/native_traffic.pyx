@@ -47,6 +47,7 @@ from nodedb_ring._ring cimport (
     ring_reserve,
     ring_take,
     ring_wait,
+    ring_wait_room,
 )
 
 cdef extern from "<sched.h>" nogil:
@@ -169,6 +170,7 @@ cdef struct Producer:
     uint32_t most
     uint64_t seed
     bint insists, in_step
+    int32_t spins
     uint32_t jitter
     uint8_t* enqueued
     EventRow* rows
@@ -221,7 +223,11 @@ cdef void emit_all(Producer* side) noexcept nogil:
         if done < n or n == 0:
             if side.insists and not load_relaxed_u32(&ring.header.consumer_claim) & GONE:
                 n = done
-                sched_yield()
+                if side.spins >= 0:
+                    size = payload_size(side.first + i + n, side.most) if kind != 4 else 0
+                    ring_wait_room(ring, 1, size, 1 + (draw >> 30) % ring.capacity, -1, side.spins)
+                else:
+                    sched_yield()
         i += n
         if side.in_step:
             # Goes on when the consumer has taken all, somewhere about the moment at which it falls asleep.
@@ -236,18 +242,20 @@ cdef void emit_all(Producer* side) noexcept nogil:
 def produce(
     EventRing ring not None, Stop stop not None, uint8_t[::1] enqueued not None, *, uint64_t first, int how,
     uint32_t most, uint64_t seed, bint insists, bint in_step=False, uint32_t jitter=300, bint closes=True,
+    int32_t spins=-1,
 ) -> int:
     """Tries the events from `first` on, as many as `enqueued` is long, and notes there which went in.
 
     One that insists tries an event that was refused again; the other goes on to the next. One in step waits until all
-    was taken, and then for up to `jitter` pauses, before it goes on. Returns the attempts.
+    was taken, and then for up to `jitter` pauses, before it goes on. With `spins` of 0 or more one that insists sleeps
+    until there is room. Returns the attempts.
     """
     cdef Producer side
     memset(&side, 0, sizeof(side))
     side.ring = &ring.ring
     side.stop = &stop.flag
     side.first, side.count, side.how, side.most, side.seed = first, enqueued.shape[0], how, most, seed
-    side.insists, side.in_step, side.jitter = insists, in_step, jitter
+    side.insists, side.in_step, side.jitter, side.spins = insists, in_step, jitter, spins
     side.enqueued = &enqueued[0]
     side.rows = <EventRow*>malloc(BATCH * sizeof(EventRow))
     side.payload = <uint8_t*>malloc(BATCH * (<size_t>most + 1))
@@ -469,6 +477,19 @@ def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
     armed = ring_arm(&ring.ring)
     ring_disarm(&ring.ring)
     return not slept, armed
+
+
+def room_waits_see_what_came_before(EventRing ring not None) -> bool:
+    """Whether a wait for room, begun without a look, notices on announcing itself that there is some."""
+    return ring_wait_room(&ring.ring, 1, 0, 1, 0, 0) == WAIT_READY
+
+
+def sleep_until_room(EventRing ring not None, uint64_t slots, uint64_t payload, uint64_t gather) -> bool:
+    """Sleeps, without a limit and without a look, until there is room; whether there is."""
+    cdef WaitResult result
+    with nogil:
+        result = ring_wait_room(&ring.ring, slots, payload, gather, -1, 0)
+    return result == WAIT_READY
 
 
 def sleep(EventRing ring not None) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import Queue
 from typing import Final
 
@@ -44,6 +46,7 @@ def race(
     insists: bool = True,
     spins: int = -1,
     in_step: bool = False,
+    room_spins: int = -1,
     seed: int = 1,
 ) -> None:
     """Runs both ends to the last event, and checks the account."""
@@ -56,7 +59,16 @@ def race(
     def produce() -> tuple[int, int]:
         how = int(getattr(native, emit))
         attempts = native.produce(
-            ring, stop, enqueued, first=1, how=how, most=most, seed=seed, insists=insists, in_step=in_step
+            ring,
+            stop,
+            enqueued,
+            first=1,
+            how=how,
+            most=most,
+            seed=seed,
+            insists=insists,
+            in_step=in_step,
+            spins=room_spins,
         )
         return attempts, 0
 
@@ -188,6 +200,105 @@ def test_one_that_sleeps_is_woken(native: NativeTraffic, by: str) -> None:
         return producer.emit(WriteEvent(sequence=1, collection="c", op=WriteOp.INSERT, row_id="r", lsn=1))
 
     assert watchdog.run(sleep, wake, progress=lambda: native.progress(ring), stop=lambda: None) == [True, True]
+
+
+def one(sequence: int, size: int = 0) -> WriteEvent:
+    return WriteEvent(
+        sequence=sequence, collection="", op=WriteOp.INSERT, row_id="", lsn=sequence, new_value=bytes(size)
+    )
+
+
+def test_a_wait_for_room_looks_after_it_announced_itself(native: NativeTraffic) -> None:
+    producer, consumer = ends(2, TINY)
+    assert native.room_waits_see_what_came_before(producer.ring)
+    assert producer.emit(one(1))
+    assert producer.emit(one(2))
+    assert not native.room_waits_see_what_came_before(producer.ring)
+    assert len(consumer.drain(1)) == 1
+    assert native.room_waits_see_what_came_before(producer.ring)
+    assert producer.emit(one(3))
+    consumer.close()
+    assert native.room_waits_see_what_came_before(producer.ring)
+
+
+@pytest.mark.parametrize("by", ["a slot", "bytes", "bytes of the next lap", "all", "the consumer's end", "its own end"])
+def test_a_producer_that_sleeps_is_woken(native: NativeTraffic, by: str) -> None:
+    """It is asleep for certain, and sleeps without limit: nothing but the wake ends it."""
+    producer, consumer = ends(4, TINY)
+    ring = producer.ring
+    asleep: Queue[int] = Queue()
+    wanted = {"bytes": (1, 32), "bytes of the next lap": (1, 24), "all": (4, TINY)}.get(by, (1, 0))
+    if by.startswith("bytes"):
+        # Half of the arena each, or 24, 24 and 16: what is wanted fits behind the second only from its beginning on.
+        sizes = (32, 32) if by == "bytes" else (24, 24)
+        for number, size in enumerate(sizes, 1):
+            assert producer.emit(one(number, size))
+    else:
+        for number in range(1, 5):
+            assert producer.emit(one(number, 8))
+
+    def sleep() -> bool:
+        asleep.put(threading.get_native_id())
+        return native.sleep_until_room(ring, *wanted, wanted[0])
+
+    def wake() -> bool:
+        until_asleep(asleep.get())
+        if by == "the consumer's end":
+            consumer.close()
+        elif by == "its own end":
+            producer.close()
+        else:
+            assert len(consumer.drain(4 if by == "all" else 1)) > 0
+        return True
+
+    assert watchdog.run(sleep, wake, progress=lambda: native.progress(ring), stop=lambda: None) == [True, True]
+
+
+def test_a_producer_sleeps_on_while_what_it_waits_for_is_not_there(native: NativeTraffic) -> None:
+    """Each wake is a system call of the consumer's: it is not woken for a slot when it waits for four."""
+    producer, consumer = ends(4, 4096)
+    ring = producer.ring
+    asleep: Queue[int] = Queue()
+    naps: list[int] = []
+    for number in range(1, 5):
+        assert producer.emit(one(number))
+
+    def switches(thread: int) -> int:
+        status = Path(f"/proc/self/task/{thread}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]
+
+    def sleep() -> bool:
+        asleep.put(threading.get_native_id())
+        return native.sleep_until_room(ring, 4, 0, 4)
+
+    def wake() -> bool:
+        thread = asleep.get()
+        until_asleep(thread)
+        before = switches(thread)
+        for _ in range(3):
+            assert len(consumer.drain(1)) == 1
+            until_asleep(thread)
+        naps.append(switches(thread) - before)
+        assert len(consumer.drain(1)) == 1
+        return True
+
+    assert watchdog.run(sleep, wake, progress=lambda: native.progress(ring), stop=lambda: None) == [True, True]
+    assert naps == [0]
+
+
+@pytest.mark.parametrize("take", TAKES)
+@pytest.mark.parametrize(("capacity", "arena_bytes"), [(1, TINY), (2, TINY), (16, 700), (1024, 20000)])
+def test_a_producer_that_waits_for_room(native: NativeTraffic, capacity: int, arena_bytes: int, take: str) -> None:
+    """One lost wake stops both for good: the consumer sleeps too."""
+    for spins, room_spins in [(0, 0), (20, 0), (0, 2000), (-1, 0)]:
+        race(native, *ends(capacity, arena_bytes), take=take, events=EVENTS // 8, spins=spins, room_spins=room_spins)
+
+
+@pytest.mark.parametrize("capacity", [2, 16])
+def test_a_producer_that_waits_for_room_on_a_shared_ring(
+    native: NativeTraffic, shared: Callable[[int, int], tuple[EventProducer, EventConsumer]], capacity: int
+) -> None:
+    race(native, *shared(capacity, 700), events=EVENTS // 4, spins=0, room_spins=0)
 
 
 @pytest.mark.parametrize("spins", [0, 20])

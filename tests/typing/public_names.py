@@ -151,6 +151,8 @@ def check_producer() -> None:
         assert_type(producer.emitted_sequence, int | None)
         assert_type(producer.emit(some_event()), bool)
         assert_type(producer.emit_batch(some_batch()), int)
+        assert_type(producer.emit_batch(some_batch(), timeout=None), int)
+        assert_type(producer.wait_for_room(1, 0.5, payload_bytes=7), bool)
         assert_type(producer.core_id, int)
         assert_type(producer.capacity, int)
         assert_type(producer.utilization, int)
