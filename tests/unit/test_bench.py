@@ -27,7 +27,7 @@ from nodedb_ring.bench.measurement import Measurement
 from nodedb_ring.bench.pair import pair_of_processes
 from nodedb_ring.bench.plot import DOTS_PER_INCH, SIZE_INCHES, picture
 from nodedb_ring.bench.report import report
-from nodedb_ring.bench.results import PERCENTILES, LatencyResult, Results, Spread, ThroughputResult
+from nodedb_ring.bench.results import PERCENTILES, LatencyResult, PercentileResult, Results, Spread, ThroughputResult
 from nodedb_ring.bench.sending import send_singly
 from nodedb_ring.bench.settings import WAITS, Settings
 from nodedb_ring.bench.throughput import Throughput
@@ -124,6 +124,13 @@ def is_complete(document: dict[str, Any]) -> None:
     written = json.dumps(document)
     for secret in (os.uname().nodename, str(Path.home()), str(Path.cwd())):
         assert secret not in written
+
+
+def test_every_field_of_the_json_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    kinds = (Results, Machine, Settings, ThroughputResult, LatencyResult, PercentileResult, Spread)
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 
 def is_png(data: bytes) -> bool:
@@ -370,6 +377,7 @@ def is_running(pid: str) -> bool:
 def until_it_has_a_bus(bench: subprocess.Popen[str]) -> None:
     while not [name for name in EventBus.list() if name.startswith(f"bench-{bench.pid}-")]:
         assert bench.poll() is None, "it ended before it had a bus"
+        time.sleep(0.002)
 
 
 def test_no_bus_has_a_name_while_it_measures() -> None:
