@@ -28,7 +28,7 @@ from nodedb_ring.bench.pair import pair_of_processes
 from nodedb_ring.bench.plot import DOTS_PER_INCH, SIZE_INCHES, picture
 from nodedb_ring.bench.report import report
 from nodedb_ring.bench.results import PERCENTILES, LatencyResult, PercentileResult, Results, Spread, ThroughputResult
-from nodedb_ring.bench.sending import send_singly
+from nodedb_ring.bench.sending import send_batches, send_singly
 from nodedb_ring.bench.settings import WAITS, Settings
 from nodedb_ring.bench.throughput import Throughput
 from nodedb_ring.bench.workload import Tally, lap_of
@@ -266,6 +266,15 @@ class Dying(Throughput):
         return super().write(producer)
 
 
+class DyingInLap(Throughput):
+    """Its writer is killed before the clock runs; the reader misses events then."""
+
+    def send_lap(self, producer: EventProducer) -> bool:
+        send_batches(producer, self.lap.batches[:3])
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+
 class DyingReader(Throughput):
     """Its reader is killed."""
 
@@ -296,7 +305,9 @@ def test_a_wrong_answer_has_no_figure(measurement: Measurement[object], complain
     nothing_is_left()
 
 
-@pytest.mark.parametrize(("kind", "role"), [(Dying, "the writer"), (DyingReader, "the reader")])
+@pytest.mark.parametrize(
+    ("kind", "role"), [(Dying, "the writer"), (DyingInLap, "the writer"), (DyingReader, "the reader")]
+)
 def test_a_process_that_is_killed_is_named(kind: Callable[..., Throughput], role: str) -> None:
     with (
         pair_of_processes(small(), None) as both,
