@@ -94,6 +94,39 @@ def test_json_alone_is_all_of_the_output(capsys: pytest.CaptureFixture[str]) -> 
     is_complete(json.loads(capsys.readouterr().out))
 
 
+def test_on_a_terminal_there_is_a_bar() -> None:
+    ran = subprocess.run(
+        [*COMMAND, *SMALL],
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG,
+        check=False,
+        # What rich takes for a terminal, whatever the output is.
+        env=os.environ | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "COLUMNS": "120"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "\x1b[" in ran.stderr
+    assert "measured; " not in ran.stderr
+    assert "round 3 of 3: latency, parked" in ran.stderr
+    assert "\x1b" not in ran.stdout
+    assert ran.stdout.count("million events/s") == 1
+
+
+def test_help_names_every_option_and_the_exit_codes() -> None:
+    ran = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=WATCHDOG, check=True)
+    for option in (
+        "--quick",
+        "--capacities",
+        "--batch-sizes",
+        "--value-bytes",
+        "--seconds",
+        "--json",
+        "--plot",
+        "exit code: 0",
+    ):
+        assert option in ran.stdout
+
+
 def is_complete(document: dict[str, Any]) -> None:
     """Whether it is as docs/benchmarks.md says, and its figures agree with one another."""
     fields = {field.name for field in dataclasses.fields(Results)}
