@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,7 +21,7 @@ _ROW_ID_DIGITS: Final = 9
 _LEAST_EVENTS: Final = 5 * 1024
 """Few enough to stay in a core's cache, as what was just made does. No power of two: what comes into the same slot of a
 ring a lap later is another event."""
-_MOST_BYTES: Final = 2**25
+_MOST_BYTES: Final = 2**23
 _LOOK_EVERY: Final = 1024
 
 
@@ -39,9 +38,18 @@ class Lap:
     batches: Sequence[EventBatch]
 
 
-@functools.lru_cache(maxsize=16)
 def lap_of(batch_size: int, value_bytes: int) -> Lap:
-    """A lap of whole batches; each event has a row id and a value of its own."""
+    """A lap of whole batches; each event has a row id and a value of its own. Made once."""
+    kind = batch_size, value_bytes
+    if kind not in _laps:
+        _laps[kind] = _make_lap(batch_size, value_bytes)
+    return _laps[kind]
+
+
+_laps: dict[tuple[int, int], Lap] = {}
+
+
+def _make_lap(batch_size: int, value_bytes: int) -> Lap:
     wanted = min(_LEAST_EVENTS, _MOST_BYTES // payload_bytes(value_bytes) + 1)
     count = -(-wanted // batch_size) * batch_size
     events = [
