@@ -49,3 +49,5 @@ cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool)
 cdef int check_rows(
     const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
 ) except -1
+# 0 for a row that is an event, else what is wrong with it, in which field.
+cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil

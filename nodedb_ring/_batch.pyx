@@ -22,6 +22,7 @@ from ._ring cimport (
     row_pack,
     shift_fields,
 )
+from ._utf8 cimport utf8_prefix
 
 import numpy as np
 
@@ -35,31 +36,6 @@ cdef extern from *:
     #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
-
-    /* Where text stops being UTF-8 by the Unicode standard's table 3-7, or `size` where it does not. */
-    static size_t nodedb_utf8_prefix(const uint8_t *text, size_t size) {
-        size_t i = 0;
-        while (i < size) {
-            uint64_t eight;
-            if (i + 8 <= size) {
-                memcpy(&eight, text + i, 8);
-                if ((eight & 0x8080808080808080u) == 0) { i += 8; continue; }
-            }
-            uint8_t lead = text[i];
-            if (lead < 0x80) { i += 1; continue; }
-            size_t more = lead >= 0xC2 && lead <= 0xDF ? 1 : lead >= 0xE0 && lead <= 0xEF ? 2
-                          : lead >= 0xF0 && lead <= 0xF4 ? 3 : 0;
-            if (more == 0 || size - i <= more) return i;
-            uint8_t second = text[i + 1];
-            uint8_t least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-            uint8_t most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-            if (second < least || second > most) return i;
-            for (size_t k = 2; k <= more; k++)
-                if ((text[i + k] & 0xC0) != 0x80) return i;
-            i += more + 1;
-        }
-        return size;
-    }
 
     /* CRC-32C (Castagnoli; RFC 3720 has test vectors), reflected: byte by byte, and with the instruction that processors
        have for it. zlib's CRC-32 took half of the time that a log takes to be read. */
@@ -102,7 +78,6 @@ cdef extern from *:
     """
     void crc32c_prepare "nodedb_crc32c_prepare"() noexcept
     uint32_t crc32c_of "nodedb_crc32c"(uint32_t crc, const uint8_t* data, size_t size, bint portable) noexcept nogil
-    size_t utf8_prefix "nodedb_utf8_prefix"(const uint8_t* text, size_t size) noexcept nogil
 
 crc32c_prepare()
 
@@ -275,6 +250,29 @@ cdef class RowBlock:
         """How many rows these are, if they were drained with the numbers `first` and on, and no heartbeat; else 0."""
         return self.count if self.is_run and self.rows.sequence == first else 0
 
+    def first_not_rising(self):
+        """The first row whose number is not above the one before it; `count` where they all rise."""
+        cdef uint64_t i
+        self.check_open()
+        for i in range(1, self.count):
+            if self.rows[i].sequence <= self.rows[i - 1].sequence:
+                return i
+        return self.count
+
+    def fills_payload(self):
+        """Whether the payload begins with the first event and ends with the last: these are no part of something larger."""
+        cdef const EventField* field
+        cdef uint64_t end = 0
+        cdef int k
+        self.check_open()
+        if self.count == 0:
+            return self.payload_bytes == 0
+        for k in range(FIELD_COUNT):
+            field = &self.rows[self.count - 1].field[k]
+            if field.length != NULL_LENGTH:
+                end = max(end, <uint64_t>field.offset + field.length)
+        return self.rows.field[0].offset == 0 and end == self.payload_bytes
+
     def records(self):
         """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
         self.check_open()
@@ -422,7 +420,7 @@ cdef object _refusal(uint64_t i, str what):
     return BatchError(f"row {i}: {what}")
 
 
-cdef int _check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil:
+cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil:
     """0 for a row that is an event, else what is wrong, in which field."""
     cdef const EventField* at
     cdef int k
@@ -451,7 +449,7 @@ cdef int check_rows(
     cdef int wrong = 0, k = 0
     cdef const EventField* at
     while i < count:
-        wrong = _check_row(rows + i, payload, payload_bytes, &k)
+        wrong = check_row(rows + i, payload, payload_bytes, &k)
         if wrong != 0:
             break
         i += 1

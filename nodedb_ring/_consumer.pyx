@@ -49,6 +49,7 @@ from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, timeout_ns
 
 import os
 
+from ._arrow import export_schema, export_stream
 from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
 from .bus_file import make_fifo
@@ -60,6 +61,8 @@ __all__ = ["EventConsumer", "Lease", "consumer_stats"]
 
 cdef enum:
     DEFAULT_BATCH = 1024
+    # Importers take some microseconds an array, however few its rows.
+    ARROW_BATCH = 16384
     LONGEST_SPIN_NS = 10000000
 
 cdef object _EMPTY = EventBatch.from_events([])
@@ -314,6 +317,39 @@ cdef class EventConsumer:
         if timeout is not None:
             timeout_ns(timeout)
         return drain_when_ready(self, max_events, timeout)
+
+    def __arrow_c_schema__(self):
+        """The schema of every batch: the capsule of an ``ArrowSchema``."""
+        return export_schema()
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        """All that comes, as a stream of Arrow arrays: the capsule of an ``ArrowArrayStream``.
+
+        Each array is what waits, at most 16,384 events; the importer waits where nothing does, and comes to the end as
+        an iteration does. The stream takes the consumer over: whatever thread the importer asks from becomes the owner,
+        and ``bind()`` takes it back. What an importer was handed is not in the ring any more, should it fail later;
+        ``follow`` delivers again what was not committed. `requested_schema` is not looked at.
+
+        An exception of a signal handler, and another call that waits, are errors of the stream, and take nothing.
+
+        Raises
+        ------
+        ClosedError, ForkError
+            As for ``drain``.
+        """
+        if self._closed:
+            raise ClosedError(f"consumer of core {self.core_id}: is closed")
+        if self._ring.local.alive == 0:
+            raise forked("consumer", self.core_id)
+        return export_stream(self._bind_and_drain)
+
+    def _bind_and_drain(self):
+        """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
+        if self._closed:
+            return None
+        self.bind()
+        batch = self.drain(ARROW_BATCH, None)
+        return batch if len(batch) else None
 
     def _arm(self):
         """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to."""

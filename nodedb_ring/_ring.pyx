@@ -1270,6 +1270,14 @@ cdef class EventRing:
             load_acquire_u32(&self.ring.header.consumer_claim) >> 1,
         )
 
+    @property
+    def gone(self) -> tuple[bool, bool]:
+        """Whether the latest holder of the producer's end, and of the consumer's, has closed it or was found dead."""
+        return (
+            load_acquire_u32(&self.ring.header.producer_claim) & GONE != 0,
+            load_acquire_u32(&self.ring.header.consumer_claim) & GONE != 0,
+        )
+
     def check_positions(self):
         """Looks whether the two ends' positions can be those of a ring, as a snapshot of moving numbers allows.
 

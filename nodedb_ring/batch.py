@@ -10,6 +10,8 @@ from typing import Any, Final, TypeAlias, final, overload
 import numpy as np
 import numpy.typing as npt
 
+from ._arrow import export_array, export_schema, export_stream
+from ._arrow_import import import_block
 from ._batch import RowBlock, block_of_events, checked_copy, join_column, pack
 from ._event import WriteEvent
 from .errors import BatchError
@@ -143,6 +145,27 @@ class EventBatch:
         return cls._over(pack([checked]))
 
     @classmethod
+    def from_arrow(cls, source: object) -> EventBatch:
+        """The events of an Arrow object: a record batch or table, a data frame, a relation, whatever exports capsules.
+
+        `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
+        the fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five
+        fields and no others are required. They may come as this package exports them, and in the types that libraries
+        make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
+        as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
+        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. All is copied.
+
+        Raises
+        ------
+        BatchError
+            An unknown column, one of another type, a null where there must be a value, a number out of range, a stamp
+            that is no whole number of milliseconds, or whatever ``EventBatch(records, payload)`` refuses.
+        TypeError
+            `source` exports no capsules.
+        """
+        return cls._over(import_block(source))
+
+    @classmethod
     def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
         """The events of several batches, in order, in memory of their own."""
         return cls._over(pack([batch._block for batch in batches]))
@@ -242,6 +265,32 @@ class EventBatch:
             numbers = np.concatenate([np.array([after], np.uint64), numbers])
         before = np.flatnonzero(np.diff(numbers) > 1)
         return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
+    def __arrow_c_schema__(self) -> object:
+        """The schema of every batch: the capsule of an ``ArrowSchema``."""
+        return export_schema()
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
+
+        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are,
+        in the payload, which the importer keeps alive. `requested_schema` is not looked at.
+
+        Raises
+        ------
+        BatchError
+            A value of more than 2^31 - 1 bytes, which no Arrow view holds.
+        ClosedError
+            The lease of this batch has ended. While an importer has a batch of a lease, its end is a BufferError.
+        CorruptRingError
+            A string of a shared ring is not UTF-8.
+        """
+        return export_array(self._block)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The same as a stream of one array: the capsule of an ``ArrowArrayStream``."""
+        batches = iter([self])
+        return export_stream(lambda: next(batches, None))
 
     def __len__(self) -> int:
         return self._block.count

@@ -33,6 +33,8 @@ def create_event_bus(
 ) -> tuple[list[EventProducer], list[EventConsumer]]:
     """Makes a ring for each of `num_cores` cores, and returns the producers' ends and the consumers' ends, by core.
 
+    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
+
     Parameters
     ----------
     num_cores : int, at least 1
@@ -42,8 +44,6 @@ def create_event_bus(
         Payload a ring holds, in bytes: by default 256 a slot, and at least 64 KiB.
     backpressure : BackpressureConfig, optional
         Thresholds of the pressure states.
-
-    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
 
     Raises
     ------
@@ -119,6 +119,8 @@ class EventBus:
     ) -> EventBus:
         """Makes a bus under a name that is not taken, and opens it.
 
+        Its file is readable and writable for this user alone, and takes all of its memory at once.
+
         Parameters
         ----------
         name : str
@@ -127,8 +129,6 @@ class EventBus:
             As for ``create_event_bus``.
         directory : path, default ``/dev/shm``
             A file system in memory, unless every page may go to disk.
-
-        Its file is readable and writable for this user alone, and takes all of its memory at once.
 
         Raises
         ------
@@ -218,12 +218,15 @@ class EventBus:
         return EventConsumer(ring)
 
     def _ring(self, core_id: int) -> EventRing:
+        self._check_core(core_id)
+        return self._attach(core_id)
+
+    def _check_core(self, core_id: int) -> None:
         self._check_open()
         if not isinstance(core_id, int) or isinstance(core_id, bool):
             raise TypeError(f"core_id {core_id!r}: must be an int, not {type(core_id).__name__}")
         if not 0 <= core_id < self.num_cores:
             raise IndexError(f"core_id {core_id}: the bus has cores 0 to {self.num_cores - 1}")
-        return self._attach(core_id)
 
     def stats(self) -> tuple[RingStats, ...]:
         """A snapshot of each core's ring. Claims nothing: whoever may open the bus may look.
@@ -233,13 +236,27 @@ class EventBus:
         CorruptRingError
             Something else has written to a block.
         """
-        self._check_open()
-        return tuple(self._stats_of(ring) for ring in self._rings)
+        return tuple(self.ring_stats(core_id) for core_id in range(self.num_cores))
 
-    def _stats_of(self, ring: EventRing) -> RingStats:
+    def ring_stats(self, core_id: int) -> RingStats:
+        """One core's part of ``stats()``, which stands whatever the other cores' blocks hold.
+
+        Raises
+        ------
+        CorruptRingError
+            Something else has written to this core's block.
+        IndexError
+            There is no such core.
+        """
+        # Before the look whether it is open: close() from another thread takes them away.
+        rings = self._rings
+        self._check_core(core_id)
+        ring = rings[core_id]
         ring.check_positions()
         producer_pid, consumer_pid = ring.holders(self._file.fileno())
         producer_claims, consumer_claims = ring.claims
+        # Closed meanwhile, the descriptor said nothing of the locks.
+        self._check_open()
         return RingStats(
             core_id=ring.core_id,
             pressure_state=ring.pressure_state,
@@ -282,6 +299,11 @@ class EventBus:
         return (
             f"<EventBus {self.name!r}{state}: {self.num_cores} cores of {self.capacity} events, in {str(self.path)!r}>"
         )
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether its name leads to it still: it was not unlinked, and no other bus has the name since."""
+        return self._file.is_linked()
 
     @property
     def path(self) -> Path:

@@ -211,11 +211,18 @@ class BusFile:
         """The descriptor to claim ends and to ask for claims through."""
         return self._fd
 
+    def is_linked(self) -> bool:
+        """Whether the name leads to this file, and not to none or to another one. After ``close``, too."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == self._identity
+
     def unlink(self) -> None:
         """Removes the name, if it is this file's still, and the FIFOs. After ``close``, too."""
         with contextlib.suppress(FileNotFoundError):
-            there = os.stat(self.path, follow_symlinks=False)
-            if (there.st_dev, there.st_ino) == self._identity:
+            if self.is_linked():
                 self.path.unlink()
         _remove_fifos(self.path.parent, self._head)
 

@@ -85,7 +85,9 @@ class SqliteCapture:
 
     Changes are held in memory, packed, until their transaction ends.
 
-    Thread safety: that of the connection and the producer, one thread at a time. The counters may be read from any.
+    Thread safety
+    -------------
+    That of the connection and the producer, one thread at a time. The counters may be read from any.
     """
 
     def __init__(

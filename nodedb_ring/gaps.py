@@ -24,7 +24,9 @@ class GapCursor:
     after : int, default 0
         The last number that needs no report: 0 where numbering begins at 1.
 
-    Thread safety: that of the consumer, one thread at a time.
+    Thread safety
+    -------------
+    That of the consumer, one thread at a time.
     """
 
     __slots__ = ("_consumer", "_position")

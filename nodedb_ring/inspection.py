@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from .bus import EventBus
 from .stats import RingStats
 
-__all__ = ["inspection", "listing"]
+__all__ = ["aligned", "bus_line", "bus_object", "inspection", "listing", "ring_object"]
 
 
 def listing(directory: Path, *, as_json: bool) -> str:
@@ -41,32 +42,40 @@ def inspection(name: str, directory: Path, *, as_json: bool) -> str:
     with EventBus.open(name, directory=directory) as bus:
         rings = bus.stats()
         if as_json:
-            return _json(
-                {
-                    "name": bus.name,
-                    "path": str(bus.path),
-                    "num_cores": bus.num_cores,
-                    "capacity": bus.capacity,
-                    "arena_bytes": bus.arena_bytes,
-                    "rings": [_ring_object(ring) for ring in rings],
-                }
-            )
-        return (
-            f"{bus.path}: {bus.num_cores} {'core' if bus.num_cores == 1 else 'cores'},"
-            f" {bus.capacity:,} slots and {bus.arena_bytes:,} bytes of payload a core\n\n{_table(rings)}"
-        )
+            return _json({**bus_object(bus), "rings": [ring_object(ring) for ring in rings]})
+        return f"{bus_line(bus)}\n\n{_table(rings)}"
+
+
+def bus_object(bus: EventBus) -> dict[str, object]:
+    """What a bus is, for a JSON object."""
+    return {
+        "name": bus.name,
+        "path": str(bus.path),
+        "num_cores": bus.num_cores,
+        "capacity": bus.capacity,
+        "arena_bytes": bus.arena_bytes,
+    }
+
+
+def bus_line(bus: EventBus) -> str:
+    """The same as text."""
+    return (
+        f"{bus.path}: {bus.num_cores} {'core' if bus.num_cores == 1 else 'cores'},"
+        f" {bus.capacity:,} slots and {bus.arena_bytes:,} bytes of payload a core"
+    )
 
 
 def _json(document: dict[str, object]) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _ring_object(ring: RingStats) -> dict[str, object]:
+def ring_object(ring: RingStats) -> dict[str, object]:
+    """The accounts of a ring, for a JSON object."""
     return {**dataclasses.asdict(ring), "pressure_state": str(ring.pressure_state)}
 
 
 def _table(rings: tuple[RingStats, ...]) -> str:
-    """A line a core. The columns after the first two are flush right, as numbers want to be."""
+    """A line a core."""
     table = [
         [
             "core",
@@ -98,6 +107,11 @@ def _table(rings: tuple[RingStats, ...]) -> str:
             for ring in rings
         ),
     ]
+    return aligned(table)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines. The columns after the first two are flush right, as numbers want to be."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = (
         "  ".join(

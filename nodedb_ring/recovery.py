@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 import numpy as np
 
+from ._arrow import export_schema, export_stream
 from .batch import EventBatch
 from .errors import ClosedError, GapError, LogError
 from .events import WriteOp
@@ -131,6 +132,7 @@ class Follower:
     """
 
     __slots__ = (
+        "__weakref__",
         "_at_work",
         "_closing",
         "_committed",
@@ -291,6 +293,30 @@ class Follower:
             if len(batch):
                 return batch
         raise StopIteration
+
+    def __arrow_c_schema__(self) -> object:
+        """The schema of every batch: the capsule of an ``ArrowSchema``."""
+        return export_schema()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The batches that iterating yields, as a stream of Arrow arrays: the capsule of an ``ArrowArrayStream``.
+
+        The importer may ask on a thread of its own, which becomes the owner of the consumer. An exception, a GapError
+        say, is an error of the stream; ``next_batch`` raises it again. ``commit()`` when the importer has done its
+        work. `requested_schema` is not looked at.
+        """
+        if self._is_closed:
+            raise self._closed_already()
+        return export_stream(self._bind_and_advance)
+
+    def _bind_and_advance(self) -> EventBatch | None:
+        """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
+        if self._is_closed:
+            return None
+        if self._consumer is not None:
+            self._consumer.bind()
+        batch = self._advance(None)
+        return batch if len(batch) else None
 
     def __aiter__(self) -> Self:
         return self
@@ -541,6 +567,11 @@ class Follower:
     def core_id(self) -> int:
         """The core that is followed."""
         return self._core_id
+
+    @property
+    def group(self) -> str:
+        """The group that it follows for."""
+        return self._group
 
     @property
     def position(self) -> int | None:

@@ -8,8 +8,8 @@
     rows_at                128 * capacity       event store
     arena_at               arena_bytes          payload arena
 
-Each part starts on a page. The block holds positions, offsets and indices, and no pointer, so its bytes mean the same
-wherever they are mapped. ``_ring.pxd`` has the header field by field.
+Index and rows start a whole number of pages into the block. It holds positions, offsets and indices, and no pointer, so
+its bytes mean the same wherever they are mapped. ``_ring.pxd`` has the header field by field.
 """
 
 from __future__ import annotations

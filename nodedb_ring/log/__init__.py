@@ -22,7 +22,9 @@ MAX_BATCH_EVENTS: Final = 65_536
 class EventLog(Protocol):
     """A durable log of write events, by core; the sequence numbers of a core only rise.
 
-    Thread safety: methods may be called from any thread, one at a time or several, as the log's own page says.
+    Thread safety
+    -------------
+    Methods may be called from any thread, one at a time or several, as the log's own page says.
     """
 
     def append(self, core_id: int, batch: EventBatch) -> None:

@@ -7,12 +7,11 @@ import struct
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from .._batch import checked_copy, crc32c, pack
 from ..batch import EventBatch
 from ..errors import BatchError, CorruptLogError, LogConflictError
-from ..events import EVENT_DTYPE, NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+from ..events import EVENT_DTYPE
 
 __all__ = ["ENCODING_VERSION", "EncodedBatch", "check_rising", "decode_batch", "encode_batch"]
 
@@ -22,7 +21,6 @@ ENCODING_VERSION: Final = 1
 _ROW_BYTES: Final = EVENT_DTYPE.itemsize
 # Version, core, first and last number, number of events, bytes of rows: what stands beside a batch is part of it.
 _NUMBERS: Final = struct.Struct("<QQQQQQ")
-_FIELDS: Final = STRING_FIELDS + VALUE_FIELDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,11 +63,10 @@ def check_rising(batch: EventBatch, above: int | None = None) -> None:
             f"sequence {first}: the log has {above} already; number events from {above + 1} on,"
             " and let no other writer append to this core"
         )
-    rising = numbers[1:] > numbers[:-1]
-    if not rising.all():
-        place = int(np.argmin(rising))
+    place = batch._block.first_not_rising()  # pyright: ignore[reportPrivateUsage]
+    if place != len(batch):
         raise LogConflictError(
-            f"sequence {int(numbers[place + 1])} of event {place + 1} follows {int(numbers[place])}:"
+            f"sequence {int(numbers[place])} of event {place} follows {int(numbers[place - 1])}:"
             " numbers of a batch must rise strictly"
         )
 
@@ -89,10 +86,10 @@ def encode_batch(batch: EventBatch, *, core_id: int) -> EncodedBatch:
     if not len(batch):
         raise ValueError("an empty batch: there is nothing to store")
     check_rising(batch)
-    records, payload = batch.records, batch.payload
-    if not _fills(records, payload):
-        block = pack([batch._block])  # pyright: ignore[reportPrivateUsage]
-        records, payload = block.records(), block.payload()
+    block = batch._block  # pyright: ignore[reportPrivateUsage]
+    if not block.fills_payload():
+        block = pack([block])
+    records, payload = block.records(), block.payload()
     # The bookkeeping of a ring in the rows is stored with them: no reader looks at it.
     rows = records.view(np.uint8).data
     body = payload.data
@@ -139,16 +136,3 @@ def decode_batch(
 def _checksum(numbers: tuple[int, int, int, int], rows: bytes | memoryview, payload: bytes | memoryview) -> int:
     head = _NUMBERS.pack(ENCODING_VERSION, *numbers, len(rows))
     return crc32c(payload, crc32c(rows, crc32c(head)))
-
-
-def _fills(records: npt.NDArray[np.void], payload: npt.NDArray[np.uint8]) -> bool:
-    """Whether the payload begins with the first event and ends with the last: not a part of something larger."""
-    if int(records[0][f"{_FIELDS[0]}_offset"]) != 0:
-        return False
-    end = 0
-    row = records[-1]
-    for name in _FIELDS:
-        length = int(row[f"{name}_length"])
-        if length != NULL_LENGTH:
-            end = max(end, int(row[f"{name}_offset"]) + length)
-    return end == len(payload)

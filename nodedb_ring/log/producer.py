@@ -36,7 +36,9 @@ class LoggedProducer:
     An exception of the log means that nothing was emitted. An event that the ring drops, for lack of room or of a
     consumer, is counted there as dropped and is in the log, where a follower finds it.
 
-    Thread safety: the producer's, one thread at a time.
+    Thread safety
+    -------------
+    The producer's, one thread at a time.
     """
 
     def __init__(self, producer: EventProducer, log: EventLog) -> None:

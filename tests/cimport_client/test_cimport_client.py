@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -190,12 +189,3 @@ def test_the_client_owns_the_end_it_works(client: ModuleType) -> None:
     producer.bind()
     assert producer.emit(native_insert(2))
     np.testing.assert_array_equal(consumer.drain().sequence, [1, 2])
-
-
-def test_the_guide_shows_this_very_code() -> None:
-    guide = HERE.parents[1] / "docs" / "cython.md"
-    blocks: list[tuple[str, str]] = re.findall(r"^```(cython|python)\n(.*?)^```", guide.read_text(), re.M | re.S)
-    sources = {"cython": (HERE / "client.pyx").read_text(), "python": (HERE / "setup.py").read_text()}
-    assert {language for language, _ in blocks} == set(sources)
-    for language, block in blocks:
-        assert block in sources[language], f"docs/cython.md shows other code:\n{block}"

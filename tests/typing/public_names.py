@@ -11,6 +11,7 @@ from typing import Any, Literal, assert_type
 
 import numpy as np
 import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Metric
 
 from nodedb_ring import (
     DEFAULT_EVENT_BUS_CAPACITY,
@@ -59,6 +60,7 @@ from nodedb_ring import (
     logged,
 )
 from nodedb_ring.log.sqlite import SqliteEventLog
+from nodedb_ring.metrics import RingCollector
 
 
 def some_event(sequence: int = 1) -> WriteEvent:
@@ -202,6 +204,7 @@ def check_ring() -> None:
     assert_type(ring.bytes_in_use, int)
     assert_type(ring.utilization, int)
     assert_type(ring.emitted_sequence, int | None)
+    assert_type(ring.gone, tuple[bool, bool])
 
 
 def check_reservation() -> None:
@@ -298,6 +301,7 @@ def check_shared() -> None:
     name = f"public-names-{os.getpid()}"
     with EventBus.create(name, 1, 16, arena_bytes=4096, backpressure=BackpressureConfig(), directory=None) as bus:
         assert_type(bus, EventBus)
+        assert_type(bus.is_linked, bool)
         assert_type(EventBus.open(name), EventBus)
         assert_type(EventBus.list(), list[str])
         assert_type(pickle.loads(pickle.dumps(bus)), Any)
@@ -315,6 +319,7 @@ def check_shared() -> None:
         consumer.spin = 0
         (stats,) = bus.stats()
         assert_type(bus.stats(), tuple[RingStats, ...])
+        assert_type(bus.ring_stats(0), RingStats)
         assert_type(stats.producer, ProducerStats)
         assert_type(stats.consumer.redelivered, int)
         assert_type(stats.producer_pid, int | None)
@@ -365,6 +370,24 @@ def check_columns() -> None:
     assert_type(batch.gaps(after=7), npt.NDArray[np.uint64])
 
 
+def check_arrow() -> None:
+    (producer,), (consumer,) = create_event_bus(1, 16)
+    batch = some_batch()
+    producer.emit_batch(batch)
+    assert_type(EventBatch.from_arrow(batch), EventBatch)
+    assert_type(batch.__arrow_c_schema__(), object)
+    assert_type(batch.__arrow_c_array__(), tuple[object, object])
+    assert_type(batch.__arrow_c_array__(requested_schema=batch.__arrow_c_schema__()), tuple[object, object])
+    assert_type(batch.__arrow_c_stream__(), object)
+    assert_type(consumer.__arrow_c_schema__(), object)
+    assert_type(consumer.__arrow_c_stream__(None), object)
+
+
+def exports_a_follower(follower: Follower) -> None:
+    assert_type(follower.__arrow_c_schema__(), object)
+    assert_type(follower.__arrow_c_stream__(), object)
+
+
 def check_recovery() -> None:
     (producer,), (consumer,) = create_event_bus(1, 8)
     assert_type(consumer.emitted_sequence, int | None)
@@ -387,12 +410,28 @@ def check_recovery() -> None:
             for each in follower:
                 assert_type(each, EventBatch)
                 assert_type(follower.commit(), None)
+            assert_type(follower.group, str)
             assert_type(follower.position, int | None)
             assert_type(follower.ended, bool)
             assert_type(follower.next_batch(0.0), EventBatch)
             stats = follower.stats()
             assert_type(stats, FollowStats)
             assert_type(stats.replayed, int)
+
+
+def check_metrics() -> None:
+    producers, consumers = create_event_bus(2, 16)
+    collector = RingCollector(producers, name="orders")
+    assert_type(collector, RingCollector)
+    with tempfile.TemporaryDirectory() as folder, SqliteEventLog(Path(folder, "log")) as log:
+        follower = follow(consumers[0], log, group="group")
+        assert_type(collector.add([*producers, *consumers], name="again", followers=[follower]), None)
+        assert_type(collector.remove("again"), None)
+    assert_type(collector.describe(), Iterator[Metric])
+    registry = CollectorRegistry()
+    registry.register(collector)
+    for metric in collector.collect():
+        assert_type(metric, Metric)
 
 
 async def follows_on_a_loop(follower: Follower, log: LiveEventLog) -> None:

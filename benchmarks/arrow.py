@@ -1,0 +1,217 @@
+"""``python -m benchmarks.arrow``: a batch into an Arrow record batch and back, beside NumPy and pyarrow at their best.
+
+Every row is checked before it is timed: both ways must give the same record batch, and that the events. What is
+compared runs in turn; figures are the best of the rounds, ratios the median of each round's.
+"""
+
+# The stubs of pyarrow lag behind it, and know no Arrow capsules.
+# pyright: reportArgumentType=false, reportUnknownParameterType=false, reportMissingTypeArgument=false
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from nodedb_ring import EventBatch, EventSource, WriteEvent, WriteOp, create_event_bus
+from nodedb_ring.events import NO_TIME, NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+
+from .machine import describe
+from .measure import check, no_collection
+from .sample import ready_events
+from .table import Row, print_rows
+
+__all__ = ["main"]
+
+EVENTS: Final = 65_536
+_TWELVE: Final = (
+    *("sequence", "lsn", "tenant_id", "system_time_ms", "valid_time_ms", "vshard_id", "count", "op", "source"),
+    *("collection_offset", "row_id_offset", "new_value_offset"),
+)
+_INLINE: Final = 12
+_KEEP: Final = np.array(
+    [[0xFF] * n + [0] * (_INLINE - n) for n in range(_INLINE + 1)] + [[0xFF] * 4 + [0] * (_INLINE - 4)], np.uint8
+).view(np.uint32)
+"""What stays of 12 bytes, by length; of a longer value its first four."""
+
+
+def full_events(count: int) -> list[WriteEvent]:
+    """Events with every field set: nothing is null, and a statement is longer than a view holds."""
+    return [
+        WriteEvent(
+            sequence=each.sequence,
+            collection=each.collection,
+            op=WriteOp(each.sequence % 6 + 1),
+            row_id=each.row_id,
+            lsn=each.lsn,
+            tenant_id=each.sequence % 10,
+            vshard_id=each.sequence % 256,
+            source=EventSource(each.sequence % 5),
+            new_value=each.new_value,
+            old_value=each.new_value,
+            system_time_ms=1_700_000_000_000 + each.sequence,
+            valid_time_ms=1_600_000_000_000 + each.sequence,
+            user_id=f"user{each.sequence % 100}",
+            statement_digest=f"{each.sequence:032x}",
+        )
+        for each in ready_events(count)
+    ]
+
+
+def by_hand(batch: EventBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The same columns by NumPy and pyarrow, over the same payload."""
+    records = batch.records
+    payload = pa.py_buffer(batch.payload)
+    windows = np.ndarray(len(batch.payload) - _INLINE + 1, f"V{_INLINE}", batch.payload, strides=(1,))
+    columns = [_column_by_hand(records, field, payload, windows) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _column_by_hand(records: npt.NDArray[np.void], field: Any, payload: Any, windows: npt.NDArray[np.void]) -> Any:
+    if field.name in STRING_FIELDS + VALUE_FIELDS:
+        return _views_by_hand(records, field, payload, windows)
+    if field.name == "op":
+        return pa.DictionaryArray.from_arrays((records["op"] - 1).astype(np.int8), [str(op) for op in WriteOp])
+    if field.name == "source":
+        return pa.DictionaryArray.from_arrays(records["source"].view(np.int8), [str(source) for source in EventSource])
+    column = records[field.name]
+    if not field.nullable:
+        return pa.array(column)
+    none = column == NO_TIME
+    if none.all():
+        return pa.nulls(len(column), field.type)
+    values = np.ascontiguousarray(column)
+    valid = pa.py_buffer(np.packbits(~none, bitorder="little")) if none.any() else None
+    return pa.Array.from_buffers(field.type, len(column), [valid, pa.py_buffer(values)])
+
+
+def _views_by_hand(records: npt.NDArray[np.void], field: Any, payload: Any, windows: npt.NDArray[np.void]) -> Any:
+    lengths = np.ascontiguousarray(records[f"{field.name}_length"])
+    none = lengths == NULL_LENGTH
+    if none.all():
+        return pa.nulls(len(lengths), field.type)
+    offsets = np.ascontiguousarray(records[f"{field.name}_offset"])
+    if none.any():
+        raise ValueError("the events of this benchmark have all of a column or nothing")
+    views = np.empty((len(lengths), 4), np.uint32)
+    views[:, 0] = lengths
+    # The last event's bytes end after its strings: there are always 12 from a string or a value on.
+    begun = windows[offsets].view(np.uint32).reshape(-1, 3)
+    np.bitwise_and(begun, _KEEP[np.minimum(lengths, _INLINE + 1)], out=views[:, 1:])
+    long = lengths > _INLINE
+    if long.all():
+        views[:, 2] = 0
+        views[:, 3] = offsets
+    elif long.any():
+        views[long, 2] = 0
+        views[long, 3] = offsets[long]
+    return pa.Array.from_buffers(
+        field.type, len(lengths), [None, pa.py_buffer(views), *([payload] if long.any() else [])]
+    )
+
+
+def twelve_fields(batch: EventBatch) -> list[Any]:
+    """The yardstick of old: ``pa.array`` of twelve views of fixed fields, and nothing of strings."""
+    return [pa.array(batch.records[name]) for name in _TWELVE]
+
+
+def _in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Nanoseconds an event of each way, a round after another. What a way made is dropped before the next begins."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    clock = time.perf_counter_ns
+    with no_collection():
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = clock()
+                made = way()
+                took[name].append((clock() - start) / EVENTS)
+                del made
+    return took
+
+
+def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool) -> list[Row]:
+    (producer,), (consumer,) = create_event_bus(1, EVENTS, arena_bytes=512 * EVENTS)
+    producer.emit_batch(EventBatch.from_events(events))
+    batch = consumer.drain(EVENTS)
+    ours = pa.record_batch(batch)
+    ours.validate(full=True)
+    check("the events", list(EventBatch.from_arrow(ours)) == events, True)
+    check("the record batch by hand", by_hand(batch, ours.schema).equals(ours), True)
+    check("the rows of the data frame", pl.DataFrame(batch).height, EVENTS)
+    schema = ours.schema
+    source = np.concatenate([batch.records.view(np.uint8).reshape(-1), batch.payload])
+    copy = np.empty_like(source)
+    took = _in_turn(
+        {
+            "ours": lambda: pa.record_batch(batch),
+            "by hand": lambda: by_hand(batch, schema),
+            "twelve": lambda: twelve_fields(batch),
+            "copy": lambda: np.copyto(copy, source),
+            "polars": lambda: pl.DataFrame(batch),
+            "back": lambda: EventBatch.from_arrow(ours),
+        },
+        rounds,
+    )
+    best = {name: min(of) for name, of in took.items()}
+
+    def ratio(name: str) -> float:
+        return statistics.median(other / one for one, other in zip(took["ours"], took[name], strict=True))
+
+    def row(what: str, value: float, unit: str = "ns", **rest: Any) -> Row:
+        return Row(group="arrow", what=f"{kind}: {what}", value=value, unit=unit, **rest)
+
+    typical = statistics.median(took["ours"])
+    return [
+        row(
+            "into a record batch, 15 columns, an event",
+            best["ours"],
+            target=8.0 if targets else None,
+            beside=f"median {typical:.1f}; a bare copy of rows and payload {best['copy']:.1f} ns",
+        ),
+        row(
+            "the same by NumPy and pyarrow, of ours",
+            ratio("by hand"),
+            "x",
+            target=2.0 if targets else None,
+            at_least=True,
+            beside=f"{best['by hand']:.1f} ns an event",
+        ),
+        row(
+            "pa.array of 12 field views, no strings, of ours",
+            ratio("twelve"),
+            "x",
+            target=2.0 if targets else None,
+            at_least=True,
+            beside=f"{best['twelve']:.1f} ns an event",
+        ),
+        row("into a Polars data frame, an event", best["polars"]),
+        row("out of a record batch, checked, an event", best["back"]),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs it: 0, or with ``--strict`` 1 if a target was missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arrow", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    options = parser.parse_args(arguments)
+    # A ring that is filled on purpose would say so on the terminal.
+    logging.getLogger("nodedb_ring").addHandler(logging.NullHandler())
+    logging.getLogger("nodedb_ring").propagate = False
+    print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    rows = _measure("usual events", ready_events(EVENTS), options.rounds, targets=True)
+    rows += _measure("every field set", full_events(EVENTS), max(1, options.rounds // 4), targets=False)
+    print_rows(f"Batches of {EVENTS} events with 128-byte values", rows)
+    return 1 if options.strict and any(row.reached is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

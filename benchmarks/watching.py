@@ -1,0 +1,194 @@
+"""``python -m benchmarks.watching``: what a sample of ``nodedb-ring top`` costs, and what those feel who are watched.
+
+The watched thread emits and drains as fast as it can while another process takes samples without a pause, some thousand
+times as often as the command does at most: of that bus in one round, of another bus in the next, so that both have the
+same machine. The best round of each counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import secrets
+import statistics
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from nodedb_ring import EventBus, WriteEvent, WriteOp
+from nodedb_ring.live.view import View
+from nodedb_ring.live.watch import RingSample, Watch
+
+from .machine import describe
+from .measure import best, check, no_collection
+from .table import Row, print_rows
+
+__all__ = ["main"]
+
+_CORES: Final = 16
+_SAMPLES: Final = 200
+_EVENTS: Final = 256 * 1024
+_BATCH: Final = 64
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.watching", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
+    options = parser.parse_args(arguments)
+    print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    with _bus(_CORES) as many, _bus(1) as one, _bus(1) as other:
+        print_rows(
+            "nodedb-ring top", [sampling(many), drawing(many), watched(one, other, rounds=5 if options.quick else 25)]
+        )
+    return 0
+
+
+@contextmanager
+def _bus(num_cores: int) -> Generator[EventBus, None, None]:
+    with EventBus.create(f"benchmark-{os.getpid()}-{secrets.token_hex(4)}", num_cores, 1024) as bus:
+        try:
+            yield bus
+        finally:
+            bus.unlink()
+
+
+def sampling(bus: EventBus) -> Row:
+    """The best of some rounds of samples of all cores, whose ends are held as they are in use."""
+    with Watch(bus.name, bus.directory) as watch:
+        producers = [bus.producer(core_id) for core_id in range(bus.num_cores)]
+        consumers = [bus.consumer(core_id) for core_id in range(bus.num_cores)]
+        for core_id, producer in enumerate(producers):
+            for event in _events(core_id + 1):
+                producer.emit(event)
+        rings = watch.sample().rings
+        check("lags", [ring.lag for ring in rings if isinstance(ring, RingSample)], list(range(1, bus.num_cores + 1)))
+
+        def once() -> float:
+            start = time.perf_counter()
+            for _ in range(_SAMPLES):
+                watch.sample()
+            return (time.perf_counter() - start) / _SAMPLES
+
+        took = best(15, once)
+        for consumer in consumers:
+            consumer.drain()
+            consumer.close()
+        for producer in producers:
+            producer.close()
+    return Row(
+        group="watching",
+        what=f"a sample of {bus.num_cores} cores, a core",
+        value=took / bus.num_cores * 1e6,
+        unit="µs",
+        beside=f"{took * 1e3:.2f} ms a sample: {took / 0.1:.2%} of a core at --interval 0.1, {took:.3%} at 1",
+    )
+
+
+def drawing(bus: EventBus) -> Row:
+    """The best of some rounds of drawing all cores for a terminal."""
+    with Watch(bus.name, bus.directory) as watch:
+        view = View(watch.sample())
+        for _ in range(100):
+            view.add(watch.sample())
+
+    def once() -> float:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=120, height=50)
+        start = time.perf_counter()
+        console.print(view)
+        took = time.perf_counter() - start
+        check("lines", file.getvalue().count("NORMAL"), bus.num_cores)
+        return took
+
+    took = best(15, once)
+    return Row(
+        group="watching",
+        what=f"drawing {bus.num_cores} cores, 120 columns wide",
+        value=took * 1e3,
+        unit="ms",
+        beside=f"{took / 0.1:.1%} of a core at --interval 0.1, {took:.2%} at 1",
+    )
+
+
+def watched(bus: EventBus, other: EventBus, *, rounds: int) -> Row:
+    """Emitting and draining while another process samples this bus, and while it samples another one."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_sample_on, args=([bus.name, other.name], bus.directory, theirs), daemon=True)
+    process.start()
+    took: list[list[float]] = [[], []]
+    samples: list[float] = []
+    for _ in range(rounds):
+        for which in range(2):
+            ours.send(which)
+            check("the watcher", ours.recv(), which)
+            took[which].append(_emit_and_drain(bus))
+            ours.send(None)
+            rate = ours.recv()
+            if which == 0:
+                samples.append(rate)
+    ours.close()
+    process.join()
+    check("the watcher's end", process.exitcode, 0)
+    here, elsewhere = map(min, took)
+    return Row(
+        group="watching",
+        what="emit and drain, sampled without a pause, of the same unwatched",
+        value=here / elsewhere,
+        unit="",
+        beside=f"{here * 1e9:.0f} ns an event beside {statistics.median(samples):,.0f} samples a second;"
+        f" {elsewhere * 1e9:.0f} ns without",
+    )
+
+
+def _emit_and_drain(bus: EventBus) -> float:
+    """Seconds an event of core 0, emitted one by one and drained 64 at a time by one thread."""
+    with bus.producer(0) as producer, bus.consumer(0) as consumer, no_collection():
+        before = consumer.stats().received
+        batch = _events(_BATCH)
+        start = time.perf_counter()
+        for _ in range(_EVENTS // _BATCH):
+            for event in batch:
+                producer.emit(event)
+            consumer.drain()
+        took = time.perf_counter() - start
+        check("received", consumer.stats().received - before, _EVENTS)
+    return took / _EVENTS
+
+
+def _events(count: int) -> list[WriteEvent]:
+    return [
+        WriteEvent(sequence=number, collection="flights", op=WriteOp.INSERT, row_id="UA1545", lsn=number)
+        for number in range(1, count + 1)
+    ]
+
+
+def _sample_on(names: list[str], directory: Path, pipe: Connection) -> None:
+    """Samples the bus that it is told, until it is told to stop; then says how often a second."""
+    watches = [Watch(name, directory) for name in names]
+    while True:
+        try:
+            which = pipe.recv()
+        except EOFError:
+            break
+        pipe.send(which)
+        count, start = 0, time.perf_counter()
+        while not pipe.poll():
+            watches[which].sample()
+            count += 1
+        pipe.recv()
+        pipe.send(count / (time.perf_counter() - start))
+    for watch in watches:
+        watch.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

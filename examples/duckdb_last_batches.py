@@ -1,0 +1,70 @@
+"""SQL over the last batches in DuckDB, while more come in.
+
+Needs duckdb and pyarrow (``pip install nodedb_ring[examples]``). Run: ``python examples/duckdb_last_batches.py``
+
+A batch goes to Arrow without a copy of its payload, several become one table without any, and DuckDB scans it in place.
+What leaves the deque frees its memory once no query looks at it any more.
+"""
+
+import threading
+from collections import Counter, deque
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from nodedb_ring import EventBatch, EventProducer, WriteOp, create_event_bus
+
+EVENTS, BATCH, LAST = 50_000, 1000, 8
+CARRIERS = ["AA", "B6", "DL", "UA"]
+TOP = """
+    SELECT row_id AS carrier, count(*) AS flights, max(sequence) AS latest
+    FROM recent WHERE op = 'INSERT' GROUP BY carrier ORDER BY flights DESC, carrier LIMIT 3
+"""
+
+
+def carrier(n: int) -> str:
+    """That of flight n: what is busy changes with time."""
+    return CARRIERS[(n // 5000 + n % 3) % 4]
+
+
+def write(producer: EventProducer) -> None:
+    """The database's core, on a thread of its own. Each third event is an update."""
+    with producer:
+        for first in range(1, EVENTS + 1, BATCH):
+            sequence = np.arange(first, first + BATCH)
+            producer.emit_batch(
+                EventBatch.from_columns(
+                    sequence=sequence,
+                    lsn=sequence,
+                    op=np.where(sequence % 3, WriteOp.INSERT, WriteOp.UPDATE),
+                    collection="flights",
+                    row_id=[carrier(n) for n in sequence.tolist()],
+                )
+            )
+
+
+def main() -> None:
+    """Asks after each tenth batch."""
+    (producer,), (consumer,) = create_event_bus(1)
+    thread = threading.Thread(target=write, args=(producer,))
+    thread.start()
+    batches: deque[pa.RecordBatch] = deque(maxlen=LAST)
+    top: list[tuple[str, int, int]] = []
+    with duckdb.connect() as database:
+        for number, batch in enumerate(consumer, 1):
+            batches.append(pa.record_batch(batch))
+            if number % 10 == 0 or batch.sequence[-1] == EVENTS:
+                database.register("recent", pa.Table.from_batches(batches))
+                top = database.execute(TOP).fetchall()
+                print(f"the last {len(batches)} of {number} batches: {top}")
+    thread.join()
+    first = batches[0]["sequence"][0].as_py()
+    flights = Counter(carrier(n) for n in range(first, EVENTS + 1) if n % 3)
+    assert [(name, count) for name, count, _ in top] == sorted(flights.items(), key=lambda item: (-item[1], item[0]))[
+        :3
+    ]
+
+
+if __name__ == "__main__":
+    main()

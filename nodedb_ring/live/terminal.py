@@ -1,0 +1,44 @@
+"""The view on a terminal: drawn anew at each sample, on a screen of its own, and left behind at the end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+
+from ..termination import sigterm_unwinds
+from .view import View
+from .watch import BusSample
+
+__all__ = ["draw"]
+
+_ENDING: Final = {signal.SIGINT, signal.SIGTERM}
+
+
+def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
+    """Draws samples as they come. However that ends, the terminal is as it was, with the last view left on it."""
+    console = Console()
+    view = View(first)
+    live = Live(view, console=console, screen=True, auto_refresh=False)
+    with sigterm_unwinds():
+        try:
+            _start(live)
+            live.refresh()
+            for sample in samples:
+                view.add(sample)
+                live.refresh()
+        finally:
+            live.stop()
+            console.print(view)
+
+
+def _start(live: Live) -> None:
+    # An exception in the midst of it would leave a screen that stop() does not know of.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        live.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
