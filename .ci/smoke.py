@@ -2,6 +2,7 @@
 
 import importlib.resources
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -34,4 +35,6 @@ with tempfile.TemporaryDirectory() as folder, SqliteEventLog(pathlib.Path(folder
         assert core.emit_batch(EventBatch.from_events(events)) == 8
     with follow(consumer, log, group="smoke") as follower:
         assert [number for batch in follower for number in batch.sequence.tolist()] == list(range(1, 101))
+# Between two processes, every answer checked.
+subprocess.run([sys.executable, "-m", "nodedb_ring", "bench", "--quick", "--seconds=0.5"], check=True)
 print(f"nodedb_ring {nodedb_ring.__version__} works on Python {sys.version.split()[0]}")

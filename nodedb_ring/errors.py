@@ -72,6 +72,10 @@ class CaptureError(RingError):
     """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""
 
 
+class WrongAnswerError(RingError):
+    """What was about to be timed does not do what it must: a benchmark has no figure then."""
+
+
 class LogError(RingError):
     """Base of what an event log raises."""
 

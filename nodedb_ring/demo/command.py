@@ -6,11 +6,9 @@ import contextlib
 import errno
 import os
 import secrets
-import signal
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TypeAlias
 
 from rich.console import Console
@@ -18,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import EventBus, create_event_bus
 from ..bus_file import DEFAULT_DIRECTORY, remove
+from ..child_process import sigterm_unwinds
 from . import durable, processes, run
 from .flights import AIRPORTS, Flight, load_flights
 from .log import warnings_shown
@@ -99,7 +98,7 @@ def _shared_rings(
 ) -> Generator[Run, None, None]:
     """Rings between processes, under a name that nobody has, and that is gone at the end however that comes."""
     name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
-    with _sigterm_unwinds():
+    with sigterm_unwinds():
         try:
             with EventBus.create(name, len(AIRPORTS), capacity) as bus:
                 show(f"bus {name}: while it runs, try nodedb-ring inspect {name}")
@@ -113,20 +112,6 @@ def _shared_rings(
             # By name: an interrupt may have come between the making and the first line that has the bus.
             with contextlib.suppress(FileNotFoundError):
                 remove(name, DEFAULT_DIRECTORY)
-
-
-@contextlib.contextmanager
-def _sigterm_unwinds() -> Generator[None, None, None]:
-    """SIGTERM ends the process by way of its clean-up: what is left of a shared bus would keep its memory."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

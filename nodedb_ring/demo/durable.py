@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Final
 
 from .. import EventBus, EventConsumer, Follower, follow
+from ..child_process import Child, send, stop
 from ..log.sqlite import SqliteEventLog
-from .children import Child, send, spawn, stop
+from .children import spawn
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreOutcome, Outcome, Recovered

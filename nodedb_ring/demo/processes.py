@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from .. import EventBus, EventConsumer, WriteOp
-from .children import Child, send, spawn, stop
+from ..child_process import Child, send, stop
+from .children import spawn
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreOutcome, Outcome

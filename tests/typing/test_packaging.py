@@ -1,10 +1,13 @@
 """What a user gets: stubs beside the modules, sources in the sdist, and a plain answer where nothing was built."""
 
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +88,70 @@ def test_the_sdist_has_what_it_takes_to_build_and_test(tmp_path: Path) -> None:
     assert [name for name in packed if name.endswith((".so", ".pyc"))] == []
     assert [name for name in packed if name.endswith(".pyi") and not name.startswith("typings/")] == []
     assert [name for name in packed if name.endswith(".c") and not name.startswith("benchmarks/")] == []
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((SOURCE / "pyproject.toml").read_text())
+
+
+def test_the_version_is_in_one_place() -> None:
+    settings = project()
+    assert "version" not in settings["project"]
+    assert settings["project"]["dynamic"] == ["version"]
+    assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "nodedb_ring.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nodedb_ring.__version__)
+
+
+def headings() -> list[str]:
+    return re.findall(r"^## (.*)$", (SOURCE / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_the_changelog_begins_with_this_version_or_what_is_to_come() -> None:
+    released = [heading for heading in headings() if heading != "Unreleased"]
+    assert headings() in (released, ["Unreleased", *released])
+    assert released[0] == nodedb_ring.__version__
+    numbers = [tuple(map(int, heading.split("."))) for heading in released]
+    assert numbers == sorted(set(numbers), reverse=True)
+
+
+def check_version(tree: Path, tag: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(tree / ".ci" / "version"), tag], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_release_is_refused_unless_tag_package_and_changelog_agree(tmp_path: Path) -> None:
+    for name in (".ci/version", "nodedb_ring/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(SOURCE / name, tmp_path / name)
+    version = nodedb_ring.__version__
+    log = tmp_path / "CHANGELOG.md"
+    log.write_text(f"# Changelog\n\n## {version}\n\n- All of it.\n\n## 0.0.1\n")
+    agreed = check_version(tmp_path, f"v{version}")
+    assert (agreed.returncode, agreed.stdout) == (0, f"version {version}\n")
+    for tag in (version, "v99.0.0"):
+        refused = check_version(tmp_path, tag)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"the tag is {tag}, the package's version {version}, ")
+    log.write_text(f"# Changelog\n\n## Unreleased\n\n## {version}\n")
+    assert check_version(tmp_path, f"v{version}").returncode == 1
+
+
+def test_every_package_is_installed() -> None:
+    found = {".".join(path.parent.relative_to(SOURCE).parts) for path in (SOURCE / "nodedb_ring").rglob("__init__.py")}
+    assert set(project()["tool"]["setuptools"]["packages"]) == found
+
+
+def test_wheels_are_tried_by_a_script_that_there_is() -> None:
+    settings = project()["tool"]["cibuildwheel"]
+    [script] = re.findall(r"\{project\}/(\S+)", settings["test-command"])
+    assert (SOURCE / script).is_file()
+    assert {"cp3??t-*", "*-musllinux_*"} <= set(settings["skip"])
+
+
+def test_workflows_run_files_that_there_are() -> None:
+    workflows = sorted((SOURCE / ".github" / "workflows").glob("*.yml"))
+    assert [path.name for path in workflows] == ["ci.yml", "wheels.yml"]
+    named = {name for path in workflows for name in re.findall(r"\.(?:ci|github)/[\w/.]+", path.read_text())}
+    assert named >= {".ci/run", ".ci/wheels", ".ci/version", ".ci/smoke.py", ".github/workflows/ci.yml"}
+    assert [name for name in sorted(named) if not (SOURCE / name).is_file()] == []
