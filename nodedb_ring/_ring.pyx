@@ -648,17 +648,22 @@ cdef inline bint _is_due(Ring* ring) noexcept nogil:
     )
 
 
-cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
-    """Says that the consumer is about to sleep; whether it must not, since something came meanwhile."""
-    fetch_or_u32(&ring.header.waiting, how)
-    # Every thread of the producer's process passes a fence: what it published before is seen by the next line, and what
-    # it publishes after sees `waiting`. Pairs with ring_notify.
+cdef inline void _fence_both(Ring* ring) noexcept nogil:
+    """Every thread of the other end's process passes a fence, and so does this one."""
     if ring.fenced:
         fence()
     elif ring.shared:
         membarrier_global()
     else:
         membarrier()
+
+
+cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
+    """Says that the consumer is about to sleep; whether it must not, since something came meanwhile."""
+    fetch_or_u32(&ring.header.waiting, how)
+    # What the producer published before is seen by the next line, and what it publishes after sees `waiting`. Pairs with
+    # ring_notify.
+    _fence_both(ring)
     return _is_due(ring)
 
 
@@ -743,14 +748,9 @@ cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) no
     store_relaxed(&header.room_tail, tail)
     # Publishes the two; pairs with the acquire in ring_wake_producer.
     exchange_u32(&header.room_waiting, 1)
-    # Every thread of the consumer's process passes a fence: what it gave back before is seen by the next line, and what
-    # it gives back after sees `room_waiting`. Pairs with ring_give_back.
-    if ring.fenced:
-        fence()
-    elif ring.shared:
-        membarrier_global()
-    else:
-        membarrier()
+    # What the consumer gave back before is seen by the next line, and what it gives back after sees `room_waiting`. Pairs
+    # with ring_give_back.
+    _fence_both(ring)
     return _is_room(ring, slots, payload)
 
 

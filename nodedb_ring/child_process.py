@@ -14,10 +14,9 @@ from collections.abc import Callable, Generator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Final
 
-__all__ = ["Child", "send", "sigterm_unwinds", "spawn", "stop"]
+__all__ = ["Child", "send", "spawn", "stop"]
 
 _PATIENCE: Final = 5  # seconds a child has to end when told to
 
@@ -93,23 +92,6 @@ def stop(children: Sequence[Child]) -> None:
         child.process.kill()
         child.process.join()
         child.link.close()
-
-
-@contextlib.contextmanager
-def sigterm_unwinds() -> Generator[None, None, None]:
-    """SIGTERM ends the process by way of its clean-up: what is left of a shared bus would keep its memory.
-
-    Only in the main thread, which alone may set how a signal is answered.
-    """
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run_child(work: Callable[..., None], link: Connection, *arguments: object) -> None:

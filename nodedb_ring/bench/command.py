@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..child_process import sigterm_unwinds
+from ..termination import sigterm_unwinds
 from .progress import progress_shown
 from .report import report
 from .results import Results

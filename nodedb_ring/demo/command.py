@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import EventBus, create_event_bus
 from ..bus_file import DEFAULT_DIRECTORY, remove
-from ..child_process import sigterm_unwinds
+from ..termination import sigterm_unwinds
 from . import durable, processes, run
 from .flights import AIRPORTS, Flight, load_flights
 from .log import warnings_shown

@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -145,7 +145,7 @@ class Reader:
 
 
 @contextlib.contextmanager
-def watchdog(block: Block) -> Iterator[None]:
+def watchdog(block: Block) -> Generator[None]:
     """Ends code that hangs: every wait of the package answers signals."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> None:
