@@ -26,13 +26,13 @@ from ._ring cimport (
     row_is_packed,
     thread_token,
 )
+from ._timeout cimport DEFAULT_SPIN_NS
 
 __all__ = ["addresses", "end_bytes"]
 
 cdef enum:
     PRODUCER_KIND = 0x70646E65  # "endp" and "endc", so that another array is told from a handle
     CONSUMER_KIND = 0x63646E65
-    SPIN_NS = 10000             # as EventConsumer.spin
 
 
 cdef int64_t emit_rows(
@@ -121,7 +121,7 @@ cdef int64_t wait_rows(const NativeEnd* consumer, int64_t timeout_ns) noexcept n
     cdef int64_t refused = _admit(consumer)
     if refused:
         return refused
-    return 1 if ring_wait(consumer.ring, max(timeout_ns, <int64_t>0), SPIN_NS) == WAIT_READY else 0
+    return 1 if ring_wait(consumer.ring, max(timeout_ns, <int64_t>0), DEFAULT_SPIN_NS) == WAIT_READY else 0
 
 
 @cython.final

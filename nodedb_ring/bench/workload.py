@@ -84,7 +84,7 @@ class Tally:
     """
 
     def __init__(self, lap: Lap, *, thorough: bool) -> None:
-        self.count = 0
+        self.count: int = 0
         self._lap = lap
         self._thorough = thorough
         self._seen = 0  # up to where it was looked at

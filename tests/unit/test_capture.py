@@ -1206,11 +1206,3 @@ def test_repr(core: Core) -> None:
     assert repr(core.capture) == f"<SqliteCapture {core.connection.filename!r} lsn=1 emitted=1 dropped=0>"
     core.capture.close()
     assert repr(core.capture) == "<SqliteCapture closed lsn=1 emitted=1 dropped=0>"
-
-
-def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "capture.md").read_text(encoding="utf-8")
-    code = text.split("```python\n")[1].split("```")[0]
-    exec(compile(code, "docs/capture.md", "exec"), {})
-    expected = [line.removeprefix("# ") for line in code.splitlines() if line.startswith("# ")]
-    assert capsys.readouterr().out.splitlines() == expected != []
