@@ -52,14 +52,14 @@ def write(end: Bytes, rows: Rows, payload: Bytes, events: int) -> int:
 
 @numba.njit(nogil=True)
 def read(end: Bytes, rows: Rows, payload: Bytes) -> tuple[int, int, int]:
-    """Takes what comes until the producer has gone: how it ended, how many came, the sum of their values."""
+    """Takes what comes while something does: how it ended, how many came, the sum of their values."""
     done = total = 0
     while True:
         count = take_rows(end.ctypes, rows.ctypes, len(rows), payload.ctypes, payload.size)
         if count < 0:
             return count, done, total
-        if count == 0:
-            wait_rows(end.ctypes, 100_000_000)
+        if count == 0 and wait_rows(end.ctypes, 100_000_000) == 0:
+            return 0, done, total  # back to Python now and then, which answers Ctrl-C
         for i in range(count):
             at = rows[i].new_value_offset
             total += payload[at : at + 8].view(np.int64)[0]
@@ -68,10 +68,10 @@ def read(end: Bytes, rows: Rows, payload: Bytes) -> tuple[int, int, int]:
 
 def emit(producer: EventProducer) -> None:
     """Lays out the rows once: the compiled loop fills in numbers and values."""
-    rows = np.repeat(TEMPLATE, BATCH)
-    rows["new_value_offset"] = TEXT_BYTES + 8 * np.arange(BATCH)
-    payload = np.frombuffer(bytearray(b"randwalk" + bytes(8 * BATCH)), np.uint8)
-    with producer:
+    with producer:  # closed whatever happens: the reader waits for that
+        rows = np.repeat(TEMPLATE, BATCH)
+        rows["new_value_offset"] = TEXT_BYTES + 8 * np.arange(BATCH)
+        payload = np.frombuffer(bytearray(b"randwalk" + bytes(8 * BATCH)), np.uint8)
         producer.bind()
         sent = check(write(handle(producer), rows, payload, EVENTS))
     assert sent == EVENTS
@@ -83,9 +83,13 @@ def main() -> None:
     thread = threading.Thread(target=emit, args=(producer,))
     thread.start()
     consumer.bind()
-    ended, events, total = read(handle(consumer), np.empty(BATCH, EVENT_DTYPE), np.empty(64 * BATCH, np.uint8))
+    end, rows, payload = handle(consumer), np.empty(BATCH, EVENT_DTYPE), np.empty(64 * BATCH, np.uint8)
+    events = total = result = 0
+    while result != ENDED:
+        result, taken, part = read(end, rows, payload)
+        events, total = events + taken, total + part
+        check(result)
     thread.join()
-    assert check(ended) == ENDED
     numbers = np.arange(1, EVENTS + 1)
     assert (events, total) == (EVENTS, (numbers * numbers % 1009 - 504).sum())
     print(f"{events} events, the sum of their values is {total}")

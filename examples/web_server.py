@@ -28,15 +28,15 @@ CARRIERS = ["AA", "B6", "UA"]
 
 def write(producer: EventProducer) -> None:
     """The database's core, on a thread of its own."""
-    for first in range(1, EVENTS + 1, BATCH):
-        sequence = np.arange(first, first + BATCH)
-        carriers = [CARRIERS[n % 3] for n in sequence]
-        producer.emit_batch(
-            EventBatch.from_columns(
-                sequence=sequence, lsn=sequence, op=WriteOp.INSERT, collection="flights", row_id=carriers
+    with producer:
+        for first in range(1, EVENTS + 1, BATCH):
+            sequence = np.arange(first, first + BATCH)
+            carriers = [CARRIERS[n % 3] for n in sequence]
+            producer.emit_batch(
+                EventBatch.from_columns(
+                    sequence=sequence, lsn=sequence, op=WriteOp.INSERT, collection="flights", row_id=carriers
+                )
             )
-        )
-    producer.close()
 
 
 class Table:

@@ -29,7 +29,7 @@ from ._ring cimport EventRow
 from .errors import BatchError
 from .events import EventSource, WriteOp
 
-__all__ = ["export_array", "export_schema", "export_stream"]
+__all__ = ["drop_released", "export_array", "export_schema", "export_stream"]
 
 cdef enum:
     COLUMN_COUNT = 15
@@ -91,7 +91,8 @@ cdef extern from *:
         if (nodedb_kept_enter()) {
             int best = -1;
             for (int i = 0; i < NODEDB_KEPT_SHEETS; i++)
-                if (nodedb_kept.size[i] >= size && (best < 0 || nodedb_kept.size[i] < nodedb_kept.size[best])) best = i;
+                if (nodedb_kept.size[i] >= size && nodedb_kept.size[i] / 4 <= size &&
+                    (best < 0 || nodedb_kept.size[i] < nodedb_kept.size[best])) best = i;
             if (best >= 0) {
                 memory = nodedb_kept.memory[best];
                 *got = nodedb_kept.size[best];
@@ -350,6 +351,11 @@ cdef int _set_names(int which, members) except -1:
 # An index is the member's number, less that of the first.
 _set_names(0, WriteOp)
 _set_names(1, EventSource)
+
+
+def drop_released():
+    """Lets go of what importers have let go of without the GIL. The interpreter does it on the main thread alone."""
+    drop_left(NULL)
 
 
 # ---- capsules ---------------------------------------------------------------------------------------------------
@@ -652,11 +658,15 @@ cdef int _stream_next(ArrowArrayStream* stream, ArrowArray* out) noexcept nogil:
 
 
 cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gil:
+    cdef _Batches batches
     memset(out, 0, sizeof(ArrowArray))
     try:
-        batch = (<object>(<Stream*>stream.private_data).hold.object)()
-        if batch is not None:
-            _write_array(<RowBlock?>batch._block, WINDOW_SHIFT, False, out)
+        batches = <_Batches>(<Stream*>stream.private_data).hold.object
+        if batches.batch is None:
+            batches.batch = batches.next_batch()
+        if batches.batch is not None:
+            _write_array(<RowBlock?>batches.batch._block, WINDOW_SHIFT, False, out)
+            batches.batch = None
         return 0
     except MemoryError as error:
         return _fail(stream, ENOMEM, f"MemoryError: {error}")
@@ -668,6 +678,13 @@ cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gi
         return _fail(stream, EIO, f"{type(error).__name__}: {error}")
 
 
+cdef class _Batches:
+    """What a stream is of, and the batch that was taken and could not be handed over."""
+
+    cdef object next_batch
+    cdef object batch
+
+
 def export_stream(next_batch not None):
     """A stream of what `next_batch()` returns, batch for batch until it is None: a capsule.
 
@@ -676,12 +693,15 @@ def export_stream(next_batch not None):
     """
     cdef ArrowArrayStream* stream = <ArrowArrayStream*>calloc(1, sizeof(ArrowArrayStream))
     cdef Stream* state = <Stream*>calloc(1, sizeof(Stream))
+    cdef _Batches batches
     if stream == NULL or state == NULL:
         free(stream)
         free(state)
         raise MemoryError("no memory for a stream")
-    Py_INCREF(next_batch)
-    state.hold.object = <PyObject*>next_batch
+    batches = _Batches.__new__(_Batches)
+    batches.next_batch = next_batch
+    Py_INCREF(batches)
+    state.hold.object = <PyObject*>batches
     stream.get_schema = _stream_schema
     stream.get_next = _stream_next
     stream.get_last_error = last_error

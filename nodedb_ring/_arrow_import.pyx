@@ -197,7 +197,7 @@ cdef bint _layout(str format, dict letters, char* letter, int64_t* width) except
     if format in letters:
         letter[0] = <char>ord(letters[format])
         return True
-    if letters is _BYTES_LETTERS and format.startswith("w:") and format[2:].isdecimal():
+    if letters is _BYTES_LETTERS and format.startswith("w:") and format[2:].isdecimal() and len(format) <= 20:
         letter[0] = c"w"
         width[0] = int(format[2:])
         return True
@@ -341,13 +341,19 @@ cdef _Chunks _chunks_of(source, _Reader* readers):
     cdef _Chunks chunks = _Chunks.__new__(_Chunks)
     cdef ArrowArrayStream* stream
     cdef ArrowSchema schema
+    cdef ArrowSchema* given
     cdef ArrowArray* array
     cdef int code
     if hasattr(source, "__arrow_c_array__"):
         schema_capsule, chunks.owner = source.__arrow_c_array__()
-        _plan(<ArrowSchema*>PyCapsule_GetPointer(schema_capsule, "arrow_schema"), readers)
+        given = <ArrowSchema*>PyCapsule_GetPointer(schema_capsule, "arrow_schema")
+        if given.release == NULL:
+            raise _taken(source)
+        _plan(given, readers)
         array = chunks.add()
         array[0] = (<ArrowArray*>PyCapsule_GetPointer(chunks.owner, "arrow_array"))[0]
+        if array.release == NULL:
+            raise _taken(source)
         chunks.count = 1
         return chunks
     if not hasattr(source, "__arrow_c_stream__"):
@@ -357,6 +363,8 @@ cdef _Chunks _chunks_of(source, _Reader* readers):
         )
     capsule = source.__arrow_c_stream__()
     stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
+    if stream.release == NULL:
+        raise _taken(source)
     memset(&schema, 0, sizeof(schema))
     with nogil:
         code = stream.get_schema(stream, &schema)
@@ -374,6 +382,10 @@ cdef _Chunks _chunks_of(source, _Reader* readers):
         if array.release == NULL:
             return chunks
         chunks.count += 1
+
+
+cdef object _taken(source):
+    return BatchError(f"{type(source).__name__}: somebody else has taken what its capsule held; ask for a new one")
 
 
 cdef int _check_call(source, ArrowArrayStream* stream, int code) except -1:

@@ -49,7 +49,7 @@ from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, timeout_ns
 
 import os
 
-from ._arrow import export_schema, export_stream
+from ._arrow import drop_released, export_schema, export_stream
 from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
 from .bus_file import make_fifo
@@ -72,7 +72,7 @@ def consumer_stats(EventRing ring not None):
     """The accounts of a ring's consumer, whoever holds that end: a ``ConsumerStats``."""
     cdef RingHeader* header = ring.ring.header
     cdef uint64_t released = load_acquire(&header.released)
-    cdef uint64_t taken = load_relaxed(&header.taken)
+    cdef uint64_t taken = load_acquire(&header.taken)
     return ConsumerStats(
         received=taken,
         batches=load_relaxed(&header.batches),
@@ -242,6 +242,9 @@ cdef class EventConsumer:
                 if result == WAIT_READY:
                     return 0
                 PyErr_CheckSignals()
+                if self._ring.local.alive == 0:
+                    # The handler has forked, and this is the child.
+                    raise forked("consumer", self.core_id)
                 if deadline >= 0:
                     left = deadline - monotonic()
                     if left <= 0:
@@ -434,6 +437,8 @@ cdef class EventConsumer:
         """
         if self._ring.local.alive == 0:
             raise forked("consumer", self.core_id)
+        if self._closed:
+            raise ClosedError(f"consumer of core {self.core_id}: is closed")
         if self._is_waiting:
             raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
         self.check_block()
@@ -603,6 +608,9 @@ cdef class Lease:
         self._batch._payload = None
         self._batch = None
         self._block.end()
+        if self._block.is_out:
+            # Importers may have let go of it without the GIL, and the main thread not have come by since.
+            drop_released()
         if self._block.is_out and not quiet:
             raise BufferError(
                 f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "

@@ -16,9 +16,10 @@ ctypedef enum NativeResult:
     NATIVE_CORRUPT = -8       # the shared block is not a ring any more
 
 ctypedef struct NativeEnd:
-    uint64_t kind             # which end this is, or it is no handle at all
+    uint64_t kind             # which end this is, by its own address: a copy, or another process's, is no handle
     Ring* ring
     const int* barred         # not 0: closed, or reserved
+    const int* watched        # of a consumer, not 0: its descriptor is to show the next event
 
 cdef int64_t emit_rows(
     const NativeEnd* producer, const EventRow* rows, int64_t count, const uint8_t* payload, int64_t payload_bytes

@@ -18,11 +18,13 @@ from ._ring cimport (
     NULL_LENGTH,
     SOUND,
     WAIT_READY,
+    ring_arm,
     ring_copy_out,
     ring_measure,
     ring_producer_gone,
     ring_push_rows,
     ring_wait,
+    ring_wake,
     row_is_packed,
     thread_token,
 )
@@ -43,7 +45,7 @@ cdef int64_t emit_rows(
     cdef uint64_t need
     cdef int64_t i
     cdef int field
-    if producer == NULL or producer.kind != PRODUCER_KIND:
+    if producer == NULL or producer.kind != PRODUCER_KIND ^ <uint64_t>producer:
         return NATIVE_NO_HANDLE
     ring = producer.ring
     if unlikely(ring.local.producer.corrupt != SOUND):
@@ -68,7 +70,7 @@ cdef int64_t emit_rows(
 
 
 cdef inline int64_t _admit(const NativeEnd* consumer) noexcept nogil:
-    if consumer == NULL or consumer.kind != CONSUMER_KIND:
+    if consumer == NULL or consumer.kind != CONSUMER_KIND ^ <uint64_t>consumer:
         return NATIVE_NO_HANDLE
     if unlikely(consumer.ring.local.consumer.corrupt != SOUND):
         return NATIVE_CORRUPT
@@ -95,6 +97,8 @@ cdef int64_t take_rows(
     if unlikely(ring.local.consumer.corrupt != SOUND):
         return NATIVE_CORRUPT
     if count == 0:
+        if unlikely(consumer.watched[0]) and ring_arm(ring):
+            ring_wake(ring)
         return NATIVE_ENDED if ring_producer_gone(ring) else 0
     if size > <uint64_t>payload_room:
         # The most events whose payload fits: it grows with their number.
@@ -136,14 +140,15 @@ cdef class _Handle:
         cdef EventConsumer consumer
         if isinstance(end, EventProducer):
             producer = end
-            self._end.kind = PRODUCER_KIND
+            self._end.kind = PRODUCER_KIND ^ <uint64_t>&self._end
             self._end.ring = &producer.ring.ring
             self._end.barred = &producer._barred
         elif isinstance(end, EventConsumer):
             consumer = end
-            self._end.kind = CONSUMER_KIND
+            self._end.kind = CONSUMER_KIND ^ <uint64_t>&self._end
             self._end.ring = &consumer.ring.ring
             self._end.barred = <const int*>&consumer._closed
+            self._end.watched = <const int*>&consumer._is_watched
         else:
             raise TypeError(f"{end!r}: must be an EventProducer or an EventConsumer")
         self._kept = end

@@ -223,6 +223,8 @@ cdef class EventProducer:
         cdef uint64_t done = 0, need, end
         cdef uint64_t i
         cdef bint packed
+        cdef ProducerSide* side = &self._ring.local.producer
+        cdef uint32_t untold, before
         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
             self.admit()
         if type(batch) is not EventBatch:
@@ -236,6 +238,8 @@ cdef class EventProducer:
                 if need > self._ring.arena_bytes:
                     raise self._too_large(need)
         packed = block.is_packed(&end)
+        untold = side.noted & NOTED_PRESSURE
+        before = side.pressure
         while True:
             if packed:
                 done += ring_fit_packed(self._ring, block.rows + done, block.count - done, block.bytes, end, &why)
@@ -243,13 +247,17 @@ cdef class EventProducer:
                 done += ring_fit_rows(self._ring, block.rows + done, block.count - done, block.bytes, &why)
             if limit != 0:
                 # Who waits for room keeps the ring full by intent: that is counted, and would be logged at every turn.
-                self._ring.local.producer.noted &= ~<uint32_t>NOTED_PRESSURE
+                side.noted &= ~<uint32_t>NOTED_PRESSURE
             if done == block.count or why != PUSH_FULL or limit == 0:
                 break
             if unlikely(self._ring.local.producer.noted != 0):
                 self.log_noted()
+                block.check_open()
             row_is_packed(block.rows + done, &need)
-            if not self.wait_until(1, need, min(block.count - done, self._ring.capacity // GATHER), deadline):
+            if (
+                not self.wait_until(1, need, min(block.count - done, self._ring.capacity // GATHER), deadline)
+                or 0 < deadline <= monotonic()
+            ):
                 limit = 0
             if unlikely(self._barred != 0):
                 if self._barred & BARRED_CLOSED:
@@ -259,7 +267,9 @@ cdef class EventProducer:
             block.check_open()
         if done < block.count and self._ring.local.producer.corrupt == SOUND:
             ring_drop_rows(self._ring, block.rows, done, block.count, why)
-        if unlikely(self._ring.local.producer.noted != 0):
+        # But where it ends, the log has to know: it may have said SUSPENDED before.
+        side.noted |= untold | (<uint32_t>1 << side.pressure if side.pressure != before else 0)
+        if unlikely(side.noted != 0):
             self.log_noted()
         return done
 
@@ -305,6 +315,9 @@ cdef class EventProducer:
         if self._barred & BARRED_CLOSED:
             # By a handler of the log, say: then the role is perhaps a successor's.
             return False
+        if unlikely(self._ring.local.producer.owner != thread_token()):
+            # Bound to another thread meanwhile, or this is a forked child, by such a handler too.
+            self.admit()
         self._is_waiting = True
         try:
             while deadline != 0:
@@ -316,6 +329,9 @@ cdef class EventProducer:
                 if result == WAIT_READY:
                     break
                 PyErr_CheckSignals()
+                if unlikely(self._ring.local.alive == 0):
+                    # The handler has forked, and this is the child.
+                    raise forked("producer", self.core_id)
                 if self._barred & BARRED_CLOSED or (result == WAIT_TIMEOUT and left == nap):
                     break
         finally:
@@ -365,6 +381,8 @@ cdef class EventProducer:
         """
         if self._ring.local.alive == 0:
             raise forked("producer", self.core_id)
+        if self._barred & BARRED_CLOSED:
+            raise ClosedError(f"producer of core {self.core_id}: is closed")
         if self._barred & BARRED_RESERVED:
             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
         if self._is_waiting:

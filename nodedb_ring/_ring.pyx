@@ -774,6 +774,8 @@ cdef WaitResult ring_wait_room(
 ) noexcept nogil:
     """As ring_wait, on the producer's side. A consumer that dies wakes nobody either."""
     cdef ProducerSide* side = &ring.local.producer
+    # Where payload is what it lacks, that is to gather, too.
+    cdef uint64_t piece = min(payload + (ring.arena_bytes >> 3), ring.arena_bytes) if gather > slots else payload
     cdef int64_t deadline = -1, left = -1, now, hurry, nap
     cdef WaitResult result = WAIT_READY
     cdef int rc
@@ -790,8 +792,8 @@ cdef WaitResult ring_wait_room(
         if deadline >= 0:
             left = max(deadline - now, <int64_t>0)
         if now >= hurry or left == 0 or gather < slots:
-            gather = slots
-        if _announce_room(ring, gather, payload):
+            gather, piece = slots, payload
+        if _announce_room(ring, gather, piece):
             break
         if left == 0:
             result = WAIT_TIMEOUT
@@ -803,7 +805,7 @@ cdef WaitResult ring_wait_room(
             nap = LONGEST_NAP_NS
         rc = futex_wait(&ring.header.room_waiting, 1, nap)
         exchange_u32(&ring.header.room_waiting, 0)
-        if _is_room(ring, gather, payload):
+        if _is_room(ring, gather, piece):
             return WAIT_READY
         if rc == EINTR:
             return WAIT_INTERRUPTED

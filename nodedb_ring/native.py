@@ -3,7 +3,7 @@
 ``emit_rows``, ``take_rows`` and ``wait_rows`` are C functions, as ctypes function objects: Numba compiles calls to them
 into nogil loops, ctypes calls them as they are, and ``ctypes.cast(emit_rows, ctypes.c_void_p).value`` is the address
 for everything else. They never raise. They check who calls, and ``emit_rows`` each row, before anything happens; a
-negative result is what was wrong, and ``check`` raises it as the exception that Python code would have got.
+negative result is what was wrong, and ``check`` raises it as an exception.
 
 ============================================================  ========================================================
 ``emit_rows(producer, rows, count, payload, payload_bytes)``  how many went in, a prefix; the rest is dropped, counted
@@ -13,13 +13,14 @@ negative result is what was wrong, and ``check`` raises it as the exception that
 ============================================================  ========================================================
 
 The first argument is the ``.ctypes`` of a ``handle``, `rows` that of an array of ``EVENT_DTYPE``, `payload` that of an
-array of uint8 which the offsets of the rows are into. The arrays must be as long as the counts beside them say: that is
-the one thing that cannot be checked.
+array of uint8 which the offsets of the rows are into. What cannot be checked is left to you: arrays as long as the
+counts beside them say, contiguous, writable for ``take_rows``, and that nobody writes to them during ``emit_rows``.
 
 Thread safety
 -------------
-One thread works an end, as everywhere: call its ``bind()`` in that thread first. Do not close an end, or fork, while
-another thread is inside one of these functions.
+One thread works an end, as everywhere: call its ``bind()`` in that thread first. Do not close or bind an end, or fork,
+while another thread is inside one of these functions. A producer whose process was killed is noticed by ``wait_rows``
+alone; and signal handlers run only once the compiled code has returned to Python.
 """
 
 from __future__ import annotations

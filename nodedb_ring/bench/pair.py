@@ -88,7 +88,7 @@ class Pair:
 def pair_of_processes(settings: Settings, cpus: tuple[int, int] | None) -> Generator[Pair, None, None]:
     """Makes a ring of each capacity and starts the two processes, on those CPUs if given; both are gone at the end.
 
-    The rings' names are gone before this yields: however the run ends, no bus is left.
+    The rings' names are gone before this yields: however it ends from then on, no bus is left.
 
     Raises
     ------

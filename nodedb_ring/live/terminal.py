@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Final
 
 from rich.console import Console
@@ -25,20 +26,23 @@ def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
     live = Live(view, console=console, screen=True, auto_refresh=False)
     with sigterm_unwinds():
         try:
-            _start(live)
+            # An exception in the midst of either would leave a screen that nobody knows of.
+            with _endings_held_back():
+                live.start()
             live.refresh()
             for sample in samples:
                 view.add(sample)
                 live.refresh()
         finally:
-            live.stop()
+            with _endings_held_back():
+                live.stop()
             console.print(view)
 
 
-def _start(live: Live) -> None:
-    # An exception in the midst of it would leave a screen that stop() does not know of.
+@contextlib.contextmanager
+def _endings_held_back() -> Generator[None, None, None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        live.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

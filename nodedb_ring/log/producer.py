@@ -85,6 +85,7 @@ class LoggedProducer:
         """Appends the events, then emits them in order; returns how many the ring took, a prefix.
 
         With a `timeout` it waits for room so long before the ring drops the rest, as ``EventProducer.emit_batch`` does.
+        If that wait ends with an exception, the whole batch is in the log all the same: go on with ``next_sequence``.
 
         Raises
         ------

@@ -51,6 +51,43 @@ def test_the_required_columns_suffice() -> None:
     assert read().count.tolist() == [1, 1, 0]
 
 
+class Source:
+    """Hands out capsules that it was given, again and again."""
+
+    def __init__(self, *, array: object = None, stream: object = None) -> None:
+        self._array = array
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        given = {"__arrow_c_array__": self._array, "__arrow_c_stream__": self._stream}.get(name)
+        if given is None:
+            raise AttributeError(name)
+        return lambda requested_schema=None: given
+
+
+def test_a_capsule_that_somebody_has_emptied_is_refused() -> None:
+    stream = read().__arrow_c_stream__()
+    assert pa.RecordBatchReader._import_from_c_capsule(stream).read_all().num_rows == 3
+    with pytest.raises(BatchError, match="somebody else has taken"):
+        EventBatch.from_arrow(Source(stream=stream))
+    schema, array = read().__arrow_c_array__()
+    assert pa.RecordBatch._import_from_c_capsule(schema, array).num_rows == 3
+    with pytest.raises(BatchError, match="somebody else has taken"):
+        EventBatch.from_arrow(Source(array=(schema, array)))
+    with pytest.raises(BatchError, match="somebody else has taken"):
+        EventBatch.from_arrow(Source(array=(read().__arrow_c_schema__(), array)))
+
+
+@pytest.mark.parametrize("width", ["-1", "9" * 30, "x", ""])
+def test_a_width_that_is_none_is_refused(width: str) -> None:
+    schema_capsule, array = table().combine_chunks().to_batches()[0].__arrow_c_array__()
+    schema = schema_in(schema_capsule)
+    format_of_row_id = f"w:{width}".encode()
+    schema.children[3].contents.format = format_of_row_id
+    with pytest.raises(BatchError, match="row_id"):
+        EventBatch.from_arrow(Source(array=(schema_capsule, array)))
+
+
 def test_columns_come_in_any_order() -> None:
     assert list(EventBatch.from_arrow(table().select(list(COLUMNS)[::-1]))) == EXPECTED
 

@@ -132,6 +132,22 @@ def test_a_release_on_another_thread(with_gil: bool) -> None:
     assert consumer.stats().held == 0
 
 
+def test_a_lease_sees_at_its_end_what_its_own_thread_released() -> None:
+    """The interpreter would come by on the main thread alone, and that waits for this one."""
+    producer, consumer = ring()
+    producer.emit(event(1))
+
+    def read() -> None:
+        consumer.bind()
+        with consumer.lease() as batch:
+            _, capsule = batch.__arrow_c_array__()
+            struct = moved(array_in(capsule))
+            release(struct)
+
+    in_thread(read)
+    assert consumer.stats().held == 0
+
+
 def test_an_export_lets_go_of_what_others_left() -> None:
     batch = batch_of(1, 3)
     structs = [moved(array_in(batch.__arrow_c_array__()[1])) for _ in range(100)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import signal
@@ -221,6 +222,37 @@ def test_an_exception_is_an_error_of_the_stream(error: BaseException, code: int)
     assert error_of(stream) == f"{type(error).__name__}: {error}"
     assert next_of(stream, array) == 0
     release(array)
+
+
+class FailsOnce:
+    """A batch that the first look at it fails, as it does when there is no memory for its columns."""
+
+    def __init__(self, batch: EventBatch) -> None:
+        self._batch = batch
+        self._failed = False
+
+    @property
+    def _block(self) -> object:
+        if not self._failed:
+            self._failed = True
+            raise MemoryError("no memory for the columns")
+        return self._batch._block  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_batch_that_could_not_be_handed_over_comes_when_asked_again() -> None:
+    coming = iter([FailsOnce(batch_of(1, 2)), batch_of(3, 4), None])
+    capsule = export_stream(lambda: next(coming))  # type: ignore[arg-type,return-value]
+    stream, array = stream_in(capsule), ArrowArray()
+    assert next_of(stream, array) == errno.ENOMEM
+    assert "no memory" in (error_of(stream) or "")
+    lengths: list[int] = []
+    firsts: list[int] = []
+    while next_of(stream, array) == 0 and array.release:
+        lengths.append(array.length)
+        column = array.children[0].contents
+        firsts.append(ctypes.cast(column.buffers[1], ctypes.POINTER(ctypes.c_uint64))[0])
+        release(array)
+    assert (lengths, firsts) == ([2, 2], [1, 3])
 
 
 def test_what_is_no_batch_is_an_error_of_the_stream() -> None:

@@ -58,7 +58,9 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
                 assert set(extra.split(",")) <= set(EXTRAS), f"{block.place}: no such extra: {extra}"
             return None
         case ["python3", "-m", module, *_]:
-            assert module in OTHERS or importlib.util.find_spec(module) is not None, f"{block.place}: no module {module}"
+            assert module in OTHERS or importlib.util.find_spec(module) is not None, (
+                f"{block.place}: no module {module}"
+            )
             return None
         case _:
             assert words[0] in OTHERS, f"{block.place}: decide in {__name__} whether this runs: {command}"

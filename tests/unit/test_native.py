@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import select
 import struct
 from collections.abc import Callable
 
@@ -28,7 +29,7 @@ from nodedb_ring._native import end_bytes
 from nodedb_ring.native import ENDED, check, emit_rows, handle, take_rows, wait_rows
 
 from .making import FULL, batch, event, events, fill, raw_rows, ring, sequences, sized
-from .running import Running, in_child, in_thread
+from .running import SECONDS, Running, in_child, in_thread
 
 Rows = npt.NDArray[np.void]
 
@@ -289,6 +290,22 @@ def test_a_handle_is_read_only_and_of_this_process(ends: Ends) -> None:
         held.flags.writeable = True
     with pytest.raises(TypeError, match="address"):
         pickle.dumps(end_bytes(ends[0]).obj)
+    # The array's bytes can be copied, but a copy keeps no end alive, and elsewhere they mean nothing.
+    for copy in (held.copy(), pickle.loads(pickle.dumps(held))):
+        with pytest.raises(TypeError, match="handle"):
+            emit(copy, np.empty(0, EVENT_DTYPE), np.empty(0, np.uint8))
+
+
+def test_a_descriptor_is_armed_again_by_a_call_that_finds_nothing(ends: Ends) -> None:
+    producer, consumer = ends
+    readable = select.poll()
+    readable.register(consumer.fileno(), select.POLLIN)
+    for first in (1, 3, 5):
+        fill(producer, first, first + 1)
+        assert readable.poll(SECONDS * 1000)
+        assert take(consumer) == events(first, first + 1)
+        assert take(consumer) == []
+        assert not readable.poll(0)
 
 
 PUBLISHED, RELEASED = 128, 392

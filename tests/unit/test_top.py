@@ -55,6 +55,22 @@ Console.show_cursor = interrupted
 from nodedb_ring.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
+# And this one while the screen is put back.
+ENDED_TWICE = """
+import signal, sys
+from rich.console import Console
+
+show_cursor = Console.show_cursor
+
+def interrupted(console, show=True):
+    if show:
+        signal.raise_signal(signal.SIGINT)
+    return show_cursor(console, show)
+
+Console.show_cursor = interrupted
+from nodedb_ring.cli import main
+sys.exit(main(["top", *sys.argv[1:]]))
+"""
 ALTERNATE_SCREEN, ORDINARY_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 CURSOR_HIDDEN, CURSOR_SHOWN = "\x1b[?25l", "\x1b[?25h"
 
@@ -476,6 +492,15 @@ def test_a_signal_while_the_screen_is_made_up_leaves_the_terminal_as_it_was(bus:
         assert terminal.end() == (143, "")
         assert terminal.output.index(ALTERNATE_SCREEN) < terminal.output.index(ORDINARY_SCREEN)
         assert terminal.output.index(CURSOR_HIDDEN) < terminal.output.index(CURSOR_SHOWN)
+
+
+def test_a_second_signal_leaves_the_terminal_as_it_was_too(bus: EventBus) -> None:
+    with OnTerminal("-c", ENDED_TWICE, bus.name, "--interval=0.1") as terminal:
+        terminal.until("NORMAL")
+        terminal.press(CTRL_C)
+        assert terminal.end() == (130, "nodedb-ring: interrupted\n")
+        assert ORDINARY_SCREEN in terminal.output
+        assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
 
 
 def test_what_ends_it_with_an_error_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
