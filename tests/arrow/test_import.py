@@ -80,11 +80,11 @@ def test_a_capsule_that_somebody_has_emptied_is_refused() -> None:
 
 @pytest.mark.parametrize("width", ["-1", "9" * 30, "x", ""])
 def test_a_width_that_is_none_is_refused(width: str) -> None:
-    schema_capsule, array = table().combine_chunks().to_batches()[0].__arrow_c_array__()
-    schema = schema_in(schema_capsule)
-    format_of_row_id = f"w:{width}".encode()
-    schema.children[3].contents.format = format_of_row_id
-    with pytest.raises(BatchError, match="row_id"):
+    batch = table(new_value=[b"one", b"two", b"six"]).combine_chunks().to_batches()[0]
+    schema_capsule, array = batch.__arrow_c_array__()
+    form = f"w:{width}".encode()
+    schema_in(schema_capsule).children[batch.schema.get_field_index("new_value")].contents.format = form
+    with pytest.raises(BatchError, match="new_value"):
         EventBatch.from_arrow(Source(array=(schema_capsule, array)))
 
 
