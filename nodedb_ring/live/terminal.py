@@ -26,13 +26,15 @@ def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
     live = Live(view, console=console, screen=True, auto_refresh=False)
     with sigterm_unwinds():
         try:
-            # An exception in the midst of either would leave a screen that nobody knows of.
+            # An exception in the midst of any of these would leave a screen that nobody knows of, or half a view in the
+            # console's buffer, to be printed with the last one. Between them nothing is held back.
             with _endings_held_back():
                 live.start()
-            live.refresh()
+                live.refresh()
             for sample in samples:
                 view.add(sample)
-                live.refresh()
+                with _endings_held_back():
+                    live.refresh()
         finally:
             with _endings_held_back():
                 live.stop()

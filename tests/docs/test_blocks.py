@@ -28,9 +28,11 @@ import json
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import tomllib
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -143,6 +145,13 @@ class Reader:
         self._printed = done.stdout
         self.transcript += self._printed
 
+    def stop(self) -> None:
+        """Ends the servers that the page has left running, as a reader's interpreter does when it ends."""
+        for made in self._names.values():
+            if isinstance(made, socketserver.BaseServer):
+                made.shutdown()
+                made.server_close()
+
 
 @contextlib.contextmanager
 def watchdog(block: Block) -> Generator[None]:
@@ -189,7 +198,7 @@ def test_every_block_runs(
     if any(NATS in block.text for block in blocks):
         url: str = request.getfixturevalue("nats_url")
         blocks = [dataclasses.replace(block, text=block.text.replace(NATS, url)) for block in blocks]
-    there = set(EventBus.list())
+    there, threads = set(EventBus.list()), set(threading.enumerate())
     try:
         for number, block in enumerate(blocks):
             reader.follow(block, blocks[number + 1 :])
@@ -198,6 +207,11 @@ def test_every_block_runs(
         made = set(re.findall(r'EventBus\.create\(\s*"(\w+)"', "".join(block.text for block in blocks)))
         for name in made.intersection(EventBus.list()) - there:
             bus_file.remove(name, bus_file.DEFAULT_DIRECTORY)
+        reader.stop()
+    # A thread that goes on would hold the interpreter's lock at some moment in which a later test forks.
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(WATCHDOG)
+        assert not thread.is_alive(), f"{page.name} leaves {thread}"
     for text in SAYS.get(page.name, ()):
         assert text in reader.transcript
 
