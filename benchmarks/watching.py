@@ -69,7 +69,8 @@ def sampling(bus: EventBus) -> Row:
             for event in _events(core_id + 1):
                 producer.emit(event)
         rings = watch.sample().rings
-        check("lags", [ring.lag for ring in rings if isinstance(ring, RingSample)], list(range(1, bus.num_cores + 1)))
+        lags = [ring.stats.lag for ring in rings if isinstance(ring, RingSample)]
+        check("lags", lags, list(range(1, bus.num_cores + 1)))
 
         def once() -> float:
             start = time.perf_counter()

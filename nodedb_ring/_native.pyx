@@ -14,7 +14,6 @@ from ._batch cimport check_row
 from ._consumer cimport EventConsumer
 from ._producer cimport EventProducer
 from ._ring cimport (
-    FIELD_COUNT,
     NULL_LENGTH,
     SOUND,
     WAIT_READY,
@@ -23,9 +22,9 @@ from ._ring cimport (
     ring_measure,
     ring_producer_gone,
     ring_push_rows,
+    ring_too_large,
     ring_wait,
     ring_wake,
-    row_is_packed,
     thread_token,
 )
 from ._timeout cimport DEFAULT_SPIN_NS
@@ -42,7 +41,7 @@ cdef int64_t emit_rows(
 ) noexcept nogil:
     """Emits rows in order; how many went in, a prefix. The rest is dropped and counted, as by ``emit_batch``."""
     cdef Ring* ring
-    cdef uint64_t need
+    cdef uint64_t done
     cdef int64_t i
     cdef int field
     if producer == NULL or producer.kind != PRODUCER_KIND ^ <uint64_t>producer:
@@ -59,14 +58,10 @@ cdef int64_t emit_rows(
     for i in range(count):
         if unlikely(check_row(rows + i, payload, payload_bytes, &field) != 0):
             return NATIVE_BAD_ROWS
-    # No event can need more than all of its fields over the whole payload.
-    if FIELD_COUNT * <uint64_t>payload_bytes > ring.arena_bytes:
-        for i in range(count):
-            row_is_packed(rows + i, &need)
-            if need > ring.arena_bytes:
-                return NATIVE_TOO_LARGE
-    need = ring_push_rows(ring, rows, count, payload)
-    return NATIVE_CORRUPT if unlikely(ring.local.producer.corrupt != SOUND) else <int64_t>need
+    if ring_too_large(ring, rows, count, payload_bytes) != 0:
+        return NATIVE_TOO_LARGE
+    done = ring_push_rows(ring, rows, count, payload)
+    return NATIVE_CORRUPT if unlikely(ring.local.producer.corrupt != SOUND) else <int64_t>done
 
 
 cdef inline int64_t _admit(const NativeEnd* consumer) noexcept nogil:

@@ -56,6 +56,7 @@ from ._ring cimport (
     ring_publish_stamped,
     ring_row,
     ring_stamp,
+    ring_too_large,
     ring_wait_room,
     row_is_packed,
     shift_fields,
@@ -204,8 +205,9 @@ cdef class EventProducer:
             Seconds in all to wait for room before the rest is dropped; None waits until all is enqueued or the consumer
             has gone. The batch may be larger than the ring.
 
-        What it does to the pressure is counted, and not logged. A wait releases the GIL. A signal handler that raises ends it, and so does ``close()`` from another thread: what
-        was enqueued is, the rest was neither tried nor counted, and ``emitted_sequence`` tells them apart.
+        What it does to the pressure is counted, and not logged. A wait releases the GIL. A signal handler that raises
+        ends it, and so does ``close()`` from another thread: what was enqueued is, the rest was neither tried nor
+        counted, and ``emitted_sequence`` tells them apart.
 
         Raises
         ------
@@ -221,7 +223,6 @@ cdef class EventProducer:
         cdef int64_t limit = -1 if timeout is None else timeout_ns(timeout)
         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
         cdef uint64_t done = 0, need, end
-        cdef uint64_t i
         cdef bint packed
         cdef ProducerSide* side = &self._ring.local.producer
         cdef uint32_t untold, before
@@ -231,12 +232,9 @@ cdef class EventProducer:
             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
         block = batch._block
         block.check_open()
-        # No event can need more than all of its fields over the whole payload.
-        if FIELD_COUNT * block.payload_bytes > self._ring.arena_bytes:
-            for i in range(block.count):
-                row_is_packed(block.rows + i, &need)
-                if need > self._ring.arena_bytes:
-                    raise self._too_large(need)
+        need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
+        if need != 0:
+            raise self._too_large(need)
         packed = block.is_packed(&end)
         untold = side.noted & NOTED_PRESSURE
         before = side.pressure
@@ -250,7 +248,7 @@ cdef class EventProducer:
                 side.noted &= ~<uint32_t>NOTED_PRESSURE
             if done == block.count or why != PUSH_FULL or limit == 0:
                 break
-            if unlikely(self._ring.local.producer.noted != 0):
+            if unlikely(side.noted != 0):
                 self.log_noted()
                 block.check_open()
             row_is_packed(block.rows + done, &need)
@@ -265,7 +263,7 @@ cdef class EventProducer:
                 self.admit()
             # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
             block.check_open()
-        if done < block.count and self._ring.local.producer.corrupt == SOUND:
+        if done < block.count and side.corrupt == SOUND:
             ring_drop_rows(self._ring, block.rows, done, block.count, why)
         # But where it ends, the log has to know: it may have said SUSPENDED before.
         side.noted |= untold | (<uint32_t>1 << side.pressure if side.pressure != before else 0)

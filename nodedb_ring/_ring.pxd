@@ -344,16 +344,17 @@ cdef void ring_occupancy(Ring* ring, uint64_t* slots, uint64_t* payload) noexcep
 cdef uint64_t ring_push_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload
 ) noexcept nogil
-# The same for rows that lie packed in `payload`, one behind the other, the last up to `end`.
-cdef uint64_t ring_push_packed(
-    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
-) noexcept nogil
 # The same without the dropping: what finds no room, or no consumer, as `why` then says, is left to the caller.
 cdef uint64_t ring_fit_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, PushResult* why
 ) noexcept nogil
+# And that for rows that lie packed in `payload`, one behind the other, the last up to `end`.
 cdef uint64_t ring_fit_packed(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end, PushResult* why
+) noexcept nogil
+# The payload of the first of the rows that no arena of this size could ever hold; 0 where each may fit.
+cdef uint64_t ring_too_large(
+    Ring* ring, const EventRow* rows, uint64_t count, uint64_t payload_bytes
 ) noexcept nogil
 # ring_measure tells how many events ring_copy_out can copy, at most `most`, and the payload bytes that takes.
 cdef uint64_t ring_measure(Ring* ring, uint64_t most, uint64_t* payload_bytes) noexcept nogil

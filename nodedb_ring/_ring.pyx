@@ -359,6 +359,20 @@ cdef void ring_drop_rows(
     ring_attempted(ring, highest)
 
 
+cdef uint64_t ring_too_large(
+    Ring* ring, const EventRow* rows, uint64_t count, uint64_t payload_bytes
+) noexcept nogil:
+    """What the first row that could never fit needs, of rows over `payload_bytes`; 0 where there is none."""
+    cdef uint64_t need, i
+    # No event can need more than all of its fields over the whole payload.
+    if FIELD_COUNT * payload_bytes > ring.arena_bytes:
+        for i in range(count):
+            row_is_packed(rows + i, &need)
+            if need > ring.arena_bytes:
+                return need
+    return 0
+
+
 cdef uint64_t ring_push_rows(
     Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload
 ) noexcept nogil:
@@ -418,17 +432,6 @@ cdef uint64_t ring_fit_rows(
         ring_intend(ring, highest)
         ring_publish_stamped(ring, i, head, highest)
         done += i
-    return done
-
-
-cdef uint64_t ring_push_packed(
-    Ring* ring, const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t end
-) noexcept nogil:
-    """As ring_push_rows, for rows whose fields lie back to back, row after row, up to `end`."""
-    cdef PushResult why
-    cdef uint64_t done = ring_fit_packed(ring, rows, count, payload, end, &why)
-    if done < count and ring.local.producer.corrupt == SOUND:
-        ring_drop_rows(ring, rows, done, count, why)
     return done
 
 

@@ -230,11 +230,16 @@ def _positives(text: str) -> list[int]:
     return [_positive(number) for number in text.split(",")]
 
 
-def _seconds(text: str) -> float:
+def _number(text: str) -> float:
+    """NaN, which is in no range, where the text is none."""
     try:
-        seconds = float(text)
+        return float(text)
     except ValueError:
-        seconds = 0.0
+        return math.nan
+
+
+def _seconds(text: str) -> float:
+    seconds = _number(text)
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds, more than 0")
     return seconds
@@ -296,10 +301,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    seconds = _number(text)
     if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
         raise argparse.ArgumentTypeError(
             f"{text!r}: must be a number of seconds, {_SHORTEST_INTERVAL} to {_LONGEST_INTERVAL}"

@@ -94,9 +94,7 @@ _RING_METRICS: Final[tuple[_Metric[_RingAccounts], ...]] = (
     _Metric(
         "nodedb_ring_received_events_total",
         "Events that consumers took out of the ring, each redelivered one once more.",
-        # A successor's claim takes what it gets again off `received`, and adds it to `redelivered`: a counter of what
-        # was handed out is the sum.
-        lambda ring: ring.stats.consumer.received + ring.stats.consumer.redelivered,
+        lambda ring: ring.stats.consumer.handed_out,
     ),
     _Metric(
         "nodedb_ring_redelivered_events_total",
@@ -111,8 +109,7 @@ _RING_METRICS: Final[tuple[_Metric[_RingAccounts], ...]] = (
     _Metric(
         "nodedb_ring_lag_events",
         "Events in the ring that the consumer has yet to take.",
-        # The emitted ones are read first, and the consumer goes on meanwhile.
-        lambda ring: max(0, ring.stats.producer.emitted - ring.stats.consumer.received),
+        lambda ring: ring.stats.lag,
     ),
     _Metric(
         "nodedb_ring_held_events",

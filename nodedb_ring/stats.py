@@ -66,12 +66,19 @@ class ConsumerStats:
         Rows that leases hold now.
     redelivered : int
         On a shared bus, events that a successor got again: the last consumer had taken them and not given them back.
+    handed_out : int
+        Both: ``received`` alone falls back where a successor begins.
     """
 
     received: int
     batches: int
     held: int
     redelivered: int
+
+    @property
+    def handed_out(self) -> int:
+        """Events taken out of the ring, each redelivered one once more: never falls back."""
+        return self.received + self.redelivered
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +97,9 @@ class RingStats:
         The processes that hold the two ends now; None where no live process does.
     producer_claims, consumer_claims : int
         How often each end was claimed.
+    lag : int
+        Events that wait: enqueued, and not taken by the consumer. What leases hold has been taken and is not counted,
+        until its consumer dies and a successor is to get it again. What was dropped never was in the ring.
     """
 
     core_id: int
@@ -101,6 +111,12 @@ class RingStats:
     consumer_pid: int | None
     producer_claims: int
     consumer_claims: int
+
+    @property
+    def lag(self) -> int:
+        """Events that wait for the consumer."""
+        # The producer's count is read first, and the consumer goes on meanwhile.
+        return max(0, self.producer.emitted - self.consumer.received)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ def _ring_object(ring: AnyRing) -> dict[str, object]:
     rates = ring.rates
     return {
         **ring_object(ring.stats),
-        "lag": ring.lag,
+        "lag": ring.stats.lag,
         "emitted_per_second": None if rates is None else rates.emitted,
         "received_per_second": None if rates is None else rates.received,
         "dropped_per_second": None if rates is None else rates.dropped,
@@ -77,7 +77,7 @@ def _cells(ring: AnyRing) -> list[str]:
         f"{stats.utilization} %",
         "-" if rates is None else _per_second(rates.emitted),
         "-" if rates is None else _per_second(rates.received),
-        f"{ring.lag:,}",
+        f"{stats.lag:,}",
         f"{stats.consumer.held:,}",
         f"{stats.producer.dropped:,}",
         "-" if rates is None else _per_second(rates.dropped),

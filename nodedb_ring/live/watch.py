@@ -39,14 +39,9 @@ class Rates:
         """The rates from one sample of a ring to another, `seconds` later."""
         return cls(
             emitted=_rate(before.producer.emitted, after.producer.emitted, seconds),
-            received=_rate(_taken(before), _taken(after), seconds),
+            received=_rate(before.consumer.handed_out, after.consumer.handed_out, seconds),
             dropped=_rate(before.producer.dropped, after.producer.dropped, seconds),
         )
-
-
-def _taken(stats: RingStats) -> int:
-    """How many events were ever taken out. ``received`` alone falls back where a successor begins."""
-    return stats.consumer.received + stats.consumer.redelivered
 
 
 def _rate(before: int, after: int, seconds: float) -> float:
@@ -62,16 +57,12 @@ class RingSample:
     ----------
     core_id : int
     stats : RingStats
-    lag : int
-        Events that wait: published, and not taken by the consumer. What leases hold has been taken and is not counted,
-        until its consumer dies and a successor is to get it again. What was dropped never was in the ring.
     rates : Rates or None
         Since the sample before; None where there is none of this ring.
     """
 
     core_id: int
     stats: RingStats
-    lag: int
     rates: Rates | None
 
 
@@ -194,15 +185,14 @@ class Watch:
             is_ahead = taken > stats.producer.emitted and taken > self._bus.ring_stats(core_id).producer.emitted
         except CorruptRingError as error:
             return CorruptRing(core_id=core_id, error=str(error))
-        lag = max(stats.producer.emitted - taken, 0)
-        if is_ahead or lag > self._bus.capacity:
+        if is_ahead or stats.lag > self._bus.capacity:
             return CorruptRing(
                 core_id=core_id,
                 error=f"core {core_id}: taken position {taken}: is not within a ring's length of what was published;"
                 " something else has written to this block: unlink the bus, create it anew, and replay from the log",
             )
         rates = Rates.between(before.stats, stats, seconds) if isinstance(before, RingSample) and seconds else None
-        return RingSample(core_id=core_id, stats=stats, lag=lag, rates=rates)
+        return RingSample(core_id=core_id, stats=stats, rates=rates)
 
     def close(self) -> None:
         """Lets go of the bus; may be repeated."""

@@ -20,6 +20,20 @@ import nodedb_ring
 
 T = TypeVar("T")
 SECONDS = 30
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from nodedb_ring.cli import main
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[2:]))
+"""
+"""``python -c`` of this, MODULE and arguments: ``nodedb-ring`` where that module is not installed."""
 
 
 class Running(Generic[T]):

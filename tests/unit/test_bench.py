@@ -35,7 +35,7 @@ from nodedb_ring.bench.workload import Tally, lap_of
 from nodedb_ring.cli import main
 from nodedb_ring.errors import WrongAnswerError
 
-from .running import Running, in_thread
+from .running import WITHOUT, Running, in_thread
 
 WATCHDOG = 60  # seconds; only a hang takes so long
 COMMAND = [sys.executable, "-m", "nodedb_ring", "bench"]
@@ -446,24 +446,9 @@ def test_processes_that_cannot_start_leave_no_bus(monkeypatch: pytest.MonkeyPatc
 # Without the extras.
 
 
-WITHOUT = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-from nodedb_ring.cli import main
-if __name__ == "__main__":
-    sys.exit(main(["bench", *sys.argv[2:]]))
-"""
-
-
 def without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT, module, *arguments],
+        [sys.executable, "-c", WITHOUT, module, "bench", *arguments],
         capture_output=True,
         text=True,
         timeout=WATCHDOG,

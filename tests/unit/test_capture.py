@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import signal
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,8 @@ import pytest
 from nodedb_ring import EventConsumer, EventProducer, EventSource, OwnershipError, WriteEvent, WriteOp, create_event_bus
 from nodedb_ring.capture import CaptureError, SqliteCapture, Value
 from nodedb_ring.errors import FieldError
+
+from .running import in_thread
 
 INSERT, UPDATE, DELETE = WriteOp.INSERT, WriteOp.UPDATE, WriteOp.DELETE
 Row = dict[str, Any]
@@ -1038,18 +1039,9 @@ def test_a_row_larger_than_the_arena_leaves_a_hole_that_shows(tmp_path: Path, ca
 
 def test_a_commit_from_a_thread_that_does_not_own_the_producer(core: Core) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
-    raised: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            core.sql("INSERT INTO t VALUES (2, 2), (3, 3)")
-        except OwnershipError as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    thread.join()
-    assert [type(error) for error in raised] == [OwnershipError]
+    with pytest.raises(OwnershipError) as raised:
+        in_thread(lambda: core.sql("INSERT INTO t VALUES (2, 2), (3, 3)"))
+    assert raised.type is OwnershipError
     assert core.rows("SELECT a FROM t") == [1, 2, 3]
     assert (core.capture.lsn, core.capture.emitted, core.capture.dropped) == (2, 1, 2)
     core.sql("INSERT INTO t VALUES (4, 4)")

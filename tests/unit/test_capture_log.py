@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +37,7 @@ from nodedb_ring import (
 from nodedb_ring.capture import CaptureError, SqliteCapture
 from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog
 
+from .running import in_thread
 from .test_capture import Core, drained, inserted, open_database
 
 
@@ -360,18 +360,9 @@ def test_a_row_larger_than_the_arena(tmp_path: Path) -> None:
 
 def test_a_commit_from_a_thread_that_does_not_own_the_producer(core: LoggedCore) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
-    raised: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            core.sql("INSERT INTO t VALUES (2, 2), (3, 3)")
-        except OwnershipError as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    thread.join()
-    assert [type(error) for error in raised] == [OwnershipError]
+    with pytest.raises(OwnershipError) as raised:
+        in_thread(lambda: core.sql("INSERT INTO t VALUES (2, 2), (3, 3)"))
+    assert raised.type is OwnershipError
     core.sql("INSERT INTO t VALUES (4, 4)")
     assert (numbers(core.events()), numbers(core.logged())) == ([1, 4], [1, 2, 3, 4])
 

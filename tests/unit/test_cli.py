@@ -17,20 +17,10 @@ from nodedb_ring import __version__
 from nodedb_ring.cli import main
 from nodedb_ring.demo.flights import Flight
 
+from .running import WITHOUT
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "nodedb_ring"]
-WITHOUT = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-from nodedb_ring.cli import main
-sys.exit(main(["demo"]))
-"""
 WATCHDOG = 120  # seconds; only a hang takes so long
 
 
@@ -134,7 +124,11 @@ def test_databases_that_cannot_be_made_are_named(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("module", ["apsw", "msgpack", "rich"])
 def test_without_the_extra_the_command_says_what_to_install(module: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT, module], capture_output=True, text=True, timeout=WATCHDOG, check=False
+        [sys.executable, "-c", WITHOUT, module, "demo"],
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG,
+        check=False,
     )
     assert ran.returncode == 2
     assert ran.stdout == ""

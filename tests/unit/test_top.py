@@ -21,24 +21,13 @@ from nodedb_ring.cli import main
 from nodedb_ring.live.command import run_top
 
 from .making import event, events
+from .running import WITHOUT
 from .shared import BusMaker, Peer, another_users, claim_consumer, claim_producer, drain, emit
 from .terminal import CTRL_C, OnTerminal, plain
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 50
 TOP = ["-m", "nodedb_ring", "top"]
-WITHOUT_RICH = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "rich":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-from nodedb_ring.cli import main
-sys.exit(main(["top", *sys.argv[1:]]))
-"""
 # The signal comes between the first control code and the second.
 ENDED_AT_ONCE = """
 import signal, sys
@@ -408,7 +397,7 @@ def test_help_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("options", [["--once"], ["--count=1"], ["--once", "--json"], ["--count=1", "--json"]])
 def test_without_rich_it_prints(bus: EventBus, options: list[str]) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RICH, bus.name, "--interval=0.1", *options],
+        [sys.executable, "-c", WITHOUT, "rich", "top", bus.name, "--interval=0.1", *options],
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -419,14 +408,14 @@ def test_without_rich_it_prints(bus: EventBus, options: list[str]) -> None:
 
 
 def test_without_rich_it_says_on_a_terminal_what_to_install(bus: EventBus) -> None:
-    with OnTerminal("-c", WITHOUT_RICH, bus.name) as terminal:
+    with OnTerminal("-c", WITHOUT, "rich", "top", bus.name) as terminal:
         assert terminal.end() == (
             2,
             "nodedb-ring top: needs rich to draw, which is not installed: pip install 'nodedb_ring[live]'"
             " (--once and --json do without)\n",
         )
         assert terminal.output == ""
-    with OnTerminal("-c", WITHOUT_RICH, bus.name, "--once", "--interval=0.1") as terminal:
+    with OnTerminal("-c", WITHOUT, "rich", "top", bus.name, "--once", "--interval=0.1") as terminal:
         assert terminal.end() == (0, "")
         assert "core  pressure" in terminal.output
 

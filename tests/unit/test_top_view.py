@@ -280,9 +280,13 @@ def test_the_widest_figures_fit_into_80_columns(drawn: Cores) -> None:
     assert isinstance(ring, RingSample)
     wide = dataclasses.replace(
         ring,
-        stats=dataclasses.replace(ring.stats, producer_pid=4_194_304, consumer_pid=4_194_303),
+        stats=dataclasses.replace(
+            ring.stats,
+            producer=dataclasses.replace(ring.stats.producer, emitted=ring.stats.consumer.received + 45_600_000),
+            producer_pid=4_194_304,
+            consumer_pid=4_194_303,
+        ),
         rates=Rates(emitted=45_600_000, received=45_600_000, dropped=45_600_000),
-        lag=45_600_000,
     )
     drawing.view.add(dataclasses.replace(sample, rings=(*sample.rings[:2], wide)))
     lines = drawing.text(80)

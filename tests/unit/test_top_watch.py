@@ -69,7 +69,7 @@ def test_rates_are_of_the_time_between_two_samples(make_bus: BusMaker, clock: Cl
         first = watching.sample()
         assert first.seconds is None
         assert sound(first).rates is None
-        assert sound(first).lag == 5
+        assert sound(first).stats.lag == 5
 
         assert other.ask(drain, 3) == [1, 2, 3]
         assert sum(producer.emit(each) for each in events(6, 30)) == 14
@@ -78,7 +78,7 @@ def test_rates_are_of_the_time_between_two_samples(make_bus: BusMaker, clock: Cl
         assert second.seconds == 0.5
         assert rates(second) == (28.0, 6.0, 22.0)
         assert rates(second, 1) == (0.0, 0.0, 0.0)
-        assert sound(second).lag == 16
+        assert sound(second).stats.lag == 16
         assert sound(second).stats == bus.stats()[0]
         assert sound(second).stats.consumer_pid == other.pid
 
@@ -100,10 +100,10 @@ def test_what_leases_hold_is_no_lag_and_what_was_dropped_neither(bus: EventBus, 
         assert sum(producer.emit(each) for each in events(1, 20)) == 16
         with consumer.lease(6):
             ring = sound(watching.sample())
-            assert (ring.lag, ring.stats.consumer.held, ring.stats.producer.dropped) == (10, 6, 4)
+            assert (ring.stats.lag, ring.stats.consumer.held, ring.stats.producer.dropped) == (10, 6, 4)
             assert ring.stats.producer.slots_in_use == 16
         ring = sound(watching.sample())
-        assert (ring.lag, ring.stats.consumer.held) == (10, 0)
+        assert (ring.stats.lag, ring.stats.consumer.held) == (10, 0)
 
 
 def test_what_a_successor_gets_again_is_lag_again_and_counts_in_the_rate_out(bus: EventBus, clock: Clock) -> None:
@@ -113,19 +113,19 @@ def test_what_a_successor_gets_again_is_lag_again_and_counts_in_the_rate_out(bus
             consumer.ask(claim_consumer)
             assert consumer.ask(lease, 5) == [1, 2, 3, 4, 5]
             first = watching.sample()
-            assert sound(first).lag == 7
+            assert sound(first).stats.lag == 7
             consumer.kill()
         clock.now += 1
         second = watching.sample()
         assert sound(second).stats.consumer_pid is None
         # Held by the dead: until somebody succeeds it nobody can have it.
-        assert (sound(second).lag, sound(second).stats.consumer.held) == (7, 5)
+        assert (sound(second).stats.lag, sound(second).stats.consumer.held) == (7, 5)
         assert rates(second) == (0.0, 0.0, 0.0)
         with bus.consumer(0) as successor:
             clock.now += 1
             third = watching.sample()
             assert sound(third).stats.consumer.received == 0
-            assert (sound(third).lag, rates(third)) == (12, (0.0, 0.0, 0.0))
+            assert (sound(third).stats.lag, rates(third)) == (12, (0.0, 0.0, 0.0))
             assert len(successor.drain()) == 12
             clock.now += 1
             assert rates(watching.sample()) == (0.0, 12.0, 0.0)
@@ -144,7 +144,7 @@ def test_a_successor_that_takes_over_between_two_samples_takes_what_it_takes(bus
         clock.now += 1
         sample = watching.sample()
         # It received 5 before and 8 now, of which 5 again.
-        assert (sound(sample).lag, rates(sample)) == (4, (0.0, 8.0, 0.0))
+        assert (sound(sample).stats.lag, rates(sample)) == (4, (0.0, 8.0, 0.0))
 
 
 def test_a_sample_in_the_middle_of_a_succession_gives_no_negative_rate(bus: EventBus) -> None:
@@ -229,7 +229,7 @@ def test_a_ring_cannot_have_more_to_take_than_it_has_slots(bus: EventBus, clock:
             assert all(producer.emit(each) for each in events(first, first + 15))
             if first == 1:
                 assert len(consumer.drain()) == 16
-        assert sound(watching.sample()).lag == 16
+        assert sound(watching.sample()).stats.lag == 16
         overwrite(bus, TAKEN_AT, 15)
         [ring] = watching.sample().rings
         assert isinstance(ring, CorruptRing)
