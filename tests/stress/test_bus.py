@@ -249,7 +249,8 @@ def test_ends_are_handed_from_thread_to_thread_under_load() -> None:
     emitter, taker = Emitter(producer, EVENTS, 3, insists=True), Taker(consumer, 4)
     seats, chunk = 3, 40
     turns = {"emit": 0, "take": 0}
-    ended = threading.Event()
+    # An end each: a closed producer refuses bind(), so whoever closes it says so before the next seat has its turn.
+    ended = {"emit": threading.Event(), "take": threading.Event()}
 
     def emit_some() -> None:
         for _ in range(chunk):
@@ -257,18 +258,19 @@ def test_ends_are_handed_from_thread_to_thread_under_load() -> None:
                 emitter.step()
             else:
                 producer.close()
+                ended["emit"].set()
                 return
 
     def take_some() -> None:
         for _ in range(chunk):
             if consumer.is_producer_disconnected:
-                ended.set()
+                ended["take"].set()
                 return
             taker.step()
 
     def sit(end: str, seat: int, bind: Callable[[], None], move: Callable[[], None]) -> int:
         mine = 0
-        while not ended.is_set():
+        while not ended[end].is_set():
             if turns[end] % seats != seat:
                 time.sleep(0)
                 continue
@@ -280,7 +282,7 @@ def test_ends_are_handed_from_thread_to_thread_under_load() -> None:
 
     def intrude() -> int:
         refusals = 0
-        while not ended.is_set():
+        while not ended["take"].is_set():
             if min(turns.values()) > 0 and emitter.sequence < emitter.end:
                 for call in (lambda: producer.emit(event(1)), consumer.try_recv, consumer.lease):
                     try:
@@ -293,7 +295,8 @@ def test_ends_are_handed_from_thread_to_thread_under_load() -> None:
         return refusals
 
     def stop() -> None:
-        ended.set()
+        for each in ended.values():
+            each.set()
         close_all([producer], [consumer])()
 
     def body(end: str, seat: int) -> Callable[[], int]:
