@@ -12,6 +12,7 @@ memory is kept for the next sheet, and the batch is let go of, at once if the th
 until the interpreter comes by: a thread of an importer must not wait for the GIL, whose holder may wait for it.
 """
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
@@ -29,7 +30,7 @@ from ._ring cimport EventRow
 from .errors import BatchError
 from .events import EventSource, WriteOp
 
-__all__ = ["drop_released", "export_array", "export_schema", "export_stream"]
+__all__ = ["Selection", "drop_released", "export_array", "export_schema", "export_stream"]
 
 cdef enum:
     COLUMN_COUNT = 15
@@ -46,18 +47,24 @@ cdef extern from *:
 
     #define NODEDB_COLUMN_COUNT 15
 
+    /* The numbers of the columns that are exported, in their order. */
+    typedef struct {
+        int count, column[NODEDB_COLUMN_COUNT];
+    } nodedb_selected;
+
     /* What goes when an importer lets go of something: a Python object, and the memory that this is the head of. */
     typedef struct nodedb_hold {
-        PyObject *object;
+        PyObject *object;                    /* or NULL */
         size_t size;
         struct nodedb_hold *next;            /* in the list of those that wait for a thread with the GIL */
     } nodedb_hold;
 
     /* What an importer has of one batch. The columns lie behind it, in the same memory. */
     typedef struct {
-        nodedb_hold hold;                    /* of the batch whose payload the views are over */
+        nodedb_hold hold;                    /* of the batch whose payload the views are over, if there are any */
         uint64_t users;                      /* the struct array and its columns that are not released yet */
-        struct ArrowArray column[NODEDB_COLUMN_COUNT], *columns[NODEDB_COLUMN_COUNT];
+        struct ArrowArray column[NODEDB_COLUMN_COUNT];      /* by their numbers; `columns` are those that are exported */
+        struct ArrowArray *columns[NODEDB_COLUMN_COUNT];
         struct ArrowArray dictionary[2];     /* of op, of source */
         const void *no_validity[1];
     } nodedb_sheet;
@@ -226,6 +233,7 @@ cdef extern from *:
     /* A stream: its Python object has the batches. */
     typedef struct {
         nodedb_hold hold;
+        nodedb_selected selected;
         char *error;                         /* of the last call, or NULL */
     } nodedb_stream;
 
@@ -249,6 +257,10 @@ cdef extern from *:
     #endif
     }
     """
+    ctypedef struct Selected "nodedb_selected":
+        int count
+        int column[COLUMN_COUNT]
+
     ctypedef struct Hold "nodedb_hold":
         PyObject* object
         size_t size
@@ -280,6 +292,7 @@ cdef extern from *:
 
     ctypedef struct Stream "nodedb_stream":
         Hold hold
+        Selected selected
         char* error
 
     const char* last_error "nodedb_last_error"(ArrowArrayStream* stream) noexcept nogil
@@ -323,6 +336,41 @@ cdef (const char*)[3 * COLUMN_COUNT] _COLUMNS = [
 ]
 # Where the variable-length fields of a row stand among the columns.
 cdef int[FIELD_COUNT] _FIELD_COLUMN = [COLLECTION, ROW_ID, USER_ID, STATEMENT_DIGEST, NEW_VALUE, OLD_VALUE]
+
+cdef tuple _COLUMN_NAMES = tuple([_COLUMNS[3 * number].decode() for number in range(COLUMN_COUNT)])
+
+
+@cython.final
+cdef class Selection:
+    """Columns to export, in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        An unknown column, one that is there twice, or none at all.
+    TypeError
+        A name that is no str.
+    """
+
+    cdef Selected selected
+
+    def __cinit__(self, tuple names not None):
+        if not names:
+            raise ValueError(f"no columns: name some of {', '.join(_COLUMN_NAMES)}")
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"{name!r}: a column is named by a str, as in select('collection', 'op')")
+            if name not in _COLUMN_NAMES:
+                raise ValueError(f"{name!r}: no such column; those are {', '.join(_COLUMN_NAMES)}")
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r}: asked for {names.count(name)} times; once is enough")
+        # None is there twice, so there are at most as many as there is room for.
+        for name in names:
+            self.selected.column[self.selected.count] = _COLUMN_NAMES.index(name)
+            self.selected.count += 1
+
+
+cdef Selection _EVERY = Selection(_COLUMN_NAMES)
 
 cdef const void* _ZEROS = map_zeros()
 
@@ -390,17 +438,18 @@ cdef void _fill_schema(ArrowSchema* schema, const char* name, const char* format
     schema.flags = flags
 
 
-cdef bint _write_schema(ArrowSchema* out) noexcept nogil:
-    """The schema of every batch; False when there is no memory."""
+cdef bint _write_schema(const Selected* selected, ArrowSchema* out) noexcept nogil:
+    """The schema of the selected columns; False when there is no memory."""
     cdef Schema* all = <Schema*>calloc(1, sizeof(Schema))
     cdef ArrowSchema* column
-    cdef int i
+    cdef int i, k
     if all == NULL:
         return False
-    all.users = 1 + COLUMN_COUNT
-    for i in range(COLUMN_COUNT):
-        column = &all.column[i]
-        _fill_schema(column, _COLUMNS[3 * i], _COLUMNS[3 * i + 1], ARROW_FLAG_NULLABLE if _COLUMNS[3 * i + 2] else 0)
+    all.users = 1 + selected.count
+    for i in range(selected.count):
+        k = selected.column[i]
+        column = &all.column[k]
+        _fill_schema(column, _COLUMNS[3 * k], _COLUMNS[3 * k + 1], ARROW_FLAG_NULLABLE if _COLUMNS[3 * k + 2] else 0)
         column.release = release_schema
         column.private_data = all
         all.columns[i] = column
@@ -410,17 +459,17 @@ cdef bint _write_schema(ArrowSchema* out) noexcept nogil:
     all.column[OP].dictionary = &all.dictionary[0]
     all.column[SOURCE].dictionary = &all.dictionary[1]
     _fill_schema(out, b"", b"+s", 0)
-    out.n_children = COLUMN_COUNT
+    out.n_children = selected.count
     out.children = all.columns
     out.release = release_schema
     out.private_data = all
     return True
 
 
-def export_schema():
-    """The schema of every batch, as a capsule."""
+def export_schema(Selection selection not None=_EVERY):
+    """The schema of what is exported, as a capsule."""
     cdef ArrowSchema* schema = <ArrowSchema*>calloc(1, sizeof(ArrowSchema))
-    if schema == NULL or not _write_schema(schema):
+    if schema == NULL or not _write_schema(&selection.selected, schema):
         free(schema)
         raise MemoryError("no memory for a schema")
     try:
@@ -440,18 +489,37 @@ cdef inline size_t _place(size_t* at, size_t size) noexcept:
     return here
 
 
-cdef int _check_lengths(RowBlock block, uint32_t most) except -1:
+cdef bint _is_selected(const Selected* selected, int number) noexcept:
+    cdef int place
+    for place in range(selected.count):
+        if selected.column[place] == number:
+            return True
+    return False
+
+
+cdef bint _has_views(const Selected* selected) noexcept:
+    """Whether a column may refer to the payload. What it holds has no say: the end of a lease must not hang on that."""
+    cdef int k
+    for k in range(FIELD_COUNT):
+        if _is_selected(selected, _FIELD_COLUMN[k]):
+            return True
+    return False
+
+
+cdef int _check_lengths(RowBlock block, const Selected* selected, uint32_t most) except -1:
     """Views have lengths of 31 bits."""
     cdef uint64_t i
     cdef int k
     cdef uint32_t length
-    for i in range(block.count):
-        for k in range(FIELD_COUNT):
+    for k in range(FIELD_COUNT):
+        if not _is_selected(selected, _FIELD_COLUMN[k]):
+            continue
+        for i in range(block.count):
             length = block.rows[i].field[k].length
             if most < length < 0xFFFFFFFF:
                 raise BatchError(
-                    f"row {i}: {_COLUMNS[3 * _FIELD_COLUMN[k]].decode()} of {length} bytes: a view of Arrow holds at "
-                    f"most {most}; read it from records and payload"
+                    f"row {i}: {_COLUMN_NAMES[_FIELD_COLUMN[k]]} of {length} bytes: a view of Arrow holds at most {most}; "
+                    "read it from records and payload"
                 )
     return 0
 
@@ -470,53 +538,62 @@ cdef Window _window_of(RowBlock block, uint32_t shift) noexcept:
     return window
 
 
-cdef Sheet* _make_sheet(RowBlock block, uint32_t shift, bint portable) except NULL:
-    """The columns of a block. Its one user is the caller, and it holds no batch yet."""
+cdef Sheet* _make_sheet(RowBlock block, const Selected* selected, uint32_t shift, bint portable) except NULL:
+    """The selected columns of a block. Its one user is the caller, and it holds no batch yet."""
     cdef Window window = _window_of(block, shift)
     cdef uint64_t n = block.count, bad
     # Bitmaps are written by whole words.
     cdef size_t bits = (n + 63) // 64 * 8
     cdef uint64_t parts = (window.size + (<uint64_t>1 << shift) - 1) >> shift
     cdef size_t size = sizeof(Sheet), got, pointers_at
-    cdef size_t[COLUMN_COUNT] at
-    cdef size_t[COLUMN_COUNT] bits_at
+    cdef size_t[COLUMN_COUNT] at, bits_at
+    cdef (uint8_t*)[COLUMN_COUNT] data
+    cdef (uint64_t*)[COLUMN_COUNT] valid
     cdef Columns columns
     cdef Sheet* sheet
     cdef uint8_t* memory
     cdef const void** buffers
     cdef int64_t* sizes
     cdef ArrowArray* column
-    cdef int k, field = 0
-    cdef uint64_t nulls, longs, i
+    cdef int k, place, field = 0
+    cdef uint64_t longs, i
     cdef size_t[COLUMN_COUNT] width = [8, 16, 1, 16, 8, 8, 4, 1, 4, 16, 16, 8, 8, 16, 16]
     if window.size > 0x7FFFFFFF:
-        _check_lengths(block, 0x7FFFFFFF)
+        _check_lengths(block, selected, 0x7FFFFFFF)
     # Validity and data of every column, and for views the parts of the payload and their sizes.
-    pointers_at = _place(&size, COLUMN_COUNT * (3 + parts) * sizeof(void*) + parts * sizeof(int64_t))
-    for k in range(COLUMN_COUNT):
+    pointers_at = _place(&size, selected.count * (3 + parts) * sizeof(void*) + parts * sizeof(int64_t))
+    for place in range(selected.count):
+        k = selected.column[place]
         at[k] = _place(&size, n * width[k])
         bits_at[k] = _place(&size, bits) if _COLUMNS[3 * k + 2] else 0
     memory = <uint8_t*>take_memory(size, &got)
     if memory == NULL:
         raise MemoryError(f"no memory for the columns of {n} events, {size} bytes")
+    memset(data, 0, sizeof(data))
+    memset(valid, 0, sizeof(valid))
+    for place in range(selected.count):
+        k = selected.column[place]
+        data[k] = memory + at[k]
+        if bits_at[k] != 0:
+            valid[k] = <uint64_t*>(memory + bits_at[k])
     sheet = <Sheet*>memory
     sheet.users = 1
     sheet.hold.size = got
     sheet.hold.object = NULL
     memset(&columns, 0, sizeof(columns))
-    columns.sequence = <uint64_t*>(memory + at[SEQUENCE])
-    columns.lsn = <uint64_t*>(memory + at[LSN])
-    columns.tenant_id = <uint64_t*>(memory + at[TENANT_ID])
-    columns.vshard_id = <uint32_t*>(memory + at[VSHARD_ID])
-    columns.count = <uint32_t*>(memory + at[COUNT])
-    columns.op = <int8_t*>(memory + at[OP])
-    columns.source = <int8_t*>(memory + at[SOURCE])
+    columns.sequence = <uint64_t*>data[SEQUENCE]
+    columns.lsn = <uint64_t*>data[LSN]
+    columns.tenant_id = <uint64_t*>data[TENANT_ID]
+    columns.vshard_id = <uint32_t*>data[VSHARD_ID]
+    columns.count = <uint32_t*>data[COUNT]
+    columns.op = <int8_t*>data[OP]
+    columns.source = <int8_t*>data[SOURCE]
     for k in range(2):
-        columns.time[k] = <int64_t*>(memory + at[SYSTEM_TIME + k])
-        columns.time_valid[k] = <uint64_t*>(memory + bits_at[SYSTEM_TIME + k])
+        columns.time[k] = <int64_t*>data[SYSTEM_TIME + k]
+        columns.time_valid[k] = valid[SYSTEM_TIME + k]
     for k in range(FIELD_COUNT):
-        columns.view[k] = <View*>(memory + at[_FIELD_COLUMN[k]])
-        columns.valid[k] = <uint64_t*>(memory + bits_at[_FIELD_COLUMN[k]])
+        columns.view[k] = <View*>data[_FIELD_COLUMN[k]]
+        columns.valid[k] = valid[_FIELD_COLUMN[k]]
     if n >= LONG_PASS:
         with nogil:
             bad = write_columns(&columns, block.rows, n, &window, &field, portable)
@@ -530,30 +607,33 @@ cdef Sheet* _make_sheet(RowBlock block, uint32_t shift, bint portable) except NU
         )
         raise BatchError(f"row {bad}: text that changed while it was read")
     buffers = <const void**>(memory + pointers_at)
-    sizes = <int64_t*>(buffers + COLUMN_COUNT * (3 + parts))
+    sizes = <int64_t*>(buffers + selected.count * (3 + parts))
     for i in range(parts):
         sizes[i] = <int64_t>(window.size - (i << shift))
-    for k in range(COLUMN_COUNT):
+    memset(sheet.column, 0, sizeof(sheet.column))
+    for place in range(selected.count):
+        k = selected.column[place]
         column = &sheet.column[k]
-        memset(column, 0, sizeof(ArrowArray))
         column.length = n
         column.n_buffers = 2
         column.buffers = buffers
         column.release = release_column
         column.private_data = sheet
-        sheet.columns[k] = column
+        sheet.columns[place] = column
         buffers[0] = NULL
-        buffers[1] = memory + at[k]
+        buffers[1] = data[k]
         buffers += 2
         if width[k] == 16:
             buffers += 1 + parts
     for k in range(2):
-        nulls = columns.time_nulls[k]
-        _set_nulls(&sheet.column[SYSTEM_TIME + k], nulls, columns.time_valid[k], columns.time[k], n * 8)
+        if columns.time[k] != NULL:
+            _set_nulls(&sheet.column[SYSTEM_TIME + k], columns.time_nulls[k], columns.time_valid[k], n * 8)
     for k in range(FIELD_COUNT):
+        if columns.view[k] == NULL:
+            continue
         column = &sheet.column[_FIELD_COLUMN[k]]
-        if columns.valid[k] != NULL and _COLUMNS[3 * _FIELD_COLUMN[k] + 2]:
-            _set_nulls(column, columns.nulls[k], columns.valid[k], columns.view[k], n * 16)
+        if columns.valid[k] != NULL:
+            _set_nulls(column, columns.nulls[k], columns.valid[k], n * 16)
         # A column without a long value has no use for the payload.
         longs = parts if columns.longs[k] != 0 else 0
         for i in range(longs):
@@ -573,7 +653,8 @@ cdef Sheet* _make_sheet(RowBlock block, uint32_t shift, bint portable) except NU
     return sheet
 
 
-cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, void* data, size_t size) noexcept:
+cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, size_t size) noexcept:
+    """Notes the nulls of a nullable column, whose data has `size` bytes."""
     column.null_count = nulls
     if nulls == 0:
         return
@@ -586,31 +667,37 @@ cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, void* 
         column.buffers[1] = _ZEROS
     else:
         memset(valid, 0, (column.length + 63) // 64 * 8)
-        memset(data, 0, size)
+        memset(<void*>column.buffers[1], 0, size)
 
 
-cdef int _write_array(RowBlock block, uint32_t shift, bint portable, ArrowArray* out) except -1:
+cdef int _write_array(
+    RowBlock block, const Selected* selected, uint32_t shift, bint portable, ArrowArray* out
+) except -1:
     cdef RowBlock held
     cdef Sheet* sheet
     drop_left(NULL)
     # A part of the block keeps it as a view does, and its lease.
     held = block.slice(0, block.count)
-    sheet = _make_sheet(block, shift, portable)
-    Py_INCREF(held)
-    sheet.hold.object = <PyObject*>held
-    sheet.users = 1 + COLUMN_COUNT
+    sheet = _make_sheet(block, selected, shift, portable)
+    if _has_views(selected):
+        Py_INCREF(held)
+        sheet.hold.object = <PyObject*>held
+    sheet.users = 1 + selected.count
     memset(out, 0, sizeof(ArrowArray))
     out.length = block.count
     out.n_buffers = 1
     out.buffers = sheet.no_validity
-    out.n_children = COLUMN_COUNT
+    out.n_children = selected.count
     out.children = sheet.columns
     out.release = release_struct
     out.private_data = sheet
     return 0
 
 
-def export_array(RowBlock block not None, uint32_t window_shift=WINDOW_SHIFT, *, bint portable=False):
+def export_array(
+    RowBlock block not None, Selection selection not None=_EVERY, uint32_t window_shift=WINDOW_SHIFT, *,
+    bint portable=False
+):
     """A block as a struct array of its columns: the capsule of the schema, and the array's.
 
     Views are over parts of the payload that begin ``1 << window_shift`` bytes apart. `portable` does without the
@@ -620,14 +707,14 @@ def export_array(RowBlock block not None, uint32_t window_shift=WINDOW_SHIFT, *,
     if array == NULL:
         raise MemoryError("no memory for an array")
     try:
-        _write_array(block, window_shift, portable, array)
+        _write_array(block, &selection.selected, window_shift, portable, array)
         capsule = PyCapsule_New(array, "arrow_array", _free_array_capsule)
     except:
         if array.release != NULL:
             array.release(array)
         free(array)
         raise
-    return export_schema(), capsule
+    return export_schema(selection), capsule
 
 
 # ---- streams ----------------------------------------------------------------------------------------------------
@@ -646,7 +733,7 @@ cdef int _fail(ArrowArrayStream* stream, int code, str message) noexcept:
 
 
 cdef int _stream_schema(ArrowArrayStream* stream, ArrowSchema* out) noexcept nogil:
-    if not _write_schema(out):
+    if not _write_schema(&(<Stream*>stream.private_data).selected, out):
         return ENOMEM
     return 0
 
@@ -665,7 +752,9 @@ cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gi
         if batches.batch is None:
             batches.batch = batches.next_batch()
         if batches.batch is not None:
-            _write_array(<RowBlock?>batches.batch._block, WINDOW_SHIFT, False, out)
+            _write_array(
+                <RowBlock?>batches.batch._block, &(<Stream*>stream.private_data).selected, WINDOW_SHIFT, False, out
+            )
             batches.batch = None
         return 0
     except MemoryError as error:
@@ -685,8 +774,8 @@ cdef class _Batches:
     cdef object batch
 
 
-def export_stream(next_batch not None):
-    """A stream of what `next_batch()` returns, batch for batch until it is None: a capsule.
+def export_stream(next_batch not None, Selection selection not None=_EVERY):
+    """A stream of the columns of what `next_batch()` returns, batch for batch until it is None: a capsule.
 
     The importer calls it on whatever thread it likes, one call at a time. An exception is the stream's error; the
     importer may ask again.
@@ -702,6 +791,7 @@ def export_stream(next_batch not None):
     batches.next_batch = next_batch
     Py_INCREF(batches)
     state.hold.object = <PyObject*>batches
+    state.selected = selection.selected
     stream.get_schema = _stream_schema
     stream.get_next = _stream_next
     stream.get_last_error = last_error

@@ -7,7 +7,8 @@
 #     up to 12 bytes   | length | the bytes, zeros after them                |
 #     more             | length | first 4 bytes | number of buffer | offset  |
 #
-# A column in which everything is None is not written at all: `nulls` says so, and the caller has zeros for it.
+# A column in which everything is None is not written at all: `nulls` says so, and the caller has zeros for it. One that is
+# not asked for has no place, and is not looked at: neither in the rows nor in the payload.
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -31,7 +32,7 @@ cdef extern from *:
 
     typedef uint32_t nodedb_view __attribute__((vector_size(16), aligned(4), may_alias));
 
-    typedef struct {
+    typedef struct {                         /* NULL: not asked for */
         uint64_t *sequence, *lsn, *tenant_id;
         uint32_t *vshard_id, *count;
         int8_t *op, *source;                 /* numbered from 0 */
@@ -218,34 +219,25 @@ cdef extern from *:
         memcpy((uint8_t *)to->time_valid[k] + from / 8, word, (count + 63) / 64 * 8);
     }
 
+    /* The fixed columns that are asked for. */
     static nodedb_always void nodedb_fixed_block(nodedb_columns *to, uint64_t from, const nodedb_row *row, uint32_t n) {
-        typedef uint64_t pair __attribute__((vector_size(16), aligned(8), may_alias));
-        uint64_t *restrict sequence = to->sequence + from, *restrict lsn = to->lsn + from;
-        uint64_t *restrict tenant_id = to->tenant_id + from;
-        uint32_t *restrict vshard_id = to->vshard_id + from, *restrict rows = to->count + from;
-        int8_t *restrict op = to->op + from, *restrict source = to->source + from;
-        uint32_t i = 0;
-        _Pragma("GCC unroll 4")
-        for (; i + 2 <= n; i += 2) {
-            const pair one = *(const pair *)&row[i].sequence, two = *(const pair *)&row[i + 1].sequence;
-            *(pair *)(sequence + i) = __builtin_shuffle(one, two, (pair){0, 2});
-            *(pair *)(lsn + i) = __builtin_shuffle(one, two, (pair){1, 3});
-        }
-        for (; i < n; i++) {
-            sequence[i] = row[i].sequence;
-            lsn[i] = row[i].lsn;
-        }
-        _Pragma("GCC unroll 8")
-        for (i = 0; i < n; i++) {
-            tenant_id[i] = row[i].tenant_id;
-            vshard_id[i] = row[i].vshard_id;
-            rows[i] = row[i].count;
-            op[i] = row[i].op - 1;
-            source[i] = row[i].source;
-        }
+        #define NODEDB_COPY(column, value) \
+            if (to->column != NULL) { \
+                __typeof__(to->column) restrict out = to->column + from; \
+                _Pragma("GCC unroll 8") \
+                for (uint32_t i = 0; i < n; i++) out[i] = row[i].value; \
+            }
+        NODEDB_COPY(sequence, sequence)
+        NODEDB_COPY(lsn, lsn)
+        NODEDB_COPY(tenant_id, tenant_id)
+        NODEDB_COPY(vshard_id, vshard_id)
+        NODEDB_COPY(count, count)
+        NODEDB_COPY(op, op - 1)
+        NODEDB_COPY(source, source)
+        #undef NODEDB_COPY
     }
 
-    /* The same for a whole block; and whether both stamps are None in all of it. */
+    /* All of them, of a whole block; and whether both stamps are None in all of it. */
     static int nodedb_whole_block(nodedb_columns *to, uint64_t from, const nodedb_row *row) {
         uint64_t other = 0;
         nodedb_fixed_block(to, from, row, NODEDB_BLOCK);
@@ -315,20 +307,23 @@ cdef extern from *:
         uint64_t count, const nodedb_window *window, int *field) {
         /* Places that have 16 bytes of the window around them: from 4 on, so many. */
         const uint64_t room = window->size >= 16 ? window->size - 15 : 0;
+        const int every_fixed = to->sequence != NULL && to->lsn != NULL && to->tenant_id != NULL &&
+            to->vshard_id != NULL && to->count != NULL && to->op != NULL && to->source != NULL;
         for (uint64_t from = 0; from < count; from += NODEDB_BLOCK) {
             const nodedb_row *row = rows + from;
             const uint32_t n = count - from < NODEDB_BLOCK ? count - from : NODEDB_BLOCK;
             int no_stamps = 0;
-            if (n == NODEDB_BLOCK) no_stamps = whole_block(to, from, row);
+            if (every_fixed && n == NODEDB_BLOCK) no_stamps = whole_block(to, from, row);
             else nodedb_fixed_block(to, from, row, n);
             if (no_stamps && to->time_nulls[0] == from && to->time_nulls[1] == from) {
                 to->time_nulls[0] += n;
                 to->time_nulls[1] += n;
             } else {
-                nodedb_stamp_block(to, from, row, n, 0);
-                nodedb_stamp_block(to, from, row, n, 1);
+                if (to->time[0] != NULL) nodedb_stamp_block(to, from, row, n, 0);
+                if (to->time[1] != NULL) nodedb_stamp_block(to, from, row, n, 1);
             }
             for (int k = 0; k < 6; k++) {
+                if (to->view[k] == NULL) continue;
                 const uint64_t longs = to->longs[k];
                 /* A count that the compiler knows makes other loops. */
                 const nodedb_view seen =

@@ -196,20 +196,28 @@ cdef class EventConsumer:
         CorruptRingError
             Something else has written to the shared block.
         """
-        cdef int64_t limit
+        cdef int64_t limit = self.begin_take(max_events, timeout)
+        if ring_available(self._ring, 1) == 0 and not self.wait_for_one(limit):
+            return _EMPTY
+        return self.take(max_events)
+
+    cdef int64_t begin_take(self, Py_ssize_t max_events, timeout) except? -1:
+        """What a call that may wait looks at first: whether it may take, and how long it waits, in ns; -1 is no limit."""
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.admit()
         if max_events < 1:
             raise ValueError(f"max_events {max_events}: must be at least 1")
-        limit = -1 if timeout is None else timeout_ns(timeout)
-        if ring_available(self._ring, 1) == 0:
-            self.check_block()
-            if limit != 0:
-                self.sleep(limit)
-            if self._closed or ring_available(self._ring, 1) == 0:
-                self.found_nothing()
-                return _EMPTY
-        return self.take(max_events)
+        return -1 if timeout is None else timeout_ns(timeout)
+
+    cdef bint wait_for_one(self, int64_t limit) except -1:
+        """Whether an event came in time, to an end that is still open."""
+        self.check_block()
+        if limit != 0:
+            self.sleep(limit)
+        if self._closed or ring_available(self._ring, 1) == 0:
+            self.found_nothing()
+            return False
+        return True
 
     cdef object take(self, uint64_t most):
         """A batch of what waits. Every object is made before the first event is taken, and none after the last look."""
@@ -270,26 +278,30 @@ cdef class EventConsumer:
             raise BusyError(f"consumer of core {self.core_id}: another call waits on it already; one at a time")
         self._is_waiting = True
 
-    def lease(self, Py_ssize_t max_events=DEFAULT_BATCH):
+    def lease(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes one contiguous run of what waits, at most `max_events`, to be read where it lies: a ``Lease``.
+
+        It waits as ``drain`` does. The lease is of nothing when nothing came, or the producer has gone, or the consumer
+        was closed meanwhile.
+
+        Parameters
+        ----------
+        max_events : int, default 1024
+        timeout : float or None, default 0.0
+            Seconds to wait for the first event; None waits until something comes or the producer has gone.
 
         Raises
         ------
-        OwnershipError, ClosedError
-            The end is another thread's, or closed.
+        OwnershipError, ClosedError, BusyError, CorruptRingError
+            As for ``drain``.
         """
-        cdef _LeasedBlock block
-        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
-            self.admit()
-        if max_events < 1:
-            raise ValueError(f"max_events {max_events}: must be at least 1")
-        block = _LeasedBlock.__new__(_LeasedBlock)
+        # Made first: between the last look and the taking there is no Python code, in which a signal handler could close.
+        cdef _LeasedBlock block = _LeasedBlock.__new__(_LeasedBlock)
         lease = Lease(block, EventBatch._over(block))
-        block.take(self, max_events)
-        if block.count != 0:
+        cdef int64_t limit = self.begin_take(max_events, timeout)
+        if ring_available(self._ring, 1) != 0 or self.wait_for_one(limit):
+            block.take(self, max_events)
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
-        else:
-            self.found_nothing()
         return lease
 
     def __iter__(self):

@@ -25,6 +25,7 @@ from .events import (
     EventSource,
     WriteOp,
 )
+from .projection import Projection
 
 __all__ = ["EventBatch"]
 
@@ -265,6 +266,20 @@ class EventBatch:
             numbers = np.concatenate([np.array([after], np.uint64), numbers])
         before = np.flatnonzero(np.diff(numbers) > 1)
         return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
+    def select(self, *columns: str) -> Projection:
+        """Some columns, in this order, for libraries that read Arrow: ``pl.DataFrame(batch.select("op", "lsn"))``.
+
+        Only these are made, in as much less time and memory. Columns are named as the fields of ``WriteEvent``.
+
+        Raises
+        ------
+        ValueError
+            An unknown column, one that is there twice, or none at all.
+        TypeError
+            A name that is no str.
+        """
+        return Projection(self._block, columns)
 
     def __arrow_c_schema__(self) -> object:
         """The schema of every batch: the capsule of an ``ArrowSchema``."""

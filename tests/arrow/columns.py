@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from nodedb_ring import EventBatch, EventSource, WriteEvent, WriteOp
+from nodedb_ring import EventBatch, EventSource, Projection, WriteEvent, WriteOp
 from nodedb_ring._arrow import export_array
 
 FIELDS: Final = (
@@ -76,7 +76,7 @@ def as_fields(events: Iterable[WriteEvent]) -> list[dict[str, Any]]:
 def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     """What columns hold, stamps as numbers: a datetime has years from 1 to 9999 only."""
     columns = {name: table.column(name) for name in table.schema.names}
-    for name in STAMPS:
+    for name in columns.keys() & STAMPS:
         columns[name] = columns[name].cast(pa.int64())
     lists = {name: column.to_pylist() for name, column in columns.items()}
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
@@ -85,7 +85,7 @@ def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
 class Exported:
     """A batch, exported with other options than its own methods choose."""
 
-    def __init__(self, batch: EventBatch, **options: Any) -> None:
+    def __init__(self, batch: EventBatch | Projection, **options: Any) -> None:
         self._batch = batch
         self._options = options
 
@@ -93,7 +93,7 @@ class Exported:
         return export_array(self._batch._block, **self._options)  # pyright: ignore[reportPrivateUsage]
 
 
-def imported(batch: EventBatch, **options: Any) -> pa.RecordBatch:
+def imported(batch: EventBatch | Projection, **options: Any) -> pa.RecordBatch:
     """The batch as pyarrow sees it, every buffer checked."""
     record_batch = pa.record_batch(Exported(batch, **options) if options else batch)
     record_batch.validate(full=True)

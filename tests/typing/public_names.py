@@ -48,6 +48,7 @@ from nodedb_ring import (
     OwnershipError,
     PressureState,
     ProducerStats,
+    Projection,
     Reservation,
     RingError,
     RingStats,
@@ -274,7 +275,7 @@ def check_consumer() -> None:
 def check_lease() -> None:
     (producer,), (consumer,) = create_event_bus(1, 16)
     producer.emit_batch(some_batch())
-    lease = consumer.lease(2)
+    lease = consumer.lease(2, timeout=None)
     assert_type(lease, Lease)
     assert_type(lease.batch, EventBatch)
     lease.release()
@@ -342,6 +343,8 @@ def check_batch() -> None:
     assert_type(batch[0], WriteEvent)
     assert_type(batch[np.int64(0)], WriteEvent)
     assert_type(batch[1:], EventBatch)
+    assert_type(batch.select("op", "lsn"), Projection)
+    assert_type(batch.select("op").columns, tuple[str, ...])
     assert_type(batch[[True, False, True]], EventBatch)
     # NumPy's stubs make a comparison Any, and so the choice between an event and a batch: say that it is a mask.
     mask: npt.NDArray[np.bool_] = batch.op == WriteOp.INSERT

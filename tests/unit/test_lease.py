@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
+import signal
+import threading
+import time
 import weakref
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nodedb_ring import ClosedError, EventBatch, EventConsumer, EventProducer, Lease, WriteEvent, WriteOp
+from nodedb_ring import (
+    BusyError,
+    ClosedError,
+    EventBatch,
+    EventBus,
+    EventConsumer,
+    EventProducer,
+    Lease,
+    RoleTaken,
+    WriteEvent,
+    WriteOp,
+)
 
 from .making import batch, event, events, fill, ring, sequences, sized
-from .running import in_thread
+from .running import Running, in_thread, until_asleep
 
 
 def lap(producer: EventProducer, consumer: EventConsumer, first: int, rounds: int = 20) -> int:
@@ -462,3 +478,95 @@ def test_batches_of_a_lease_can_be_drained_again_elsewhere() -> None:
     with consumer.lease() as leased:
         assert (leased.op == WriteOp.INSERT).all()
         assert list(EventBatch.concat([leased, made])) == events(1, 3) * 2
+
+
+# waiting
+
+
+def lease_numbers(consumer: EventConsumer, timeout: float | None) -> list[int]:
+    with consumer.lease(timeout=timeout) as leased:
+        return sequences(leased)
+
+
+def test_a_lease_waits_for_the_first_event() -> None:
+    producer, consumer = ring()
+    waiter = Running(lambda: lease_numbers(consumer, None))
+    waiter.until_asleep()
+    fill(producer, 1, 1)
+    assert waiter.result() == [1]
+    assert consumer.stats().held == 0
+
+
+def test_a_lease_of_nothing_when_the_time_is_over() -> None:
+    _, consumer = ring()
+    started = time.monotonic()
+    assert lease_numbers(consumer, 0.05) == []
+    assert time.monotonic() - started >= 0.05
+
+
+@pytest.mark.parametrize("timeout", [None, 1000])
+def test_a_lease_does_not_wait_for_a_producer_that_has_gone(timeout: float | None) -> None:
+    producer, consumer = ring()
+    fill(producer, 1, 1)
+    producer.close()
+    assert lease_numbers(consumer, timeout) == [1]
+    assert lease_numbers(consumer, timeout) == []
+
+
+def test_closing_the_consumer_ends_a_wait_for_a_lease() -> None:
+    _, consumer = ring()
+    waiter = Running(lambda: lease_numbers(consumer, None))
+    waiter.until_asleep()
+    consumer.close()
+    assert waiter.result() == []
+    with pytest.raises(ClosedError):
+        consumer.lease(timeout=None)
+
+
+def test_a_wait_for_a_lease_keeps_other_waits_away() -> None:
+    producer, consumer = ring()
+    refused: list[BusyError] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for call in (consumer.lease, consumer.drain):
+            with pytest.raises(BusyError) as caught:
+                call(timeout=1)
+            refused.append(caught.value)
+        fill(producer, 1, 1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    native_id = threading.get_native_id()
+
+    def interrupt() -> None:
+        until_asleep(native_id)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    try:
+        sender = Running(interrupt)
+        assert lease_numbers(consumer, None) == [1]
+        sender.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(refused) == 2
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan])
+def test_a_wrong_timeout_is_refused_before_anything_is_taken(timeout: float) -> None:
+    producer, consumer = ring()
+    fill(producer, 1, 1)
+    with pytest.raises(ValueError, match=str(timeout)):
+        consumer.lease(timeout=timeout)
+    assert consumer.stats().held == 0
+    assert sequences(consumer.drain()) == [1]
+
+
+def test_a_successor_may_come_after_a_wait_for_a_lease_was_closed(bus: EventBus) -> None:
+    consumer = bus.consumer(0)
+    waiter = Running(lambda: lease_numbers(consumer, None))
+    waiter.until_asleep()
+    with pytest.raises(RoleTaken):
+        bus.consumer(0)
+    consumer.close()
+    assert waiter.result() == []
+    with bus.consumer(0) as successor:
+        assert lease_numbers(successor, 0) == []

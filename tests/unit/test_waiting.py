@@ -275,6 +275,28 @@ def test_a_handler_may_close_the_consumer() -> None:
         sender.result()
 
 
+def by_lease(consumer: EventConsumer) -> list[int]:
+    with consumer.lease(timeout=None) as leased:
+        return sequences(leased)
+
+
+@pytest.mark.parametrize("take", [lambda consumer: sequences(consumer.drain(timeout=None)), by_lease])
+def test_a_consumer_that_was_closed_takes_nothing_that_came_at_that_moment(
+    take: Callable[[EventConsumer], list[int]],
+) -> None:
+    producer, consumer = ring()
+
+    def emit_and_close() -> None:
+        fill(producer, 1, 1)
+        consumer.close()
+
+    with on_signal(signal.SIGUSR1, emit_and_close):
+        sender = when_main_sleeps(send(signal.SIGUSR1))
+        assert take(consumer) == []
+        sender.result()
+    assert consumer.stats().received == 0
+
+
 def test_one_waiter_at_a_time() -> None:
     producer, consumer = ring()
     refused: list[BusyError] = []
