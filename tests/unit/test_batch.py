@@ -446,6 +446,19 @@ def test_utf8_is_what_python_says_it_is() -> None:
         assert got == wanted, text
 
 
+@pytest.mark.parametrize("size", [*range(1, 26), 63, 64, 65])
+def test_a_byte_that_is_not_utf8_is_found_wherever_it_stands(size: int) -> None:
+    rows = raw_rows(1)
+    rows["row_id_length"] = size
+    assert EventBatch(rows, b"a" * size).strings("row_id").tolist() == ["a" * size]
+    for place in range(size):
+        text = b"a" * place + b"\xff" + b"a" * (size - place - 1)
+        with pytest.raises(BatchError, match="row 0: row_id"):
+            EventBatch(rows, text)
+    # And what follows a text is not of it.
+    assert EventBatch(rows, b"a" * size + b"\xff" * 8).strings("row_id").tolist() == ["a" * size]
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_values_are_any_bytes(name: str) -> None:
     rows = raw_rows(1)
