@@ -364,7 +364,7 @@ cdef class Selection:
                 raise ValueError(f"{name!r}: no such column; those are {', '.join(_COLUMN_NAMES)}")
             if names.count(name) > 1:
                 raise ValueError(f"{name!r}: asked for {names.count(name)} times; once is enough")
-        # None is there twice, so there are at most as many as there is room for.
+        # They all differ, so there is room for them.
         for name in names:
             self.selected.column[self.selected.count] = _COLUMN_NAMES.index(name)
             self.selected.count += 1
