@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..termination import sigterm_unwinds
+from ..termination import termination_unwinds
 from .progress import progress_shown
 from .report import report
 from .results import Results
@@ -32,7 +32,9 @@ def run_bench(
     as_json: Path | None = None,
     plot: Path | None = None,
 ) -> None:
-    """Measures, and prints tables, or the JSON if that goes to `STDOUT`. Only in the main thread: it answers SIGTERM.
+    """Measures, and prints tables, or the JSON if that goes to `STDOUT`.
+
+    Only in the main thread: it answers SIGTERM and SIGHUP.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def run_bench(
     )
     draw = None if plot is None else _drawing(plot)
     with contextlib.ExitStack() as ends:
-        ends.enter_context(sigterm_unwinds())
+        ends.enter_context(termination_unwinds())
         for path in (as_json, plot):
             if path is not None and path != STDOUT:
                 ends.enter_context(_writable(path))

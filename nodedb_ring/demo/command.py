@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import EventBus, create_event_bus
 from ..bus_file import DEFAULT_DIRECTORY, remove
-from ..termination import sigterm_unwinds
+from ..termination import termination_unwinds
 from . import durable, processes, run
 from .flights import AIRPORTS, Flight, load_flights
 from .log import warnings_shown
@@ -50,7 +50,8 @@ def run_demo(
     keep : Path, optional
         Where the two databases stay: this path with ``.0`` and ``.1`` appended. Temporary files by default.
     between_processes : bool
-        Each database in a process of its own, and the view in a third. Only in the main thread: it answers SIGTERM.
+        Each database in a process of its own, and the view in a third. Only in the main thread: it answers SIGTERM and
+        SIGHUP.
     logged : bool, default False
         Each database keeps a log of its events, and the view gets from there what its ring drops.
     chaos : bool, default False
@@ -98,7 +99,7 @@ def _shared_rings(
 ) -> Generator[Run, None, None]:
     """Rings between processes, under a name that nobody has, and that is gone at the end however that comes."""
     name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
-    with sigterm_unwinds():
+    with termination_unwinds():
         try:
             with EventBus.create(name, len(AIRPORTS), capacity) as bus:
                 show(f"bus {name}: while it runs, try nodedb-ring inspect {name}")

@@ -10,13 +10,13 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from ..termination import sigterm_unwinds
+from ..termination import TERMINATION, termination_unwinds
 from .view import View
 from .watch import BusSample
 
 __all__ = ["draw"]
 
-_ENDING: Final = {signal.SIGINT, signal.SIGTERM}
+_ENDING: Final = {signal.SIGINT, *TERMINATION}
 
 
 def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
@@ -24,7 +24,7 @@ def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
     console = Console()
     view = View(first)
     live = Live(view, console=console, screen=True, auto_refresh=False)
-    with sigterm_unwinds():
+    with termination_unwinds():
         try:
             # An exception in the midst of any of these would leave a screen that nobody knows of, or half a view in the
             # console's buffer, to be printed with the last one. Between them nothing is held back.

@@ -374,6 +374,7 @@ def test_the_command_prints_no_figures_after_a_wrong_answer(
         # As a terminal does it: to the whole process group.
         (signal.SIGINT, True, 130, ["nodedb-ring: interrupted"]),
         (signal.SIGTERM, False, 143, []),
+        (signal.SIGHUP, False, 129, []),
     ],
 )
 @pytest.mark.parametrize("measuring", [False, True], ids=["while it starts", "while it measures"])

@@ -246,6 +246,7 @@ def test_command_names_the_child_that_was_killed(
         # As a terminal does it: to the whole process group.
         (signal.SIGINT, True, 130, "nodedb-ring: interrupted\n"),
         (signal.SIGTERM, False, 143, ""),
+        (signal.SIGHUP, False, 129, ""),
     ],
 )
 def test_a_signal_stops_all_of_it(number: signal.Signals, to_all: bool, code: int, said: str, tmp_path: Path) -> None:

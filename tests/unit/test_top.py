@@ -467,11 +467,12 @@ def test_it_draws_as_often_as_asked(bus: EventBus) -> None:
         assert plain(terminal.output).count("core pressure") == 5
 
 
-def test_sigterm_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(bus: EventBus, number: signal.Signals, code: int) -> None:
     with OnTerminal(*TOP, bus.name, "--interval=0.1") as terminal:
         terminal.until("NORMAL")
-        terminal.process.send_signal(signal.SIGTERM)
-        assert terminal.end() == (143, "")
+        terminal.process.send_signal(number)
+        assert terminal.end() == (code, "")
         assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
         assert ORDINARY_SCREEN in terminal.output
 
