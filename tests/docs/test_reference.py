@@ -32,7 +32,7 @@ def documented() -> list[str]:
     found: list[str] = []
     for page in sorted(API.glob("*.md")):
         module = ""
-        for directive, name in re.findall(r"^\.\. (currentmodule|auto\w+):: (\S+)", page.read_text(), re.MULTILINE):
+        for directive, name in re.findall(r"^\.\. (currentmodule|auto\w+):: ([\w.]+)", page.read_text(), re.MULTILINE):
             if directive == "currentmodule":
                 module = name
             elif directive != "automodule":

@@ -174,19 +174,22 @@ def test_what_overflowed_is_missing_to_the_event(flights: list[Flight], database
     missing_to_the_event(outcome, ROWS)
 
 
-class SlowView(CarrierView):
-    """Takes longer over a batch than a writer over what fills it."""
-
-    def apply(self, batch: EventBatch) -> None:
-        time.sleep(0.05)
-        super().apply(batch)
-
-
 def test_writers_wait_for_a_consumer_that_is_slow(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", SlowView)
-    outcome = run_quietly(flights[: 4 * ROWS], databases, capacity=16_384)
+    bus = producers, _ = create_event_bus(2, 16_384)
+    deadline = time.monotonic() + 30
+
+    class LateView(CarrierView):
+        """Takes no batch until the writer of core 1 was throttled."""
+
+        def apply(self, batch: EventBatch) -> None:
+            while producers[1].stats().throttle_transitions == 0 and time.monotonic() < deadline:
+                time.sleep(0.001)
+            super().apply(batch)
+
+    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", LateView)
+    outcome = run(flights[: 4 * ROWS], databases, bus, lambda done: None)
     assert outcome.cores[1].producer.throttle_transitions > 0
     assert outcome.missing == 0
     assert report(outcome)[0] is Verdict.AGREE
