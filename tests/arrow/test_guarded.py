@@ -17,7 +17,7 @@ from tests.unit.running import in_child
 
 SOURCE: Final = Path(__file__).with_name("guarded.pyx")
 TEXT: Final = bytes(range(33, 127))
-LONGEST: Final = 60
+LONGEST: Final = 45
 """Bytes of payload: more than the 16 that a read has, on either side of a value of more than the 12 of a view."""
 
 
