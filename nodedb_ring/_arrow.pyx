@@ -342,15 +342,7 @@ cdef tuple _COLUMN_NAMES = tuple([_COLUMNS[3 * number].decode() for number in ra
 
 @cython.final
 cdef class Selection:
-    """Columns to export, in the order of their names.
-
-    Raises
-    ------
-    ValueError
-        An unknown column, one that is there twice, or none at all.
-    TypeError
-        A name that is no str.
-    """
+    """Columns to export, in the order of their names. Refuses what ``EventBatch.select`` says."""
 
     cdef Selected selected
 

@@ -45,7 +45,7 @@ from ._ring cimport (
     span_lies_in,
     thread_token,
 )
-from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, timeout_ns
+from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns, timeout_ns
 
 import os
 
@@ -207,7 +207,7 @@ cdef class EventConsumer:
             self.admit()
         if max_events < 1:
             raise ValueError(f"max_events {max_events}: must be at least 1")
-        return -1 if timeout is None else timeout_ns(timeout)
+        return limit_ns(timeout)
 
     cdef bint wait_for_one(self, int64_t limit) except -1:
         """Whether an event came in time, to an end that is still open."""
@@ -329,8 +329,7 @@ cdef class EventConsumer:
 
         Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
         """
-        if timeout is not None:
-            timeout_ns(timeout)
+        limit_ns(timeout)
         return drain_when_ready(self, max_events, timeout)
 
     def __arrow_c_schema__(self):

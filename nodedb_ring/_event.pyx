@@ -27,27 +27,10 @@ from ._ring cimport (
     ring_stamp,
     shift_fields,
 )
+from ._utf8 cimport is_ascii
 
 from .errors import CorruptRingError, FieldError
 from .events import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <string.h>
-
-    static inline int nodedb_is_ascii(const char *text, size_t size) {
-        uint64_t seen = 0, some = 0;
-        for (; size >= 8; text += 8, size -= 8) {
-            memcpy(&some, text, 8);
-            seen |= some;
-        }
-        some = 0;
-        memcpy(&some, text, size);
-        return ((seen | some) & 0x8080808080808080u) == 0;
-    }
-    """
-    bint is_ascii "nodedb_is_ascii"(const char* text, size_t size) noexcept
 
 __all__ = ["WriteEvent"]
 
@@ -531,7 +514,7 @@ cdef object decode_text(const char* start, uint32_t length):
 cdef inline object _text_of(const char* start, uint32_t length):
     """A str of UTF-8. Most is ASCII, whose bytes are the str's own."""
     cdef object text
-    if not is_ascii(start, length):
+    if not is_ascii(<const uint8_t*>start, length):
         return decode_text(start, length)
     text = PyUnicode_New(length, 127)
     memcpy(PyUnicode_DATA(<PyObject*>text), start, length)

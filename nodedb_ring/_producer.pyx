@@ -62,7 +62,7 @@ from ._ring cimport (
     shift_fields,
     thread_token,
 )
-from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, timeout_ns
+from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
 from .backpressure import PressureState
 from .batch import EventBatch
@@ -220,7 +220,7 @@ cdef class EventProducer:
         """
         cdef RowBlock block
         cdef PushResult why
-        cdef int64_t limit = -1 if timeout is None else timeout_ns(timeout)
+        cdef int64_t limit = limit_ns(timeout)
         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
         cdef uint64_t done = 0, need, end
         cdef bint packed
@@ -294,7 +294,7 @@ cdef class EventProducer:
         BusyError
             Another call waits for room already, whose signal handler this is.
         """
-        cdef int64_t limit = -1 if timeout is None else timeout_ns(timeout)
+        cdef int64_t limit = limit_ns(timeout)
         if not 1 <= n <= self.ring.capacity:
             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
         if payload_bytes < 0:

@@ -15,3 +15,8 @@ cdef inline int64_t timeout_ns(object timeout) except? -1:
     if not seconds >= 0:
         raise ValueError(f"timeout {timeout}: must be 0 or more seconds, or None for no limit")
     return <int64_t>(min(seconds, 9e9) * 1e9)
+
+
+cdef inline int64_t limit_ns(object timeout) except? -1:
+    """The same for a wait: -1 is None, no limit."""
+    return -1 if timeout is None else timeout_ns(timeout)

@@ -1,4 +1,4 @@
-# Where text stops being UTF-8.
+# Whether text is ASCII, and where it stops being UTF-8.
 
 from libc.stdint cimport uint8_t
 
@@ -63,4 +63,5 @@ cdef extern from *:
     }
     #endif
     """
+    bint is_ascii "nodedb_is_ascii"(const uint8_t* text, size_t size) noexcept nogil
     size_t utf8_prefix "nodedb_utf8_prefix"(const uint8_t* text, size_t size) noexcept nogil

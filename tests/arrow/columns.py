@@ -98,3 +98,8 @@ def imported(batch: EventBatch | Projection, **options: Any) -> pa.RecordBatch:
     record_batch = pa.record_batch(Exported(batch, **options) if options else batch)
     record_batch.validate(full=True)
     return record_batch
+
+
+def views(batch: EventBatch) -> int:
+    """How many look into the memory of a batch."""
+    return batch._block.views  # pyright: ignore[reportPrivateUsage]

@@ -20,11 +20,7 @@ from tests.unit.making import event, ring, sized
 from tests.unit.running import Running, in_child, in_new_interpreter, in_thread
 
 from .capsules import ArrowArray, array_in, moved, release, schema_in, stream_in
-from .columns import as_fields, imported, rows_of, varied
-
-
-def views(batch: EventBatch) -> int:
-    return batch._block.views  # pyright: ignore[reportPrivateUsage]
+from .columns import as_fields, imported, rows_of, varied, views
 
 
 def resident_pages() -> int:

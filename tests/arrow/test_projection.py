@@ -25,17 +25,13 @@ from tests.unit.running import in_thread
 from tests.unit.shared import BusMaker
 
 from .capsules import array_in, moved, release
-from .columns import FIELDS, as_fields, imported, rows_of, varied
+from .columns import FIELDS, as_fields, imported, rows_of, varied, views
 
 FIXED = tuple(name for name in FIELDS if name not in STRING_FIELDS + VALUE_FIELDS)
 
 
 def selected(events: list[WriteEvent], columns: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{name: fields[name] for name in columns} for fields in as_fields(events)]
-
-
-def views(batch: EventBatch) -> int:
-    return batch._block.views  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_columns_in_the_order_asked_for() -> None:

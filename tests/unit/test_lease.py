@@ -6,10 +6,8 @@ import gc
 import itertools
 import math
 import signal
-import threading
 import time
 import weakref
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,8 @@ from nodedb_ring import (
 )
 
 from .making import batch, event, events, fill, ring, sequences, sized
-from .running import Running, in_thread, until_asleep
+from .running import Running, in_thread
+from .test_waiting import lease_numbers, on_signal, send, when_main_sleeps
 
 
 def lap(producer: EventProducer, consumer: EventConsumer, first: int, rounds: int = 20) -> int:
@@ -483,11 +482,6 @@ def test_batches_of_a_lease_can_be_drained_again_elsewhere() -> None:
 # waiting
 
 
-def lease_numbers(consumer: EventConsumer, timeout: float | None) -> list[int]:
-    with consumer.lease(timeout=timeout) as leased:
-        return sequences(leased)
-
-
 def test_a_lease_waits_for_the_first_event() -> None:
     producer, consumer = ring()
     waiter = Running(lambda: lease_numbers(consumer, None))
@@ -527,26 +521,17 @@ def test_a_wait_for_a_lease_keeps_other_waits_away() -> None:
     producer, consumer = ring()
     refused: list[BusyError] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def wait_as_well() -> None:
         for call in (consumer.lease, consumer.drain):
             with pytest.raises(BusyError) as caught:
                 call(timeout=1)
             refused.append(caught.value)
         fill(producer, 1, 1)
 
-    before = signal.signal(signal.SIGUSR1, handle)
-    native_id = threading.get_native_id()
-
-    def interrupt() -> None:
-        until_asleep(native_id)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    try:
-        sender = Running(interrupt)
-        assert lease_numbers(consumer, None) == [1]
+    with on_signal(signal.SIGUSR1, wait_as_well):
+        sender = when_main_sleeps(send(signal.SIGUSR1))
+        assert lease_numbers(consumer) == [1]
         sender.result()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
     assert len(refused) == 2
 
 

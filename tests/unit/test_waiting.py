@@ -275,12 +275,12 @@ def test_a_handler_may_close_the_consumer() -> None:
         sender.result()
 
 
-def by_lease(consumer: EventConsumer) -> list[int]:
-    with consumer.lease(timeout=None) as leased:
+def lease_numbers(consumer: EventConsumer, timeout: float | None = None) -> list[int]:
+    with consumer.lease(timeout=timeout) as leased:
         return sequences(leased)
 
 
-@pytest.mark.parametrize("take", [lambda consumer: sequences(consumer.drain(timeout=None)), by_lease])
+@pytest.mark.parametrize("take", [lambda consumer: sequences(consumer.drain(timeout=None)), lease_numbers])
 def test_a_consumer_that_was_closed_takes_nothing_that_came_at_that_moment(
     take: Callable[[EventConsumer], list[int]],
 ) -> None:
