@@ -58,7 +58,11 @@ def send(child: Child, message: object) -> None:
 
 
 def spawn(role: str, work: Callable[..., None], *arguments: object) -> Child:
-    """Starts a process that does ``work(link, *arguments)``, and then closes its link to the parent."""
+    """Starts a process that does ``work(link, *arguments)``, and then closes its link to the parent.
+
+    Where a signal may unwind the parent, call it in ``termination_deferred()``: a start that is unwound halfway leaves
+    a child that was not told what to do, and says so in a traceback.
+    """
     context = multiprocessing.get_context("spawn")
     link, childs_link = context.Pipe()
     # Daemonic: if a second Ctrl-C keeps stop from its work, the interpreter does it at exit.

@@ -16,6 +16,7 @@ from ..bus import EventBus
 from ..bus_file import DEFAULT_DIRECTORY, remove
 from ..child_process import Child, send, spawn
 from ..errors import WrongAnswerError
+from ..termination import termination_deferred
 from .measurement import Measurement
 from .settings import Settings
 from .workload import Lap, Tally
@@ -106,7 +107,8 @@ def pair_of_processes(settings: Settings, cpus: tuple[int, int] | None) -> Gener
         children: list[Child] = []
         ends.callback(child_process.stop, children)
         for place, (role, work) in enumerate((("the writer", _write), ("the reader", _read))):
-            children.append(spawn(role, _serve, work, buses, None if cpus is None else cpus[place]))
+            with termination_deferred():
+                children.append(spawn(role, _serve, work, buses, None if cpus is None else cpus[place]))
         pair = Pair(*children)
         pair.await_ready()
         for bus in buses.values():

@@ -26,6 +26,7 @@ from typing import Final
 from .. import EventBus, EventConsumer, Follower, follow
 from ..child_process import Child, send, stop
 from ..log.sqlite import SqliteEventLog
+from ..termination import termination_deferred
 from .children import spawn
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
@@ -141,7 +142,8 @@ class _Children:
     def start_all(self) -> None:
         """Starts them, and waits until they have their ends of the bus."""
         for place in range(self._consumer + 1):
-            self.children.append(self._start(place))
+            with termination_deferred():
+                self.children.append(self._start(place))
         for child in self.children:
             child.await_ready()
 
@@ -217,7 +219,8 @@ class _Children:
         child.link.close()
         self.killed[child.role] += 1
         self._show(f"killed {child.role}, process {child.process.pid}, after event {event:,}; it starts again")
-        self.children[place] = self._start(place)
+        with termination_deferred():
+            self.children[place] = self._start(place)
 
 
 def _some_of(events: int) -> list[int]:

@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 from .. import EventBus, EventConsumer, WriteOp
 from ..child_process import Child, send, stop
+from ..termination import termination_deferred
 from .children import spawn
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
@@ -68,8 +69,10 @@ def run(
     children: list[Child] = []
     try:
         for number, database in enumerate(databases):
-            children.append(spawn(f"the writer of core {number}", _write, bus, number, database))
-        children.append(spawn("the consumer", _consume, bus))
+            with termination_deferred():
+                children.append(spawn(f"the writer of core {number}", _write, bus, number, database))
+        with termination_deferred():
+            children.append(spawn("the consumer", _consume, bus))
         writers = children[:-1]
         for writer, shard in zip(writers, flights_by_core(flights), strict=True):
             # Not as an argument: that would wait for ever for a child that dies before it reads.

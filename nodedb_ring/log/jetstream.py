@@ -436,13 +436,16 @@ class JetStreamEventLog:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _check_open(self) -> None:
+        self._check_process()
+        if self._closed:
+            raise ClosedError(f"log {self._stream}: is closed")
+
+    def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise ForkError(
                 f"log {self._stream}: was inherited by fork, and its connection stays with the parent;"
                 " make a JetStreamEventLog after the fork"
             )
-        if self._closed:
-            raise ClosedError(f"log {self._stream}: is closed")
 
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         try:
@@ -476,6 +479,8 @@ class JetStreamEventLog:
     def _core(self, core_id: int) -> _Core:
         if not 0 <= core_id < 2**64:
             raise ValueError(f"core_id {core_id}: must be from 0 to {2**64 - 1}")
+        # A thread of the parent may have held the lock at the fork.
+        self._check_process()
         with self._lock:
             return self._cores.setdefault(core_id, _Core())
 

@@ -101,7 +101,8 @@ def test_a_reader_waits_for_what_comes() -> None:
     running = Running(reader.read_all)
     for first in range(1, 200, 10):
         running.until_asleep()
-        fill(producer, first, first + 9)
+        # One publication: of what is emitted one by one the reader may take a part.
+        assert producer.emit_batch(batch_of(first, first + 9)) == 10
         while producer.ring.slots_in_use:
             time.sleep(0)
     running.until_asleep()

@@ -52,7 +52,9 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
         case ["wait"] | ["sleep", _]:
             return bare
         case ["timeout", *_]:
-            return f"{bare} || true"  # what it is there for is to kill
+            return (
+                f"{bare} >/dev/null || true"  # what it is there for is to kill; but one that ends before says something
+            )
         case ["python3", "-m", "pip", "install", *packages] | ["pip", "install", *packages]:
             for extra in re.findall(r"\[([\w,]+)\]", " ".join(packages)):
                 assert set(extra.split(",")) <= set(EXTRAS), f"{block.place}: no such extra: {extra}"

@@ -125,7 +125,10 @@ def _await_record(child: subprocess.Popen[bytes], journal: Path) -> None:
 
 def _finish(child: subprocess.Popen[bytes], journal: Path, upto: int) -> None:
     """Tells a child how far to go, and waits until it is there."""
-    journal.with_suffix(".upto").write_text(f"{upto:020}")
+    # It is there with its text, or not yet.
+    told = journal.with_suffix(".told")
+    told.write_text(f"{upto:020}")
+    told.replace(journal.with_suffix(".upto"))
     try:
         child.wait(10 * PATIENCE)
     except subprocess.TimeoutExpired:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import mmap
 import os
 import shutil
@@ -423,6 +424,7 @@ class SingleStep:
 
     def _live(self, place: Path, body: Callable[[], object]) -> NoReturn:
         """A process that dies, if nothing else ends it, without a word to the ring."""
+        gc.disable()  # a collection would be of what the parent left, and no part of the operation
         code = 1
         try:
             body()

@@ -5,6 +5,7 @@ These are races that native traffic meets by chance, each at every instant there
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -65,6 +66,7 @@ class Stepped:
         self.said = Path(bus.directory) / "said"
         self.pid = os.fork()
         if self.pid == 0:
+            gc.disable()  # a collection would be of what the parent left, and no part of the call
             code = 1
             try:
                 ptrace(TRACEME, 0)

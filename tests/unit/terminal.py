@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import re
@@ -43,6 +44,8 @@ class OnTerminal:
         )
         os.close(theirs)
         self.output = ""
+        # A read may end in the midst of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def settings(self) -> list[Any]:
         """How the terminal is set: echo, line editing and so on."""
@@ -73,7 +76,7 @@ class OnTerminal:
             more = os.read(self._ours, 65536)
         except OSError:  # what a terminal says that nobody writes to any more
             return False
-        self.output += more.decode()
+        self.output += self._decoder.decode(more)
         return bool(more)
 
     def __enter__(self) -> Self:

@@ -416,7 +416,8 @@ def until_gone(children: list[str]) -> None:
 
 
 def is_running(pid: str) -> bool:
-    with contextlib.suppress(FileNotFoundError):
+    # It may go between the opening of the file and the reading, too.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 

@@ -511,7 +511,7 @@ WRITER = """
     connection.set_busy_timeout(10_000)
     [producer], [consumer] = create_event_bus(1, capacity=16)
     capture = SqliteCapture(connection, producer, log=SqliteEventLog(database, driver="apsw"))
-    print("ready", flush=True)
+    committed = False
     while True:
         connection.execute("BEGIN IMMEDIATE")
         for _ in range(chance.randrange(1, 30)):
@@ -523,6 +523,9 @@ WRITER = """
                 connection.execute("INSERT OR REPLACE INTO t VALUES (?, ?)", (a, chance.randrange(1000)))
             connection.execute("ROLLBACK TO s" if chance.random() < 0.2 else "RELEASE s")
         connection.execute("ROLLBACK" if chance.random() < 0.1 else "COMMIT")
+        if not committed and capture.emitted:
+            committed = True
+            print("committed", flush=True)
 """
 
 
@@ -539,8 +542,8 @@ def test_a_process_killed_anywhere(journal: str, tmp_path: Path) -> None:
         command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(life)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
-            assert writer.stdout.readline() == b"ready\n"
-            time.sleep(chance.uniform(0.05, 0.2))
+            assert writer.stdout.readline() == b"committed\n"
+            time.sleep(chance.uniform(0.0, 0.2))
             writer.kill()
         connection = apsw.Connection(str(path))
         with SqliteEventLog(path, driver="apsw") as log:

@@ -61,7 +61,8 @@ def buses_of(demo: int) -> list[str]:
 
 
 def is_running(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
+    # It may go between the opening of the file and the reading, too.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
