@@ -236,9 +236,10 @@ def another_users(path: Path) -> Generator[None, None, None]:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and not only what its parent has not reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it goes between the opening and the reading
         return False
 
 

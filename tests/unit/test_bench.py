@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -36,6 +35,7 @@ from nodedb_ring.cli import main
 from nodedb_ring.errors import WrongAnswerError
 
 from .running import WITHOUT, Running, in_thread
+from .shared import is_alive
 
 WATCHDOG = 60  # seconds; only a hang takes so long
 COMMAND = [sys.executable, "-m", "nodedb_ring", "bench"]
@@ -410,16 +410,9 @@ def test_a_signal_leaves_no_bus_no_child_and_no_file(
 
 def until_gone(children: list[str]) -> None:
     deadline = time.monotonic() + WATCHDOG
-    while left := [child for child in children if is_running(child)]:
+    while left := [child for child in children if is_alive(int(child))]:
         assert time.monotonic() < deadline, left
         time.sleep(0.002)
-
-
-def is_running(pid: str) -> bool:
-    # It may go between the opening of the file and the reading, too.
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def until_it_has_a_bus(bench: subprocess.Popen[str]) -> None:

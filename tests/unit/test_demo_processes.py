@@ -24,6 +24,7 @@ from nodedb_ring.demo.report import Verdict
 
 from .reckoning import missing_to_the_event, reckoned_from_the_file, report
 from .running import Running
+from .shared import is_alive
 
 ROWS = 5000
 MANY = 50_000  # enough that all children are at work for a while
@@ -58,13 +59,6 @@ def run_quietly(flights: list[Flight], databases: tuple[Path, Path], bus: EventB
 def buses_of(demo: int) -> list[str]:
     """The names of the buses that the process `demo` has made for its demo, and that are there now."""
     return [name for name in EventBus.list() if name.startswith(f"demo-{demo}-")]
-
-
-def is_running(pid: int) -> bool:
-    # It may go between the opening of the file and the reading, too.
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def until(come: Callable[[], bool]) -> None:
@@ -286,7 +280,7 @@ def test_children_whose_parent_was_killed_end_too(ends: list[int], tmp_path: Pat
                 demo.kill()
                 bus.unlink()
             assert len(children) >= 3
-            until(lambda: not any(is_running(int(child)) for child in children))
+            until(lambda: not any(is_alive(int(child)) for child in children))
         finally:
             demo.terminate()
 
@@ -340,5 +334,5 @@ def kill(pid: int) -> int:
 
 def nothing_is_left(demo: int, pids: list[int], files: Path) -> None:
     assert buses_of(demo) == []
-    assert [pid for pid in pids if is_running(pid)] == []
+    assert [pid for pid in pids if is_alive(pid)] == []
     assert list(files.iterdir()) == []
