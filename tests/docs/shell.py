@@ -52,9 +52,8 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
         case ["wait"] | ["sleep", _]:
             return bare
         case ["timeout", *_]:
-            return (
-                f"{bare} >/dev/null || true"  # what it is there for is to kill; but one that ends before says something
-            )
+            # It is there to kill; what ends before, on a machine that stands still, has something to say.
+            return f"{bare} >/dev/null || true"
         case ["python3", "-m", "pip", "install", *packages] | ["pip", "install", *packages]:
             for extra in re.findall(r"\[([\w,]+)\]", " ".join(packages)):
                 assert set(extra.split(",")) <= set(EXTRAS), f"{block.place}: no such extra: {extra}"
