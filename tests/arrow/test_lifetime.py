@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -17,14 +16,10 @@ import pytest
 from nodedb_ring import EventBatch, create_event_bus
 from tests.unit.making import batch as batch_of
 from tests.unit.making import event, ring, sized
-from tests.unit.running import Running, in_child, in_new_interpreter, in_thread
+from tests.unit.running import Running, in_child, in_new_interpreter, in_thread, resident_bytes
 
 from .capsules import ArrowArray, array_in, moved, release, schema_in, stream_in
 from .columns import as_fields, imported, rows_of, varied, views
-
-
-def resident_pages() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1])
 
 
 def test_what_was_imported_outlives_batch_and_consumer() -> None:
@@ -61,28 +56,23 @@ def test_memory_is_used_again_after_the_release_and_not_before() -> None:
 
 
 KEPT_AFTER = """
-import resource
-from pathlib import Path
-from nodedb_ring import EventBatch
 from tests.unit.making import batch
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+from tests.unit.running import resident_bytes
 
 one = batch(1, 200_000)
-before = resident()
+before = resident_bytes()
 exports = [one.__arrow_c_array__() for _ in range(10)]
-held = resident() - before
+held = resident_bytes() - before
 del exports
-print(held, resident() - before)
+print(held, resident_bytes() - before)
 """
 
 
 def test_a_bounded_part_of_the_memory_is_kept_for_the_next_exports() -> None:
     held, kept = (int(each) for each in in_new_interpreter(KEPT_AFTER).split())
-    assert held >= 100, "too little for the bound to show"
+    assert held >= 100 * 2**20, "too little for the bound to show"
     # 64 MiB, as docs/arrow.md says, and what malloc keeps of everything else.
-    assert kept <= 64 + 16
+    assert kept <= (64 + 16) * 2**20
 
 
 def test_an_export_holds_its_batch_until_it_is_released() -> None:
@@ -195,11 +185,11 @@ def test_unconsumed_capsules_do_not_leak() -> None:
             batch.__arrow_c_stream__()
 
     export()
-    before = resident_pages()
+    before = resident_bytes()
     for _ in range(5):
         export()
     # 1500 sheets of 160 KiB each would be 60,000 pages.
-    assert resident_pages() - before < 2000
+    assert resident_bytes() - before < 2000 * 4096
     assert views(batch) == 0
 
 

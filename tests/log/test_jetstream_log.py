@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from nodedb_ring.errors import (
     LogUnavailableError,
 )
 from nodedb_ring.log import LiveEventLog
+from tests.unit.running import in_child
 
 from .nats_server import NatsServer, find_nats_server
 
@@ -86,12 +86,9 @@ def everything(log: JetStreamEventLog, core_id: int = 0) -> list[int]:
 @contextlib.contextmanager
 def impatient(log: JetStreamEventLog) -> Generator[None]:
     """Gives up soon: what must be answered has all the time that a machine which stands still may take."""
-    usual = log._timeout  # pyright: ignore[reportPrivateUsage]
-    log._timeout = 0.6  # pyright: ignore[reportPrivateUsage]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "_timeout", 0.6)
         yield
-    finally:
-        log._timeout = usual  # pyright: ignore[reportPrivateUsage]
 
 
 def test_is_a_live_log(log: JetStreamEventLog) -> None:
@@ -326,20 +323,14 @@ def test_close_ends_an_append_that_waits(own: NatsServer) -> None:
     ],
 )
 def test_a_forked_child_is_refused(call: Callable[[JetStreamEventLog], object], log: JetStreamEventLog) -> None:
-    # As the connection's thread may at that moment.
-    with log._lock:  # pyright: ignore[reportPrivateUsage]
-        child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
-        # The parent has let go of the lock, and here nobody does.
-        log._lock.acquire(blocking=False)  # pyright: ignore[reportPrivateUsage]
-        try:
+    def refusal() -> str:
+        with pytest.raises(ForkError) as raised:
             call(log)
-        except ForkError:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        return str(raised.value)
+
+    # As the connection's thread may have it at that moment: nobody lets go of it in the child.
+    with log._lock:  # pyright: ignore[reportPrivateUsage]
+        assert "inherited by fork" in in_child(refusal)
     log.append(0, numbered(1, 1))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -103,6 +104,11 @@ def in_child(call: Callable[[], T], fork: Callable[[], int] = os.fork) -> T:
     assert succeeded, value
     returned: T = value
     return returned
+
+
+def resident_bytes() -> int:
+    """Of this process's memory, what is in RAM."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def in_new_interpreter(source: str) -> str:

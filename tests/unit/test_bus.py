@@ -21,6 +21,7 @@ from nodedb_ring import (
 )
 
 from .making import batch, event, events, fill, ring, sequences, sized
+from .running import resident_bytes
 
 KIB = 1024
 
@@ -138,14 +139,10 @@ def test_sizes_are_ints(wrong: Any) -> None:
 
 
 def test_all_of_the_memory_is_touched_at_creation() -> None:
-    def resident() -> int:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * 4096
-
     gc.collect()  # what earlier tests left must not go meanwhile
-    before = resident()
+    before = resident_bytes()
     ends = ring(4096, arena_bytes=16 * KIB * KIB)
-    touched = resident() - before
+    touched = resident_bytes() - before
     assert touched >= 16 * KIB * KIB
     del ends
 
