@@ -33,7 +33,7 @@ setup(
             f"nodedb_ring.{name}",
             [f"nodedb_ring/{name}.pyx"],
             # Every module shares the structs of the .pxd files: one that is older would read another layout.
-            depends=sorted(glob("nodedb_ring/*.pxd")),
+            depends=sorted(glob("nodedb_ring/*.pxd") + glob("nodedb_ring/*.h")),
             # gcc makes short memsets `rep stos`, which takes longer to start than libc's takes in all.
             extra_compile_args=["-O3", "-std=gnu11", "-fno-builtin-memset"],
         )

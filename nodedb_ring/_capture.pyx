@@ -3,16 +3,21 @@
 
 SQLite tells a preupdate hook of every row change, and tells nobody when it takes one back: not on ``ROLLBACK TO``, not
 when a statement aborts half-way. It does tell its virtual tables, each time it opens, releases or rolls back a
-savepoint, its own savepoints around a statement included, and once more when a commit is done. So this object is both:
-the hook that records, and a virtual table of no rows that takes part in every transaction in which it recorded.
+savepoint, its own savepoints around a statement included, and once more when a commit is done. So there are two: this
+object, whose hook records, and a virtual table of no rows (``_transaction_table.h``), which counts what stands.
 
-    first change of a transaction -> record() -> a DELETE of nothing from the virtual table -> Begin()
-    SAVEPOINT, or a statement that may have to be undone -> Savepoint(level): note how much is recorded
-    ROLLBACK TO, or a statement aborts                   -> RollbackTo(level): forget what was recorded since
-    about to commit, first of all                        -> Sync(): write the events to the log, if there is one
-    about to commit                                      -> commit_hook(): refuse, if a change could not be recorded
-    committed, in any journal mode                       -> Commit(): emit
-    rolled back, for whatever reason                     -> forget(): everything
+    a statement on a captured table begins  -> the table joins the transaction; check_schema(): what the columns are
+    a row changes                           -> record(): one more change
+    SAVEPOINT, or a statement that may fail -> the table notes how many changes there are
+    ROLLBACK TO, or a statement aborts      -> the table goes back to that number
+    about to commit, first of all           -> sync(): write the events to the log, if there is one
+    about to commit                         -> commit_hook(): refuse, if a change could not be recorded
+    committed, in any journal mode          -> commit(): emit
+    rolled back, for whatever reason        -> forget(): everything
+
+SQLite forbids a hook to use the connection that it is called from, so the table has joined before: each captured table
+has triggers that never fire and would write to it (``capture.py`` makes them). A table that was made later has none; for
+its first change of a transaction alone, record() runs the statement that joins, in a form that can undo nothing.
 
 Compiled, because a signal handler may run, and raise, wherever a Python function begins: a hook in Python would lose
 the change that it was called for whenever Ctrl-C arrives during a long statement.
@@ -20,10 +25,12 @@ the change that it was called for whenever Ctrl-C arrives during a long statemen
 
 import logging
 import time
+import weakref
 
 import apsw
 
 cimport cython
+from libc.stdint cimport int64_t, uint64_t
 
 from ._event cimport WriteEvent
 
@@ -31,6 +38,26 @@ from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
 
 __all__ = ["OpenTransaction", "rows"]
+
+cdef extern from "_transaction_table.h":
+    ctypedef struct OwnerMethods:
+        int (*check_schema)(void* owner) except -1
+        int (*sync)(void* owner) except -1
+        int (*commit)(void* owner) except -1
+    ctypedef struct TransactionTable:
+        void* owner
+        bint writes_log
+        bint joined
+        bint schema_doubtful
+        bint schema_read
+        bint schema_unsure
+        bint marks_lost
+        uint64_t rollbacks
+        int64_t standing
+    TransactionTable* transaction_table_registering
+    TransactionTable* transaction_table_new(void* owner, const OwnerMethods* methods, const char* name) noexcept
+    void transaction_table_let_go(void* table) noexcept
+    void transaction_table_clear(TransactionTable* table) noexcept
 
 cdef int _SQLITE_DELETE = 9
 cdef int _SQLITE_INSERT = 18
@@ -45,10 +72,14 @@ cdef object _LOGGER = logging.getLogger("nodedb_ring")
 
 def rows(connection, sql, bindings=()):
     """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
+    return list(_cursor(connection).execute(sql, bindings))
+
+
+cdef object _cursor(connection):
     cursor = apsw.Cursor(connection)
     cursor.exec_trace = _let_pass
     cursor.row_trace = _as_it_is
-    return list(cursor.execute(sql, bindings))
+    return cursor
 
 
 def _let_pass(cursor, sql, bindings):
@@ -61,52 +92,65 @@ def _as_it_is(cursor, row):
 
 @cython.final
 cdef class OpenTransaction:
-    """What a connection changed since its transaction began, for one capture. SQLite calls every method of it.
+    """What a connection changed since its transaction began, for one capture. SQLite calls the methods of it.
 
     Parameters
     ----------
+    connection : apsw.Connection
     producer : EventProducer
     module : str
-        Under this name the connection has this object as a virtual table.
-    read_table : Callable[[apsw.Connection, str], Table | None]
-        How the rows of a table read; None if they are not captured.
+        Under this name the connection has the virtual table.
+    read_tables : Callable[[apsw.Connection], Mapping[str, Table | CaptureError | None]]
+        How the rows of every table read; why one cannot be captured; None for one that is left out.
     pack : Callable[[dict], bytes]
         Encodes a row.
     chosen : frozenset of str, or None
-        The tables to capture, in lower case; None leaves it to ``read_table``.
-    left_out : frozenset of str
-        The tables of a log. They are written while the transaction commits, when nobody can join it any more.
+        The tables to capture, in lower case; None leaves it to ``read_tables``.
     log : TransactionLog or None
     first_lsn, tenant_id, vshard_id : int
     """
 
-    cdef object _producer, _read_table, _pack, _chosen, _left_out, _log, _tenant_id, _vshard_id
-    cdef str _join
-    cdef dict _tables       # name -> Table or None, as of schema version _version
-    cdef object _version    # None: unknown, because a change of the schema may have been undone
-    cdef bint _doubtful     # a statement may have changed the schema since _version was read
-    cdef list _changes      # (op, collection, row_id, new_value, old_value, source), or the exception that refused one
-    cdef dict _marks        # savepoint level -> how many changes were recorded when it opened
-    cdef bint _joined       # SQLite tells us of this transaction's savepoints and of its end
+    cdef TransactionTable* _table
+    cdef object _connection  # a weak reference: the connection's hooks hold this object
+    cdef object _producer, _read_tables, _pack, _chosen, _log, _tenant_id, _vshard_id
+    cdef str _module
+    # name -> Table, the CaptureError of each change, or None for one that is left out; as of schema version _version
+    cdef object _tables
+    cdef object _version
+    # (op, collection, row_id, new_value, old_value, source), or the exception that refused one. Those behind
+    # _table.standing were undone.
+    cdef list _changes
     cdef bint _refused      # _changes may hold an exception
+    cdef object _unfollowed  # why nobody tells us what this transaction undoes; it cannot be committed
     cdef list _logged       # the events that this transaction has written to the log; None: it has not, or in part
     cdef Py_ssize_t _logged_changes  # of how many changes those are
     cdef object _logged_from  # their first number; None: nothing was written
-    cdef object _join_error
     cdef object _next_sequence
     cdef readonly object lsn
     cdef readonly object emitted
     cdef readonly object dropped
 
-    def __init__(self, producer, *, module, read_table, pack, chosen, left_out, log, first_lsn, tenant_id, vshard_id):
+    def __cinit__(self, *args, str module, **options):
+        self._table = transaction_table_new(<void*>self, &_METHODS, module.encode())
+        if self._table == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._table != NULL:
+            self._table.owner = NULL
+            transaction_table_let_go(self._table)
+
+    def __init__(
+        self, connection, producer, *, module, read_tables, pack, chosen, log, first_lsn, tenant_id, vshard_id
+    ):
+        self._connection = weakref.ref(connection)
         self._producer = producer
-        # It changes nothing; but before SQLite runs it, it takes the virtual table into the transaction.
-        self._join = f"DELETE FROM {module} WHERE 0"
-        self._read_table = read_table
+        self._module = module
+        self._read_tables = read_tables
         self._pack = pack
         self._chosen = chosen
-        self._left_out = left_out
         self._log = log
+        self._table.writes_log = log is not None
         self._tenant_id = tenant_id
         self._vshard_id = vshard_id
         self._next_sequence = 0
@@ -115,27 +159,45 @@ cdef class OpenTransaction:
         self.dropped = 0
         self._tables = {}
         self._version = None
-        self._doubtful = True
         self._clear()
+
+    def attach(self):
+        """Makes the virtual table of the connection, for good: a trigger that a rollback brings back may need it."""
+        global transaction_table_registering
+        connection = self._connection()
+        config = connection.config
+        before = config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, -1)
+        config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)
+        transaction_table_registering = self._table
+        try:
+            connection.load_extension(__file__, "nodedb_ring_capture_init")
+        finally:
+            transaction_table_registering = NULL
+            config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, before)
+
+    def detach(self):
+        """From now on the virtual table does nothing."""
+        self._table.owner = NULL
+        self.forget()
 
     cdef int _clear(self) except -1:
         self._changes = []
-        self._marks = {}
-        self._joined = False
         self._refused = False
-        self._join_error = None
+        self._unfollowed = None
         self._logged = None
         self._logged_from = None
+        transaction_table_clear(self._table)
         return 0
 
     @property
     def pending(self):
-        return len(self._changes)
+        return self._table.standing
 
     # The preupdate hook.
 
     def record(self, change):
-        if self._join_error is not None:
+        cdef uint64_t rollbacks = self._table.rollbacks
+        if self._unfollowed is not None:
             return
         try:
             try:
@@ -145,10 +207,22 @@ cdef class OpenTransaction:
                     f"table {change.table_name}, row {change.rowid}: its text is not UTF-8 ({error}); store it as a BLOB"
                 ) from error
         except BaseException as error:
-            # It stands where the change would: a rollback that undoes the change takes the refusal back too.
-            self._changes.append(error)
-            self._refused = True
+            if self._table.rollbacks != rollbacks:
+                pass  # the transaction is gone, and its failure with it: the next one has nothing to do with this
+            elif self._table.joined:
+                # It stands where the change would: a rollback that undoes the change takes the refusal back too.
+                self._add(error)
+                self._refused = True
+            else:
+                self._unfollowed = error
             raise
+
+    cdef int _add(self, change) except -1:
+        if len(self._changes) != self._table.standing:
+            del self._changes[self._table.standing:]
+        self._changes.append(change)
+        self._table.standing += 1
+        return 0
 
     cdef int _record(self, change) except -1:
         cdef int opcode
@@ -157,25 +231,18 @@ cdef class OpenTransaction:
         name = change.table_name
         if self._chosen is not None and name.lower() not in self._chosen:
             return 0
-        if name in self._left_out:
-            return 0
-        if not self._joined:
-            try:
-                rows(change.connection, self._join)
-            except BaseException as error:
-                # Without the virtual table nobody tells us what is undone: only a rollback of everything helps.
-                self._join_error = error
-                raise
-        table = self._table(change.connection, name)
-        if table is None:
-            return 0
+        table = self._tables.get(name)
+        if table is None or not self._table.joined or self._table.schema_doubtful:
+            table = self._made_later(name)
+            if table is None:
+                return 0
+        if isinstance(table, CaptureError):
+            raise CaptureError(str(table))
         opcode = change.opcode
         source = _USER if change.depth == 0 else _TRIGGER
         if opcode == _SQLITE_INSERT:
             new = change.new
-            self._changes.append(
-                (_INSERT, table.name, self._row_id(table, change.rowid, new), self._row(table, new), None, source)
-            )
+            self._add((_INSERT, table.name, self._row_id(table, change.rowid, new), self._row(table, new), None, source))
         elif opcode == _SQLITE_DELETE:
             if change.blob_write >= 0:
                 raise CaptureError(
@@ -183,9 +250,7 @@ cdef class OpenTransaction:
                     " does not tell what is written; write the column with UPDATE"
                 )
             old = change.old
-            self._changes.append(
-                (_DELETE, table.name, self._row_id(table, change.rowid, old), None, self._row(table, old), source)
-            )
+            self._add((_DELETE, table.name, self._row_id(table, change.rowid, old), None, self._row(table, old), source))
         else:
             old = change.old
             new = change.new
@@ -194,24 +259,57 @@ cdef class OpenTransaction:
             old_value = self._row(table, old)
             new_value = self._row(table, new)
             if row_id == new_row_id:
-                self._changes.append((_UPDATE, table.name, row_id, new_value, old_value, source))
+                self._add((_UPDATE, table.name, row_id, new_value, old_value, source))
             else:
-                self._changes.append((_DELETE, table.name, row_id, None, old_value, source))
-                self._changes.append((_INSERT, table.name, new_row_id, new_value, None, source))
+                self._add((_DELETE, table.name, row_id, None, old_value, source))
+                self._add((_INSERT, table.name, new_row_id, new_value, None, source))
         return 0
 
-    cdef object _table(self, connection, str name):
-        if self._doubtful:
-            [(version,)] = rows(connection, "PRAGMA main.schema_version")
-            if version != self._version:
-                self._tables = {}
-                self._version = version
-            self._doubtful = False
-        try:
-            return self._tables[name]
-        except KeyError:
-            table = self._tables[name] = self._read_table(connection, name)
-            return table
+    cdef object _made_later(self, str name):
+        """Looks up a table that no trigger of ours is on, or whose columns a statement may have changed since."""
+        if name.lower().startswith("sqlite_"):
+            return None
+        if not self._table.joined:
+            if self._tables.get(name, self) is None and not self._is_schema_new():
+                return None  # one that a virtual table, or a capture, writes in its xSync, when nobody can join any more
+            self._join()
+        if self._table.schema_doubtful:
+            self._read_schema()
+        return self._tables.get(name)
+
+    cdef int _join(self) except -1:
+        """Runs a statement that writes to the virtual table, and so takes it into the transaction.
+
+        Inside the hook, where SQLite does not want it: so it is one that can fail without harm. Prepared under the
+        schema of this moment, never taken from a cache, it is not prepared anew; it has no savepoint of its own, so that
+        it either does nothing or takes back the whole transaction, after which SQLite does not write the row.
+        """
+        cursor = _cursor(self._connection())
+        for _ in cursor.execute(f"DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False):
+            pass
+        if not self._table.joined:
+            raise CaptureError(
+                f"a table named {self._module} hides the capture's own virtual table; rename it, and run the transaction"
+                " again"
+            )
+        return 0
+
+    cdef object _schema_version(self):
+        [(version,)] = rows(self._connection(), "PRAGMA main.schema_version")
+        return version
+
+    cdef bint _is_schema_new(self) except -1:
+        return self._table.schema_unsure or self._schema_version() != self._version
+
+    cdef int _read_schema(self) except -1:
+        version = self._schema_version()
+        if self._table.schema_unsure or version != self._version:
+            self._table.schema_read = True
+            self._tables = self._read_tables(self._connection())
+            self._version = version
+            self._table.schema_unsure = False
+        self._table.schema_doubtful = False
+        return 0
 
     cdef str _row_id(self, table, long long rowid, tuple values):
         if table.key is None:
@@ -224,55 +322,37 @@ cdef class OpenTransaction:
             raise CaptureError(
                 f"table {table.name}: {len(values)} values in a row of {len(columns)} columns: {', '.join(columns)}"
             )
-        return self._pack(dict(zip(columns, values)))
+        cdef dict row = dict(zip(columns, values))
+        for place in table.real:
+            # The hook gives the default of a column that was added later as it was written, be it an integer.
+            if isinstance(values[place], int):
+                row[columns[place]] = float(values[place])
+        return self._pack(row)
+    # What the virtual table calls.
 
-    # The virtual table. SQLite numbers savepoints from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT.
-
-    def BestIndex(self, constraints, orderbys):
-        return None
-
-    def Disconnect(self):
-        pass
-
-    def Begin(self):
-        self._joined = True
-        self._doubtful = True
-
-    def Savepoint(self, level):
-        self._marks[level] = len(self._changes)
-        # Every statement that changes the schema opens a savepoint, so this is when names may have changed.
-        self._doubtful = True
-
-    def RollbackTo(self, level):
-        # A savepoint that we were not told of was open when the first change came: there was nothing before it.
-        del self._changes[self._marks.get(level, 0):]
-        self._unlearn()
-
-    cdef void _unlearn(self):
-        # A version number that was undone is given again, perhaps to another schema.
-        self._version = None
-        self._doubtful = True
-
-    def Sync(self):
+    cdef int _sync(self) except -1:
         """Writes the events to the log: first of all in a commit, while the transaction can still be written to.
 
         Again, if the commit found the database busy and is repeated: what was written is in the open transaction.
         """
-        cdef list changes = self._changes
-        if self._log is None:
-            return
         self._check()
         if self._logged_from is not None:
             self._log.take_back(self._logged_from)
             self._logged = None
             self._logged_from = None
-        if changes:
+        if self._table.standing != 0:
+            changes = self._standing()
             sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
             events = self._events(changes, sequence)
             self._logged_from = sequence
             self._log.append(events)
             self._logged = events
             self._logged_changes = len(changes)
+        return 0
+
+    cdef list _standing(self):
+        del self._changes[self._table.standing:]
+        return self._changes
 
     cdef list _events(self, list changes, sequence):
         """The events of this transaction, and a HEARTBEAT if the last of them will not be seen in the ring."""
@@ -288,21 +368,20 @@ cdef class OpenTransaction:
             events.append(_heartbeat(sequence, lsn, now))
         return events
 
-    def Commit(self):
-        cdef list changes = self._changes
+    cdef int _commit(self) except -1:
+        cdef list changes = self._standing()
         cdef list logged = self._logged
         self._clear()
-        if changes:
-            self.lsn += 1
-            self._emit(changes, logged)
+        self.lsn += 1
+        return self._emit(changes, logged)
 
     # The hooks of the connection.
 
     def commit_hook(self):
         """Refuses a commit that has a change which could not be recorded. False lets it go ahead."""
         self._check()
-        if self._log is not None and self._changes:
-            if self._logged is None or self._logged_changes != len(self._changes):
+        if self._log is not None and self._table.standing != 0:
+            if self._logged is None or self._logged_changes != self._table.standing:
                 raise CaptureError(
                     "the transaction cannot be committed: rows were changed after its events went into the log, by"
                     " the xSync of another virtual table or by a commit hook; change them before the commit"
@@ -310,13 +389,15 @@ cdef class OpenTransaction:
         return False
 
     cdef int _check(self) except -1:
-        if self._join_error is not None:
+        if self._table.marks_lost:
+            raise CaptureError("the transaction cannot be committed: no memory was left to follow it; run it again")
+        if self._unfollowed is not None:
             raise CaptureError(
                 "the transaction cannot be committed: the capture could not take part in it"
-                f" ({self._join_error!r}); run it again"
-            ) from self._join_error
+                f" ({self._unfollowed!r}); run it again"
+            ) from self._unfollowed
         if self._refused:
-            for change in self._changes:
+            for change in self._standing():
                 if isinstance(change, BaseException):
                     reason = change if isinstance(change, CaptureError) else repr(change)
                     raise CaptureError(
@@ -326,8 +407,9 @@ cdef class OpenTransaction:
         return 0
 
     def forget(self):
+        """The rollback hook; also of a transaction that the virtual table could not join."""
+        self._table.rollbacks += 1
         self._clear()
-        self._unlearn()
 
     # After the commit.
 
@@ -399,3 +481,21 @@ cdef class OpenTransaction:
 
 cdef WriteEvent _heartbeat(sequence, lsn, now):
     return WriteEvent(sequence=sequence, collection="", op=_HEARTBEAT, row_id="", lsn=lsn, system_time_ms=now)
+
+
+cdef int _check_schema_of(void* owner) except -1:
+    return (<OpenTransaction>owner)._read_schema()
+
+
+cdef int _sync_of(void* owner) except -1:
+    return (<OpenTransaction>owner)._sync()
+
+
+cdef int _commit_of(void* owner) except -1:
+    return (<OpenTransaction>owner)._commit()
+
+
+cdef OwnerMethods _METHODS
+_METHODS.check_schema = _check_schema_of
+_METHODS.sync = _sync_of
+_METHODS.commit = _commit_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
@@ -31,6 +31,13 @@ _LOGGER = logging.getLogger("nodedb_ring")
 _NUMBERS = itertools.count(1)
 
 _TAKE_BACK: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
+
+_AFFINITIES: Final = {
+    "INTEGER": ("INT",),
+    "TEXT": ("CHAR", "CLOB", "TEXT"),
+    "BLOB": ("BLOB",),
+    "REAL": ("REAL", "FLOA", "DOUB"),
+}
 
 Value = None | int | float | str | bytes
 """What SQLite stores."""
@@ -116,35 +123,35 @@ class SqliteCapture:
             tenant_id=tenant_id,
             vshard_id=vshard_id,
         )
-        _check_tables(connection, tables)
+        captured = _check_tables(connection, tables)
         transaction_log: TransactionLog | None = None
         if log is not None:
             transaction_log = TransactionLog(connection, producer.core_id)
-        module = f"nodedb_ring_capture_{next(_NUMBERS)}"
-        # A statement prepared before now may delete all rows of a table at once, unseen. A change of the temp schema
-        # makes SQLite prepare every statement anew, and with a hook in place it deletes row by row.
-        rows(connection, f"CREATE TEMP VIEW {module} AS SELECT 0; DROP VIEW temp.{module}")
+        module = _free_name(connection)
         transaction = OpenTransaction(
+            connection,
             producer,
             module=module,
-            read_table=_read_table,
+            read_tables=_read_tables,
             pack=msgpack.Packer().pack,
             chosen=None if tables is None else frozenset(name.lower() for name in tables),
-            left_out=LOG_TABLES,
             log=transaction_log,
             first_lsn=first_lsn,
             tenant_id=tenant_id,
             vshard_id=vshard_id,
         )
-        # apsw's type of a module demands its optional methods too.
-        table = cast("apsw.VTModule", _Module(transaction))
-        connection.create_module(module, table, iVersion=2, eponymous_only=True)
-        connection.preupdate_hook(transaction.record, id=module)
-        connection.set_commit_hook(transaction.commit_hook, id=module)
-        connection.set_rollback_hook(transaction.forget, id=module)
         self._connection: apsw.Connection | None = connection
         self._transaction = transaction
         self._module = module
+        transaction.attach()
+        try:
+            _create_triggers(connection, module, captured)
+            connection.preupdate_hook(transaction.record, id=module)
+            connection.set_commit_hook(transaction.commit_hook, id=module)
+            connection.set_rollback_hook(transaction.forget, id=module)
+        except BaseException:
+            self._detach()
+            raise
 
     @property
     def lsn(self) -> int:
@@ -194,9 +201,10 @@ class SqliteCapture:
             connection.preupdate_hook(None, id=self._module)
             connection.set_commit_hook(None, id=self._module)
             connection.set_rollback_hook(None, id=self._module)
-            connection.create_module(self._module, None)
+            self._transaction.detach()
+            _drop_triggers(connection, self._module)
         except apsw.ConnectionClosedError:
-            pass  # its hooks went with it
+            self._transaction.detach()  # its hooks and triggers went with it
 
     def __enter__(self) -> Self:
         if self._connection is None:
@@ -212,21 +220,10 @@ class SqliteCapture:
         if self._connection is not None and self.pending:
             _LOGGER.warning("capture closed in an open transaction: its %d changes are not emitted", self.pending)
         self._detach()
-        self._transaction.forget()
 
     def __repr__(self) -> str:
         state = "closed" if self._connection is None else repr(self._connection.filename)
         return f"<SqliteCapture {state} lsn={self.lsn} emitted={self.emitted} dropped={self.dropped}>"
-
-
-class _Module:
-    """The one virtual table of a capture is its `OpenTransaction`; it has no rows and is in no schema."""
-
-    def __init__(self, transaction: OpenTransaction) -> None:
-        self._transaction = transaction
-
-    def Connect(self, *_: object) -> tuple[str, OpenTransaction]:  # noqa: N802
-        return "CREATE TABLE x(unused)", self._transaction
 
 
 class TransactionLog:
@@ -281,6 +278,7 @@ class Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     key: Key | None  # None: by rowid
+    real: tuple[int, ...]  # places of the columns that hold floats only
 
 
 def _check_connection(connection: object) -> None:
@@ -334,58 +332,121 @@ def _following_lsn(log: SqliteEventLog, core_id: int) -> int:
     return 1
 
 
-def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> None:
-    """Refuses what is not a table of `main`, and tables that could not be captured."""
+def _free_name(connection: apsw.Connection) -> str:
+    """A name for the virtual table that no table or view of the connection has, in whatever database."""
+    while True:
+        name = f"nodedb_ring_capture_{next(_NUMBERS)}"
+        if not rows(connection, "SELECT 1 FROM pragma_table_list(?)", (name,)):
+            return name
+
+
+def _create_triggers(connection: apsw.Connection, module: str, tables: Iterable[str]) -> None:
+    """Has SQLite take the virtual table into each transaction, before a statement changes one of the tables.
+
+    A trigger on a table is compiled into each statement that may fire it, and what the trigger would write to is begun
+    with the statement. These never fire. That SQLite prepares all statements anew under them has another use: one
+    prepared before may delete all rows of a table at once, unseen by the hook.
+    """
+    statements = ["SAVEPOINT nodedb_ring_capture"]
+    for number, table in enumerate(tables):
+        quoted = table.replace('"', '""')
+        statements += [
+            f'CREATE TEMP TRIGGER {module}_{op}_{number} AFTER {op} ON main."{quoted}" WHEN 0'
+            f" BEGIN DELETE FROM {module} WHERE 0; END"
+            for op in ("INSERT", "UPDATE", "DELETE")
+        ]
+    try:
+        rows(connection, "; ".join([*statements, "RELEASE nodedb_ring_capture"]))
+    except BaseException:
+        if connection.in_transaction:
+            rows(connection, "ROLLBACK")
+        raise
+
+
+def _drop_triggers(connection: apsw.Connection, module: str) -> None:
+    """Drops what is left of them. In an open transaction a rollback brings them back; they do nothing."""
+    query = "SELECT name FROM temp.sqlite_schema WHERE type = 'trigger' AND name GLOB ?"
+    for (name,) in rows(connection, query, (f"{module}_*",)):
+        rows(connection, f"DROP TRIGGER temp.{name!s}")
+
+
+def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> list[str]:
+    """The tables to capture, as they were declared. Refuses what is not a table of `main` or cannot be captured."""
     if isinstance(tables, str):
         raise TypeError(f"tables {tables!r}: must be a collection of names, not one str; write [{tables!r}]")
-    query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
-    kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in rows(connection, query)}
-    names: list[str] = []
+    known = _read_tables(connection)
     if tables is None:
-        names += [name for name, kind in kinds.values() if kind == "table"]
+        names = [name for name, table in known.items() if table is not None]
     else:
+        query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
+        kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in rows(connection, query)}
+        names = []
         for asked in tables:
             name, kind = kinds.get(asked.lower(), (asked, "nothing"))
             if kind == "nothing":
                 raise CaptureError(f"table {asked!r}: not in {connection.filename!r}; create it before it is captured")
             if name.lower() in LOG_TABLES:
                 raise CaptureError(f"table {asked!r}: it is a table of the event log, which would log its own writing")
-            if kind != "table" or name.lower().startswith("sqlite_"):
+            if known.get(name) is None:
                 what = "a table of SQLite's own" if kind == "table" else f"of type {kind}"
                 raise CaptureError(f"table {asked!r}: it is {what}; only ordinary tables can be captured")
             names.append(name)
     for name in names:
-        _read_table(connection, name)
+        table = known[name]
+        if isinstance(table, CaptureError):
+            raise table
+    return names
 
 
-def _read_table(connection: apsw.Connection, name: str) -> Table | None:
-    """How its rows read; None for SQLite's own tables and for those that keep a virtual table's data."""
-    if name.lower().startswith("sqlite_"):
-        return None
-    query = "SELECT wr, type FROM pragma_table_list(?) WHERE schema = 'main'"
-    [(without_rowid, kind)] = rows(connection, query, (name,))
-    if kind == "shadow":
-        return None
-    query = "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid"
+def _read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError | None]:
+    """How the rows of each table of `main` read, but SQLite's own.
+
+    None for one that is never captured: a virtual table keeps its data there, or it is a log's.
+    """
+    query = (
+        "SELECT t.name, t.type, t.wr, c.name, c.type, c.pk, c.hidden"
+        " FROM pragma_table_list AS t JOIN pragma_table_xinfo(t.name, 'main') AS c"
+        " WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        " ORDER BY t.name, c.cid"
+    )
+    tables: dict[str, Table | CaptureError | None] = {}
+    for name, found in itertools.groupby(rows(connection, query), lambda row: str(row[0])):
+        columns = list(found)
+        _, kind, without_rowid, *_ = columns[0]
+        described = [(str(column), str(declared), primary, hidden) for *_, column, declared, primary, hidden in columns]
+        left_out = kind == "shadow" or name.lower() in LOG_TABLES
+        tables[name] = None if left_out else _table(name, bool(without_rowid), described)
+    return tables
+
+
+def _table(
+    name: str, without_rowid: bool, described: list[tuple[str, str, Value, Value]]
+) -> Table | CaptureError:
     columns: list[str] = []
     key: list[tuple[int, int, str]] = []
-    for place, (column, declared, primary, hidden) in enumerate(rows(connection, query, (name,))):
+    real: list[int] = []
+    for place, (column, declared, primary, hidden) in enumerate(described):
         if hidden == 2:
-            raise CaptureError(
-                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column!s};"
+            return CaptureError(
+                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column};"
                 " make it STORED, or leave the table out of tables="
             )
-        columns.append(str(column))
+        columns.append(column)
+        if _affinity(declared) == "REAL":
+            real.append(place)
         if isinstance(primary, int) and primary > 0:
-            key.append((primary, place, str(declared)))
+            key.append((primary, place, declared))
     if not without_rowid:
-        return Table(name, tuple(columns), None)
+        return Table(name, tuple(columns), None, tuple(real))
     key.sort()
-    is_text = len(key) == 1 and _stores_text(key[0][2])
-    return Table(name, tuple(columns), Key(tuple(place for _, place, _ in key), is_text))
+    is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
+    return Table(name, tuple(columns), Key(tuple(place for _, place, _ in key), is_text), tuple(real))
 
 
-def _stores_text(declared_type: str) -> bool:
-    """Whether SQLite gives a column of that type TEXT affinity."""
+def _affinity(declared_type: str) -> str:
+    """By SQLite's rules, in their order; a STRICT table's types come out right by them."""
     declared_type = declared_type.upper()
-    return "INT" not in declared_type and any(part in declared_type for part in ("CHAR", "CLOB", "TEXT"))
+    for affinity, parts in _AFFINITIES.items():
+        if any(part in declared_type for part in parts):
+            return affinity
+    return "NUMERIC"

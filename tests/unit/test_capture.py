@@ -709,7 +709,7 @@ def test_an_interrupted_statement(core: Core) -> None:
     core.sql("BEGIN; INSERT INTO t VALUES (1, 1)")
     core.connection.set_progress_handler(lambda: core.capture.pending > 500, 10)
     with pytest.raises(apsw.InterruptError):
-        core.sql("WITH n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n) INSERT INTO t SELECT i, i FROM n")
+        core.sql("WITH n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n LIMIT 5000) INSERT INTO t SELECT i, i FROM n")
     core.connection.set_progress_handler(None)
     if core.connection.in_transaction:
         core.sql("COMMIT")
@@ -978,25 +978,39 @@ def test_a_virtual_generated_column(core: Core) -> None:
         SqliteCapture(core.connection, core.producer)
 
 
-def test_a_capture_that_cannot_take_part_in_the_transaction(core: Core) -> None:
-    def deny(action: int, first: str | None, *_: str | None) -> int:
-        ours = first is not None and first.startswith("nodedb_ring_capture")
-        return apsw.SQLITE_DENY if ours else apsw.SQLITE_OK
+def deny_the_virtual_table(action: int, first: str | None, *_: str | None) -> int:
+    ours = first is not None and first.startswith("nodedb_ring_capture")
+    return apsw.SQLITE_DENY if ours else apsw.SQLITE_OK
 
-    core.connection.authorizer = deny
-    with pytest.raises(apsw.AuthError):
-        core.sql("INSERT INTO t VALUES (1, 1)")
+
+def test_an_authorizer_that_forbids_to_take_part(core: Core) -> None:
+    """The statement is refused before it begins, and the transaction is none the worse for it."""
+    core.connection.authorizer = deny_the_virtual_table
     core.sql("BEGIN")
     with pytest.raises(apsw.AuthError):
         core.sql("INSERT INTO t VALUES (1, 1)")
+    core.connection.authorizer = None
+    core.sql("INSERT INTO t VALUES (2, 2); COMMIT")
+    assert core.changes() == [inserted("t", "2", a=2, b=2)]
+    assert core.rows("SELECT a FROM t") == [2]
+
+
+def test_a_table_made_later_whose_transaction_the_capture_cannot_join(core: Core) -> None:
+    core.sql("CREATE TABLE later(x)")
+    core.connection.authorizer = deny_the_virtual_table
+    with pytest.raises(apsw.AuthError):
+        core.sql("INSERT INTO later VALUES (1)")
+    core.sql("BEGIN")
+    with pytest.raises(apsw.AuthError):
+        core.sql("INSERT INTO later VALUES (1)")
     core.sql("SAVEPOINT s")
     core.connection.authorizer = None
-    core.sql("INSERT INTO t VALUES (2, 2); ROLLBACK TO s")
+    core.sql("INSERT INTO later VALUES (2); ROLLBACK TO s")
     with pytest.raises(CaptureError, match="could not take part"):
         core.sql("COMMIT")
-    assert (core.changes(), core.rows("SELECT a FROM t")) == ([], [])
-    core.sql("INSERT INTO t VALUES (3, 3)")
-    assert core.changes() == [inserted("t", "3", a=3, b=3)]
+    assert (core.changes(), core.rows("SELECT x FROM later")) == ([], [])
+    core.sql("INSERT INTO later VALUES (3)")
+    assert core.changes() == [inserted("later", "1", x=3)]
 
 
 # The ring.

@@ -1,0 +1,401 @@
+// The virtual table by which SQLite tells a capture of savepoints, of the commit and of the rollback.
+//
+// It has no rows and is in no schema (it is eponymous). It is C, because SQLite must reach it whatever Python is doing:
+// apsw does not pass RollbackTo and Release on while a Python exception is pending, and just then a statement is undone.
+//
+// It counts. The changes themselves are the owner's; this table knows how many of them stand. A savepoint notes the
+// count, and a rollback to it restores the count. That takes no GIL. What needs Python is a call of the owner, under
+// the GIL: at the begin, where a savepoint finds that the schema may be another, at Sync, and at a commit of changes.
+//
+// Thread safety: SQLite calls it under the connection's mutex, in the thread that runs the statement. `owner` is read
+// and cleared under the GIL.
+
+#ifndef NODEDB_RING_TRANSACTION_TABLE_H
+#define NODEDB_RING_TRANSACTION_TABLE_H
+
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+// SQLite's interface for loadable extensions, as far as it is used here. The table of functions that an extension is
+// handed only ever grows, so a function's place in it is part of SQLite's stable interface.
+
+typedef struct sqlite3 sqlite3;
+typedef struct sqlite3_context sqlite3_context;
+typedef struct sqlite3_value sqlite3_value;
+
+enum { SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_NOMEM = 7, SQLITE_READONLY = 8 };
+enum { SQLITE_INDEX_CONSTRAINT_EQ = 2, SQLITE_INDEX_SCAN_UNIQUE = 1, SQLITE_VTAB_INNOCUOUS = 2 };
+enum { PLACE_DECLARE_VTAB = 50, PLACE_CREATE_MODULE_V2 = 119, PLACE_VTAB_CONFIG = 177 };
+
+typedef struct sqlite3_module sqlite3_module;
+
+typedef struct sqlite3_vtab {
+    const sqlite3_module *module;
+    int references;
+    char *error;
+} sqlite3_vtab;
+
+typedef struct sqlite3_vtab_cursor {
+    sqlite3_vtab *table;
+} sqlite3_vtab_cursor;
+
+typedef struct sqlite3_index_info {
+    int constraint_count;
+    struct {
+        int column;
+        unsigned char op;
+        unsigned char usable;
+        int term;
+    } *constraints;
+    int order_count;
+    void *orders;
+    struct {
+        int argument;
+        unsigned char omit;
+    } *usage;
+    int index_number;
+    char *index_text;
+    int free_index_text;
+    int order_consumed;
+    double cost;
+    int64_t rows;
+    int flags;
+    uint64_t columns_used;
+} sqlite3_index_info;
+
+struct sqlite3_module {
+    int version;
+    int (*create)(sqlite3 *, void *, int, const char *const *, sqlite3_vtab **, char **);
+    int (*connect)(sqlite3 *, void *, int, const char *const *, sqlite3_vtab **, char **);
+    int (*best_index)(sqlite3_vtab *, sqlite3_index_info *);
+    int (*disconnect)(sqlite3_vtab *);
+    int (*destroy)(sqlite3_vtab *);
+    int (*open)(sqlite3_vtab *, sqlite3_vtab_cursor **);
+    int (*close)(sqlite3_vtab_cursor *);
+    int (*filter)(sqlite3_vtab_cursor *, int, const char *, int, sqlite3_value **);
+    int (*next)(sqlite3_vtab_cursor *);
+    int (*eof)(sqlite3_vtab_cursor *);
+    int (*column)(sqlite3_vtab_cursor *, sqlite3_context *, int);
+    int (*rowid)(sqlite3_vtab_cursor *, int64_t *);
+    int (*update)(sqlite3_vtab *, int, sqlite3_value **, int64_t *);
+    int (*begin)(sqlite3_vtab *);
+    int (*sync)(sqlite3_vtab *);
+    int (*commit)(sqlite3_vtab *);
+    int (*rollback)(sqlite3_vtab *);
+    int (*find_function)(sqlite3_vtab *, int, const char *, void *, void *);
+    int (*rename)(sqlite3_vtab *, const char *);
+    int (*savepoint)(sqlite3_vtab *, int);
+    int (*release)(sqlite3_vtab *, int);
+    int (*rollback_to)(sqlite3_vtab *, int);
+};
+
+typedef int (*declare_vtab_function)(sqlite3 *, const char *);
+typedef int (*create_module_function)(sqlite3 *, const char *, const sqlite3_module *, void *, void (*)(void *));
+typedef int (*vtab_config_function)(sqlite3 *, int, ...);
+
+// What the owner does when SQLite calls. Called with the GIL held and no exception pending; -1 leaves one pending.
+typedef struct OwnerMethods {
+    int (*check_schema)(void *owner);
+    int (*sync)(void *owner);
+    int (*commit)(void *owner);
+} OwnerMethods;
+
+typedef struct TransactionTable {
+    int holders;            // the owner, and SQLite's registration of the module
+    void *owner;            // NULL when the capture has ended; the table then does nothing
+    const OwnerMethods *methods;
+    int writes_log;         // Sync is the owner's business
+    int joined;             // SQLite tells of this transaction's savepoints and of its end
+    int schema_doubtful;    // a statement may have changed the schema since the owner looked
+    int schema_read;        // the owner read the schema in this transaction
+    int schema_unsure;      // what it read was undone: the same version number may now stand for another schema
+    int marks_lost;         // there was no memory to note a savepoint: this transaction cannot be followed
+    uint64_t rollbacks;     // of whole transactions, so far
+    int64_t standing;       // changes that are recorded and not undone
+    int64_t *marks;         // by savepoint level + 1: how many changes stood when it was opened
+    int open_levels;        // that `marks` knows
+    int room;               // of `marks`
+    declare_vtab_function declare_vtab;
+    vtab_config_function vtab_config;
+    char name[64];
+} TransactionTable;
+
+static TransactionTable *transaction_table_new(void *owner, const OwnerMethods *methods, const char *name) {
+    TransactionTable *table = calloc(1, sizeof *table);
+    if (table == NULL || strlen(name) >= sizeof table->name) {
+        free(table);
+        return NULL;
+    }
+    table->holders = 1;
+    table->owner = owner;
+    table->methods = methods;
+    table->schema_doubtful = 1;
+    strcpy(table->name, name);
+    return table;
+}
+
+// The last holder may be a connection that is closed in any thread, without the GIL.
+static void transaction_table_let_go(void *table) {
+    if (__atomic_sub_fetch(&((TransactionTable *)table)->holders, 1, __ATOMIC_ACQ_REL) == 0) {
+        free(((TransactionTable *)table)->marks);
+        free(table);
+    }
+}
+
+// The transaction, and all that was known of it, is over.
+static void transaction_table_clear(TransactionTable *table) {
+    table->standing = 0;
+    table->open_levels = 0;
+    table->joined = 0;
+    table->marks_lost = 0;
+}
+
+// Calls a method of the owner. An exception that is pending already, of whatever made SQLite end the transaction, is set
+// aside meanwhile; one that the method raises has it as its context, as if raised while it was handled.
+static int transaction_table_call(TransactionTable *table, int (*method)(void *)) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    int result = table->owner == NULL ? 0 : method(table->owner);
+    if (result == 0) {
+        PyErr_Restore(kind, error, trace);
+    } else if (kind != NULL) {
+        PyObject *new_kind, *new_error, *new_trace;
+        PyErr_NormalizeException(&kind, &error, &trace);
+        PyErr_Fetch(&new_kind, &new_error, &new_trace);
+        PyErr_NormalizeException(&new_kind, &new_error, &new_trace);
+        if (trace != NULL)
+            PyException_SetTraceback(error, trace);
+        PyException_SetContext(new_error, error);  // takes the reference
+        PyErr_Restore(new_kind, new_error, new_trace);
+        Py_XDECREF(kind);
+        Py_XDECREF(trace);
+    }
+    PyGILState_Release(gil);
+    return result == 0 ? SQLITE_OK : SQLITE_ERROR;
+}
+
+// The virtual table as SQLite sees it: a connection makes one for each time that it reads its schema anew.
+typedef struct ConnectedTable {
+    sqlite3_vtab base;
+    TransactionTable *table;
+} ConnectedTable;
+
+static TransactionTable *table_of(sqlite3_vtab *connected) {
+    return ((ConnectedTable *)connected)->table;
+}
+
+static int table_connect(sqlite3 *db, void *table, int count, const char *const *names, sqlite3_vtab **out, char **error) {
+    TransactionTable *self = table;
+    (void)count, (void)names, (void)error;
+    // A statement that joins asks for the row of this column's value, of which there is at most one. SQLite then needs
+    // no savepoint of the statement's own, so that none can be rolled back beneath the statement that is running.
+    int result = self->declare_vtab(db, "CREATE TABLE x(nodedb_ring_nothing)");
+    if (result == SQLITE_OK) {
+        // Triggers may write to it, whatever PRAGMA trusted_schema says: a write does nothing.
+        result = self->vtab_config(db, SQLITE_VTAB_INNOCUOUS);
+    }
+    if (result != SQLITE_OK)
+        return result;
+    ConnectedTable *connected = calloc(1, sizeof *connected);
+    if (connected == NULL)
+        return SQLITE_NOMEM;
+    connected->table = self;
+    *out = &connected->base;
+    return SQLITE_OK;
+}
+
+static int table_disconnect(sqlite3_vtab *connected) {
+    free(connected);
+    return SQLITE_OK;
+}
+
+static int table_best_index(sqlite3_vtab *connected, sqlite3_index_info *info) {
+    (void)connected;
+    info->cost = 1;
+    for (int i = 0; i < info->constraint_count; i++) {
+        if (info->constraints[i].column == 0 && info->constraints[i].op == SQLITE_INDEX_CONSTRAINT_EQ
+            && info->constraints[i].usable) {
+            info->usage[i].argument = 1;
+            info->usage[i].omit = 1;
+            info->flags = SQLITE_INDEX_SCAN_UNIQUE;
+            break;
+        }
+    }
+    return SQLITE_OK;
+}
+
+static int table_open(sqlite3_vtab *connected, sqlite3_vtab_cursor **out) {
+    (void)connected;
+    *out = calloc(1, sizeof **out);
+    return *out == NULL ? SQLITE_NOMEM : SQLITE_OK;
+}
+
+static int table_close(sqlite3_vtab_cursor *cursor) {
+    free(cursor);
+    return SQLITE_OK;
+}
+
+static int table_filter(sqlite3_vtab_cursor *cursor, int number, const char *text, int count, sqlite3_value **values) {
+    (void)cursor, (void)number, (void)text, (void)count, (void)values;
+    return SQLITE_OK;
+}
+
+static int table_next(sqlite3_vtab_cursor *cursor) {
+    (void)cursor;
+    return SQLITE_OK;
+}
+
+static int table_eof(sqlite3_vtab_cursor *cursor) {
+    (void)cursor;
+    return 1;
+}
+
+static int table_column(sqlite3_vtab_cursor *cursor, sqlite3_context *context, int column) {
+    (void)cursor, (void)context, (void)column;
+    return SQLITE_OK;
+}
+
+static int table_rowid(sqlite3_vtab_cursor *cursor, int64_t *rowid) {
+    (void)cursor;
+    *rowid = 0;
+    return SQLITE_OK;
+}
+
+// It makes the table one that can be written to; of no row nothing is deleted, and nobody may insert one.
+static int table_update(sqlite3_vtab *connected, int count, sqlite3_value **values, int64_t *rowid) {
+    (void)connected, (void)count, (void)values, (void)rowid;
+    return SQLITE_READONLY;
+}
+
+static int table_check_schema(TransactionTable *table) {
+    return table->schema_doubtful ? transaction_table_call(table, table->methods->check_schema) : SQLITE_OK;
+}
+
+// The transaction's first statement that has to do with us begins. SQLite has taken the write lock.
+static int table_begin(sqlite3_vtab *connected) {
+    TransactionTable *table = table_of(connected);
+    table->schema_doubtful = 1;
+    table->schema_read = 0;
+    int result = table_check_schema(table);
+    if (result == SQLITE_OK) {
+        table->open_levels = 0;
+        table->joined = 1;
+    }
+    return result;
+}
+
+static int table_sync(sqlite3_vtab *connected) {
+    TransactionTable *table = table_of(connected);
+    return table->writes_log ? transaction_table_call(table, table->methods->sync) : SQLITE_OK;
+}
+
+static int table_commit(sqlite3_vtab *connected) {
+    TransactionTable *table = table_of(connected);
+    int result = SQLITE_OK;
+    if (table->standing != 0)
+        result = transaction_table_call(table, table->methods->commit);
+    transaction_table_clear(table);
+    return result;  // SQLite does not look at it; apsw finds the exception
+}
+
+static int table_rollback(sqlite3_vtab *connected) {
+    TransactionTable *table = table_of(connected);
+    table->rollbacks++;
+    if (table->schema_read)
+        table->schema_unsure = 1;
+    transaction_table_clear(table);
+    return SQLITE_OK;
+}
+
+// Savepoints are numbered from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT. SQLite does not tell of
+// those that were open when the table joined: before them nothing stood, and zeros say so.
+static int table_savepoint(sqlite3_vtab *connected, int level) {
+    TransactionTable *table = table_of(connected);
+    if (level + 1 >= table->room) {
+        int room = 2 * (level + 8);
+        int64_t *marks = realloc(table->marks, (size_t)room * sizeof *marks);
+        if (marks == NULL) {
+            table->marks_lost = 1;
+            return SQLITE_NOMEM;
+        }
+        table->marks = marks;
+        table->room = room;
+    }
+    while (table->open_levels < level + 1)
+        table->marks[table->open_levels++] = 0;
+    table->marks[level + 1] = table->standing;
+    table->open_levels = level + 2;
+    // Before the statement changes the schema itself: what is known after this is undone with the savepoint, or stands.
+    return table_check_schema(table);
+}
+
+static int64_t table_mark(const TransactionTable *table, int level) {
+    return level + 1 < table->open_levels ? table->marks[level + 1] : 0;
+}
+
+// Every statement that changes the schema has a savepoint of its own, in which it changes no captured row; dropping a
+// table may delete rows first, but does not give another one its name.
+static int table_release(sqlite3_vtab *connected, int level) {
+    TransactionTable *table = table_of(connected);
+    if (table_mark(table, level) == table->standing)
+        table->schema_doubtful = 1;
+    if (table->open_levels > level + 1)
+        table->open_levels = level + 1;
+    return SQLITE_OK;
+}
+
+static int table_rollback_to(sqlite3_vtab *connected, int level) {
+    TransactionTable *table = table_of(connected);
+    table->standing = table_mark(table, level);
+    table->schema_doubtful = 1;
+    if (table->schema_read)
+        table->schema_unsure = 1;
+    if (table->open_levels > level + 2)
+        table->open_levels = level + 2;
+    return SQLITE_OK;
+}
+
+static const sqlite3_module TRANSACTION_MODULE = {
+    .version = 2,
+    .connect = table_connect,
+    .best_index = table_best_index,
+    .disconnect = table_disconnect,
+    .open = table_open,
+    .close = table_close,
+    .filter = table_filter,
+    .next = table_next,
+    .eof = table_eof,
+    .column = table_column,
+    .rowid = table_rowid,
+    .update = table_update,
+    .begin = table_begin,
+    .sync = table_sync,
+    .commit = table_commit,
+    .rollback = table_rollback,
+    .savepoint = table_savepoint,
+    .release = table_release,
+    .rollback_to = table_rollback_to,
+};
+
+// The table that this thread is about to register: SQLite hands an extension nothing of its caller's.
+static _Thread_local TransactionTable *transaction_table_registering;
+
+// The entry point, looked up by name. A connection loads this module as an extension to be given SQLite's functions:
+// apsw's copy of SQLite exports none.
+__attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db, char **error, void *const *functions) {
+    TransactionTable *table = transaction_table_registering;
+    (void)error;
+    if (table == NULL)
+        return SQLITE_ERROR;
+    table->declare_vtab = (declare_vtab_function)functions[PLACE_DECLARE_VTAB];
+    table->vtab_config = (vtab_config_function)functions[PLACE_VTAB_CONFIG];
+    create_module_function create_module = (create_module_function)functions[PLACE_CREATE_MODULE_V2];
+    // SQLite lets go of it when the connection is closed, and also if this fails.
+    __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
+    return create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_let_go);
+}
+
+#endif
