@@ -351,7 +351,7 @@ def _create_triggers(connection: apsw.Connection, module: str, tables: Iterable[
     for number, table in enumerate(tables):
         quoted = table.replace('"', '""')
         statements += [
-            f'CREATE TEMP TRIGGER {module}_{op}_{number} AFTER {op} ON main."{quoted}" WHEN 0'
+            f'CREATE TEMP TRIGGER {module}_{op}_{number} AFTER {op} ON main."{quoted}" WHEN 0'  # noqa: S608
             f" BEGIN DELETE FROM {module} WHERE 0; END"
             for op in ("INSERT", "UPDATE", "DELETE")
         ]
@@ -419,9 +419,7 @@ def _read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError 
     return tables
 
 
-def _table(
-    name: str, without_rowid: bool, described: list[tuple[str, str, Value, Value]]
-) -> Table | CaptureError:
+def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value, Value]]) -> Table | CaptureError:
     columns: list[str] = []
     key: list[tuple[int, int, str]] = []
     real: list[int] = []
