@@ -89,6 +89,13 @@ class Run:
         if step.do == "other" and not self.captured.idle:
             return  # a snapshot or a lock decides what is seen of it, and when
         self.steps.append(step)
+        if step.fault is not None and step.fault.kind.startswith("interrupt"):
+            # An interrupt holds until no statement is running any more, and an open cursor is a statement.
+            for session in (self.captured, self._twin):
+                if session is not None:
+                    session.close_cursors()
+            if self._capture is not None:
+                self._settle(several=False)
         settled_before = self.captured.settled
         self._running, self._recorded = "", 0 if self._capture is None else self._capture.pending
         outcome = self.captured.perform(step)
@@ -157,8 +164,10 @@ class Run:
                 raise Difference(f"{step}: refused, though nothing happened that cannot be captured: {outcome}")
         if self._running:
             self._ended(succeeded=not outcome.error)
-        # A function's exception undoes its statement, whatever its conflict clause is.
-        undone = outcome.error == "InjectedError" and fault is not None and fault.kind == "function"
+        # A function's exception undoes its statement, whatever its conflict clause is. Not so an aggregate's: SQLite
+        # does not count it among what may fail half-way, and the rows that were written before it stay.
+        raised = outcome.error == "InjectedError" and fault is not None and fault.kind == "function"
+        undone = raised and "agg(" not in step.sql and "win(" not in step.sql
         if undone and step.do in ("sql", "partly") and not self.captured.settled:
             self._check_recorded(f"{self._running}: undone", self._recorded)
         if step.do == "enter" and not outcome.error:
@@ -166,9 +175,8 @@ class Run:
         elif step.do in ("leave", "fail") and ("", 0) in [(name, 0) for name, _ in self._savepoints]:
             while self._savepoints.pop()[0]:
                 pass
-        if step.do == "other" and step.name in self._replica.tables:
-            names = layout_of(self.query, lambda name: name == step.name)
-            for name in names:
+        if step.do == "other":  # its triggers may write any table
+            for name in layout_of(self.query, lambda name: name in self._replica.tables):
                 self._replica.reload(name, image_of(self.query, name))
         self._settle(several=step.do == "many")
         self._refusable = not self.captured.settled and (self._refusable or refusable)

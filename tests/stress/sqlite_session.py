@@ -137,9 +137,6 @@ class Session:
         """Carries a step out, whatever becomes of it."""
         with self.faults.armed(step.fault):
             try:
-                if step.fault is not None and step.fault.kind.startswith("interrupt"):
-                    # An interrupt holds until no statement is running any more, and an open cursor is a statement.
-                    self._close_cursors()
                 rows = self._perform(step)
             except HarnessError as error:
                 raise error.__cause__ or error from None
@@ -229,7 +226,7 @@ class Session:
         if cursor is not None:
             cursor.close()
 
-    def _close_cursors(self) -> None:
+    def close_cursors(self) -> None:
         for name in list(self._cursors):
             self._close(name)
 
