@@ -227,8 +227,10 @@ class Session:
             cursor.close()
 
     def close_cursors(self) -> None:
+        """Ends the statements that still run; some fail at their end, and are undone."""
         for name in list(self._cursors):
-            self._close(name)
+            with contextlib.suppress(Exception):
+                self._close(name)
 
     def _stop_reading(self) -> None:
         if self._reader is not None:
