@@ -88,14 +88,10 @@ class Run:
             return
         if step.do == "other" and not self.captured.idle:
             return  # a snapshot or a lock decides what is seen of it, and when
-        self.steps.append(step)
-        if step.fault is not None and step.fault.kind.startswith("interrupt"):
+        if step.fault is not None and step.fault.kind.startswith("interrupt") and self.captured.has_cursors:
             # An interrupt holds until no statement is running any more, and an open cursor is a statement.
-            for session in (self.captured, self._twin):
-                if session is not None:
-                    session.close_cursors()
-            if self._capture is not None:
-                self._settle(several=False)
+            step = dataclasses.replace(step, fault=None)
+        self.steps.append(step)
         settled_before = self.captured.settled
         self._running, self._recorded = "", 0 if self._capture is None else self._capture.pending
         outcome = self.captured.perform(step)

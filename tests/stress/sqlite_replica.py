@@ -228,7 +228,7 @@ class SchemaHistory:
         self._committed = _FIRST_NOTE
         self._notes: dict[int, _Note] = {}
         self.layout = layout_of(query, captured)
-        self._version = self._read("schema_version")
+        self._version = self._read("schema_version"), _FIRST_NOTE
 
     def _read(self, what: str) -> int:
         [(number,)] = self._query(f"PRAGMA main.{what}")
@@ -237,11 +237,11 @@ class SchemaHistory:
 
     def look(self, position: int) -> None:
         """To be called between statements, while the database is being written to."""
-        version = self._read("schema_version")
+        current = self._read("application_id")
+        version = self._read("schema_version"), current  # of an undone schema SQLite gives the number again
         if version == self._version:
             return
         self._version = version
-        current = self._read("application_id")
         known = self.layout if current == self._committed else self._notes[current].layout
         layout = layout_of(self._query, self._captured)
         if layout == known:
@@ -250,6 +250,7 @@ class SchemaHistory:
         images = self._images(known, layout)
         self._notes[self._last] = _Note(current, position, layout, images)
         self._query(f"PRAGMA main.application_id = {self._last}")
+        self._version = version[0], self._last
 
     def _images(self, before: Layout, after: Layout) -> dict[str, Image]:
         return {name: image_of(self._query, name) for name, columns in after.items() if before.get(name) != columns}
@@ -268,7 +269,7 @@ class SchemaHistory:
             replica.apply(event)
         for note in reversed(path):
             replica.change_layout(note.layout, note.images)
-        self._version = self._read("schema_version")
+        self._version = self._read("schema_version"), committed
         layout = layout_of(self._query, self._captured)
         known = {name: image.columns for name, image in replica.tables.items()}
         if layout != known:  # by a statement that was its own transaction, or by another connection

@@ -226,11 +226,10 @@ class Session:
         if cursor is not None:
             cursor.close()
 
-    def close_cursors(self) -> None:
-        """Ends the statements that still run; some fail at their end, and are undone."""
-        for name in list(self._cursors):
-            with contextlib.suppress(Exception):
-                self._close(name)
+    @property
+    def has_cursors(self) -> bool:
+        """A cursor of an earlier step is still open."""
+        return bool(self._cursors)
 
     def _stop_reading(self) -> None:
         if self._reader is not None:
