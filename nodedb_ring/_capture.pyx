@@ -33,6 +33,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from ._event cimport WriteEvent
+from ._row_writer cimport RowWriter
 
 from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
@@ -102,8 +103,6 @@ cdef class OpenTransaction:
         Under this name the connection has the virtual table.
     read_tables : Callable[[apsw.Connection], Mapping[str, Table | CaptureError | None]]
         How the rows of every table read; why one cannot be captured; None for one that is left out.
-    pack : Callable[[dict], bytes]
-        Encodes a row.
     chosen : frozenset of str, or None
         The tables to capture, in lower case; None leaves it to ``read_tables``.
     log : TransactionLog or None
@@ -112,8 +111,9 @@ cdef class OpenTransaction:
 
     cdef TransactionTable* _table
     cdef object _connection  # a weak reference: the connection's hooks hold this object
-    cdef object _producer, _read_tables, _pack, _chosen, _log, _tenant_id, _vshard_id
+    cdef object _producer, _read_tables, _chosen, _log, _tenant_id, _vshard_id
     cdef str _module
+    cdef RowWriter _writer
     # name -> Table, the CaptureError of each change, or None for one that is left out; as of schema version _version
     cdef object _tables
     cdef object _version
@@ -141,13 +141,13 @@ cdef class OpenTransaction:
             transaction_table_let_go(self._table)
 
     def __init__(
-        self, connection, producer, *, module, read_tables, pack, chosen, log, first_lsn, tenant_id, vshard_id
+        self, connection, producer, *, module, read_tables, chosen, log, first_lsn, tenant_id, vshard_id
     ):
         self._connection = weakref.ref(connection)
         self._producer = producer
         self._module = module
+        self._writer = RowWriter()
         self._read_tables = read_tables
-        self._pack = pack
         self._chosen = chosen
         self._log = log
         self._table.writes_log = log is not None
@@ -317,17 +317,12 @@ cdef class OpenTransaction:
         return table.key.row_id(values)
 
     cdef bytes _row(self, table, tuple values):
-        cdef tuple columns = table.columns
-        if len(columns) != len(values):
-            raise CaptureError(
-                f"table {table.name}: {len(values)} values in a row of {len(columns)} columns: {', '.join(columns)}"
-            )
-        cdef dict row = dict(zip(columns, values))
-        for place in table.real:
-            # The hook gives the default of a column that was added later as it was written, be it an integer.
-            if isinstance(values[place], int):
-                row[columns[place]] = float(values[place])
-        return self._pack(row)
+        cdef tuple keys = table.keys
+        if len(keys) != len(values):
+            columns = ", ".join(table.columns)
+            raise CaptureError(f"table {table.name}: {len(values)} values in a row of {len(keys)} columns: {columns}")
+        return self._writer.row(table.header, keys, table.real, values)
+
     # What the virtual table calls.
 
     cdef int _sync(self) except -1:

@@ -133,7 +133,6 @@ class SqliteCapture:
             producer,
             module=module,
             read_tables=_read_tables,
-            pack=msgpack.Packer().pack,
             chosen=None if tables is None else frozenset(name.lower() for name in tables),
             log=transaction_log,
             first_lsn=first_lsn,
@@ -278,7 +277,9 @@ class Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     key: Key | None  # None: by rowid
-    real: tuple[int, ...]  # places of the columns that hold floats only
+    header: bytes  # of a MessagePack map of so many columns
+    keys: tuple[bytes, ...]  # the columns' names, packed
+    real: bytes  # for each column, whether it holds floats only
 
 
 def _check_connection(connection: object) -> None:
@@ -422,7 +423,6 @@ def _read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError 
 def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value, Value]]) -> Table | CaptureError:
     columns: list[str] = []
     key: list[tuple[int, int, str]] = []
-    real: list[int] = []
     for place, (column, declared, primary, hidden) in enumerate(described):
         if hidden == 2:
             return CaptureError(
@@ -430,15 +430,18 @@ def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value
                 " make it STORED, or leave the table out of tables="
             )
         columns.append(column)
-        if _affinity(declared) == "REAL":
-            real.append(place)
         if isinstance(primary, int) and primary > 0:
             key.append((primary, place, declared))
-    if not without_rowid:
-        return Table(name, tuple(columns), None, tuple(real))
-    key.sort()
-    is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
-    return Table(name, tuple(columns), Key(tuple(place for _, place, _ in key), is_text), tuple(real))
+    row_id: Key | None = None
+    if without_rowid:
+        key.sort()
+        is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
+        row_id = Key(tuple(place for _, place, _ in key), is_text)
+    packer = msgpack.Packer()
+    header = cast("bytes", packer.pack_map_header(len(columns)))
+    keys = tuple(packer.pack(column) for column in columns)
+    real = bytes(_affinity(declared) == "REAL" for _, declared, _, _ in described)
+    return Table(name, tuple(columns), row_id, header, keys, real)
 
 
 def _affinity(declared_type: str) -> str:

@@ -89,6 +89,8 @@ class Run:
             return
         if step.do == "other" and not self.captured.idle:
             return  # a snapshot or a lock decides what is seen of it, and when
+        if step.do == "open" and self.captured.is_open(step.name):
+            self.step(Step("close", name=step.name))
         if step.fault is not None and step.fault.kind.startswith("interrupt") and self.captured.has_cursors:
             # An interrupt holds until no statement is running any more, and an open cursor is a statement.
             step = dataclasses.replace(step, fault=None)

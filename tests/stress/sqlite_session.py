@@ -159,7 +159,6 @@ class Session:
                 finally:
                     cursor.close()
             case "open":
-                self._close(step.name)
                 cursor = self._cursors[step.name] = self._execute(step)
                 return _taken(cursor, step.count)
             case "next":
@@ -225,6 +224,10 @@ class Session:
         cursor = self._cursors.pop(name, None)
         if cursor is not None:
             cursor.close()
+
+    def is_open(self, name: str) -> bool:
+        """A cursor of that name is, of an earlier step."""
+        return name in self._cursors
 
     @property
     def has_cursors(self) -> bool:

@@ -22,7 +22,6 @@ class OpenTransaction:
         *,
         module: str,
         read_tables: Callable[[apsw.Connection], Mapping[str, Table | CaptureError | None]],
-        pack: Callable[[Mapping[str, Value]], bytes],
         chosen: frozenset[str] | None,
         log: TransactionLog | None,
         first_lsn: int,
