@@ -38,8 +38,8 @@ CAPACITY: Final = 1 << 15
 ARENA_BYTES: Final = 1 << 26
 MOST_REPLAYS: Final = 3000
 CHANGES_LOST_BY: Final = ("ANALYZE", "DROP TABLE")
-"""They leave changes() alone, and with a capture it is 0 afterwards, which is not documented. Nor is it 0 while a
-statement with RETURNING is still running."""
+"""They leave changes() alone, and where a table was made later it is 0 after them, as it is after a statement that fails
+and while one with RETURNING is still running: docs/capture.md."""
 
 
 class InvalidError(Exception):
@@ -286,9 +286,9 @@ class Run:
         # A log counts its rows in total_changes(), and a COMMIT that writes it changes one row.
         writes = step.sql.startswith(("INSERT", "UPDATE", "DELETE", "REPLACE")) and ";" not in step.sql
         alone = step.do == "sql" and writes and settled_before and mine.settled and not failed
-        if step.do == "open" or any(word in step.sql for word in CHANGES_LOST_BY):
+        if step.do == "open" or failed or any(word in step.sql for word in CHANGES_LOST_BY):
             self._changes_lost = True
-        elif writes and not failed:
+        elif writes:
             self._changes_lost = False
         if (self._log is None and not self._changes_lost) or alone:
             counts = [s.connection.changes() for s in (mine, theirs)]
