@@ -1,0 +1,343 @@
+"""SqliteCapture does its database no harm: what it did once, and what a capture could do, must not come back.
+
+Each test makes the connection do what is hard on a capture, and then asks SQLite whether the database is whole.
+"""
+
+# apsw's types name collections.abc.Buffer, which Python 3.11 does not have.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgpack
+import pytest
+
+from nodedb_ring.capture import CaptureError, SqliteCapture, Value
+
+from .test_capture import JOURNALS, Core, deleted, inserted, open_database, updated
+
+
+class Boom(Exception):
+    """Raised by a function of the application's."""
+
+
+@pytest.fixture(params=JOURNALS)
+def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Core]:
+    connection = open_database(request.param, tmp_path)
+    connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+    yield Core(connection).start()
+    connection.close()
+
+
+def check_integrity(core: Core) -> None:
+    assert core.rows("PRAGMA integrity_check") == ["ok"]
+
+
+# Where it joins a transaction.
+
+SCHEMA_CHANGES = [
+    "CREATE TABLE other(x)",
+    "CREATE INDEX i ON t(b)",
+    "VACUUM",
+    "ANALYZE",
+    "DROP TABLE spare",
+    "PRAGMA user_version = 7",
+]
+
+
+@pytest.mark.parametrize("begin", ["", "BEGIN"])
+@pytest.mark.parametrize("change", SCHEMA_CHANGES)
+@pytest.mark.parametrize("table", ["t", "later"])
+def test_an_insert_after_a_change_of_the_schema(core: Core, table: str, change: str, begin: str) -> None:
+    """The statement that joins was once prepared under the schema before, and its failure moved the row elsewhere."""
+    core.sql("CREATE TABLE spare(x); CREATE TABLE later(a INTEGER PRIMARY KEY, b)")
+    for a in (2, 4, 5, 8, 10):
+        core.sql(f"INSERT INTO {table} VALUES (?, 1)", a)
+    core.changes()
+    core.sql(change)
+    core.sql(f"{begin}; INSERT INTO {table} VALUES (11, 1)")
+    if begin:
+        core.sql("COMMIT")
+    check_integrity(core)
+    assert core.rows(f"SELECT a FROM {table}") == [2, 4, 5, 8, 10, 11]
+    assert core.rows(f"SELECT a FROM {table} WHERE a = 11") == [11]
+    assert core.changes() == [inserted(table, "11", a=11, b=1)]
+
+
+@pytest.mark.parametrize("table", ["t", "later"])
+def test_an_insert_after_another_connection_changed_the_schema(tmp_path: Path, table: str) -> None:
+    core = Core(open_database("wal", tmp_path))
+    core.sql("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+    core.start()
+    core.sql("CREATE TABLE later(a INTEGER PRIMARY KEY, b)")
+    other = apsw.Connection(core.connection.filename)
+    for n in range(3):
+        for a in range(2):
+            core.sql(f"INSERT INTO {table} VALUES (?, 1)", 100 - 2 * n - a)
+        other.execute(f"CREATE TABLE other_{n}(x); INSERT INTO other_{n} VALUES (1)")
+    other.close()
+    check_integrity(core)
+    assert len(core.changes()) == 6
+
+
+def test_a_hundred_pages_after_a_vacuum(tmp_path: Path) -> None:
+    core = Core(open_database("delete", tmp_path))
+    core.sql(
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b); WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 20000)"
+        " INSERT INTO t SELECT 2 * n, hex(n) FROM r"
+    )
+    core.start()
+    core.sql("INSERT INTO t VALUES (1, 1)")
+    core.sql("VACUUM")
+    core.sql("INSERT INTO t VALUES (20001, 'found')")
+    check_integrity(core)
+    assert core.rows("SELECT b FROM t WHERE a = 20001") == ["found"]
+
+
+@pytest.mark.parametrize("table", ["t", "later"])
+def test_a_transaction_that_is_interrupted_leaves_the_next_alone(core: Core, table: str) -> None:
+    """At each instruction of SQLite's machine, those of the capture's own statements included."""
+    core.sql("CREATE TABLE later(a INTEGER PRIMARY KEY, b)")
+    for step in range(1, 80):
+        left = step
+
+        def stop() -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        core.connection.set_progress_handler(stop, 1)
+        try:
+            core.sql(f"INSERT INTO {table} VALUES (?, 1)", step)
+        except (apsw.InterruptError, CaptureError):
+            pass
+        finally:
+            core.connection.set_progress_handler(None)
+        core.sql(f"INSERT INTO {table} VALUES (?, 2)", 1000 + step)  # not refused
+        check_integrity(core)
+    assert [change.row_id for change in core.changes() if change.new == {"a": int(change.row_id), "b": 2}] == [
+        str(1000 + step) for step in range(1, 80)
+    ]
+
+
+def test_what_an_interrupted_transaction_changed_is_told_or_undone(core: Core) -> None:
+    for step in range(1, 60):
+        left = step
+
+        def stop() -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        core.connection.set_progress_handler(stop, 1)
+        try:
+            core.sql("INSERT INTO t VALUES (?, 1), (?, 1)", step, -step)
+        except apsw.InterruptError:
+            pass
+        finally:
+            core.connection.set_progress_handler(None)
+    told = sorted(int(change.row_id) for change in core.changes())
+    assert told == core.rows("SELECT a FROM t ORDER BY a")
+
+
+def test_a_table_that_hides_the_virtual_one(core: Core) -> None:
+    """It has the name that this capture's virtual table has: an error, and not a change that nobody hears of."""
+    [name] = core.rows("SELECT DISTINCT substr(sql, instr(sql, 'nodedb'), instr(sql, '_INSERT') - instr(sql, 'nodedb')) FROM temp.sqlite_schema WHERE sql LIKE '%INSERT ON%'")  # fmt: skip
+    core.sql(f"CREATE TABLE {name}(x)")
+    with pytest.raises(CaptureError, match=f"a table named {name} hides|no such column"):
+        try:
+            core.sql("INSERT INTO t VALUES (1, 1)")
+        except apsw.SQLError as error:
+            raise CaptureError(str(error)) from error
+    check_integrity(core)
+    assert (core.changes(), core.rows("SELECT a FROM t")) == ([], [])
+    core.sql(f"DROP TABLE {name}")
+    core.sql("INSERT INTO t VALUES (2, 2)")
+    assert core.changes() == [inserted("t", "2", a=2, b=2)]
+
+
+def test_a_name_that_is_taken_is_not_used(tmp_path: Path) -> None:
+    core = Core(open_database("wal", tmp_path))
+    core.sql("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+    core.start().capture.close()
+    taken = int(core.capture._module.rpartition("_")[2])  # noqa: SLF001
+    for n in range(taken, taken + 200):
+        core.sql(f"CREATE TABLE nodedb_ring_capture_{n}(x)")
+    core.start()
+    core.sql("INSERT INTO t VALUES (1, 1)")
+    assert core.changes() == [inserted("t", "1", a=1, b=1)]
+
+
+# What is undone while an exception is pending.
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM t WHERE boom(a) IS NOT NULL",
+        "INSERT INTO u SELECT boom(a) FROM t",
+        "INSERT INTO v VALUES (3)",
+        "UPDATE t SET b = boom(a)",
+        "REPLACE INTO t SELECT a, boom(a) FROM t",
+        "INSERT INTO later SELECT boom(a) FROM t",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "INSERT INTO t VALUES (9, 9)"])
+def test_a_function_that_raises_undoes_its_statement(core: Core, statement: str, before: str) -> None:
+    def boom(value: Value) -> Value:
+        if value == 3:
+            raise Boom
+        return value
+
+    core.connection.create_scalar_function("boom", boom, 1)
+    core.sql(
+        "CREATE TABLE u(a); CREATE TABLE v(a); CREATE TRIGGER tr AFTER INSERT ON v BEGIN SELECT boom(new.a); END;"
+        " INSERT INTO t(a) VALUES (1), (2), (3)"
+    )
+    core.capture.close()
+    core.start()
+    core.sql("CREATE TABLE later(a)")
+    core.changes()
+    core.sql(f"BEGIN; {before}")
+    with pytest.raises(Boom):
+        core.sql(statement)
+    core.sql("COMMIT")
+    check_integrity(core)
+    assert core.changes() == ([inserted("t", "9", a=9, b=9)] if before else [])
+    assert core.rows("SELECT a FROM u UNION ALL SELECT a FROM v UNION ALL SELECT a FROM later") == []
+
+
+def test_a_hook_of_the_applications_that_raises(core: Core) -> None:
+    """SQLite does not hear of it and goes on; what it then commits, or apsw refuses to commit, is what is told."""
+
+    def hook(_: object) -> None:
+        raise Boom
+
+    core.connection.preupdate_hook(hook)
+    core.sql("BEGIN")
+    with pytest.raises(Boom):
+        core.sql("INSERT INTO t VALUES (1, 1), (2, 2)")
+    core.connection.preupdate_hook(None)
+    core.sql("COMMIT")
+    assert [change.row_id for change in core.changes()] == [str(a) for a in core.rows("SELECT a FROM t")]
+
+
+# Images.
+
+
+def test_an_added_real_column_has_floats_in_the_rows_that_were_there(core: Core) -> None:
+    core.sql("INSERT INTO t VALUES (1, 1), (2, 2); ALTER TABLE t ADD COLUMN r REAL DEFAULT 3")
+    core.changes()
+    core.sql("UPDATE t SET a = 5 WHERE a = 1; DELETE FROM t WHERE a = 2")
+    images = [image for change in core.changes() for image in (change.old, change.new) if image is not None]
+    assert [(image["r"], type(image["r"])) for image in images] == [(3.0, float)] * 3
+
+
+def test_records_that_sqlite_copies_whole(core: Core) -> None:
+    """INSERT ... SELECT * between equal tables copies records, defaults and all that they lack; not under a capture."""
+    core.sql("CREATE TABLE u(a INTEGER PRIMARY KEY, b, r REAL DEFAULT 3)")
+    core.sql("INSERT INTO t VALUES (1, 1); ALTER TABLE t ADD COLUMN r REAL DEFAULT 3")
+    core.capture.close()
+    core.start()
+    core.changes()
+    core.sql("INSERT INTO u SELECT * FROM t")
+    assert core.changes() == [inserted("u", "1", a=1, b=1, r=3.0)]
+
+
+BOUNDS = [0, 1, 31, 32, 127, 128, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1]
+VALUES: list[Value] = [
+    *(number for bound in BOUNDS for number in (bound, -bound, -bound - 1)),
+    *(None, 0.0, -0.0, 1.5, float("inf"), -1e300),
+    *("x" * size for size in (0, 31, 32, 255, 256, 65_535, 65_536)),
+    *(b"\xff" * size for size in (0, 255, 256, 65_535, 65_536)),
+    "é\0漢😀",
+]
+
+
+def test_values_are_packed_as_msgpack_packs_them(tmp_path: Path) -> None:
+    core = Core(open_database("memory", tmp_path), arena_bytes=1 << 22)
+    wide = [f"column {n} é" for n in range(20)]
+    core.sql(f"CREATE TABLE t(a, b); CREATE TABLE w({', '.join(f'{name!r}' for name in wide)})")
+    core.start()
+    for value in VALUES:
+        core.sql("INSERT INTO t VALUES (?, 'end')", value)
+    core.sql(f"INSERT INTO w VALUES ({', '.join(map(str, range(20)))})")
+    *events, last = core.events()
+    assert [event.new_value for event in events] == [msgpack.packb({"a": value, "b": "end"}) for value in VALUES]
+    assert last.new_value == msgpack.packb(dict(zip(wide, range(20), strict=True)))
+
+
+# The schema, while the capture follows it.
+
+RENAMES = [
+    ("ALTER TABLE t RENAME COLUMN b TO c", {"a": 2, "c": 2}),
+    ("ALTER TABLE t ADD COLUMN c DEFAULT 7", {"a": 2, "b": 2, "c": 7}),
+    ("ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN d DEFAULT 2", {"a": 2, "d": 2}),
+    ("DROP TABLE t; CREATE TABLE t(x INTEGER PRIMARY KEY, y)", {"x": 2, "y": 2}),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), RENAMES)
+@pytest.mark.parametrize("before", ["", "INSERT INTO t VALUES (1, 1)", "SAVEPOINT s; INSERT INTO t VALUES (1, 1)"])
+def test_a_change_of_the_schema_within_a_transaction(
+    core: Core, change: str, expected: dict[str, Any], before: str
+) -> None:
+    core.sql(f"BEGIN; {before}; {change}")
+    names = core.rows("SELECT name FROM pragma_table_info('t') ORDER BY cid LIMIT 2")
+    core.sql(f"INSERT INTO t({', '.join(map(str, names))}) VALUES (2, 2)")
+    core.sql("COMMIT")
+    assert core.changes()[-1] == inserted("t", "2", **expected)
+    check_integrity(core)
+
+
+def test_a_renamed_table_and_one_that_loses_its_triggers(core: Core) -> None:
+    core.sql("ALTER TABLE t RENAME TO u; INSERT INTO u VALUES (1, 1)")
+    core.sql("PRAGMA temp_store = MEMORY")  # drops what is in temp, the capture's triggers too
+    core.sql("BEGIN; SAVEPOINT s; UPDATE u SET b = 2; ROLLBACK TO s; DELETE FROM u; COMMIT")
+    assert core.changes() == [inserted("u", "1", a=1, b=1), deleted("u", "1", a=1, b=1)]
+
+
+# Beginning and end.
+
+
+def test_what_a_rollback_brings_back_after_close_does_nothing(core: Core) -> None:
+    core.sql("BEGIN")
+    core.capture.close()
+    core.sql("ROLLBACK")  # of the dropping of the triggers
+    core.sql(
+        "INSERT INTO t VALUES (1, 1); BEGIN; UPDATE t SET b = 2; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; COMMIT"
+    )
+    assert (core.changes(), core.rows("SELECT b FROM t")) == ([], [2])
+    core.start()
+    core.sql("UPDATE t SET b = 3")
+    assert core.changes() == [updated("t", "1", {"a": 1, "b": 2}, {"a": 1, "b": 3})]
+
+
+def test_a_capture_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    core = Core(open_database("wal", tmp_path))
+    core.sql("CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE u(x)")
+
+    def deny(action: int, _first: str | None, second: str | None, *_: str | None) -> int:
+        return apsw.SQLITE_DENY if action == apsw.SQLITE_CREATE_TEMP_TRIGGER and second == "u" else apsw.SQLITE_OK
+
+    core.connection.authorizer = deny
+    with pytest.raises(apsw.AuthError):
+        SqliteCapture(core.connection, core.producer)
+    core.connection.authorizer = None
+    assert not core.connection.in_transaction
+    assert core.rows("SELECT name FROM temp.sqlite_schema") == []
+    core.sql("INSERT INTO t VALUES (1, 1)")
+    assert core.changes() == []
+
+
+def test_loading_extensions_is_forbidden_or_allowed_as_before(core: Core) -> None:
+    for allowed in (0, 1):
+        core.capture.close()
+        core.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, allowed)
+        core.start()
+        assert core.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, -1) == allowed
