@@ -6,7 +6,18 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-COMPILED = ["_ring", "_event", "_batch", "_producer", "_consumer", "_row_writer", "_capture", "_arrow", "_arrow_import", "_native"]
+COMPILED = [
+    "_ring",
+    "_event",
+    "_batch",
+    "_producer",
+    "_consumer",
+    "_row_writer",
+    "_capture",
+    "_arrow",
+    "_arrow_import",
+    "_native",
+]
 STUBS = Path("typings", "nodedb_ring")
 
 

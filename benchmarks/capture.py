@@ -114,9 +114,9 @@ class HookAndTrace(HookAlone):
 
 
 class HookAndTable(HookAlone):
-    """What SqliteCapture does, in Python."""
+    """A virtual table is told of savepoints; the hook makes it join, with the connection that it is called from."""
 
-    name = "hook, virtual table"
+    name = "hook that joins a table"
 
     def __init__(self, connection: apsw.Connection) -> None:
         super().__init__(connection)
@@ -155,6 +155,19 @@ class HookAndTable(HookAlone):
 
     def Commit(self) -> None:  # noqa: N802
         self.joined = False
+
+
+class TableByTrigger(HookAndTable):
+    """What SqliteCapture does, in Python: triggers that never fire make the virtual table join."""
+
+    name = "hook, joined by triggers"
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__(connection)
+        for op in ("INSERT", "UPDATE", "DELETE"):
+            connection.execute(
+                f"CREATE TEMP TRIGGER join_{op} AFTER {op} ON main.flights WHEN 0 BEGIN DELETE FROM way WHERE 0; END"
+            )
 
 
 class HookAndMarkers(HookAlone):
@@ -267,7 +280,16 @@ class CaptureInBatches(Capture):
         return []
 
 
-WAYS: list[type[Way]] = [HookAlone, HookAndTrace, Session, Triggers, HookAndMarkers, HookAndTable, Capture]
+WAYS: list[type[Way]] = [
+    HookAlone,
+    HookAndTrace,
+    Session,
+    Triggers,
+    HookAndMarkers,
+    HookAndTable,
+    TableByTrigger,
+    Capture,
+]
 
 FLIGHT = (1, "2013-01-01", "UA", 1545, "EWR", "IAH", 1400, "05:15", None, None)
 
@@ -293,13 +315,25 @@ SCRIPT: dict[str, list[str]] = {
         "REPLACE INTO flights(id) VALUES (1)",
         "COMMIT",
     ],
+    "schema": [
+        "INSERT INTO flights(id) VALUES (4), (5), (8), (10)",
+        "CREATE TABLE other(x)",
+        "INSERT INTO flights(id) VALUES (11)",
+    ],
+    "exception": ["BEGIN", "UPDATE flights SET delay = raise_at(id)", "COMMIT"],
     "refused": ["BEGIN", "REPLACE INTO flights(id, delay) VALUES (1, -1)", "COMMIT"],
 }
 REFUSE = "CREATE TRIGGER refuse AFTER INSERT ON flights WHEN new.delay < 0 BEGIN SELECT RAISE(ABORT, 'no'); END"
 
 
+def raise_at(value: object) -> None:
+    if value == 2:
+        raise ZeroDivisionError
+
+
 def prepared(script: bool) -> apsw.Connection:
     connection = apsw.Connection(":memory:")
+    connection.create_scalar_function("raise_at", raise_at, 1)
     connection.execute(CREATE)
     if script:
         connection.execute(REFUSE)
@@ -312,7 +346,7 @@ def run(connection: apsw.Connection, statements: list[str]) -> None:
     for statement in statements:
         try:
             connection.execute(statement).fetchall()
-        except apsw.ConstraintError:
+        except (apsw.ConstraintError, ZeroDivisionError):
             continue
 
 
@@ -341,6 +375,8 @@ def misses(way: type[Way]) -> list[str]:
         run(subject, statements)
         if split(told.committed()) != split(witness.committed()):
             wrong.append(part)
+        if subject.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+            wrong.append(f"{part} (corrupts)")
         subject.close()
         twin.close()
     return wrong

@@ -49,7 +49,7 @@ from .projection import Projection
 from .recovery import Follower, follow
 from .stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DEFAULT_EVENT_BUS_CAPACITY",

@@ -103,6 +103,10 @@ class Session:
         self._before = before
         path = str(folder / "core.db") if in_file else ":memory:"
         self.connection = apsw.Connection(path)
+        # ALTER TABLE may take an index's column for a string, where it finds none of that name in a TEMP table of the
+        # same name; the index then lacks its rows. That is SQLite's own fault, and needs no capture.
+        self.connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+        self.connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
         self.connection.limit(apsw.SQLITE_LIMIT_TRIGGER_DEPTH, TRIGGER_DEPTH)
         self.connection.set_busy_timeout(0)
         self.faults = Faults(self.connection)

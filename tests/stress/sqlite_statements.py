@@ -182,7 +182,10 @@ class Statements:
         """One statement, stopped at its first instruction or call, at its second, and so on."""
         kind = self._pick([k for k in self._faults if k in ("interrupt", "function", "deny")] or self._faults)
         step = self._row_step()
-        return [self._failing(step, kind, at) for at in range(1, 1 + {"interrupt": 60, "deny": 12}.get(kind, 6))]
+        # Between them one that nothing disturbs: what failed before must not refuse it.
+        innocent = Step("sql", f"UPDATE {OTHERS} SET b = b")
+        places = range(1, 1 + {"interrupt": 60, "deny": 12}.get(kind, 6))
+        return [each for at in places for each in (self._failing(step, kind, at), innocent)]
 
     def _control(self) -> str:
         name = self._pick(SAVEPOINTS)
