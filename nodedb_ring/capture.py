@@ -438,7 +438,7 @@ def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value
         is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
         row_id = Key(tuple(place for _, place, _ in key), is_text)
     packer = msgpack.Packer()
-    header = cast("bytes", packer.pack_map_header(len(columns)))
+    header = packer.pack_map_header(len(columns))
     keys = tuple(packer.pack(column) for column in columns)
     real = bytes(_affinity(declared) == "REAL" for _, declared, _, _ in described)
     return Table(name, tuple(columns), row_id, header, keys, real)

@@ -38,8 +38,8 @@ CAPACITY: Final = 1 << 15
 ARENA_BYTES: Final = 1 << 26
 MOST_REPLAYS: Final = 3000
 CHANGES_LOST_BY: Final = ("ANALYZE", "DROP TABLE")
-"""They leave changes() alone, and where a table was made later it is 0 after them, as it is after a statement that fails
-and while one with RETURNING is still running: docs/capture.md."""
+"""They leave changes() alone, and where a table was made later it is 0 after them, as it is after a statement that
+fails and while one with RETURNING is still running: docs/capture.md."""
 
 
 class InvalidError(Exception):
@@ -96,7 +96,7 @@ class Run:
             step = dataclasses.replace(step, fault=None)
         self.steps.append(step)
         settled_before = self.captured.settled
-        self._running, self._recorded = "", 0 if self._capture is None else self._capture.pending
+        self._running, self._recorded = "", self.pending
         outcome = self.captured.perform(step)
         if self._capture is not None:
             self._judge(step, outcome)
@@ -106,6 +106,8 @@ class Run:
                 # A transaction whose pages no longer fit the cache locks readers out, and a log has pages of its own.
                 self.captured.perform(Step("done"))
                 self._twin.perform(Step("done"))
+            elif step.fault is not None and step.fault.kind == "trace" and outcome.error and theirs.error:
+                pass  # a tracer comes before what is found on preparing, where the statement is in the cache
             elif "wal_checkpoint" not in step.sql and (outcome.error, outcome.rows) != (theirs.error, theirs.rows):
                 raise Difference(f"{step}: {outcome} with a capture, {theirs} without: {outcome.rows} {theirs.rows}")
             self._compare_counters(self._twin, step, settled_before=settled_before, failed=bool(outcome.error))
@@ -335,6 +337,11 @@ class Run:
         self.step(Step("sql", "CREATE TABLE IF NOT EXISTS main.innocent(a)"))
         self.step(Step("sql", "BEGIN; INSERT INTO main.innocent VALUES (1), (2); COMMIT"))
 
+    @property
+    def pending(self) -> int:
+        """Changes of the transaction that is open."""
+        return 0 if self._capture is None else self._capture.pending
+
     def close(self) -> None:
         if self._capture is not None:
             self._consumer.close()
@@ -426,6 +433,8 @@ def run_seed(seed: int, case: Case = CASES["all"], *, tally: Counter[str] | None
         for _ in range(chance.choice([20, 60, 150])):
             for following in statements.next():
                 step(following)
+                if run.pending > CAPACITY // 2:
+                    step(Step("sql", "ROLLBACK"))  # what the ring has no room for is dropped, as it should be
         run.finish()
 
     try:

@@ -29,6 +29,8 @@ class Case(NamedTuple):
     """Changes that cannot be captured."""
     virtual: bool = True
     """Full-text tables, which are virtual tables as the capture's is."""
+    sweeps: float = 0.005
+    """How often a statement is stopped at each place where it can be."""
 
 
 CASES: Final = {
@@ -55,6 +57,7 @@ CASES: Final = {
     "denials": Case(("deny", "deny table"), schema=False, beside=False, refusals=False),
     "beside": Case(("full",), schema=False, refusals=False),
     "refusals": Case(schema=False, beside=False),
+    "joins": Case(("interrupt",), refusals=False, virtual=False, sweeps=0.1),
 }
 
 
@@ -152,7 +155,7 @@ class Statements:
             return [self._refusal()]
         if drawn < 0.465:
             return [self._many_rows()]
-        if drawn < 0.47 and self._faults:
+        if drawn < 0.465 + self._case.sweeps and self._faults:
             return self._sweep()
         return [self._with_fault(self._row_step())]
 
@@ -180,10 +183,12 @@ class Statements:
 
     def _sweep(self) -> list[Step]:
         """One statement, stopped at its first instruction or call, at its second, and so on."""
-        kind = self._pick([k for k in self._faults if k in ("interrupt", "function", "deny")] or self._faults)
+        kind: FaultKind = self._pick(
+            [k for k in self._faults if k in ("interrupt", "function", "deny")] or self._faults
+        )
         step = self._row_step()
         # Between them one that nothing disturbs: what failed before must not refuse it.
-        innocent = Step("sql", f"UPDATE {OTHERS} SET b = b")
+        innocent = Step("sql", f"UPDATE {OTHERS} SET b = b WHERE b IS (SELECT b FROM {OTHERS} LIMIT 1)")
         places = range(1, 1 + {"interrupt": 60, "deny": 12}.get(kind, 6))
         return [each for at in places for each in (self._failing(step, kind, at), innocent)]
 

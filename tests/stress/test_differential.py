@@ -1,4 +1,4 @@
-"""The differential test of capture, on a few seeds; ``python -m tests.stress.differential`` runs as many as one likes."""
+"""The differential test of capture on a few seeds; ``python -m tests.stress.differential`` runs more of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from .differential import CASES, run_seed
+from .differential import run_seed
+from .sqlite_statements import CASES
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
