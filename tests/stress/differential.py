@@ -145,13 +145,14 @@ class Run:
             self._add_triggers(self._twin, sorted(self._replica.tables))
 
     def _add_triggers(self, twin: Session, names: list[str]) -> None:
-        """Triggers that never fire, as the capture's: SQLite runs a statement otherwise where there may be a trigger.
+        """Triggers that never fire, hooks that do nothing: SQLite and apsw run a statement otherwise where they are.
 
-        It first takes all rows of an INSERT ... SELECT, say, then writes them. So a capture does no more than these.
+        It first takes all rows of an INSERT ... SELECT, say, then writes them. So a capture does no more than these;
+        docs/capture.md has what they change.
         """
         twin.query("CREATE TEMP TABLE never(x)")
-        # And with a hook SQLite deletes all rows of a table one by one, as docs/capture.md says.
         twin.connection.preupdate_hook(lambda _: None, id="twin")
+        twin.connection.set_commit_hook(lambda: False, id="twin")
         for number, name in enumerate(names):
             quoted = name.replace('"', '""')
             for op in ("INSERT", "UPDATE", "DELETE"):

@@ -11,7 +11,7 @@ from .sqlite_statements import CASES
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-@pytest.mark.parametrize("first", range(1, 21, 10))
+@pytest.mark.parametrize("first", range(1, 31, 10))
 def test_events_alone_rebuild_the_database(case: str, first: int) -> None:
     tally: Counter[str] = Counter()
     for seed in range(first, first + 10):

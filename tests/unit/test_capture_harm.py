@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import msgpack
@@ -216,6 +216,32 @@ def test_a_function_that_raises_undoes_its_statement(core: Core, statement: str,
     check_integrity(core)
     assert core.changes() == ([inserted("t", "9", a=9, b=9)] if before else [])
     assert core.rows("SELECT a FROM u UNION ALL SELECT a FROM v UNION ALL SELECT a FROM later") == []
+
+
+def test_a_window_function_that_raises_at_the_very_end_undoes_its_statement(core: Core) -> None:
+    """SQLite calls `final` when the statement has ended and the commit is next."""
+
+    class Window:
+        def step(self, _: Any) -> None: ...
+        def inverse(self, _: Any) -> None: ...
+        def value(self) -> int:
+            return 7
+
+        def final(self) -> int:
+            raise Boom
+
+    core.connection.create_window_function("win", cast("Any", Window))
+    core.sql("INSERT INTO t VALUES (1, 1)")
+    core.changes()
+    for begin, end in (("", ""), ("BEGIN", "COMMIT")):
+        core.sql(begin)
+        with pytest.raises(Boom):
+            core.sql("INSERT INTO t SELECT win(a) OVER (ORDER BY a ROWS 2 PRECEDING), 2 FROM t LIMIT 1")
+        core.sql(end)
+        told = core.changes()
+        assert [1, *(int(change.row_id) for change in told)] == core.rows("SELECT a FROM t ORDER BY a")
+        assert bool(told) == bool(begin)  # where the transaction goes on nothing is undone, by SQLite's own rule
+    check_integrity(core)
 
 
 def test_a_hook_of_the_applications_that_raises(core: Core) -> None:
