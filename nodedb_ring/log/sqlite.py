@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import operator
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ..batch import EventBatch
 from ..errors import ClosedError, CorruptLogError, ForkError, LogError
 from . import MAX_BATCH_EVENTS
 from .encoding import check_rising, decode_batch, encode_batch
+from .sqlite_drivers import DRIVERS, Bindings, Connection
 
 __all__ = ["APPEND", "CREATE_TABLES", "LAST_SEQUENCE", "LOG_TABLES", "SqliteEventLog", "append_statements"]
 
@@ -100,8 +100,6 @@ _CONSTRAINT: Final = 19
 _NOTADB: Final = 26
 _IOERR_SHMSIZE: Final = 10 | 19 << 8
 
-Bindings: TypeAlias = tuple[int | str | bytes | memoryview, ...]
-
 
 def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindings]]:
     """The statements that append a batch, with their bindings; to be run in one transaction. None for an empty one.
@@ -149,82 +147,6 @@ def _parts(batch: EventBatch) -> Iterator[EventBatch]:
         yield batch
 
 
-class _Connection(Protocol):
-    """What the log needs of SQLite: two drivers have it, with other names and exceptions."""
-
-    errors: type[Exception]
-
-    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
-        """Runs one statement to its end; returns its rows."""
-        ...
-
-    def in_transaction(self) -> bool: ...
-
-    def code(self, error: Exception) -> int:
-        """SQLite's extended result code; 0 where there is none."""
-        ...
-
-    def close(self) -> None: ...
-
-
-def _cannot_open(path: str, error: Exception) -> LogError:
-    return LogError(f"{path}: cannot be opened: {error}; its directory must exist, and both must be writable")
-
-
-class _StandardLibrary:
-    errors: type[Exception] = sqlite3.Error
-
-    def __init__(self, path: str) -> None:
-        try:
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as error:
-            raise _cannot_open(path, error) from error
-
-    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql, bindings).fetchall()
-
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction
-
-    def code(self, error: Exception) -> int:
-        return int(getattr(error, "sqlite_errorcode", 0))
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class _Apsw:
-    errors: type[Exception]
-
-    def __init__(self, path: str) -> None:
-        import apsw
-
-        self.errors = apsw.Error
-        try:
-            self._connection: Any = apsw.Connection(path)
-        except apsw.Error as error:
-            raise _cannot_open(path, error) from error
-        self._connection.set_busy_timeout(round(1000 * BUSY_SECONDS))
-
-    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._connection.execute(sql, bindings).fetchall()
-        return rows
-
-    def in_transaction(self) -> bool:
-        return bool(self._connection.in_transaction)
-
-    def code(self, error: Exception) -> int:
-        return int(getattr(error, "extendedresult", 0))
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-_DRIVERS: Final[dict[str, type[_StandardLibrary] | type[_Apsw]]] = {"sqlite3": _StandardLibrary, "apsw": _Apsw}
-
-
 class SqliteEventLog:
     """An event log in a SQLite file, which may hold other tables.
 
@@ -269,16 +191,16 @@ class SqliteEventLog:
     ) -> None:
         if synchronous not in {"NORMAL", "FULL"}:
             raise ValueError(f"synchronous {synchronous!r}: must be 'NORMAL' or 'FULL'")
-        if driver not in _DRIVERS:
+        if driver not in DRIVERS:
             raise ValueError(f"driver {driver!r}: must be 'sqlite3' or 'apsw'")
         self._path = os.path.abspath(os.fspath(path))
         self._driver: Literal["sqlite3", "apsw"] = driver
         self._synchronous: Literal["NORMAL", "FULL"] = synchronous
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0
-        connection = _DRIVERS[driver](self._path)
+        connection = DRIVERS[driver](self._path, BUSY_SECONDS)
         self._connection = connection
         try:
             self._set_up(connection, is_new=is_new)
@@ -289,7 +211,7 @@ class SqliteEventLog:
                 raise self._translated(connection, error) from error
             raise
 
-    def _set_up(self, connection: _Connection, *, is_new: bool) -> None:
+    def _set_up(self, connection: Connection, *, is_new: bool) -> None:
         if is_new:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
@@ -314,7 +236,7 @@ class SqliteEventLog:
                 " open it with the release that wrote it, or keep the log in another file"
             )
 
-    def _use_write_ahead_log(self, connection: _Connection) -> None:
+    def _use_write_ahead_log(self, connection: Connection) -> None:
         # Two processes that do this to a new file at once: SQLite tells one that it is busy, without waiting.
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
@@ -491,17 +413,17 @@ class SqliteEventLog:
             raise ForkError(f"{self._path}: this log was inherited by fork, and stays with the parent; open it anew")
         return self._lock
 
-    def _open(self) -> _Connection:
+    def _open(self) -> Connection:
         if self._connection is None:
             raise ClosedError(f"{self._path}: this log is closed; open a new SqliteEventLog")
         return self._connection
 
     @staticmethod
-    def _last(connection: _Connection, core_id: int) -> int | None:
+    def _last(connection: Connection, core_id: int) -> int | None:
         [(last,)] = connection.execute(f"SELECT {LAST_SEQUENCE}", (core_id,))
         return None if last < 0 else int(last)
 
-    def _translated(self, connection: _Connection, error: Exception) -> Exception:
+    def _translated(self, connection: Connection, error: Exception) -> Exception:
         """What to raise for an error of SQLite's."""
         code = connection.code(error)
         if code & 0xFF == _FULL or code == _IOERR_SHMSIZE:
@@ -522,7 +444,7 @@ class SqliteEventLog:
 class _Transaction:
     """A transaction that begins as a writer, so that what is read in it stays true; undone by an exception."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def __enter__(self) -> None:

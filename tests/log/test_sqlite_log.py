@@ -24,7 +24,8 @@ from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
 from nodedb_ring.errors import ClosedError, CorruptLogError, ForkError, LogConflictError, LogError
 from nodedb_ring.log import MAX_BATCH_EVENTS, EventLog
 from nodedb_ring.log import sqlite as module
-from nodedb_ring.log.sqlite import CREATE_TABLES, LOG_TABLES, SqliteEventLog, append_statements
+from nodedb_ring.log.sqlite import BUSY_SECONDS, CREATE_TABLES, LOG_TABLES, SqliteEventLog, append_statements
+from nodedb_ring.log.sqlite_drivers import DRIVERS, Bindings
 
 Driver = Literal["sqlite3", "apsw"]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -51,7 +52,7 @@ def sql(path: Path, driver: Driver) -> Sql:
     """Runs a statement on a connection of its own, of the same library: two in one process drop each other's locks."""
 
     def run(statement: str, *bindings: object) -> list[tuple[Any, ...]]:
-        connection = module._DRIVERS[driver](str(path))  # pyright: ignore[reportPrivateUsage]
+        connection = DRIVERS[driver](str(path), BUSY_SECONDS)
         try:
             return connection.execute(statement, bindings)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         finally:
@@ -174,7 +175,7 @@ def test_a_large_batch_is_split_in_one_transaction(log: SqliteEventLog) -> None:
 def test_a_conflict_in_a_later_part_undoes_the_earlier(log: SqliteEventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     appended = module.append_statements
 
-    def second_twice(core_id: int, batch: EventBatch) -> list[tuple[str, module.Bindings]]:
+    def second_twice(core_id: int, batch: EventBatch) -> list[tuple[str, Bindings]]:
         statements = appended(core_id, batch)
         return [*statements, statements[0]]
 

@@ -1,0 +1,125 @@
+"""SQLite by the standard library or by apsw: what the log needs of either, and what a fork leaves to the parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import sys
+import weakref
+from typing import Any, Final, Protocol, TypeAlias
+
+from ..errors import LogError
+
+__all__ = ["DRIVERS", "Bindings", "Connection"]
+
+Bindings: TypeAlias = tuple[int | str | bytes | memoryview, ...]
+
+
+class Connection(Protocol):
+    """What the log needs of SQLite: two drivers have it, with other names and exceptions."""
+
+    errors: type[Exception]
+
+    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement to its end; returns its rows."""
+        ...
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        ...
+
+    def code(self, error: Exception) -> int:
+        """SQLite's extended result code; 0 where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Closes it. Idempotent."""
+        ...
+
+
+def _cannot_open(path: str, error: Exception) -> LogError:
+    return LogError(f"{path}: cannot be opened: {error}; its directory must exist, and both must be writable")
+
+
+class _StandardLibrary:
+    errors: type[Exception] = sqlite3.Error
+
+    def __init__(self, path: str, busy_seconds: float) -> None:
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise _cannot_open(path, error) from error
+        _connections.add(self)
+
+    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, bindings).fetchall()
+
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def code(self, error: Exception) -> int:
+        return int(getattr(error, "sqlite_errorcode", 0))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def leave_to_parent(self) -> None:
+        _never_free(self._connection)
+
+
+class _Apsw:
+    errors: type[Exception]
+
+    def __init__(self, path: str, busy_seconds: float) -> None:
+        import apsw
+
+        self.errors = apsw.Error
+        try:
+            self._connection: Any = apsw.Connection(path)
+        except apsw.Error as error:
+            raise _cannot_open(path, error) from error
+        self._connection.set_busy_timeout(round(1000 * busy_seconds))
+        _connections.add(self)
+
+    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._connection.execute(sql, bindings).fetchall()
+        return rows
+
+    def in_transaction(self) -> bool:
+        return bool(self._connection.in_transaction)
+
+    def code(self, error: Exception) -> int:
+        return int(getattr(error, "extendedresult", 0))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def leave_to_parent(self) -> None:
+        _never_free(self._connection)
+        _never_free(sys.modules["apsw"])  # it closes all connections when it goes
+
+
+DRIVERS: Final[dict[str, type[_StandardLibrary] | type[_Apsw]]] = {"sqlite3": _StandardLibrary, "apsw": _Apsw}
+
+_connections: Final[weakref.WeakSet[_StandardLibrary | _Apsw]] = weakref.WeakSet()
+
+
+def _never_free(thing: object) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _leave_to_parent() -> None:
+    """What a forked child inherits is not closed there, neither by its collector nor at its interpreter's end.
+
+    SQLite forbids the use of a connection across a fork, and closing is use: the child holds none of the parent's locks
+    and does not know who has opened the file since. The last to close a write-ahead log deletes it, and the child would
+    take itself for the last, with what others have appended.
+    """
+    for connection in list(_connections):
+        connection.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
