@@ -97,6 +97,7 @@ def run_seed(seed: int, case: Case = CASES["all"], *, tally: Counter[str] | None
         tables = sorted(table.name for table in read_tables(query) if (table.schema, table.kind) == ("main", "table"))
         chosen = chance.random() < 0.2 and tables
         names = tuple(chance.sample(tables, chance.randrange(1, len(tables) + 1))) if chosen else None
+        statements.chosen = None if names is None else frozenset(name.lower() for name in names)
         step(Step("capture", bindings=() if names is None else (names,)))
         for _ in range(chance.choice([20, 60, 150])):
             for following in statements.next():
@@ -160,12 +161,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first (default: 1)")
     parser.add_argument("--case", choices=CASES, default="all", help="restricts what is drawn (default: all)")
     parser.add_argument("--whole", action="store_true", help="print all steps of a difference, not the fewest")
+    parser.add_argument("--all", action="store_true", help="go on after a difference")
     parser.add_argument("--verbose", action="store_true", help="print each step before it runs")
     asked = parser.parse_args()
     faulthandler.enable()
     began = time.monotonic()
     tally: Counter[str] = Counter()
-    seed = asked.seed
+    seed, found_some = asked.seed, False
     while time.monotonic() - began < asked.seconds and (asked.seeds is None or seed < asked.seed + asked.seeds):
         # A process that SQLite kills leaves this line: the same seed with --verbose shows the step.
         print(f"seed {seed}", end="\r", file=sys.stderr, flush=True)
@@ -182,13 +184,15 @@ def main() -> int:
                 *getattr(found.difference, "__notes__", []),
                 sep="\n",
             )
-            return 1
+            if not asked.all:
+                return 1
+            found_some = True
         tally["seeds"] += 1
         seed += 1
     seconds = time.monotonic() - began
     counts = ", ".join(f"{what} {count:,}" for what, count in sorted(tally.items()))
     print(f"{counts}; {tally['statements'] / seconds:,.0f} statements a second, {seconds:.1f} s")
-    return 0
+    return int(found_some)
 
 
 if __name__ == "__main__":

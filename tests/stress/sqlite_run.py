@@ -55,7 +55,6 @@ class Run:
         self._recorded = 0  # changes of the open transaction when it began
         self._savepoints: list[tuple[str, int]] = []
         self._refusable = False
-        self._spreads = False  # a table that is not captured has text that is not UTF-8: it may be copied from there
         self._data_version = -1
         self._changes_lost = False
         self._was_open = False  # a transaction was, when last looked at
@@ -148,9 +147,7 @@ class Run:
     def _judge(self, step: Step, outcome: Outcome) -> None:
         fault = step.fault
         by_fault = fault is not None and fault.kind in MAY_BE_REFUSED and self.captured.faults.fired
-        refusable = step.refusable or self._spreads or by_fault
-        if step.refusable and step.do == "sql" and not outcome.error:
-            self._spreads = True
+        refusable = step.refusable or by_fault
         if outcome.error == "CaptureError":
             self._tally["refused"] += 1
             if not (refusable or self._refusable):
