@@ -32,7 +32,7 @@ cdef class RowBlock:
     cdef bint writable
     cdef Packing packing
     cdef bint is_run                  # numbers one by one and no heartbeat, found while it was drained
-    cdef RowBlock parent              # whose memory this is a part of, or None
+    cdef RowBlock parent              # whose memory this is a part of, or None; has none itself
     cdef BufferPool pool              # where the memory goes back to, or None
     cdef void* memory                 # to free, or NULL
     cdef size_t memory_bytes

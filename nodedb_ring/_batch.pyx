@@ -219,10 +219,7 @@ cdef class RowBlock:
         return self.over()
 
     cdef bint over(self) noexcept:
-        cdef RowBlock block = self
-        while block.parent is not None:
-            block = block.parent
-        return block.ended
+        return self.ended if self.parent is None else self.parent.ended
 
     cdef int check_open(self) except -1:
         if self.over():
@@ -293,10 +290,11 @@ cdef class RowBlock:
         self.check_open()
         if not start <= stop <= self.count:
             raise IndexError(f"rows {start} to {stop} of {self.count}")
-        part.parent = self
+        # Not a slice of a slice: a chain as long as `batch = batch[1:]` makes it would be taken apart by recursion.
+        part.parent = self if self.parent is None else self.parent
+        part.parent.views += 1
         if self.packing == PACKED:
             part.packing = PACKED
-        self.views += 1
         part.rows = self.rows + start
         part.count = stop - start
         part.bytes = self.bytes

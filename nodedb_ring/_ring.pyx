@@ -1144,6 +1144,8 @@ cdef class EventRing:
             ring_observe(ring)
 
     def __dealloc__(self):
+        if self.ring.local == NULL and not self._has_block:
+            return  # Cython refused an argument before __cinit__ began: every descriptor is 0, and not ours
         self.let_go()
         if self.ring.peer_fd >= 0:
             close_fd(self.ring.peer_fd)

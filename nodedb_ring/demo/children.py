@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -9,7 +10,7 @@ from .. import EventBus, child_process
 from ..child_process import Child
 from .log import warnings_shown
 
-__all__ = ["spawn"]
+__all__ = ["TerminationNoted", "spawn"]
 
 
 def spawn(role: str, work: Callable[..., None], bus: EventBus, *arguments: object) -> Child:
@@ -20,3 +21,21 @@ def spawn(role: str, work: Callable[..., None], bus: EventBus, *arguments: objec
 def _with_bus(link: Connection, work: Callable[..., None], bus: EventBus, *arguments: object) -> None:
     with bus, warnings_shown(link.send):
         work(link, bus, *arguments)
+
+
+class TerminationNoted:
+    """Is set by SIGTERM, from now on; made in the main thread.
+
+    Not a ``threading.Event``: its ``set()`` waits for ever for a lock that the code it interrupts may hold.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: object) -> None:
+        self._came = True
+
+    def is_set(self) -> bool:
+        """Whether SIGTERM came."""
+        return self._came

@@ -16,10 +16,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import apsw
 
@@ -79,11 +79,19 @@ FROM written GROUP BY carrier ORDER BY carrier
 Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
 
 
+class Stop(Protocol):
+    """Tells a writer when to end: a ``threading.Event``, or what a signal sets."""
+
+    def is_set(self) -> bool:
+        """Whether it is to end now."""
+        ...
+
+
 def write_flights(
     path: Path,
     flights: Sequence[Flight],
     producer: EventProducer,
-    stop: threading.Event,
+    stop: Stop,
     log: SqliteEventLog | None = None,
 ) -> None:
     """Writes `flights` into a database, in transactions, and emits what they changed; then closes `producer`.
@@ -99,7 +107,7 @@ def write_flights(
     flights : sequence of Flight, by date
     producer : EventProducer
         Becomes this thread's.
-    stop : threading.Event
+    stop : Stop
         When set, the rest is not written.
     log : SqliteEventLog, optional
         In the same file, opened with ``driver="apsw"``: has the events in the transactions that they tell of.
@@ -122,10 +130,11 @@ def write_flights(
                         connection.executemany(sql, rows)
 
 
-def _await_relief(producer: EventProducer, stop: threading.Event) -> None:
+def _await_relief(producer: EventProducer, stop: Stop) -> None:
     while producer.pressure_state is not PressureState.NORMAL and not producer.is_consumer_disconnected:
-        if stop.wait(_PAUSE):
+        if stop.is_set():
             return
+        time.sleep(_PAUSE)
 
 
 def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:

@@ -27,7 +27,7 @@ from .. import EventBus, EventConsumer, Follower, follow
 from ..child_process import Child, send, stop
 from ..log.sqlite import SqliteEventLog
 from ..termination import termination_deferred
-from .children import spawn
+from .children import TerminationNoted, spawn
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreOutcome, Outcome, Recovered
@@ -236,10 +236,8 @@ def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> Non
     with SqliteEventLog(database, driver="apsw") as log, bus.producer(core_id) as producer:
         link.send(_READY)
         flights: list[Flight] = link.recv()
-        stopped = threading.Event()
         # Told to end from here on, it leaves a database of whole transactions, closed in order.
-        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-        write_flights(database, flights, producer, stopped, log)
+        write_flights(database, flights, producer, TerminationNoted(), log)
 
 
 def _consume(link: Connection, bus: EventBus, databases: Sequence[Path], snapshots: Sequence[Path]) -> None:

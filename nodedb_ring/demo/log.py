@@ -40,4 +40,7 @@ class _FirstOfEachKind(logging.Handler):
             self.repeated[core] += 1
             return
         self._shown.add(kind)
-        self._show(f"{record.levelname} {record.getMessage()}")
+        try:
+            self._show(f"{record.levelname} {record.getMessage()}")
+        except Exception:
+            self.handleError(record)  # as logging asks of a handler: the commit that logged must not see it

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -20,7 +18,7 @@ from typing import Final, TypeAlias
 from .. import EventBus, EventConsumer, WriteOp
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
-from .children import spawn
+from .children import TerminationNoted, spawn
 from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreOutcome, Outcome
@@ -136,10 +134,8 @@ def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> Non
     with bus.producer(core_id) as producer:
         link.send(_READY)
         link.recv()
-        stop = threading.Event()
         # Told to end from here on, it leaves a database of whole transactions, closed in order.
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        write_flights(database, flights, producer, stop)
+        write_flights(database, flights, producer, TerminationNoted())
 
 
 def _consume(link: Connection, bus: EventBus) -> None:

@@ -473,6 +473,42 @@ def test_in_a_forked_child(log: SqliteEventLog, path: Path, driver: Driver) -> N
     assert numbers(log) == [1, 2]
 
 
+@pytest.mark.parametrize("end", ["del log", "pass"])
+def test_a_forked_child_that_ends_takes_nothing_from_those_who_opened_the_file_since(
+    path: Path, driver: Driver, end: str
+) -> None:
+    """What Python collects SQLite closes: the child would take itself for the last user, and delete the WAL."""
+    script = f"""if True:
+        import os, signal
+        from nodedb_ring import EventBatch, WriteOp
+        from nodedb_ring.log.sqlite import SqliteEventLog
+
+        def batch(n):
+            return EventBatch.from_columns(sequence=[n], lsn=[n], op=WriteOp.INSERT, collection="t", row_id="r")
+
+        log = SqliteEventLog({str(path)!r}, driver={driver!r})
+        log.append(0, batch(1))
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(tell)
+            os.read(told, 1)
+            {end}
+        else:
+            log.close()
+            writer = os.fork()
+            if writer == 0:
+                SqliteEventLog({str(path)!r}, driver={driver!r}).append(0, batch(2))
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.waitpid(writer, 0)
+            os.close(tell)
+            os.waitpid(child, 0)
+            print(SqliteEventLog({str(path)!r}, driver={driver!r}).last_sequence(0))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "2\n", done.stderr
+
+
 def test_a_new_file_is_made_for_batches(log: SqliteEventLog, path: Path, sql: Sql) -> None:
     log.append(0, batch_of(1))
     assert sql("PRAGMA page_size") == [(32 * 1024,)]

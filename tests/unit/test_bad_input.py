@@ -230,6 +230,21 @@ def test_a_ring_over_a_block_refuses_sizes_that_cannot_be(given: str) -> None:
     assert printed.startswith("refused")
 
 
+@pytest.mark.parametrize("given", ["", "1, 2, 3", "bytearray(8), core_id='a'"])
+def test_arguments_that_are_refused_close_nobodys_descriptor(given: str) -> None:
+    # Cython takes an object away whose __cinit__ it never called: all of it is 0, and 0 is standard input.
+    printed = in_new_interpreter(
+        "import os\n"
+        "from nodedb_ring import EventRing\n"
+        "try:\n"
+        f"    EventRing({given})\n"
+        "except TypeError:\n"
+        "    os.fstat(0)\n"
+        "    print('refused')\n"
+    )
+    assert printed == "refused\n"
+
+
 def test_a_ring_over_a_block_that_is_too_small_or_read_only() -> None:
     from nodedb_ring import EventRing
 

@@ -14,6 +14,7 @@ import pytest
 from nodedb_ring import EVENT_DTYPE, BatchError, EventBatch, EventSource, WriteEvent, WriteOp
 
 from .making import FULL, batch, event, events, raw_rows, ring, sequences
+from .running import in_new_interpreter
 
 FIXED = (
     "sequence",
@@ -190,6 +191,24 @@ def test_a_slice_shares_memory_and_outlives_the_whole() -> None:
     column = part.sequence
     del whole, part
     assert column.tolist() == list(range(11, 21))
+
+
+def test_slices_of_slices_are_taken_apart_without_recursion() -> None:
+    # On a small stack, a few thousand show what a hundred thousand show on a large one.
+    printed = in_new_interpreter(
+        "import threading\n"
+        "from nodedb_ring import EventBatch\n"
+        "def cut():\n"
+        "    batch = EventBatch.from_columns(sequence=range(1, 5001), lsn=0, op=1, collection='t', row_id='r')\n"
+        "    while len(batch) > 1:\n"
+        "        batch = batch[1:]\n"
+        "    print(batch.sequence.tolist())\n"
+        "threading.stack_size(128 * 1024)\n"
+        "thread = threading.Thread(target=cut)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    assert printed == "[5000]\n"
 
 
 def test_a_boolean_mask_is_a_batch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sqlite3
 import time
@@ -18,6 +19,7 @@ import pytest
 from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
 from nodedb_ring.cli import main
 from nodedb_ring.demo.flights import AIRPORTS, Flight, load_flights
+from nodedb_ring.demo.log import warnings_shown
 from nodedb_ring.demo.outcome import Outcome
 from nodedb_ring.demo.report import Verdict
 from nodedb_ring.demo.run import run
@@ -331,3 +333,12 @@ def test_kept_databases_are_ordinary_ones(tmp_path: Path, capsys: pytest.Capture
                 [(count,)] = database.execute(f"SELECT count(*) FROM {table}")
                 rows += count
     assert rows == ROWS
+
+
+def test_a_warning_that_cannot_be_shown_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    def show(_: str) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    with warnings_shown(show):
+        logging.getLogger("nodedb_ring").warning("core 0: the ring overflows")
+    assert "nobody reads" in capsys.readouterr().err  # as logging shows what a handler raises
