@@ -70,7 +70,7 @@ class Run:
             self.steps.append(step)
             self._begin(cast("tuple[str, ...] | None", step.bindings[0] if step.bindings else None))
             return
-        if step.do == "other" and not self.captured.idle:
+        if step.do == "other" and (not self.captured.idle or self.captured.is_read):
             return  # a snapshot or a lock decides what is seen of it, and when
         if "temp_store" in step.sql and self.captured.has_cursors:
             return  # refused while a statement writes to temp, and those of a twin's triggers would

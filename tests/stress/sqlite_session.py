@@ -234,6 +234,11 @@ class Session:
         return name in self._cursors
 
     @property
+    def is_read(self) -> bool:
+        """The other connection reads, and what it would write waits for the end of that."""
+        return self._reader is not None
+
+    @property
     def has_cursors(self) -> bool:
         """A cursor of an earlier step is still open."""
         return bool(self._cursors)
