@@ -38,7 +38,7 @@ from ._row_writer cimport RowWriter
 from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
 
-__all__ = ["OpenTransaction", "rows"]
+__all__ = ["OpenTransaction", "fold", "rows"]
 
 cdef extern from "_transaction_table.h":
     ctypedef struct OwnerMethods:
@@ -59,6 +59,7 @@ cdef extern from "_transaction_table.h":
     TransactionTable* transaction_table_new(void* owner, const OwnerMethods* methods, const char* name) noexcept
     void transaction_table_let_go(void* table) noexcept
     void transaction_table_clear(TransactionTable* table) noexcept
+    void transaction_table_undone(TransactionTable* table) noexcept
 
 cdef int _SQLITE_DELETE = 9
 cdef int _SQLITE_INSERT = 18
@@ -89,6 +90,14 @@ def _let_pass(cursor, sql, bindings):
 
 def _as_it_is(cursor, row):
     return row
+
+
+def fold(str name):
+    """The name as SQLite compares it: without case, but of ASCII letters only."""
+    return name.lower() if name.isascii() else name.translate(_LOWER)
+
+
+cdef dict _LOWER = {upper: upper + 32 for upper in range(65, 91)}
 
 
 @cython.final
@@ -229,11 +238,11 @@ cdef class OpenTransaction:
         if change.database_name != "main":
             return 0
         name = change.table_name
-        if self._chosen is not None and name.lower() not in self._chosen:
+        if self._chosen is not None and fold(name) not in self._chosen:
             return 0
         table = self._tables.get(name)
         if table is None or not self._table.joined or self._table.schema_doubtful:
-            table = self._made_later(name)
+            table = self._look_up(name)
             if table is None:
                 return 0
         if isinstance(table, CaptureError):
@@ -265,13 +274,18 @@ cdef class OpenTransaction:
                 self._add((_INSERT, table.name, new_row_id, new_value, None, source))
         return 0
 
-    cdef object _made_later(self, str name):
-        """Looks up a table that no trigger of ours is on, or whose columns a statement may have changed since."""
+    cdef object _look_up(self, str name):
+        """A table that no trigger of ours is on, or that a statement may have made or changed since."""
         if name.lower().startswith("sqlite_"):
             return None
+        if name not in self._tables:
+            self._table.schema_doubtful = True
+            self._table.schema_unsure = True
         if not self._table.joined:
-            if self._tables.get(name, self) is None and not self._is_schema_new():
-                return None  # one that a virtual table, or a capture, writes in its xSync, when nobody can join any more
+            if self._tables.get(name) is None:
+                self._read_schema()
+                if self._tables.get(name) is None:
+                    return None  # a virtual table, or a capture, writes it in its xSync, when nobody can join any more
             self._join()
         if self._table.schema_doubtful:
             self._read_schema()
@@ -284,7 +298,15 @@ cdef class OpenTransaction:
         schema of this moment, never taken from a cache, it is not prepared anew; it has no savepoint of its own, so that
         it either does nothing or takes back the whole transaction, after which SQLite does not write the row.
         """
-        cursor = _cursor(self._connection())
+        connection = self._connection()
+        if connection.txn_state("main") != apsw.SQLITE_TXN_WRITE:
+            # To begin one here would make durable what this statement writes outside any. There is none to refuse.
+            self._table.rollbacks += 1
+            raise CaptureError(
+                "a SQL function has rolled back the transaction beneath the statement that called it; roll back after"
+                " the statement"
+            )
+        cursor = _cursor(connection)
         for _ in cursor.execute(f"DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False):
             pass
         if not self._table.joined:
@@ -297,9 +319,6 @@ cdef class OpenTransaction:
     cdef object _schema_version(self):
         [(version,)] = rows(self._connection(), "PRAGMA main.schema_version")
         return version
-
-    cdef bint _is_schema_new(self) except -1:
-        return self._table.schema_unsure or self._schema_version() != self._version
 
     cdef int _read_schema(self) except -1:
         version = self._schema_version()
@@ -319,8 +338,13 @@ cdef class OpenTransaction:
     cdef bytes _row(self, table, tuple values):
         cdef tuple keys = table.keys
         if len(keys) != len(values):
-            columns = ", ".join(table.columns)
-            raise CaptureError(f"table {table.name}: {len(values)} values in a row of {len(keys)} columns: {columns}")
+            # A function that writes, called by the statement that alters the table.
+            self._table.schema_unsure = True
+            self._read_schema()
+            table = self._tables.get(table.name)
+            if not hasattr(table, "keys") or len(table.keys) != len(values):
+                raise CaptureError(f"a row of {len(values)} values is not of {table!r}; run the transaction again")
+            keys = table.keys
         return self._writer.row(table.header, keys, table.real, values)
 
     # What the virtual table calls.
@@ -403,7 +427,7 @@ cdef class OpenTransaction:
 
     def forget(self):
         """The rollback hook; also of a transaction that the virtual table could not join."""
-        self._table.rollbacks += 1
+        transaction_table_undone(self._table)
         self._clear()
 
     # After the commit.

@@ -25,9 +25,13 @@ typedef struct sqlite3 sqlite3;
 typedef struct sqlite3_context sqlite3_context;
 typedef struct sqlite3_value sqlite3_value;
 
-enum { SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_NOMEM = 7, SQLITE_READONLY = 8 };
+enum { SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_NOMEM = 7, SQLITE_READONLY = 8, SQLITE_ABORT_ROLLBACK = 4 | 2 << 8 };
 enum { SQLITE_INDEX_CONSTRAINT_EQ = 2, SQLITE_INDEX_SCAN_UNIQUE = 1, SQLITE_VTAB_INNOCUOUS = 2 };
-enum { PLACE_DECLARE_VTAB = 50, PLACE_CREATE_MODULE_V2 = 119, PLACE_VTAB_CONFIG = 177 };
+enum { SQLITE_UTF8 = 1, SQLITE_INNOCUOUS = 0x200000 };
+enum { PLACE_DECLARE_VTAB = 50, PLACE_RESULT_INT = 82, PLACE_USER_DATA = 101, PLACE_CREATE_MODULE_V2 = 119 };
+enum { PLACE_CONTEXT_DB = 149, PLACE_RESULT_ERROR_CODE = 146, PLACE_CREATE_FUNCTION_V2 = 162 };
+enum { PLACE_VTAB_CONFIG = 177, PLACE_TXN_STATE = 252 };
+enum { SQLITE_TXN_WRITE = 2 };
 
 typedef struct sqlite3_module sqlite3_module;
 
@@ -94,6 +98,13 @@ struct sqlite3_module {
 typedef int (*declare_vtab_function)(sqlite3 *, const char *);
 typedef int (*create_module_function)(sqlite3 *, const char *, const sqlite3_module *, void *, void (*)(void *));
 typedef int (*vtab_config_function)(sqlite3 *, int, ...);
+typedef void (*sql_function)(sqlite3_context *, int, sqlite3_value **);
+typedef int (*create_function_function)(sqlite3 *, const char *, int, int, void *, sql_function, sql_function,
+                                        void (*)(sqlite3_context *), void (*)(void *));
+typedef void *(*user_data_function)(sqlite3_context *);
+typedef sqlite3 *(*context_db_function)(sqlite3_context *);
+typedef int (*txn_state_function)(sqlite3 *, const char *);
+typedef void (*result_int_function)(sqlite3_context *, int);
 
 // What the owner does when SQLite calls. Called with the GIL held and no exception pending; -1 leaves one pending.
 typedef struct OwnerMethods {
@@ -103,7 +114,7 @@ typedef struct OwnerMethods {
 } OwnerMethods;
 
 typedef struct TransactionTable {
-    int holders;            // the owner, and SQLite's registration of the module
+    int holders;            // the owner, and SQLite's registrations of the module and of the function
     void *owner;            // NULL when the capture has ended; the table then does nothing
     const OwnerMethods *methods;
     int writes_log;         // Sync is the owner's business
@@ -150,6 +161,15 @@ static void transaction_table_clear(TransactionTable *table) {
     table->open_levels = 0;
     table->joined = 0;
     table->marks_lost = 0;
+    table->schema_read = 0;
+}
+
+// It was undone, and with it the schema that was read in it.
+static void transaction_table_undone(TransactionTable *table) {
+    table->rollbacks++;
+    if (table->schema_read)
+        table->schema_unsure = 1;
+    transaction_table_clear(table);
 }
 
 // Calls a method of the owner. An exception that is pending already, of whatever made SQLite end the transaction, is set
@@ -204,6 +224,7 @@ static int table_connect(sqlite3 *db, void *table, int count, const char *const 
         return SQLITE_NOMEM;
     connected->table = self;
     *out = &connected->base;
+    self->schema_unsure = 1;  // deserialize() brings another schema, perhaps of the same version
     return SQLITE_OK;
 }
 
@@ -278,7 +299,8 @@ static int table_check_schema(TransactionTable *table) {
 static int table_begin(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
     table->schema_doubtful = 1;
-    table->schema_read = 0;
+    if (table->schema_read)  // before it joined, when nobody told of a savepoint that was undone
+        table->schema_unsure = 1;
     int result = table_check_schema(table);
     if (result == SQLITE_OK) {
         table->open_levels = 0;
@@ -302,16 +324,13 @@ static int table_commit(sqlite3_vtab *connected) {
 }
 
 static int table_rollback(sqlite3_vtab *connected) {
-    TransactionTable *table = table_of(connected);
-    table->rollbacks++;
-    if (table->schema_read)
-        table->schema_unsure = 1;
-    transaction_table_clear(table);
+    transaction_table_undone(table_of(connected));
     return SQLITE_OK;
 }
 
-// Savepoints are numbered from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT. SQLite does not tell of
-// those that were open when the table joined: before them nothing stood, and zeros say so.
+// Savepoints are numbered from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT. When the table joins,
+// SQLite tells of the newest that is open. Others that are not noted, of a statement beneath which a function has rolled
+// back to an older one, go with the next that is: so SQLite's pager has it, too.
 static int table_savepoint(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
     if (level + 1 >= table->room) {
@@ -325,7 +344,7 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
         table->room = room;
     }
     while (table->open_levels < level + 1)
-        table->marks[table->open_levels++] = 0;
+        table->marks[table->open_levels++] = table->standing;
     table->marks[level + 1] = table->standing;
     table->open_levels = level + 2;
     // Before the statement changes the schema itself: what is known after this is undone with the savepoint, or stands.
@@ -333,7 +352,9 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
 }
 
 static int64_t table_mark(const TransactionTable *table, int level) {
-    return level + 1 < table->open_levels ? table->marks[level + 1] : 0;
+    if (level < 0)
+        return 0;
+    return level + 1 < table->open_levels ? table->marks[level + 1] : table->standing;
 }
 
 // Every statement that changes the schema has a savepoint of its own, in which it changes no captured row; dropping a
@@ -356,6 +377,27 @@ static int table_rollback_to(sqlite3_vtab *connected, int level) {
     if (table->open_levels > level + 2)
         table->open_levels = level + 2;
     return SQLITE_OK;
+}
+
+// What the functions of SQLite are that a SQL function needs: of the one copy of SQLite that apsw has.
+static user_data_function sqlite_user_data;
+static context_db_function sqlite_context_db;
+static txn_state_function sqlite_txn_state;
+static result_int_function sqlite_result_int;
+static result_int_function sqlite_result_error_code;
+
+// The WHEN of our triggers, asked before a row of a captured table is written: 0, always, so that they never fire.
+//
+// A SQL function of the application's may roll the transaction back beneath the statement that calls it. SQLite then ends
+// the statement by its open cursors; but where a table has a trigger all rows are computed first, with no cursor open,
+// and it would go on to write outside any transaction. So the end that it would have had comes from here.
+static void table_is_lost(sqlite3_context *context, int count, sqlite3_value **values) {
+    const TransactionTable *table = sqlite_user_data(context);
+    (void)count, (void)values;
+    if (table->joined || table->owner == NULL || sqlite_txn_state(sqlite_context_db(context), "main") == SQLITE_TXN_WRITE)
+        sqlite_result_int(context, 0);
+    else
+        sqlite_result_error_code(context, SQLITE_ABORT_ROLLBACK);
 }
 
 static const sqlite3_module TRANSACTION_MODULE = {
@@ -392,10 +434,23 @@ __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db,
         return SQLITE_ERROR;
     table->declare_vtab = (declare_vtab_function)functions[PLACE_DECLARE_VTAB];
     table->vtab_config = (vtab_config_function)functions[PLACE_VTAB_CONFIG];
+    sqlite_user_data = (user_data_function)functions[PLACE_USER_DATA];
+    sqlite_context_db = (context_db_function)functions[PLACE_CONTEXT_DB];
+    sqlite_txn_state = (txn_state_function)functions[PLACE_TXN_STATE];
+    sqlite_result_int = (result_int_function)functions[PLACE_RESULT_INT];
+    sqlite_result_error_code = (result_int_function)functions[PLACE_RESULT_ERROR_CODE];
     create_module_function create_module = (create_module_function)functions[PLACE_CREATE_MODULE_V2];
+    create_function_function create_function = (create_function_function)functions[PLACE_CREATE_FUNCTION_V2];
+    char function_name[sizeof table->name + 8];
+    strcat(strcpy(function_name, table->name), "_lost");
     // SQLite lets go of it when the connection is closed, and also if this fails.
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
-    return create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_let_go);
+    int result = create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_let_go);
+    if (result != SQLITE_OK)
+        return result;
+    __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
+    return create_function(db, function_name, 0, SQLITE_UTF8 | SQLITE_INNOCUOUS, table, table_is_lost, NULL, NULL,
+                           transaction_table_let_go);
 }
 
 #endif

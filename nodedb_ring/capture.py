@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 import apsw
 import msgpack
 
-from ._capture import OpenTransaction, rows
+from ._capture import OpenTransaction, fold, rows
 from ._event import WriteEvent
 from .batch import EventBatch
 from .errors import CaptureError
@@ -133,7 +134,7 @@ class SqliteCapture:
             producer,
             module=module,
             read_tables=_read_tables,
-            chosen=None if tables is None else frozenset(name.lower() for name in tables),
+            chosen=None if tables is None else frozenset(fold(name) for name in tables),
             log=transaction_log,
             first_lsn=first_lsn,
             tenant_id=tenant_id,
@@ -149,7 +150,8 @@ class SqliteCapture:
             connection.set_commit_hook(transaction.commit_hook, id=module)
             connection.set_rollback_hook(transaction.forget, id=module)
         except BaseException:
-            self._detach()
+            with contextlib.suppress(apsw.Error):
+                self._detach()
             raise
 
     @property
@@ -193,17 +195,16 @@ class SqliteCapture:
         self._detach()
 
     def _detach(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is None:
             return
-        try:
+        with contextlib.suppress(apsw.ConnectionClosedError):  # its hooks and triggers went with it
+            _drop_triggers(connection, self._module)
             connection.preupdate_hook(None, id=self._module)
             connection.set_commit_hook(None, id=self._module)
             connection.set_rollback_hook(None, id=self._module)
-            self._transaction.detach()
-            _drop_triggers(connection, self._module)
-        except apsw.ConnectionClosedError:
-            self._transaction.detach()  # its hooks and triggers went with it
+        self._connection = None
+        self._transaction.detach()
 
     def __enter__(self) -> Self:
         if self._connection is None:
@@ -345,15 +346,16 @@ def _create_triggers(connection: apsw.Connection, module: str, tables: Iterable[
     """Has SQLite take the virtual table into each transaction, before a statement changes one of the tables.
 
     A trigger on a table is compiled into each statement that may fire it, and what the trigger would write to is begun
-    with the statement. These never fire. That SQLite prepares all statements anew under them has another use: one
-    prepared before may delete all rows of a table at once, unseen by the hook.
+    with the statement. These never fire. Their WHEN ends a statement whose transaction is gone, before it writes:
+    so they are BEFORE triggers. That SQLite prepares all statements anew under them has another use: one prepared
+    before may delete all rows of a table at once, unseen by the hook.
     """
     statements = ["SAVEPOINT nodedb_ring_capture"]
     for number, table in enumerate(tables):
         quoted = table.replace('"', '""')
         statements += [
-            f'CREATE TEMP TRIGGER {module}_{op}_{number} AFTER {op} ON main."{quoted}" WHEN 0'  # noqa: S608
-            f" BEGIN DELETE FROM {module} WHERE 0; END"
+            f'CREATE TEMP TRIGGER {module}_{op}_{number} BEFORE {op} ON main."{quoted}"'  # noqa: S608
+            f" WHEN {module}_lost() BEGIN DELETE FROM {module} WHERE 0; END"
             for op in ("INSERT", "UPDATE", "DELETE")
         ]
     try:
@@ -366,9 +368,22 @@ def _create_triggers(connection: apsw.Connection, module: str, tables: Iterable[
 
 def _drop_triggers(connection: apsw.Connection, module: str) -> None:
     """Drops what is left of them. In an open transaction a rollback brings them back; they do nothing."""
-    query = "SELECT name FROM temp.sqlite_schema WHERE type = 'trigger' AND name GLOB ?"
-    for (name,) in rows(connection, query, (f"{module}_*",)):
-        rows(connection, f"DROP TRIGGER temp.{name!s}")
+    query = "SELECT name FROM temp.sqlite_schema WHERE type = 'trigger'"
+    for name in [str(name) for (name,) in rows(connection, query) if str(name).startswith(f"{module}_")]:
+        try:
+            rows(connection, f"DROP TRIGGER temp.{name}")
+        except apsw.SQLError:
+            # Another connection has dropped its table: SQLite then does not know the trigger, and keeps its row.
+            _delete_row(connection, name)
+
+
+def _delete_row(connection: apsw.Connection, trigger: str) -> None:
+    before = connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, -1)
+    connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
+    try:
+        rows(connection, "DELETE FROM temp.sqlite_schema WHERE name = ?", (trigger,))
+    finally:
+        connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, before)
 
 
 def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> list[str]:
@@ -380,13 +395,13 @@ def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -
         names = [name for name, table in known.items() if table is not None]
     else:
         query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
-        kinds = {str(name).lower(): (str(name), str(kind)) for name, kind in rows(connection, query)}
+        kinds = {fold(str(name)): (str(name), str(kind)) for name, kind in rows(connection, query)}
         names = []
         for asked in tables:
-            name, kind = kinds.get(asked.lower(), (asked, "nothing"))
+            name, kind = kinds.get(fold(asked), (asked, "nothing"))
             if kind == "nothing":
                 raise CaptureError(f"table {asked!r}: not in {connection.filename!r}; create it before it is captured")
-            if name.lower() in LOG_TABLES:
+            if fold(name) in LOG_TABLES:
                 raise CaptureError(f"table {asked!r}: it is a table of the event log, which would log its own writing")
             if known.get(name) is None:
                 what = "a table of SQLite's own" if kind == "table" else f"of type {kind}"
@@ -407,15 +422,16 @@ def _read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError 
     query = (
         "SELECT t.name, t.type, t.wr, c.name, c.type, c.pk, c.hidden"
         " FROM pragma_table_list AS t JOIN pragma_table_xinfo(t.name, 'main') AS c"
-        " WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        " ORDER BY t.name, c.cid"
+        " WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') ORDER BY t.name, c.cid"
     )
     tables: dict[str, Table | CaptureError | None] = {}
     for name, found in itertools.groupby(rows(connection, query), lambda row: str(row[0])):
+        if fold(name).startswith("sqlite_"):
+            continue
         columns = list(found)
         _, kind, without_rowid, *_ = columns[0]
         described = [(str(column), str(declared), primary, hidden) for *_, column, declared, primary, hidden in columns]
-        left_out = kind == "shadow" or name.lower() in LOG_TABLES
+        left_out = kind == "shadow" or fold(name) in LOG_TABLES
         tables[name] = None if left_out else _table(name, bool(without_rowid), described)
     return tables
 

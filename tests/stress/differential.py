@@ -95,7 +95,7 @@ def run_seed(seed: int, case: Case = CASES["all"], *, tally: Counter[str] | None
         for _ in range(chance.randrange(12)):
             step(statements.first_change())
         tables = sorted(table.name for table in read_tables(query) if (table.schema, table.kind) == ("main", "table"))
-        chosen = chance.random() < 0.2 and tables
+        chosen = chance.random() < 0.2 and tables and "rollback in function" not in case.faults
         names = tuple(chance.sample(tables, chance.randrange(1, len(tables) + 1))) if chosen else None
         statements.chosen = None if names is None else frozenset(name.lower() for name in names)
         step(Step("capture", bindings=() if names is None else (names,)))

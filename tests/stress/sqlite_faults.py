@@ -31,6 +31,7 @@ FaultKind = Literal[
     "full",
     "interrupt",
     "interrupt in function",
+    "rollback in function",
 ]
 
 SAME_FOR_A_TWIN: Final[tuple[FaultKind, ...]] = (
@@ -49,7 +50,7 @@ its statement; if it is its own transaction, apsw rolls it back when there is a 
 """
 
 MAY_BE_REFUSED: Final[frozenset[FaultKind]] = frozenset(
-    {"preupdate hook", "deny", "interrupt", "interrupt in function"}
+    {"preupdate hook", "deny", "interrupt", "interrupt in function", "rollback in function"}
 )
 """Faults that may hit the capture's own work. Then it may refuse the transaction that is open, and no later one."""
 
@@ -134,7 +135,7 @@ class Faults:
                 with self.paused():
                     [(pages,)] = connection.execute("PRAGMA main.page_count")
                     connection.execute(f"PRAGMA main.max_page_count = {cast('int', pages) + fault.at - 1}")
-            case "function" | "collation" | "interrupt in function" | "trace":
+            case "function" | "collation" | "interrupt in function" | "rollback in function" | "trace":
                 pass
 
     def _unset(self, fault: Fault) -> None:
@@ -154,7 +155,7 @@ class Faults:
                 connection.authorizer = None
             case "full":
                 connection.execute("PRAGMA main.max_page_count = 1073741823")
-            case "function" | "collation" | "interrupt in function" | "trace":
+            case "function" | "collation" | "interrupt in function" | "rollback in function" | "trace":
                 pass
 
     def _due(self, kind: FaultKind) -> bool:
@@ -175,6 +176,10 @@ class Faults:
         """A Python function of the statement runs."""
         if self._due("interrupt in function"):
             self._connection.interrupt()
+        if self._connection.in_transaction and self._due("rollback in function"):
+            cursor = apsw.Cursor(self._connection)
+            cursor.exec_trace = _let_pass
+            cursor.execute("ROLLBACK")
         self._raise_if("function")
 
     def _fn(self, value: Value) -> Value:
@@ -199,6 +204,10 @@ class Faults:
             return apsw.SQLITE_OK
         self.fired = True
         return apsw.SQLITE_DENY
+
+
+def _let_pass(_cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+    return True
 
 
 def _compare(left: str, right: str) -> int:

@@ -145,7 +145,7 @@ class Run:
             quoted = name.replace('"', '""')
             for op in ("INSERT", "UPDATE", "DELETE"):
                 twin.query(
-                    f'CREATE TEMP TRIGGER never_{op}_{number} AFTER {op} ON main."{quoted}" WHEN 0'
+                    f'CREATE TEMP TRIGGER never_{op}_{number} BEFORE {op} ON main."{quoted}" WHEN random() IS NULL'
                     " BEGIN DELETE FROM never WHERE 0; SELECT RAISE(ABORT, 'never'); END"
                 )
 

@@ -57,6 +57,9 @@ CASES: Final = {
     "denials": Case(("deny", "deny table"), schema=False, beside=False, refusals=False),
     "beside": Case(("full",), schema=False, refusals=False),
     "refusals": Case(schema=False, beside=False),
+    # SQLite itself goes on outside any transaction where a table has triggers and no capture, and reads freed memory
+    # where the transaction has changed the schema: the tables are captured from the beginning on, and stay.
+    "rollbacks": Case(("rollback in function",), schema=False, beside=False, refusals=False, virtual=False),
     "joins": Case(("interrupt",), refusals=False, virtual=False, sweeps=0.1),
 }
 
@@ -174,7 +177,7 @@ class Statements:
         match kind:
             case "interrupt":
                 return self._chance.randrange(1, self._pick([12, 60, 400]))
-            case "function" | "collation" | "interrupt in function":
+            case "function" | "collation" | "interrupt in function" | "rollback in function":
                 return self._chance.randrange(1, self._pick([3, 8]))
             case "deny" | "full" | "update hook" | "preupdate hook":
                 return self._chance.randrange(1, 6)
@@ -271,11 +274,15 @@ class Statements:
         sql = self._pick(["INSERT INTO {}({}) VALUES ({})", "UPDATE {} SET {} = {}"])
         return Step("sql", sql.format(table.sql, column.sql, "CAST(X'61ff' AS TEXT)"), refusable=True)
 
+    def _no_table(self) -> Step:
+        """There is none to write to."""
+        return Step("sql", self._schemas.create_table() if self._case.schema else self._control())
+
     def _many_rows(self) -> Step:
         """So many that a b-tree gets several levels, or few by executemany."""
         tables = [table for table in self._schemas.tables(schema="main") if table.writable]
         if not tables:
-            return Step("sql", self._schemas.create_table())
+            return self._no_table()
         table = self._pick(tables)
         columns = ", ".join(column.sql for column in table.writable)
         conflict = self._pick(["", "OR IGNORE ", "OR REPLACE ", "OR FAIL "])
@@ -306,7 +313,7 @@ class Statements:
         tables = self._schemas.tables(self._pick(kinds)) or self._schemas.tables()
         tables = [table for table in tables if table.writable]
         if not tables:
-            return Step("sql", self._schemas.create_table())
+            return self._no_table()
         table = self._pick(tables)
         if table.kind == "virtual":
             return Step("sql", self._of_words(table))

@@ -7,8 +7,9 @@ from ._producer import EventProducer
 from .capture import Table, TransactionLog, Value
 from .errors import CaptureError
 
-__all__ = ["OpenTransaction", "rows"]
+__all__ = ["OpenTransaction", "fold", "rows"]
 
+def fold(name: str) -> str: ...
 def rows(
     connection: apsw.Connection, sql: str, bindings: tuple[Value | memoryview, ...] = ()
 ) -> list[tuple[Value, ...]]: ...
