@@ -30,45 +30,31 @@ import weakref
 import apsw
 
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from ._event cimport WriteEvent
 from ._row_writer cimport RowWriter
+from ._transaction_table cimport (
+    OwnerMethods,
+    TransactionTable,
+    transaction_table_clear,
+    transaction_table_let_go,
+    transaction_table_new,
+    transaction_table_register_next,
+    transaction_table_undone,
+)
 
 from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
 
 __all__ = ["OpenTransaction", "fold", "rows"]
 
-cdef extern from "_transaction_table.h":
-    ctypedef struct OwnerMethods:
-        int (*check_schema)(void* owner) except -1
-        int (*sync)(void* owner) except -1
-        int (*commit)(void* owner) except -1
-    ctypedef struct TransactionTable:
-        void* owner
-        bint writes_log
-        bint joined
-        bint schema_doubtful
-        bint schema_read
-        bint schema_unsure
-        bint marks_lost
-        uint64_t rollbacks
-        int64_t standing
-    TransactionTable* transaction_table_registering
-    TransactionTable* transaction_table_new(void* owner, const OwnerMethods* methods, const char* name) noexcept
-    void transaction_table_let_go(void* table) noexcept
-    void transaction_table_clear(TransactionTable* table) noexcept
-    void transaction_table_undone(TransactionTable* table) noexcept
-
-cdef int _SQLITE_DELETE = 9
-cdef int _SQLITE_INSERT = 18
+cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
 cdef object _INSERT = WriteOp.INSERT
 cdef object _UPDATE = WriteOp.UPDATE
 cdef object _DELETE = WriteOp.DELETE
 cdef object _HEARTBEAT = WriteOp.HEARTBEAT
-cdef object _USER = EventSource.USER
-cdef object _TRIGGER = EventSource.TRIGGER
+cdef object _USER = EventSource.USER, _TRIGGER = EventSource.TRIGGER
 cdef object _LOGGER = logging.getLogger("nodedb_ring")
 
 
@@ -172,16 +158,15 @@ cdef class OpenTransaction:
 
     def attach(self):
         """Makes the virtual table of the connection, for good: a trigger that a rollback brings back may need it."""
-        global transaction_table_registering
         connection = self._connection()
         config = connection.config
         before = config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, -1)
         config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)
-        transaction_table_registering = self._table
+        transaction_table_register_next(self._table)
         try:
             connection.load_extension(__file__, "nodedb_ring_capture_init")
         finally:
-            transaction_table_registering = NULL
+            transaction_table_register_next(NULL)
             config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, before)
 
     def detach(self):
@@ -209,13 +194,11 @@ cdef class OpenTransaction:
         if self._unfollowed is not None:
             return
         try:
-            try:
-                self._record(change)
-            except UnicodeDecodeError as error:
-                raise CaptureError(
-                    f"table {change.table_name}, row {change.rowid}: its text is not UTF-8 ({error}); store it as a BLOB"
-                ) from error
+            self._record(change)
         except BaseException as error:
+            if isinstance(error, UnicodeDecodeError):
+                at = f"table {change.table_name}, row {change.rowid}"
+                error = CaptureError(f"{at}: its text is not UTF-8 ({error}); store it as a BLOB")
             if self._table.rollbacks != rollbacks:
                 pass  # the transaction is gone, and its failure with it: the next one has nothing to do with this
             elif self._table.joined:
@@ -224,7 +207,7 @@ cdef class OpenTransaction:
                 self._refused = True
             else:
                 self._unfollowed = error
-            raise
+            raise error
 
     cdef int _add(self, change) except -1:
         if len(self._changes) != self._table.standing:
@@ -514,7 +497,4 @@ cdef int _commit_of(void* owner) except -1:
     return (<OpenTransaction>owner)._commit()
 
 
-cdef OwnerMethods _METHODS
-_METHODS.check_schema = _check_schema_of
-_METHODS.sync = _sync_of
-_METHODS.commit = _commit_of
+cdef OwnerMethods _METHODS = OwnerMethods(_check_schema_of, _sync_of, _commit_of)

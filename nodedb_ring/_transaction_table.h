@@ -425,6 +425,10 @@ static const sqlite3_module TRANSACTION_MODULE = {
 // The table that this thread is about to register: SQLite hands an extension nothing of its caller's.
 static _Thread_local TransactionTable *transaction_table_registering;
 
+static void transaction_table_register_next(TransactionTable *table) {
+    transaction_table_registering = table;
+}
+
 // The entry point, looked up by name. A connection loads this module as an extension to be given SQLite's functions:
 // apsw's copy of SQLite exports none.
 __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db, char **error, void *const *functions) {

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import os
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
@@ -30,6 +31,8 @@ __all__ = ["CaptureError", "SqliteCapture"]
 
 _LOGGER = logging.getLogger("nodedb_ring")
 _NUMBERS = itertools.count(1)
+_LOGGED: weakref.WeakKeyDictionary[apsw.Connection, set[int]] = weakref.WeakKeyDictionary()
+"""The cores whose events a connection's captures write to a log."""
 
 _TAKE_BACK: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
 
@@ -111,7 +114,7 @@ class SqliteCapture:
     ) -> None:
         _check_connection(connection)
         if log is not None:
-            _check_log(connection, log)
+            _check_log(connection, log, producer.core_id)
         if first_lsn is None:
             first_lsn = 1 if log is None else _following_lsn(log, producer.core_id)
         # An event with these numbers, so that a bad one is refused here and not after the first commit.
@@ -143,12 +146,16 @@ class SqliteCapture:
         self._connection: apsw.Connection | None = connection
         self._transaction = transaction
         self._module = module
+        self._logged: int | None = None
         transaction.attach()
         try:
             _create_triggers(connection, module, captured)
             connection.preupdate_hook(transaction.record, id=module)
             connection.set_commit_hook(transaction.commit_hook, id=module)
             connection.set_rollback_hook(transaction.forget, id=module)
+            if log is not None:
+                self._logged = producer.core_id
+                _LOGGED.setdefault(connection, set()).add(self._logged)
         except BaseException:
             with contextlib.suppress(apsw.Error):
                 self._detach()
@@ -205,6 +212,8 @@ class SqliteCapture:
             connection.set_rollback_hook(None, id=self._module)
         self._connection = None
         self._transaction.detach()
+        if self._logged is not None:
+            _LOGGED.get(connection, set()).discard(self._logged)
 
     def __enter__(self) -> Self:
         if self._connection is None:
@@ -301,8 +310,8 @@ def _check_connection(connection: object) -> None:
         )
 
 
-def _check_log(connection: apsw.Connection, log: object) -> None:
-    """Refuses a log that is not in the connection's own file, or not read through apsw."""
+def _check_log(connection: apsw.Connection, log: object, core_id: int) -> None:
+    """Refuses a log that is not in the connection's own file, or not read through apsw, or written already."""
     if not isinstance(log, SqliteEventLog):
         raise CaptureError(
             f"log {log!r}: only a SqliteEventLog can be written in the transaction itself; for another log,"
@@ -322,6 +331,11 @@ def _check_log(connection: apsw.Connection, log: object) -> None:
         raise CaptureError(
             f"log {log.path!s}: not the connection's database, {database}; open the log on that file, so that one"
             " transaction writes both"
+        )
+    if core_id in _LOGGED.get(connection, ()):
+        raise CaptureError(
+            f"log {log.path!s}: another capture of this connection writes the events of core {core_id} to it; give one"
+            " capture both tables, or each a producer of its own"
         )
 
 

@@ -63,9 +63,11 @@ INSERT INTO nodedb_ring_log_version
 """Makes the tables where they are missing; run it in a transaction. ``nodedb_ring_core`` knows the highest number of a
 core that was trimmed, which the log itself may not have any more."""
 
-LAST_SEQUENCE: Final = """max(
-    coalesce((SELECT last_sequence FROM nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1), -1),
-    coalesce((SELECT last_sequence FROM nodedb_ring_core WHERE core_id = ?1), -1))"""
+# Without max() and coalesce(): a capture runs it on the application's connection, which may have its own.
+LAST_SEQUENCE: Final = """(SELECT last FROM (
+    SELECT (SELECT last_sequence FROM nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1) AS last
+    UNION ALL SELECT (SELECT last_sequence FROM nodedb_ring_core WHERE core_id = ?1)
+    UNION ALL SELECT -1) ORDER BY last DESC LIMIT 1)"""
 
 APPEND: Final = (
     "INSERT INTO nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, rows, payload)"  # noqa: S608
