@@ -73,6 +73,8 @@ class Run:
             return
         if step.do == "other" and (not self.captured.idle or self.captured.is_read):
             return  # a snapshot or a lock decides what is seen of it, and when
+        if step.sql == "REINDEX" and self._log is not None and self._twin is not None:
+            return  # it writes the log's indexes, too, which the twin has not
         if "temp_store" in step.sql and self.captured.has_cursors:
             return  # refused while a statement writes to temp, and those of a twin's triggers would
         if step.do == "open" and self.captured.is_open(step.name):
