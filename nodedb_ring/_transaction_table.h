@@ -197,6 +197,22 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
     return result == 0 ? SQLITE_OK : SQLITE_ERROR;
 }
 
+// The same, but a failure is left out: the schema stays doubtful, and whoever needs it next reads it. A savepoint must not
+// fail. SQLite would not tell the tables behind this one of it, and then has them roll back to it all the same: a
+// full-text table loses what it had not written yet.
+static void transaction_table_try(TransactionTable *table, int (*method)(void *)) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    if (table->owner != NULL && method(table->owner) != 0) {
+        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+            PyErr_SetInterrupt();  // again, later
+        PyErr_Clear();
+    }
+    PyErr_Restore(kind, error, trace);
+    PyGILState_Release(gil);
+}
+
 // The virtual table as SQLite sees it: a connection makes one for each time that it reads its schema anew.
 typedef struct ConnectedTable {
     sqlite3_vtab base;
@@ -337,8 +353,8 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
         int room = 2 * (level + 8);
         int64_t *marks = realloc(table->marks, (size_t)room * sizeof *marks);
         if (marks == NULL) {
-            table->marks_lost = 1;
-            return SQLITE_NOMEM;
+            table->marks_lost = 1;  // the commit is refused
+            return SQLITE_OK;
         }
         table->marks = marks;
         table->room = room;
@@ -348,7 +364,9 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
     table->marks[level + 1] = table->standing;
     table->open_levels = level + 2;
     // Before the statement changes the schema itself: what is known after this is undone with the savepoint, or stands.
-    return table_check_schema(table);
+    if (table->schema_doubtful)
+        transaction_table_try(table, table->methods->check_schema);
+    return SQLITE_OK;
 }
 
 static int64_t table_mark(const TransactionTable *table, int level) {

@@ -554,3 +554,14 @@ def test_two_captures_of_a_connection_do_not_share_the_log_of_a_core(tmp_path: P
             SqliteCapture(core.connection, core.producer, log=log, tables=["b"])
         core.capture.close()
         core.start(log=log, tables=["b"])
+
+
+def test_an_interrupt_in_a_savepoint_takes_nothing_from_a_full_text_table(core: Core) -> None:
+    """It writes when a savepoint begins: SQLite does not tell it, if the capture's table fails before."""
+    core.sql("CREATE VIRTUAL TABLE words USING fts5(word)")
+    for step in range(1, 40):
+        core.sql("BEGIN; UPDATE t SET b = b; INSERT INTO words(word) VALUES ('hello')")
+        with interrupted_at(core, step), contextlib.suppress(apsw.InterruptError):
+            core.sql("DELETE FROM words WHERE rowid > 1000")
+        core.sql("COMMIT")
+        check_integrity(core)
