@@ -563,5 +563,6 @@ def test_an_interrupt_in_a_savepoint_takes_nothing_from_a_full_text_table(core: 
         core.sql("BEGIN; UPDATE t SET b = b; INSERT INTO words(word) VALUES ('hello')")
         with interrupted_at(core, step), contextlib.suppress(apsw.InterruptError):
             core.sql("DELETE FROM words WHERE rowid > 1000")
-        core.sql("COMMIT")
+        if core.connection.in_transaction:  # SQLite may have rolled it back
+            core.sql("COMMIT")
         check_integrity(core)
