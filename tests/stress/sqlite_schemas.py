@@ -353,7 +353,11 @@ class Schemas:
         return f"ALTER TABLE {self.pick(found).sql} RENAME TO {quoted(self.pick([*TABLES, self.new_name('t_')]))}"
 
     def _rename_column(self) -> str:
-        found = self.tables()
+        # Not where a temporary table has the same name: SQLite looks the columns of the other one's indexes up there,
+        # and what an index then takes for text is not in it. That needs no capture.
+        everywhere = self.tables()
+        hidden = {table.name.lower() for table in everywhere if table.schema == "temp"}
+        found = [table for table in everywhere if table.schema != "main" or table.name.lower() not in hidden]
         if not found:
             return self.create_table()
         table = self.pick(found)
