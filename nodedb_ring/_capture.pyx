@@ -30,6 +30,7 @@ import weakref
 import apsw
 
 cimport cython
+from cpython.exc cimport PyErr_SetInterrupt
 from libc.stdint cimport uint64_t
 
 from ._event cimport WriteEvent
@@ -50,24 +51,18 @@ from .events import EventSource, WriteOp
 __all__ = ["OpenTransaction", "fold", "rows"]
 
 cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
-cdef object _INSERT = WriteOp.INSERT
-cdef object _UPDATE = WriteOp.UPDATE
-cdef object _DELETE = WriteOp.DELETE
+cdef object _INSERT = WriteOp.INSERT, _UPDATE = WriteOp.UPDATE, _DELETE = WriteOp.DELETE
 cdef object _HEARTBEAT = WriteOp.HEARTBEAT
 cdef object _USER = EventSource.USER, _TRIGGER = EventSource.TRIGGER
 cdef object _LOGGER = logging.getLogger("nodedb_ring")
 
 
-def rows(connection, sql, bindings=()):
+def rows(connection, sql, bindings=(), *, can_cache=True):
     """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
-    return list(_cursor(connection).execute(sql, bindings))
-
-
-cdef object _cursor(connection):
     cursor = apsw.Cursor(connection)
     cursor.exec_trace = _let_pass
     cursor.row_trace = _as_it_is
-    return cursor
+    return list(cursor.execute(sql, bindings, can_cache=can_cache))
 
 
 def _let_pass(cursor, sql, bindings):
@@ -205,6 +200,12 @@ cdef class OpenTransaction:
                 # It stands where the change would: a rollback that undoes the change takes the refusal back too.
                 self._add(error)
                 self._refused = True
+                if self._tables.get(change.table_name, self) is None:
+                    # A row of a virtual table's own. One that cannot write it may go on and be malformed, as a
+                    # full-text table is where a savepoint begins. So it is written, and the commit refused.
+                    if isinstance(error, KeyboardInterrupt):
+                        PyErr_SetInterrupt()  # again, later
+                    return
             else:
                 self._unfollowed = error
             raise error
@@ -289,9 +290,7 @@ cdef class OpenTransaction:
                 "a SQL function has rolled back the transaction beneath the statement that called it; roll back after"
                 " the statement"
             )
-        cursor = _cursor(connection)
-        for _ in cursor.execute(f"DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False):
-            pass
+        rows(connection, f"DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False)
         if not self._table.joined:
             raise CaptureError(
                 f"a table named {self._module} hides the capture's own virtual table; rename it, and run the transaction"

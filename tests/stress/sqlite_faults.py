@@ -28,6 +28,7 @@ FaultKind = Literal[
     "trace",
     "deny table",
     "deny",
+    "deny own",
     "full",
     "interrupt",
     "interrupt in function",
@@ -50,9 +51,13 @@ its statement; if it is its own transaction, apsw rolls it back when there is a 
 """
 
 MAY_BE_REFUSED: Final[frozenset[FaultKind]] = frozenset(
-    {"preupdate hook", "deny", "interrupt", "interrupt in function", "rollback in function"}
+    {"preupdate hook", "deny", "deny own", "interrupt", "interrupt in function", "rollback in function"}
 )
 """Faults that may hit the capture's own work. Then it may refuse the transaction that is open, and no later one."""
+
+
+OWN: Final = ("schema_version", "pragma_table_list", "pragma_table_xinfo", "nodedb_ring_capture")
+"""What the capture's own statements name, in what an authorizer is asked first."""
 
 
 class InjectedError(Exception):
@@ -61,7 +66,10 @@ class InjectedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What shall fail: the call number ``at`` of its kind, or for "full", ``at - 1`` pages are left."""
+    """What shall fail: the call number ``at`` of its kind, or for "full", ``at - 1`` pages are left.
+
+    "deny" denies what an authorizer is asked, "deny own" what it is asked for the capture's own statements.
+    """
 
     kind: FaultKind
     at: int = 1
@@ -129,7 +137,7 @@ class Faults:
                 connection.preupdate_hook(lambda _: self._raise_if("preupdate hook"))
             case "interrupt":
                 connection.set_progress_handler(lambda: self._due("interrupt"), 1)
-            case "deny" | "deny table":
+            case "deny" | "deny own" | "deny table":
                 connection.authorizer = self._authorize
             case "full":
                 with self.paused():
@@ -151,7 +159,7 @@ class Faults:
                 connection.preupdate_hook(None)
             case "interrupt":
                 connection.set_progress_handler(None)
-            case "deny" | "deny table":
+            case "deny" | "deny own" | "deny table":
                 connection.authorizer = None
             case "full":
                 connection.execute("PRAGMA main.max_page_count = 1073741823")
@@ -197,10 +205,11 @@ class Faults:
     def _authorize(self, action: int, first: str | None, *_: str | None) -> int:
         fault = self._fault
         assert fault is not None
-        if fault.kind == "deny":
-            return apsw.SQLITE_DENY if self._due("deny") else apsw.SQLITE_OK
+        if fault.kind == "deny" or (fault.kind == "deny own" and str(first).startswith(OWN)):
+            return apsw.SQLITE_DENY if self._due(fault.kind) else apsw.SQLITE_OK
         writes = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
-        if self._paused or action not in writes or first is None or first.lower() != fault.table.lower():
+        denied = fault.kind == "deny table" and action in writes and str(first).lower() == fault.table.lower()
+        if self._paused or not denied:
             return apsw.SQLITE_OK
         self.fired = True
         return apsw.SQLITE_DENY

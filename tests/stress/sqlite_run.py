@@ -90,7 +90,7 @@ class Run:
             step = dataclasses.replace(step, fault=None)
         if step.fault is not None and step.fault.kind == "deny" and self._has_virtual_tables():
             # A full-text table that is denied what it must read loses what it has not written yet, by itself.
-            step = dataclasses.replace(step, fault=None)
+            step = dataclasses.replace(step, fault=dataclasses.replace(step.fault, kind="deny own"))
         self.steps.append(step)
         settled_before = self.captured.settled
         self._running, self._recorded = "", self.pending

@@ -38,12 +38,12 @@ CASES: Final = {
         (
             *SAME_FOR_A_TWIN,
             *("function", "function", "function", "collation", "interrupt", "interrupt", "interrupt in function"),
-            *("deny", "update hook", "preupdate hook"),
+            *("deny", "deny own", "update hook", "preupdate hook"),
         )
     ),
     "rows": Case(schema=False, beside=False, refusals=False, virtual=False),
     "schema": Case(beside=False, refusals=False, virtual=False),
-    "virtual": Case(beside=False, refusals=False),
+    "virtual": Case(("deny own", "interrupt"), beside=False, refusals=False),
     "functions": Case(("function", "collation"), schema=False, beside=False, refusals=False, virtual=False),
     "interrupts": Case(
         ("interrupt", "interrupt in function"), schema=False, beside=False, refusals=False, virtual=False
@@ -179,7 +179,7 @@ class Statements:
                 return self._chance.randrange(1, self._pick([12, 60, 400]))
             case "function" | "collation" | "interrupt in function" | "rollback in function":
                 return self._chance.randrange(1, self._pick([3, 8]))
-            case "deny" | "full" | "update hook" | "preupdate hook":
+            case "deny" | "deny own" | "full" | "update hook" | "preupdate hook":
                 return self._chance.randrange(1, 6)
             case _:
                 return 1

@@ -11,7 +11,7 @@ __all__ = ["OpenTransaction", "fold", "rows"]
 
 def fold(name: str) -> str: ...
 def rows(
-    connection: apsw.Connection, sql: str, bindings: tuple[Value | memoryview, ...] = ()
+    connection: apsw.Connection, sql: str, bindings: tuple[Value | memoryview, ...] = (), *, can_cache: bool = True
 ) -> list[tuple[Value, ...]]: ...
 
 @final
