@@ -1,4 +1,4 @@
-"""A signal that does not come: the waiter looks again by itself, and what two processes must agree on stands in the block."""
+"""A signal that does not come: the waiter looks again. What two processes must agree on stands in the block."""
 
 from __future__ import annotations
 
