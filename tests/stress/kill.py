@@ -106,8 +106,8 @@ class Tally:
                 f"{events.in_flight:,} more in a drain's batch when it was killed, "
                 f"{events.unchecked:,} not checked to the last byte",
                 f"disconnects {self.disconnects:9,} seen by consumers",
-                f"hindered    {self.stopped:9,} times a process was stopped; {self.without_descriptors:,} processes without "
-                f"a free descriptor; {self.unlinked:,} buses unlinked in use",
+                f"stopped     {self.stopped:9,} times a process; {self.without_descriptors:,} could open no descriptor; "
+                f"{self.unlinked:,} buses unlinked in use",
                 f"lost        {0:9,}",
             ]
         )
@@ -288,11 +288,8 @@ class Rounds:
         while self.tally.kills < end and time.monotonic() < deadline:
             self.pause()
             self.replace_the_leavers()
-            if (
-                self.unlinks_after is not None
-                and self.bus.is_linked
-                and self.tally.kills >= end - kills + self.unlinks_after
-            ):
+            killed = self.tally.kills - (end - kills)
+            if self.unlinks_after is not None and killed >= self.unlinks_after and self.bus.is_linked:
                 self.bus.unlink()
                 self.tally.unlinked += 1
             victims: tuple[Role, ...] = self.random.choices(VICTIMS, [45, 45, 10])[0]
