@@ -106,8 +106,8 @@ class Tally:
                 f"{events.in_flight:,} more in a drain's batch when it was killed, "
                 f"{events.unchecked:,} not checked to the last byte",
                 f"disconnects {self.disconnects:9,} seen by consumers",
-                f"stopped     {self.stopped:9,} times a process; {self.without_descriptors:,} could open no descriptor; "
-                f"{self.unlinked:,} buses unlinked in use",
+                f"stopped     {self.stopped:9,} times a process; {self.without_descriptors:,} more could open no "
+                f"descriptor; {self.unlinked:,} buses unlinked in use",
                 f"lost        {0:9,}",
             ]
         )

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 
@@ -199,7 +200,7 @@ def test_a_claim_without_descriptors_is_an_error_and_claims_nothing(bus: EventBu
 
 def _error_of(held: Held, call: Callable[[Held], object]) -> tuple[str, str | None]:
     # One is free, which the lock takes: it is the FIFO's that is missing.
-    os.close(held.others.pop())
+    os.close(cast("int", held.others.pop()))
     try:
         call(held)
     except OSError as error:
