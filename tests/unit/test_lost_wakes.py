@@ -146,13 +146,11 @@ def test_an_end_that_is_claimed_after_unlink_waits_and_wakes(
     late: str, wait: Callable[[EventConsumer], list[int]], bus: EventBus
 ) -> None:
     with Peer(bus) as other:
+        early = bus.consumer(0) if late == "producer" else None
         if late == "consumer":
             other.ask(claim_producer)
-        if late == "producer":
-            consumer = bus.consumer(0)
         bus.unlink()
-        if late != "producer":
-            consumer = bus.consumer(0)
+        consumer = early or bus.consumer(0)
         if late != "consumer":
             other.ask(claim_producer)
         for number in range(1, 4):
