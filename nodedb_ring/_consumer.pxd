@@ -13,6 +13,7 @@ cdef class EventConsumer:
     cdef readonly bint _closed
     cdef bint _is_waiting       # a call sleeps, without the GIL or on an event loop
     cdef bint _is_watched       # somebody has the descriptor, and is to be signalled whenever nothing is left to take
+    cdef int _loop_fd           # another number for it, which event loops watch, or -1
     cdef int64_t _spin_ns       # how long a wait looks before it sleeps
     cdef object __weakref__
 
@@ -22,7 +23,6 @@ cdef class EventConsumer:
     cdef int ask_for_signal(self) except -1
     cdef int let_go_if_over(self) except -1
     cdef int _end_wait(self) except -1
-    cdef int open_watch_fd(self) except -1
     cdef int64_t begin_take(self, Py_ssize_t max_events, object timeout) except? -1
     cdef bint wait_for_one(self, int64_t limit) except -1
     cdef object take(self, uint64_t most)

@@ -5,6 +5,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from posix.unistd cimport close
 
 from ._atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ._batch cimport BufferPool, RowBlock, new_block
@@ -37,9 +38,9 @@ from ._ring cimport (
     ring_producer_gone,
     ring_producer_lost,
     ring_release,
+    ring_signal,
     ring_take,
     ring_wait,
-    ring_wake,
     row_lap,
     shift_checked,
     span_lies_in,
@@ -47,12 +48,9 @@ from ._ring cimport (
 )
 from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns, timeout_ns
 
-import os
-
 from ._arrow import drop_released, export_schema, export_stream
 from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
-from .bus_file import make_fifo
 from .errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
 from .stats import ConsumerStats
@@ -97,6 +95,7 @@ cdef class EventConsumer:
     """
 
     def __cinit__(self, EventRing ring not None):
+        self._loop_fd = -1
         if ring.has_consumer:
             raise OwnershipError(f"consumer of core {ring.core_id}: was handed out already; a ring has one reader")
         ring.has_consumer = True
@@ -107,7 +106,11 @@ cdef class EventConsumer:
 
     def __dealloc__(self):
         # A collected consumer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
-        if self._ring != NULL and not self._closed and self._ring.local.alive:
+        if self._ring == NULL:
+            return
+        if self._loop_fd >= 0:
+            close(self._loop_fd)
+        if not self._closed and self._ring.local.alive:
             self.ring.is_over = True
             ring_close_consumer(self._ring)
 
@@ -174,7 +177,7 @@ cdef class EventConsumer:
     cdef int ask_for_signal(self) except -1:
         if ring_arm(self._ring):
             # It came meanwhile: the descriptor is to show it.
-            ring_wake(self._ring)
+            ring_signal(self._ring)
         return 0
 
     def drain(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=0.0):
@@ -366,45 +369,47 @@ cdef class EventConsumer:
         return batch if len(batch) else None
 
     def _arm(self):
-        """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to."""
+        """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to.
+
+        Not the one of ``fileno()``: a loop has one reader a descriptor, and that one's is the user's.
+        """
         self._begin_wait()
         try:
-            self.open_watch_fd()
+            if self._loop_fd < 0:
+                self._loop_fd = self.ring.copy_watch_fd()
         except OSError:
             self._end_wait()
             raise
         if ring_arm(self._ring):
             self._disarm()
             return None
-        return self._ring.watch_fd
+        return self._loop_fd
 
     def _disarm(self):
         ring_disarm(self._ring)
+        if self._is_watched:
+            # Somebody has the descriptor of fileno(), and waits on.
+            self.ask_for_signal()
         self._end_wait()
-
-    cdef int open_watch_fd(self) except -1:
-        if self._ring.shared and self._ring.wake_fd < 0:
-            make_fifo(os.fsdecode(self._ring.wake_path), self._ring.role_fd)
-        self.ring.open_watch_fd()
-        return 0
 
     def fileno(self):
         """A file descriptor for ``select``, ``epoll`` and event loops: readable when there may be something to take.
 
-        Readable, too, when the producer has gone, and on a shared bus when its process has died. Once it was readable,
-        take until a call returns nothing, and only then wait for it again. It is the consumer's: do not read or close it.
+        Readable, too, when the producer has gone; and on a shared bus some 12 times a second, to look whether its process
+        lives and whether an event came without a signal. Once it was readable, take until a call returns nothing, and only
+        then wait for it again. It is the consumer's: do not read or close it.
 
         Raises
         ------
         OwnershipError, ClosedError
             As for ``drain``.
-        FileNotFoundError
-            The shared bus was unlinked before anything waited so: there is no place for the signal.
+        OSError
+            No descriptor is left.
         """
         if self._ring.local.consumer.owner != thread_token() or self._closed:
             self.admit()
         if not self._is_watched:
-            self.open_watch_fd()
+            self.ring.open_watch_fd()
             self._is_watched = True
             self.ask_for_signal()
         return self._ring.watch_fd

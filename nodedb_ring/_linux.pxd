@@ -19,7 +19,9 @@ cdef extern from *:
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/mman.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
+    #include <sys/timerfd.h>
     #include <time.h>
     #include <unistd.h>
 
@@ -94,6 +96,16 @@ cdef extern from *:
         return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
     }
 
+    /* A timer to watch beside them: readable `ns` from now on, until it is set again; 0 stops it. */
+    static int nodedb_timer(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); }
+    static void nodedb_set_timer(int timer, int64_t ns) {
+        struct itimerspec once = {.it_value = {ns / 1000000000, ns % 1000000000}};
+        int saved = errno;
+        timerfd_settime(timer, 0, &once, NULL);
+        errno = saved;
+    }
+    static int nodedb_copy_fd(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
+
     /* Closing a descriptor does not take it out while a forked child has a copy. */
     static void nodedb_epoll_remove(int epoll, int fd) { epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL); }
 
@@ -102,6 +114,12 @@ cdef extern from *:
     #define SYS_pidfd_open 434
     #endif
     static int nodedb_open_pidfd(uint32_t pid) { return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0); }
+
+    /* In which pid namespace this process's number means this process; 0 where there is no telling. */
+    static uint64_t nodedb_pid_namespace(void) {
+        struct stat status;
+        return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
+    }
     static int nodedb_has_ended(int pidfd) {
         struct pollfd ended = {.fd = pidfd, .events = POLLIN};
         return poll(&ended, 1, 0) == 1;
@@ -177,20 +195,22 @@ cdef extern from *:
     }
 
     /* membarrier makes every other thread of the process pass a full fence, so that one side of a handshake pays for
-       both: the side about to sleep. Returns whether the kernel has it. */
+       both: the side about to sleep. Each returns whether the kernel lets it. */
     static int nodedb_membarrier_register(void) {
         return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
     }
-    static void nodedb_membarrier(void) {
+    static int nodedb_membarrier(void) {
         /* A forked child may have to register anew. */
-        if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0 && nodedb_membarrier_register())
-            syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+        return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0
+            || (nodedb_membarrier_register() && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0);
     }
     /* The same for every process that has registered for it. */
     static int nodedb_membarrier_register_global(void) {
         return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
     }
-    static void nodedb_membarrier_global(void) { syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0); }
+    static int nodedb_membarrier_global(void) {
+        return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+    }
     """
     uint64_t this_thread "nodedb_thread_token"() noexcept nogil
     void* map_wiped_on_fork "nodedb_map_wiped_on_fork"(size_t size) noexcept nogil
@@ -206,13 +226,17 @@ cdef extern from *:
     int new_epoll "nodedb_epoll"() noexcept nogil
     int epoll_add "nodedb_epoll_add"(int epoll, int fd) noexcept nogil
     void epoll_remove "nodedb_epoll_remove"(int epoll, int fd) noexcept nogil
+    int new_timer "nodedb_timer"() noexcept nogil
+    void set_timer "nodedb_set_timer"(int timer, int64_t ns) noexcept nogil
+    int copy_fd "nodedb_copy_fd"(int fd) noexcept nogil
     int open_pidfd "nodedb_open_pidfd"(uint32_t pid) noexcept nogil
+    uint64_t pid_namespace "nodedb_pid_namespace"() noexcept nogil
     bint has_ended "nodedb_has_ended"(int pidfd) noexcept nogil
     bint is_locked "nodedb_is_locked"(int fd, uint64_t byte) noexcept nogil
     int take_role "nodedb_take_role"(int file, uint64_t byte) noexcept
     void let_go_fd "nodedb_let_go"(int fd) noexcept
     bint membarrier_register "nodedb_membarrier_register"() noexcept nogil
-    void membarrier "nodedb_membarrier"() noexcept nogil
+    bint membarrier "nodedb_membarrier"() noexcept nogil
     bint membarrier_register_global "nodedb_membarrier_register_global"() noexcept nogil
-    void membarrier_global "nodedb_membarrier_global"() noexcept nogil
+    bint membarrier_global "nodedb_membarrier_global"() noexcept nogil
     int close_fd "close"(int fd) noexcept nogil

@@ -78,6 +78,7 @@ cdef extern from *:
         uint64_t slots_high_water, bytes_high_water;
         uint64_t transitions[3];             /* into each pressure state */
         uint32_t producer_pid;               /* of the latest claim */
+        uint64_t producer_pid_namespace;     /* where that pid is a process; 0 if it does not say */
         /* the consumer's, read by the producer when it finds no room */
         uint64_t taken NODEDB_ALIGNED;       /* events taken */
         uint64_t released;                   /* rows given back */
@@ -85,11 +86,12 @@ cdef extern from *:
         uint64_t batches;                    /* drains and leases that were not empty */
         uint64_t redelivered;                /* events that a successor got again */
         uint32_t consumer_pid;
+        uint64_t consumer_pid_namespace;
         /* read by the producer after each publication, so written only to sleep, to claim and to close */
-        uint32_t waiting NODEDB_ALIGNED;     /* WAITING_* bits: who wants to be woken. A futex */
+        uint32_t waiting NODEDB_ALIGNED;     /* WAITING_* and WAKER_FENCES: who wants to be woken. A futex */
         uint32_t consumer_claim;             /* as producer_claim */
         /* read by the consumer after each release, so written only by a producer about to sleep */
-        uint32_t room_waiting NODEDB_ALIGNED;   /* 1: it wants to be woken. A futex */
+        uint32_t room_waiting NODEDB_ALIGNED;   /* WAITING_THREAD and WAKER_FENCES, of the producer. A futex */
         uint64_t room_released, room_tail;   /* from where on there is the room that it waits for */
     } nodedb_header;
 
@@ -146,16 +148,16 @@ cdef extern from *:
         nodedb_local *local;
         uint64_t capacity, mask, arena_bytes;
         uint64_t throttle_enter, throttle_exit, suspend_enter, suspend_exit;   /* percent */
-        uint32_t fenced;                     /* the producer must fence before it reads `waiting` */
+        uint32_t fenced;                     /* no membarrier reaches this process: it fences before it reads `waiting` */
         uint32_t shared;                     /* with other processes: what is read from the block is checked */
         int wake_fd;                         /* what signals an asynchronous waiter, or -1: an eventfd, or a FIFO */
-        int watch_fd;                        /* what the waiter watches: wake_fd, or an epoll over it and peer_fd */
+        int watch_fd;                        /* what the waiter watches: wake_fd, or an epoll over it, a timer and peer_fd */
+        int timer_fd;                        /* on a shared ring has the waiter look again, whether it is signalled or not */
         int role_fd;                         /* holds the lock of this end's claim, or -1 */
         int peer_fd;                         /* pidfd of the holder of the other end, or -1 */
         uint32_t peer_claim;                 /* the other end's claim that peer_fd was opened for */
         uint32_t peer_busy;                  /* a thread looks for the other end: the next need not */
         uint32_t core_id;
-        char wake_path[256];                 /* the FIFO, opened when an asynchronous waiter first asks for a signal */
     } nodedb_ring;
 
     _Static_assert(sizeof(nodedb_row) == 128, "a row is two cache lines");
@@ -230,8 +232,10 @@ cdef extern from *:
         uint64_t slots_high_water, bytes_high_water
         uint64_t transitions[3]
         uint32_t producer_pid
+        uint64_t producer_pid_namespace
         uint64_t taken, released, arena_released, batches, redelivered
         uint32_t consumer_pid
+        uint64_t consumer_pid_namespace
         uint32_t waiting, consumer_claim
         uint32_t room_waiting
         uint64_t room_released, room_tail
@@ -272,9 +276,8 @@ cdef extern from *:
         uint64_t capacity, mask, arena_bytes
         uint64_t throttle_enter, throttle_exit, suspend_enter, suspend_exit
         uint32_t fenced, shared
-        int wake_fd, watch_fd, role_fd, peer_fd
+        int wake_fd, watch_fd, timer_fd, role_fd, peer_fd
         uint32_t peer_claim, peer_busy, core_id
-        char wake_path[256]
 
     void shift_fields "nodedb_shift_fields"(EventRow* row, uint32_t by) noexcept nogil
     bint shift_checked "nodedb_shift_checked"(
@@ -290,9 +293,10 @@ cdef enum: # pressure states, as in backpressure.PressureState
     PRESSURE_THROTTLED = 1
     PRESSURE_SUSPENDED = 2
 
-cdef enum: # what `waiting` holds
+cdef enum: # what `waiting` and `room_waiting` hold
     WAITING_THREAD = 1
     WAITING_FD = 2
+    WAKER_FENCES = 4  # stays: the waiter has no membarrier, so whoever may wake it fences before it looks
 
 cdef enum: # what `noted` holds: 1 << state for a transition, and
     NOTED_PRESSURE = 7  # any of those
@@ -375,6 +379,7 @@ cdef WaitResult ring_wait_room(
 ) noexcept nogil
 cdef bint ring_arm(Ring* ring) noexcept nogil
 cdef void ring_disarm(Ring* ring) noexcept nogil
+cdef void ring_signal(Ring* ring) noexcept nogil
 cdef bint ring_producer_gone(Ring* ring) noexcept nogil
 cdef void ring_close_producer(Ring* ring) noexcept nogil
 cdef void ring_close_consumer(Ring* ring) noexcept nogil
@@ -482,8 +487,9 @@ cdef inline void ring_attempted(Ring* ring, uint64_t sequence) noexcept nogil:
 cdef inline void ring_notify(Ring* ring) noexcept nogil:
     """Wakes the consumer if it sleeps.
 
-    The sleeper's membarrier in ring_arm stands for both fences of this handshake: either it sees what was published,
-    or this load sees that it waits. Where the kernel has no membarrier, the fence is here.
+    The sleeper's membarrier in _announce stands for both fences of this handshake: either it sees what was published,
+    or this load sees that it waits. Where no membarrier reaches this process, the fence is here; where the sleeper has
+    none, the word says so, and the fence is in ring_wake.
     """
     if unlikely(ring.fenced != 0):
         fence()
@@ -684,7 +690,7 @@ cdef inline void ring_give_back(
     if tail != header.arena_released:
         # Publishes that the payload is read; pairs with the acquire in ring_make_room.
         store_release(&header.arena_released, tail)
-    # ring_notify's handshake the other way round: the producer's membarrier in _announce_room stands for both fences.
+    # ring_notify's handshake the other way round, the producer's membarrier in _announce_room standing for both fences.
     if unlikely(ring.fenced != 0):
         fence()
     else:
@@ -772,11 +778,14 @@ cdef class EventRing:
     cdef bint _has_block
     cdef bint has_producer, has_consumer  # each end is handed out once
     cdef uint32_t* _pid                   # where the block says who holds the role that was claimed
+    cdef uint64_t* _pid_namespace         # and in which namespace
     cdef bint is_over                     # the consumer is closed: its role is free with its last lease
 
     cdef int _take_role(self, int file_fd, bytes wake_path, uint64_t role) except -1
     # What watches for a signal to an asynchronous waiter, made when first asked for.
     cdef int open_watch_fd(self) except -1
+    # Another number for it, for whoever watches beside the one who has that.
+    cdef int copy_watch_fd(self) except -1
     # Frees the role that this ring was claimed in, for others to claim; on a private ring nothing.
     cdef void let_go(self) noexcept
     cdef object corruption(self, uint32_t what, uint64_t value)

@@ -49,9 +49,9 @@ end of a lap starts the next one. Space comes back in publication order, at the 
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EINTR, ETIMEDOUT, errno
+from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOENT, ENOMEM, ETIMEDOUT, errno
 from libc.stdlib cimport free, malloc, qsort
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 from posix.unistd cimport getpid
 
 from ._atomic cimport (
@@ -66,6 +66,7 @@ from ._linux cimport (
     clear_signal,
     close_fd,
     coarse_ns,
+    copy_fd,
     epoll_add,
     epoll_remove,
     futex_wait,
@@ -81,8 +82,11 @@ from ._linux cimport (
     monotonic_ns,
     new_epoll,
     new_eventfd,
+    new_timer,
     open_fifo,
     open_pidfd,
+    pid_namespace,
+    set_timer,
     signal_fd,
     take_role,
     this_thread,
@@ -99,7 +103,7 @@ __all__ = ["EventRing", "block_bytes"]
 cdef enum:
     LINE = 128
     PAGE = 4096
-    LAYOUT_VERSION = 2
+    LAYOUT_VERSION = 3
     # The byte of a bus's file that is locked for an end: twice the core, and
     PRODUCER_ROLE = 0
     CONSUMER_ROLE = 1
@@ -593,12 +597,15 @@ cdef inline uint64_t _copy_span(
 
 # ---- sleeping, closing ----------------------------------------------------------------------------------------------
 
-cdef bint _is_lost(Ring* ring, uint32_t* claim_word, const uint32_t* pid, uint64_t role) noexcept nogil:
+cdef bint _is_lost(
+    Ring* ring, uint32_t* claim_word, const uint32_t* pid, const uint64_t* namespace, uint64_t role
+) noexcept nogil:
     """Whether the other end is GONE, or the holder of its latest claim is found dead, and so marked.
 
     Its lock is the first witness. A process that it was forked into by other means than fork(), and that lives on, keeps
-    that; then the pidfd tells.
+    that; then the pidfd tells. In another pid namespace the number is somebody else's: there the lock alone tells.
     """
+    cdef uint64_t here
     cdef uint32_t claim = load_acquire_u32(claim_word)
     cdef bint lost = False
     if claim & GONE:
@@ -613,8 +620,13 @@ cdef bint _is_lost(Ring* ring, uint32_t* claim_word, const uint32_t* pid, uint64
             if ring.watch_fd >= 0:
                 epoll_remove(ring.watch_fd, ring.peer_fd)
             close_fd(ring.peer_fd)
-        ring.peer_fd = open_pidfd(load_relaxed_u32(pid))
+        ring.peer_fd = -1
         ring.peer_claim = claim
+        here = pid_namespace()
+        if here != 0 and here == load_relaxed(namespace):
+            ring.peer_fd = open_pidfd(load_relaxed_u32(pid))
+            if ring.peer_fd < 0 and errno in (EMFILE, ENFILE, ENOMEM):
+                ring.peer_claim = 0  # it may go better at the next look
         if ring.peer_fd >= 0 and ring.watch_fd >= 0:
             epoll_add(ring.watch_fd, ring.peer_fd)
     if not is_locked(ring.role_fd, 2 * <uint64_t>ring.core_id + role) or (ring.peer_fd >= 0 and has_ended(ring.peer_fd)):
@@ -625,11 +637,17 @@ cdef bint _is_lost(Ring* ring, uint32_t* claim_word, const uint32_t* pid, uint64
 
 
 cdef bint ring_consumer_lost(Ring* ring) noexcept nogil:
-    return _is_lost(ring, &ring.header.consumer_claim, &ring.header.consumer_pid, CONSUMER_ROLE)
+    cdef RingHeader* header = ring.header
+    return _is_lost(
+        ring, &header.consumer_claim, &header.consumer_pid, &header.consumer_pid_namespace, CONSUMER_ROLE
+    )
 
 
 cdef bint ring_producer_lost(Ring* ring) noexcept nogil:
-    return _is_lost(ring, &ring.header.producer_claim, &ring.header.producer_pid, PRODUCER_ROLE)
+    cdef RingHeader* header = ring.header
+    return _is_lost(
+        ring, &header.producer_claim, &header.producer_pid, &header.producer_pid_namespace, PRODUCER_ROLE
+    )
 
 
 cdef bint ring_producer_gone(Ring* ring) noexcept nogil:
@@ -651,14 +669,15 @@ cdef inline bint _is_due(Ring* ring) noexcept nogil:
     )
 
 
-cdef inline void _fence_both(Ring* ring) noexcept nogil:
-    """Every thread of the other end's process passes a fence, and so does this one."""
-    if ring.fenced:
-        fence()
-    elif ring.shared:
-        membarrier_global()
-    else:
-        membarrier()
+cdef inline void _fence_both(Ring* ring, uint32_t* word) noexcept nogil:
+    """Every thread of the other end's process passes a fence, or is told by `word` to; and so does this one."""
+    if ring.fenced == 0:
+        if membarrier_global() if ring.shared else membarrier():
+            return
+        # Refused from now on, by a filter that this process has put on since.
+        store_relaxed_u32(&ring.fenced, 1)
+        fetch_or_u32(word, WAKER_FENCES)
+    fence()
 
 
 cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
@@ -666,7 +685,7 @@ cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
     fetch_or_u32(&ring.header.waiting, how)
     # What the producer published before is seen by the next line, and what it publishes after sees `waiting`. Pairs with
     # ring_notify.
-    _fence_both(ring)
+    _fence_both(ring, &ring.header.waiting)
     return _is_due(ring)
 
 
@@ -695,6 +714,7 @@ cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexc
     cdef ConsumerSide* side = &ring.local.consumer
     cdef int64_t deadline = -1, left = -1, nap
     cdef WaitResult result = WAIT_READY
+    cdef uint32_t word
     cdef int rc
     if timeout_ns >= 0:
         deadline = monotonic_ns() + timeout_ns
@@ -714,7 +734,9 @@ cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexc
         nap = left
         if ring.shared and (nap < 0 or nap > LONGEST_NAP_NS):
             nap = LONGEST_NAP_NS
-        rc = futex_wait(&ring.header.waiting, WAITING_THREAD, nap)
+        # An asynchronous waiter may have a bit of its own in it, which is taken with this one.
+        word = load_relaxed_u32(&ring.header.waiting)
+        rc = futex_wait(&ring.header.waiting, word, nap) if word & WAITING_THREAD else 0
         fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
         if _is_due(ring):
             return WAIT_READY
@@ -750,10 +772,10 @@ cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) no
     store_relaxed(&header.room_released, side.published + slots - ring.capacity)
     store_relaxed(&header.room_tail, tail)
     # Publishes the two; pairs with the acquire in ring_wake_producer.
-    exchange_u32(&header.room_waiting, 1)
+    fetch_or_u32(&header.room_waiting, WAITING_THREAD)
     # What the consumer gave back before is seen by the next line, and what it gives back after sees `room_waiting`. Pairs
     # with ring_give_back.
-    _fence_both(ring)
+    _fence_both(ring, &header.room_waiting)
     return _is_room(ring, slots, payload)
 
 
@@ -781,6 +803,7 @@ cdef WaitResult ring_wait_room(
     cdef uint64_t piece = min(payload + (ring.arena_bytes >> 3), ring.arena_bytes) if gather > slots else payload
     cdef int64_t deadline = -1, left = -1, now, hurry, nap
     cdef WaitResult result = WAIT_READY
+    cdef uint32_t word
     cdef int rc
     if timeout_ns >= 0:
         deadline = monotonic_ns() + timeout_ns
@@ -806,13 +829,14 @@ cdef WaitResult ring_wait_room(
             nap = hurry - now
         if ring.shared and (nap < 0 or nap > LONGEST_NAP_NS):
             nap = LONGEST_NAP_NS
-        rc = futex_wait(&ring.header.room_waiting, 1, nap)
-        exchange_u32(&ring.header.room_waiting, 0)
+        word = load_relaxed_u32(&ring.header.room_waiting)
+        rc = futex_wait(&ring.header.room_waiting, word, nap) if word & WAITING_THREAD else 0
+        fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD)
         if _is_room(ring, gather, piece):
             return WAIT_READY
         if rc == EINTR:
             return WAIT_INTERRUPTED
-    exchange_u32(&ring.header.room_waiting, 0)
+    fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD)
     return result
 
 
@@ -820,8 +844,10 @@ cdef void ring_wake_producer(Ring* ring) noexcept nogil:
     """Wakes the producer that waits for room, if what it waits for is there."""
     cdef RingHeader* header = ring.header
     cdef uint64_t released = ring.local.consumer.released
+    if load_relaxed_u32(&header.room_waiting) & WAKER_FENCES:
+        fence()
     # What it waits for was written before it said so; pairs with _announce_room. It publishes nothing meanwhile.
-    if load_acquire_u32(&header.room_waiting) == 0 or _is_after(load_relaxed(&header.room_released), released):
+    if load_acquire_u32(&header.room_waiting) & WAITING_THREAD == 0 or _is_after(load_relaxed(&header.room_released), released):
         return
     if not _is_after(load_relaxed(&header.room_tail), load_relaxed(&header.arena_released)) or (
         load_acquire(&header.published) == released
@@ -830,33 +856,62 @@ cdef void ring_wake_producer(Ring* ring) noexcept nogil:
 
 
 cdef inline void _end_room_wait(Ring* ring) noexcept nogil:
-    if exchange_u32(&ring.header.room_waiting, 0) != 0:
+    if fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD) & WAITING_THREAD:
         futex_wake(&ring.header.room_waiting)
 
 
 cdef bint ring_arm(Ring* ring) noexcept nogil:
-    """Asks for a signal on `watch_fd` at the next event; whether there is something already."""
+    """Asks for a signal on `watch_fd` at the next event; whether there is something already.
+
+    On a shared ring also after as long as ring_wait naps: the producer may die, or be stopped, between two of its steps,
+    or have no way to signal.
+    """
     # The descriptor is to tell of the death of whoever holds the producer now.
     ring_producer_lost(ring)
-    clear_signal(ring.wake_fd)
+    if ring.wake_fd >= 0:
+        clear_signal(ring.wake_fd)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, LONGEST_NAP_NS)
     return _announce(ring, WAITING_FD)
 
 
 cdef void ring_disarm(Ring* ring) noexcept nogil:
     fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_FD)
-    clear_signal(ring.wake_fd)
+    if ring.wake_fd >= 0:
+        clear_signal(ring.wake_fd)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, 0)
+
+
+cdef void ring_signal(Ring* ring) noexcept nogil:
+    """What the consumer asked for, from itself: something is there."""
+    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_FD)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, 1)
+    elif ring.wake_fd >= 0:
+        signal_fd(ring.wake_fd)
 
 
 cdef void ring_wake(Ring* ring) noexcept nogil:
-    """Wakes whoever waits. Taking the bits is what makes one wake a sleep, however many events follow."""
-    cdef uint32_t waiting = exchange_u32(&ring.header.waiting, 0)
-    if waiting & WAITING_THREAD:
-        futex_wake(&ring.header.waiting)
-    if waiting & WAITING_FD:
-        if ring.wake_fd < 0 and ring.wake_path[0] != 0:
-            ring.wake_fd = open_fifo(ring.wake_path)
-        if ring.wake_fd >= 0:
-            signal_fd(ring.wake_fd)
+    """Wakes whoever waits. Taking the bits is what makes one wake a sleep, however many events follow.
+
+    A bit is taken by whoever can signal what it asks for: without a FIFO the waiter's timer has it look again.
+    """
+    cdef uint32_t* word = &ring.header.waiting
+    cdef uint32_t taken
+    if load_relaxed_u32(word) & WAKER_FENCES:
+        fence()
+    # Acquires `wake_fd`, which a waiter of this process opens before it asks; pairs with _announce.
+    taken = load_acquire_u32(word) & (WAITING_THREAD | WAITING_FD)
+    if ring.wake_fd < 0:
+        taken &= WAITING_THREAD
+    if taken == 0:
+        return
+    taken &= fetch_and_u32(word, ~taken)
+    if taken & WAITING_THREAD:
+        futex_wake(word)
+    if taken & WAITING_FD:
+        signal_fd(ring.wake_fd)
 
 
 cdef void ring_close_producer(Ring* ring) noexcept nogil:
@@ -1058,6 +1113,12 @@ cdef void _claim(uint32_t* claim_word) noexcept:
     store_release_u32(claim_word, ((load_relaxed_u32(claim_word) >> 1) + 1) << 1)
 
 
+cdef object _holder(const uint32_t* pid, const uint64_t* namespace):
+    """The pid that a claim says, None before it has; and whether that is the number of another process here."""
+    holder = load_relaxed_u32(pid) or None
+    return holder, holder is not None and load_relaxed(namespace) not in (0, pid_namespace())
+
+
 cdef dict _CORRUPTIONS = {
     CORRUPT_PUBLISHED: "published position {}: leaves more events than there are slots",
     CORRUPT_RELEASED: "released position {}: is not within a ring's length of what was published",
@@ -1101,7 +1162,7 @@ cdef class EventRing:
     ):
         cdef Ring* ring = &self.ring
         cdef uint64_t i
-        ring.wake_fd = ring.watch_fd = ring.role_fd = ring.peer_fd = -1
+        ring.wake_fd = ring.watch_fd = ring.timer_fd = ring.role_fd = ring.peer_fd = -1
         if capacity < 1 or capacity > 2**32 or capacity & (capacity - 1):
             raise ValueError(f"capacity {capacity}: must be a power of two, at most {2**32}")
         if not 1 <= arena_bytes < 2**32:
@@ -1153,6 +1214,8 @@ cdef class EventRing:
             close_fd(self.ring.watch_fd)
         if self.ring.wake_fd >= 0:
             close_fd(self.ring.wake_fd)
+        if self.ring.timer_fd >= 0:
+            close_fd(self.ring.timer_fd)
         if self.ring.local != NULL:
             unmap(self.ring.local, PAGE)
         if self._has_block:
@@ -1169,7 +1232,7 @@ cdef class EventRing:
         file_fd : int
             The bus's file. It is opened anew for the claim.
         wake_path : bytes
-            The FIFO that signals an asynchronous waiter.
+            The FIFO that signals an asynchronous waiter; empty where there is none, since the bus was unlinked.
 
         Raises
         ------
@@ -1177,6 +1240,8 @@ cdef class EventRing:
             A process that lives holds the end.
         CorruptRingError
             The block cannot be gone on from.
+        OSError
+            No descriptor is left.
         """
         cdef Ring* ring = &self.ring
         self._take_role(file_fd, wake_path, PRODUCER_ROLE)
@@ -1184,6 +1249,8 @@ cdef class EventRing:
         if ring.local.producer.corrupt != SOUND:
             self.let_go()
             raise self.corruption(ring.local.producer.corrupt, ring.local.producer.corrupt_value)
+        # What the last holder waited for is over, and whether it could have a membarrier.
+        exchange_u32(&ring.header.room_waiting, WAKER_FENCES if ring.fenced else 0)
         _claim(&ring.header.producer_claim)
         # Whoever waits looks up, and watches the new holder.
         fence()
@@ -1202,20 +1269,24 @@ cdef class EventRing:
         if ring.local.consumer.corrupt != SOUND:
             self.let_go()
             raise self.corruption(ring.local.consumer.corrupt, ring.local.consumer.corrupt_value)
+        exchange_u32(&ring.header.waiting, WAKER_FENCES if ring.fenced else 0)
         _claim(&ring.header.consumer_claim)
 
     cdef int _take_role(self, int file_fd, bytes wake_path, uint64_t role) except -1:
         cdef Ring* ring = &self.ring
-        cdef const char* path = wake_path
-        cdef uint32_t* pid = &ring.header.producer_pid if role == PRODUCER_ROLE else &ring.header.consumer_pid
+        cdef RingHeader* header = ring.header
+        cdef uint32_t* pid = &header.producer_pid if role == PRODUCER_ROLE else &header.consumer_pid
+        cdef uint64_t* namespace = (
+            &header.producer_pid_namespace if role == PRODUCER_ROLE else &header.consumer_pid_namespace
+        )
         cdef int role_fd
-        if strlen(path) >= sizeof(ring.wake_path):
-            raise ValueError(f"{os.fsdecode(wake_path)}: a path of at most {sizeof(ring.wake_path) - 1} bytes is needed")
-        memcpy(ring.wake_path, path, strlen(path) + 1)
         role_fd = take_role(file_fd, 2 * <uint64_t>ring.core_id + role)
         if role_fd == -EAGAIN:
-            holder = load_relaxed_u32(pid) or None
+            holder, is_foreign = _holder(pid, namespace)
             shown = "another process, which has yet to say its pid" if holder is None else f"process {holder}"
+            if is_foreign:
+                shown = f"process {holder} of another pid namespace, a container's say"
+                holder = None
             raise RoleTaken(
                 f"{'producer' if role == PRODUCER_ROLE else 'consumer'} of core {ring.core_id}: is claimed by {shown}; "
                 "close it there, or wait until that process has ended",
@@ -1225,9 +1296,18 @@ cdef class EventRing:
             raise OSError(-role_fd, os.strerror(-role_fd))
         ring.role_fd = role_fd
         # At once: whoever is turned away from here on is told this process, not the last.
+        store_relaxed(namespace, pid_namespace())
         store_relaxed_u32(pid, <uint32_t>getpid())
         self._pid = pid
+        self._pid_namespace = namespace
         ring.fenced = 0 if membarrier_register_global() else 1
+        if wake_path:
+            # Now, since it may be missing, and no descriptor free, when it is wanted.
+            ring.wake_fd = open_fifo(wake_path)
+            if ring.wake_fd < 0 and errno != ENOENT:
+                wrong = errno
+                self.let_go()
+                raise OSError(wrong, os.strerror(wrong), os.fsdecode(wake_path))
         return 0
 
     cdef void let_go(self) noexcept:
@@ -1235,12 +1315,13 @@ cdef class EventRing:
         if self.ring.role_fd >= 0 and self.ring.local.alive:
             # Before the lock goes: after that the word is the next holder's.
             store_relaxed_u32(self._pid, 0)
+            store_relaxed(self._pid_namespace, 0)
             let_go_fd(self.ring.role_fd)
         self.ring.role_fd = -1
 
     cdef int open_watch_fd(self) except -1:
         cdef Ring* ring = &self.ring
-        cdef int watch
+        cdef int watch, timer
         if ring.watch_fd >= 0:
             return ring.watch_fd
         if not ring.shared:
@@ -1248,20 +1329,30 @@ cdef class EventRing:
             if ring.wake_fd < 0:
                 raise OSError(errno, f"cannot make an eventfd: {os.strerror(errno)}")
             return ring.watch_fd
-        if ring.wake_fd < 0:
-            ring.wake_fd = open_fifo(ring.wake_path)
-            if ring.wake_fd < 0:
-                raise OSError(errno, os.strerror(errno), os.fsdecode(ring.wake_path))
         watch = new_epoll()
-        if watch < 0 or epoll_add(watch, ring.wake_fd) < 0:
+        timer = new_timer()
+        if (
+            watch < 0
+            or timer < 0
+            or epoll_add(watch, timer) < 0
+            or (ring.wake_fd >= 0 and epoll_add(watch, ring.wake_fd) < 0)
+        ):
             wrong = errno
-            if watch >= 0:
-                close_fd(watch)
-            raise OSError(wrong, f"cannot make an epoll descriptor: {os.strerror(wrong)}")
+            for fd in (watch, timer):
+                if fd >= 0:
+                    close_fd(fd)
+            raise OSError(wrong, f"cannot make a descriptor to watch: {os.strerror(wrong)}")
         # The pidfd of a producer that was looked for before joins it when it is looked for again.
         ring.peer_claim = 0
+        ring.timer_fd = timer
         ring.watch_fd = watch
         return watch
+
+    cdef int copy_watch_fd(self) except -1:
+        cdef int copy = copy_fd(self.open_watch_fd())
+        if copy < 0:
+            raise OSError(errno, f"cannot make a descriptor to watch: {os.strerror(errno)}")
+        return copy
 
     cdef object corruption(self, uint32_t what, uint64_t value):
         return CorruptRingError(
@@ -1304,14 +1395,19 @@ cdef class EventRing:
                     raise self.corruption(CORRUPT_PUBLISHED, published)
                 return
 
-    def holders(self, file_fd: int) -> tuple[int | None, int | None]:
-        """The pids of the processes that hold the two ends, None where none does: by the locks of the bus's file."""
+    def holders(self, file_fd: int) -> tuple[tuple[int | None, bool], tuple[int | None, bool]]:
+        """Who holds the two ends, by the locks of the bus's file: pid, and whether it is of another pid namespace.
+
+        (None, False) for an end that no process holds.
+        """
         cdef uint64_t role = 2 * <uint64_t>self.ring.core_id
         cdef RingHeader* header = self.ring.header
-        return (
-            (load_relaxed_u32(&header.producer_pid) or None) if is_locked(file_fd, role + PRODUCER_ROLE) else None,
-            (load_relaxed_u32(&header.consumer_pid) or None) if is_locked(file_fd, role + CONSUMER_ROLE) else None,
-        )
+        producer = consumer = (None, False)
+        if is_locked(file_fd, role + PRODUCER_ROLE):
+            producer = _holder(&header.producer_pid, &header.producer_pid_namespace)
+        if is_locked(file_fd, role + CONSUMER_ROLE):
+            consumer = _holder(&header.consumer_pid, &header.consumer_pid_namespace)
+        return producer, consumer
 
     @property
     def core_id(self) -> int:

@@ -195,11 +195,13 @@ class EventBus:
         Raises
         ------
         RoleTaken
-            A process that lives holds it; the exception's ``pid`` says which.
+            A process that lives holds it; the exception's ``pid`` says which, unless that is another pid namespace's.
         CorruptRingError
             Something else has written to the block.
         IndexError
             There is no such core.
+        OSError
+            No descriptor is left.
         """
         ring = self._ring(core_id)
         ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
@@ -210,7 +212,7 @@ class EventBus:
 
         Raises
         ------
-        RoleTaken, CorruptRingError, IndexError
+        RoleTaken, CorruptRingError, IndexError, OSError
             As for ``producer``.
         """
         ring = self._ring(core_id)
@@ -253,7 +255,7 @@ class EventBus:
         self._check_core(core_id)
         ring = rings[core_id]
         ring.check_positions()
-        producer_pid, consumer_pid = ring.holders(self._file.fileno())
+        (producer_pid, producer_is_elsewhere), (consumer_pid, consumer_is_elsewhere) = ring.holders(self._file.fileno())
         producer_claims, consumer_claims = ring.claims
         # Closed meanwhile, the descriptor said nothing of the locks.
         self._check_open()
@@ -265,6 +267,8 @@ class EventBus:
             consumer=consumer_stats(ring),
             producer_pid=producer_pid,
             consumer_pid=consumer_pid,
+            producer_is_elsewhere=producer_is_elsewhere,
+            consumer_is_elsewhere=consumer_is_elsewhere,
             producer_claims=producer_claims,
             consumer_claims=consumer_claims,
         )

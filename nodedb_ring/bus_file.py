@@ -31,7 +31,7 @@ from ._ring import block_bytes
 from .backpressure import BackpressureConfig
 from .errors import CapacityError, LayoutError
 
-__all__ = ["DEFAULT_DIRECTORY", "BusFile", "make_fifo", "names", "remove"]
+__all__ = ["DEFAULT_DIRECTORY", "BusFile", "names", "remove"]
 
 DEFAULT_DIRECTORY: Final = Path("/dev/shm")  # noqa: S108 - only this user's files are opened there, and by no link
 """Where buses are unless asked otherwise: a file system in memory."""
@@ -204,8 +204,24 @@ class BusFile:
         return memoryview(self._map)[start : start + self._head.block_bytes]
 
     def wake_path(self, core_id: int) -> bytes:
-        """The FIFO that signals a core's asynchronous waiter. It is there once somebody waits so."""
-        return os.fsencode(_wake_path(self.path.parent, self._head.bus_id, core_id))
+        """The FIFO that signals a core's asynchronous waiter, made unless it is there.
+
+        Empty where there can be none: the bus was unlinked, and nobody would ever remove it; or this process may not
+        make one. Waiters then look by themselves, some 12 times a second.
+        """
+        path = _wake_path(self.path.parent, self._head.bus_id, core_id)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.ENOSYS):
+                return b""
+            raise
+        # After, so that an unlink meanwhile has either seen the FIFO or is seen here.
+        if os.fstat(self._fd).st_nlink == 0:
+            path.unlink(missing_ok=True)
+            return b""
+        return os.fsencode(path)
 
     def fileno(self) -> int:
         """The descriptor to claim ends and to ask for claims through."""
@@ -264,25 +280,6 @@ def remove(name: str, directory: Path) -> None:
     finally:
         os.close(fd)
     path.unlink()
-
-
-def make_fifo(path: str, file_fd: int) -> None:
-    """The FIFO at a bus's ``wake_path``, unless it is there.
-
-    Raises
-    ------
-    FileNotFoundError
-        The bus was unlinked: nobody would ever remove the FIFO.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.mkfifo(path, 0o600)
-    # After, so that an unlink meanwhile has either seen the FIFO or is seen here.
-    if os.fstat(file_fd).st_nlink == 0:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        raise FileNotFoundError(
-            errno.ENOENT, "the bus was unlinked: ask for a descriptor, or wait asynchronously, before that", path
-        )
 
 
 def _allocate(fd: int, size: int, path: Path) -> None:

@@ -49,7 +49,8 @@ class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
     Attributes
     ----------
     pid : int or None
-        The process that holds it; None in the moment before it has said so.
+        The process that holds it; None in the moment before it has said so, and where it is in another pid namespace,
+        a container's say: there its number, which the message has, is another process's here.
     """
 
     def __init__(self, message: str, pid: int | None) -> None:

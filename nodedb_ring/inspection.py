@@ -10,7 +10,7 @@ from pathlib import Path
 from .bus import EventBus
 from .stats import RingStats
 
-__all__ = ["aligned", "bus_line", "bus_object", "inspection", "listing", "ring_object"]
+__all__ = ["aligned", "bus_line", "bus_object", "holder", "inspection", "listing", "ring_object"]
 
 
 def listing(directory: Path, *, as_json: bool) -> str:
@@ -101,8 +101,8 @@ def _table(rings: tuple[RingStats, ...]) -> str:
                 f"{ring.consumer.held:,}",
                 f"{ring.consumer.redelivered:,}",
                 f"{ring.producer.dropped:,}",
-                _owner(ring.producer_pid),
-                _owner(ring.consumer_pid),
+                holder(ring.producer_pid, is_elsewhere=ring.producer_is_elsewhere),
+                holder(ring.consumer_pid, is_elsewhere=ring.consumer_is_elsewhere),
             ]
             for ring in rings
         ),
@@ -123,5 +123,8 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _owner(pid: int | None) -> str:
-    return "-" if pid is None else str(pid)
+def holder(pid: int | None, *, is_elsewhere: bool) -> str:
+    """The process that holds an end; ``elsewhere`` is another pid namespace, a container's say."""
+    if pid is None:
+        return "-"
+    return f"{pid} elsewhere" if is_elsewhere else str(pid)

@@ -95,6 +95,8 @@ class RingStats:
     consumer : ConsumerStats
     producer_pid, consumer_pid : int or None
         The processes that hold the two ends now; None where no live process does.
+    producer_is_elsewhere, consumer_is_elsewhere : bool
+        That process is in another pid namespace, a container's say: here its pid is nobody's, or another process's.
     producer_claims, consumer_claims : int
         How often each end was claimed.
     lag : int
@@ -109,6 +111,8 @@ class RingStats:
     consumer: ConsumerStats
     producer_pid: int | None
     consumer_pid: int | None
+    producer_is_elsewhere: bool = False
+    consumer_is_elsewhere: bool = False
     producer_claims: int
     consumer_claims: int
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 
-from ..inspection import aligned, bus_line, bus_object, ring_object
+from ..inspection import aligned, bus_line, bus_object, holder, ring_object
 from .watch import AnyRing, BusSample, CorruptRing, RingSample
 
 __all__ = ["as_json", "as_table", "owners", "standing"]
@@ -93,13 +93,12 @@ def _per_second(rate: float) -> str:
 def owners(ring: RingSample) -> tuple[str, str]:
     """Who holds the two ends: a process, ``gone`` when the last one has closed it or died, ``-`` before the first."""
     stats = ring.stats
-    return _owner(stats.producer_pid, stats.producer_claims), _owner(stats.consumer_pid, stats.consumer_claims)
-
-
-def _owner(pid: int | None, claims: int) -> str:
-    if pid is not None:
-        return str(pid)
-    return "gone" if claims else "-"
+    producer = holder(stats.producer_pid, is_elsewhere=stats.producer_is_elsewhere)
+    consumer = holder(stats.consumer_pid, is_elsewhere=stats.consumer_is_elsewhere)
+    return (
+        "gone" if stats.producer_pid is None and stats.producer_claims else producer,
+        "gone" if stats.consumer_pid is None and stats.consumer_claims else consumer,
+    )
 
 
 def standing(sample: BusSample) -> list[str]:

@@ -1,7 +1,9 @@
 """Kills the processes at both ends of a shared bus at random instants, and checks the whole history of each bus.
 
 ``python -m tests.stress.kill --seconds 60`` runs for as long as asked. A producer and a consumer run against each
-other; one of them, the other, or now and then both are killed with SIGKILL; successors claim the ends and go on. Then
+other; one of them, the other, or now and then both are killed with SIGKILL; successors claim the ends and go on. Some
+are stopped for a while, or before they are killed; some can open no descriptor once they have their end; some buses are
+unlinked while they are in use. Consumers wait in calls, in poll and on event loops, most of them without a limit. Then
 the history is checked: every event that was published is delivered, in order of position and with every byte right,
 again only after a consumer's death, and no sequence number is used twice. Exits 1 on the first violation and says how
 to run the same again; where the kills fall differs from run to run.
@@ -13,6 +15,7 @@ import argparse
 import dataclasses
 import math
 import multiprocessing
+import os
 import random
 import signal
 import sys
@@ -74,6 +77,12 @@ class Tally:
     """Processes that were killed before they had said that they hold their end."""
     left: int = 0
     """Processes that closed their end and went."""
+    stopped: int = 0
+    """Times that a process was stopped, to go on or to be killed."""
+    unlinked: int = 0
+    """Buses that were unlinked while they were in use."""
+    without_descriptors: int = 0
+    """Processes that could open none once they had their end."""
     disconnects: int = 0
     """Times that a consumer saw its producer gone."""
     buses: int = 0
@@ -97,6 +106,8 @@ class Tally:
                 f"{events.in_flight:,} more in a drain's batch when it was killed, "
                 f"{events.unchecked:,} not checked to the last byte",
                 f"disconnects {self.disconnects:9,} seen by consumers",
+                f"stopped     {self.stopped:9,} times a process; {self.without_descriptors:,} more could open no "
+                f"descriptor; {self.unlinked:,} buses unlinked in use",
                 f"lost        {0:9,}",
             ]
         )
@@ -160,6 +171,12 @@ class Seat:
         # It is there, or there as a zombie: nobody else has its id.
         self.process.kill()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Stops the process, or lets it go on."""
+        assert self.process is not None
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
     def reap(self) -> bool:
         """Waits for the end of a process that was killed; whether the kill was what ended it."""
         assert self.process is not None
@@ -211,6 +228,8 @@ class Rounds:
         self.tally = tally
         numbered_events(self.most)
         self.is_forking = start == "fork"
+        self.unlinks_after = self.random.randrange(8) if self.is_forking and self.random.random() < 0.3 else None
+        """Kills before the bus is unlinked. Only a fork is given it without its name."""
         self.bus = EventBus.create(
             f"kill-{number}", 1, self.capacity, arena_bytes=self.arena_bytes, directory=directory
         )
@@ -228,7 +247,9 @@ class Rounds:
         seat = self.seats[role]
         if role == "consumer":
             self.deaths = 1
-        handles = ["given", "by name", "pickled"] if self.is_forking else ["given"]
+        handles = ["given", "by name", "pickled"] if self.is_forking and self.unlinks_after is None else ["given"]
+        has_no_descriptors = self.random.random() < 0.2
+        self.tally.without_descriptors += has_no_descriptors
         seat.begin(
             Plan(
                 journal=seat.journal.path,
@@ -237,6 +258,7 @@ class Rounds:
                 steps=self.random.randint(1, 100) if leaves and self.random.random() < 0.05 else 0,
                 style=self.random.choices(list(STYLES), list(STYLES.values()))[0],
                 handle=self.random.choice(handles),
+                has_no_descriptors=has_no_descriptors,
             )
         )
 
@@ -266,7 +288,16 @@ class Rounds:
         while self.tally.kills < end and time.monotonic() < deadline:
             self.pause()
             self.replace_the_leavers()
+            killed = self.tally.kills - (end - kills)
+            if self.unlinks_after is not None and killed >= self.unlinks_after and self.bus.is_linked:
+                self.bus.unlink()
+                self.tally.unlinked += 1
             victims: tuple[Role, ...] = self.random.choices(VICTIMS, [45, 45, 10])[0]
+            if self.random.random() < 0.1:
+                # Stopped first, so that the other waits for one that lives and does nothing.
+                self.seats[victims[0]].signal(signal.SIGSTOP)
+                self.tally.stopped += 1
+                time.sleep(self.random.random() * 0.1)
             for role in victims[:: self.random.choice([1, -1])]:
                 self.seats[role].kill()
             self.tally.killed["both" if len(victims) > 1 else victims[0]] += 1
@@ -296,6 +327,12 @@ class Rounds:
                 raise ViolationError(f"{pid} is the {role}, and {holder} is said to be")
             if draw > 0.9 and not seat.has_ended:
                 seat.is_refused_to_others()
+        if self.random.random() < 0.1:
+            stopped = self.seats[self.random.choice(ROLES)]
+            stopped.signal(signal.SIGSTOP)
+            self.tally.stopped += 1
+            time.sleep(self.random.random() * 0.1)
+            stopped.signal(signal.SIGCONT)
         time.sleep(self.random.random() * (0.002 if draw < 0.4 else 0.008 if draw < 0.95 else 0.05))
 
     def are_running(self) -> bool:

@@ -14,6 +14,7 @@ import logging
 import os
 import pickle
 import random
+import resource
 import select
 import signal
 import time
@@ -36,9 +37,9 @@ STYLES: Final = {
     "drain": 1,
     "wait": 1,
     "iterate": 1,
-    "async": 1,
-    "async_iterate": 1,
-    "poll": 1,
+    "async": 2,
+    "async_iterate": 2,
+    "poll": 2,
     "try_recv": 1,
 }
 """How a consumer takes, and how many of so many do."""
@@ -63,12 +64,16 @@ class Plan:
     style: str = "mixed"
     handle: str = "given"
     """How it comes by its bus: as it was given, by name, or pickled."""
+    has_no_descriptors: bool = False
+    """Once it has what its end needs, no further descriptor can be opened."""
 
 
 def produce(bus: EventBus, plan: Plan) -> None:
     """The life of a producer."""
     with _recorded(plan) as journal, _opened(bus, plan).producer(0) as producer:
         journal.claimed(producer.next_sequence, 0, 0)
+        if plan.has_no_descriptors:
+            _refuse_descriptors()
         _Producing(producer, journal, plan).run()
     _leave(journal)
 
@@ -102,6 +107,12 @@ def _recorded(plan: Plan) -> Generator[Journal]:
     except BaseException:
         journal.say(traceback.format_exc())
         raise
+
+
+def _refuse_descriptors() -> None:
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _leave(journal: Journal) -> None:
@@ -198,9 +209,11 @@ class _Consuming:
         poll = select.poll()
         if self.plan.style == "poll":
             poll.register(self.consumer.fileno(), select.POLLIN)
+        if self.plan.has_no_descriptors:
+            _refuse_descriptors()
         while self.goes_on():
             if self.plan.style == "poll":
-                poll.poll(20)
+                poll.poll()
                 while self.took(self.drain()):
                     self.journal.tick()
                 came = 0
@@ -215,7 +228,7 @@ class _Consuming:
             if self.plan.style == "async":
                 most = self.random.choice([1, 5, 1024])
                 self.journal.mark(Mark.TAKE, most)
-                batch = await self.consumer.drain_async(most, timeout=0.02)
+                batch = await self.consumer.drain_async(most, timeout=self.random.choice([0.02, None]))
             else:
                 self.journal.mark(Mark.TAKE, 1024)
                 try:

@@ -1,8 +1,9 @@
 """Kills the writer that logs and emits, the follower, or both, at random instants, and compares their two histories.
 
 ``python -m tests.stress.recovery --kills 100``. The ring is so small that it drops most of what is emitted, so nearly
-everything has to come out of the log. The writer records what it appended, the follower what it was handed and what it
-committed, each in a file of its own that outlives it. In the end:
+everything has to come out of the log. A follower waits in calls, in poll or on an event loop. Some processes are
+stopped for a while before they are killed. The writer records what it appended, the follower what it was handed and
+what it committed, each in a file of its own that outlives it. In the end:
 
 - every number was delivered, with every byte as its number says, and whatever was appended is among them;
 - within one life of a follower the numbers have no hole and no repeat, and they begin behind the last commit.
@@ -13,20 +14,23 @@ Exits 1 on the first violation. Where the kills fall differs from run to run.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 import enum
 import logging
 import os
 import random
+import select
 import signal
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from nodedb_ring import EventBus, EventLog, follow, logged
+from nodedb_ring import EventBatch, EventBus, EventConsumer, EventLog, Follower, follow, logged
 from nodedb_ring.log.sqlite import SqliteEventLog
 
 from .journal import memory_directory
@@ -93,6 +97,9 @@ def run(directory: Path, *, kills: int, seed: int) -> Outcome:
                 for role in chance.choice((("write",), ("follow",), ("write", "follow"))):
                     _await_record(children[role], directory / role)
                     time.sleep(chance.uniform(0, 0.1))
+                    if chance.random() < 0.2:
+                        children[role].send_signal(signal.SIGSTOP)
+                        time.sleep(chance.uniform(0, 0.2))
                     children[role].kill()
                     if children[role].wait() != -signal.SIGKILL:
                         raise RecoveryError(f"{role}: ended with exit code {children[role].returncode}")
@@ -214,9 +221,10 @@ def _follow(name: str, log: EventLog, journal: int, told: Path) -> None:
         follow(consumer, log, group=GROUP, heartbeats=True) as follower,
     ):
         _note(journal, Mark.BEGUN, follower.position or 0)
+        wait = random.choice([_by_call, _by_poll, _on_a_loop])(follower, consumer)
         while True:
             # A writer that was killed is an end, and then another goes on.
-            batch = follower.next_batch(0.05)
+            batch = wait()
             if not len(batch):
                 if told.exists() and (follower.position or 0) >= int(told.read_text() or "0"):
                     return
@@ -228,6 +236,28 @@ def _follow(name: str, log: EventLog, journal: int, told: Path) -> None:
             _note(journal, Mark.DELIVERED, first, position)
             follower.commit()
             _note(journal, Mark.COMMITTED, position)
+
+
+def _by_call(follower: Follower, _: EventConsumer) -> Callable[[], EventBatch]:
+    return lambda: follower.next_batch(0.05)
+
+
+def _by_poll(follower: Follower, consumer: EventConsumer) -> Callable[[], EventBatch]:
+    poll = select.poll()
+    poll.register(consumer.fileno(), select.POLLIN)
+
+    def wait() -> EventBatch:
+        batch = follower.next_batch(0)
+        if not len(batch):
+            poll.poll()
+        return batch
+
+    return wait
+
+
+def _on_a_loop(follower: Follower, _: EventConsumer) -> Callable[[], EventBatch]:
+    runner = asyncio.Runner()
+    return lambda: runner.run(follower.next_batch_async(0.05))
 
 
 _ROLES: Final = {"write": _write, "follow": _follow}

@@ -252,3 +252,27 @@ def end(pid: int) -> None:
             assert select.select([process], [], [], SECONDS)[0], f"{pid} does not die"
         finally:
             os.close(process)
+
+
+# Words of a ring's header, for tests that stand in for a process that stopped or died between two of its steps.
+
+PRODUCER_PID: Final = 328
+PRODUCER_PID_NAMESPACE: Final = 336
+CONSUMER_PID: Final = 424
+CONSUMER_PID_NAMESPACE: Final = 432
+WAITING: Final = 512
+ROOM_WAITING: Final = 640
+WAITING_THREAD: Final = 1
+WAITING_FD: Final = 2
+WAKER_FENCES: Final = 4
+
+
+def header_word(bus: EventBus, offset: int, size: int = 4) -> int:
+    """A word of the header of core 0, as docs/layout.md places them."""
+    with open(bus.path, "rb") as file:
+        return int.from_bytes(os.pread(file.fileno(), size, 4096 + offset), "little")
+
+
+def set_header_word(bus: EventBus, offset: int, value: int, size: int = 4) -> None:
+    with open(bus.path, "r+b") as file:
+        os.pwrite(file.fileno(), value.to_bytes(size, "little"), 4096 + offset)

@@ -196,6 +196,8 @@ def test_the_keys_of_the_json_are_these(tmp_path: Path, bus: EventBus, capsys: p
             "consumer",
             "producer_pid",
             "consumer_pid",
+            "producer_is_elsewhere",
+            "consumer_is_elsewhere",
             "producer_claims",
             "consumer_claims",
         ]

@@ -648,15 +648,15 @@ def test_a_release_wakes_it_as_a_drain_does(bus: EventBus) -> None:
 
 def test_a_successor_s_releases_wake_a_producer_that_waits_on(bus: EventBus) -> None:
     """The dead consumer's end is taken over within the time that passes between two looks for it."""
-    with bus.producer(0) as producer:
+    with bus.producer(0) as producer, Peer(bus) as second:
         fill(producer, 1, 16)
 
         def take_over() -> None:
-            with Peer(bus) as second:
-                second.ask(claim_consumer)
-                assert second.ask(drain) == list(range(1, 17))
+            second.ask(claim_consumer)
+            assert second.ask(drain) == list(range(1, 17))
 
         waiter = when_main_sleeps(take_over)
+        # The successor stays until this has returned: one that has gone again would end the wait, too.
         assert producer.wait_for_room(16)
         waiter.result()
 
