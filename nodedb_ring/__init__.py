@@ -7,6 +7,7 @@ columns. ``logged`` appends to a log first, and ``follow`` reads from there what
 
 from .backpressure import BackpressureConfig, PressureState
 from .errors import (
+    ArgumentError,
     BatchError,
     BusyError,
     CapacityError,
@@ -54,6 +55,7 @@ __version__ = "0.2.0"
 __all__ = [
     "DEFAULT_EVENT_BUS_CAPACITY",
     "EVENT_DTYPE",
+    "ArgumentError",
     "BackpressureConfig",
     "BatchError",
     "BusyError",

@@ -11,6 +11,10 @@ class RingError(Exception):
     """Base of every exception that this package defines."""
 
 
+class ArgumentError(RingError, ValueError):
+    """An argument that no call can take: a time-out that is negative or NaN, a count below 1, a path of no file."""
+
+
 class CapacityError(RingError, ValueError):
     """A ring of the size asked for cannot be made."""
 

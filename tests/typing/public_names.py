@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Metric
 from nodedb_ring import (
     DEFAULT_EVENT_BUS_CAPACITY,
     EVENT_DTYPE,
+    ArgumentError,
     BackpressureConfig,
     BatchError,
     BusyError,
@@ -446,6 +447,7 @@ async def follows_on_a_loop(follower: Follower, log: LiveEventLog) -> None:
 
 def check_errors() -> None:
     ours: list[type[RingError]] = [
+        ArgumentError,
         BatchError,
         CapacityError,
         ClosedError,
@@ -457,6 +459,7 @@ def check_errors() -> None:
     ]
     assert_type(ours[0]("why"), RingError)
     values: list[type[ValueError]] = [
+        ArgumentError,
         BatchError,
         CapacityError,
         ClosedError,
