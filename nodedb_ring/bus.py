@@ -13,7 +13,8 @@ from ._consumer import EventConsumer, consumer_stats
 from ._producer import EventProducer, producer_stats
 from ._ring import EventRing
 from .backpressure import BackpressureConfig
-from .bus_file import DEFAULT_DIRECTORY, BusFile, names
+from .bus_directory import DEFAULT_DIRECTORY
+from .bus_file import BusFile, names
 from .errors import CapacityError, ClosedError, LayoutError
 from .region import private_block, ring_size
 from .stats import RingStats
@@ -133,9 +134,11 @@ class EventBus:
         Raises
         ------
         FileExistsError
-            There is a bus of that name.
+            There is a bus of that name: this user's, or another's.
         OSError
-            ENOSPC: the file system has no room. Nothing is left behind.
+            ENOSPC: the file system has no room. ENAMETOOLONG: the directory's path. Or what the file system, or this
+            process's sandbox, lacks: no such directory, no ``/proc``, no hard links, no locks, no writes or maps. It
+            says which, and what to do. Nothing is left behind.
         CapacityError
             A count below 1, or a ring too large to address.
         """
@@ -166,7 +169,8 @@ class EventBus:
         PermissionError
             It is another user's.
         LayoutError
-            It is no bus, or one of another version, layout or size: says which.
+            It is no bus, or one of another version, layout or size, or one on a disk that was made before the machine
+            started: says which.
         """
         return cls._over(name, BusFile.open(name, _directory(directory)))
 
@@ -200,6 +204,10 @@ class EventBus:
             Something else has written to the block.
         IndexError
             There is no such core.
+        PermissionError
+            This process has become another user's since it opened the bus.
+        FileNotFoundError
+            There is no ``/proc``, through which ends are claimed.
         """
         ring = self._ring(core_id)
         ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
@@ -210,7 +218,7 @@ class EventBus:
 
         Raises
         ------
-        RoleTaken, CorruptRingError, IndexError
+        RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError
             As for ``producer``.
         """
         ring = self._ring(core_id)
@@ -219,6 +227,7 @@ class EventBus:
 
     def _ring(self, core_id: int) -> EventRing:
         self._check_core(core_id)
+        self._file.check_claimable()
         return self._attach(core_id)
 
     def _check_core(self, core_id: int) -> None:

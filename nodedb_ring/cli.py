@@ -11,7 +11,7 @@ from typing import Final
 
 from . import __version__
 from .bus import DEFAULT_EVENT_BUS_CAPACITY
-from .bus_file import DEFAULT_DIRECTORY
+from .bus_directory import DEFAULT_DIRECTORY
 from .errors import CapacityError, CorruptRingError, WrongAnswerError
 
 __all__ = ["main"]

@@ -65,7 +65,7 @@ class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
 
 
 class LayoutError(RingError, ValueError):
-    """A file is no bus, or one of another version, layout or size."""
+    """A file is no bus, or one of another version, layout or size, or of before the machine's start."""
 
 
 class CorruptRingError(RingError):

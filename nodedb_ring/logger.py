@@ -1,4 +1,4 @@
-"""The logger ``nodedb_ring``. What its handlers raise does not end the call that logs: by then the ring has moved on."""
+"""The logger ``nodedb_ring``. What its handlers raise ends no call that logs: by then the ring has moved on."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import EventBus, create_event_bus
-from ..bus_file import DEFAULT_DIRECTORY, remove
+from ..bus_directory import DEFAULT_DIRECTORY
+from ..bus_file import remove
 from ..termination import termination_unwinds
 from . import durable, processes, run
 from .flights import AIRPORTS, Flight, load_flights
