@@ -31,6 +31,13 @@ Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], 
 """A run over rings that are there: of the flights, into two databases, telling how many events are through."""
 
 
+class _Console(Console):
+    """A console on a pipe that is closed tells whoever prints, and does not end the process by itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def run_demo(
     *,
     rows: int | None,
@@ -68,7 +75,7 @@ def run_demo(
         The databases or the shared bus cannot be created, ``FileExistsError`` if there is something at a database's
         place; ``ChildProcessError`` if a process of the demo died.
     """
-    console = Console()
+    console = _Console()
 
     def show(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
