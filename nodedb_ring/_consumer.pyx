@@ -339,9 +339,14 @@ cdef class EventConsumer:
         return next_batch(self, DEFAULT_BATCH)
 
     def drain_async(self, max_events=DEFAULT_BATCH, timeout=None):
-        """As ``drain``, for an event loop: ``await`` it. A cancelled wait takes nothing.
+        """As ``drain``, for an event loop of asyncio's: ``await`` it. A cancelled wait takes nothing.
 
         Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
+
+        Raises
+        ------
+        EventLoopError
+            It is awaited on another loop, trio's say: there ``fileno()`` is what to wait for.
         """
         return drain_when_ready(self, event_count(max_events), limit_seconds(timeout))
 

@@ -109,7 +109,7 @@ class BusFile:
     _fd: int
     _identity: tuple[int, int]
     _map: mmap.mmap
-    _closing: weakref.finalize[[int], BusFile]
+    _closing: weakref.finalize[[], BusFile]
 
     def __init__(self, path: Path, file: io.FileIO, head: _Head) -> None:
         self.path = path

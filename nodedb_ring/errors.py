@@ -47,6 +47,10 @@ class ForkError(OwnershipError):
     """An end was used in a process that inherited it by ``fork``."""
 
 
+class EventLoopError(RingError, RuntimeError):
+    """An asynchronous method was awaited where no asyncio event loop runs."""
+
+
 class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
     """An end of a shared ring was claimed that a live process holds.
 

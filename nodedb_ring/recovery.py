@@ -27,6 +27,7 @@ import numpy as np
 from ._arrow import export_schema, export_stream
 from .batch import EventBatch
 from .errors import ClosedError, GapError, LogError
+from .event_loop import check_event_loop
 from .events import WriteOp
 from .limits import event_count, limit_seconds
 from .log import EventLog, LiveEventLog
@@ -261,13 +262,14 @@ class Follower:
                 return _NOTHING
 
     async def next_batch_async(self, timeout: float | None = None) -> EventBatch:
-        """As ``next_batch``, for an event loop: ``await`` it."""
+        """As ``next_batch``, for an event loop of asyncio's: ``await`` it. On another it is an `EventLoopError`."""
         timeout = limit_seconds(timeout)
         if self._is_closed:
             raise self._closed_already()
         return await self._advance_async(timeout)
 
     async def _advance_async(self, timeout: float | None) -> EventBatch:
+        check_event_loop(f"follower of core {self._core_id}")
         await self._finish_work()
         self._ended = False
         run = self._take_run()

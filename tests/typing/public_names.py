@@ -29,6 +29,7 @@ from nodedb_ring import (
     EventBus,
     EventConsumer,
     EventLog,
+    EventLoopError,
     EventProducer,
     EventRing,
     EventSource,
@@ -455,6 +456,7 @@ def check_errors() -> None:
         FieldError,
         LayoutError,
         CorruptRingError,
+        EventLoopError,
         OwnershipError,
     ]
     assert_type(ours[0]("why"), RingError)
