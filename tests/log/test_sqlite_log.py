@@ -112,6 +112,32 @@ def test_files_of_such_names(name: str, driver: Driver, tmp_path: Path, monkeypa
             SqliteEventLog(given, driver=driver)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def test_beside_who_holds_a_read_lock_and_copies_the_wal(log: SqliteEventLog, path: Path, driver: Driver) -> None:
+    """As Litestream does: a read transaction that keeps others from a checkpoint, and short write locks."""
+    log.append(0, batch_of(1))
+    other = DRIVERS[driver](str(path), BUSY_SECONDS)
+    try:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM nodedb_ring_log")
+        # Several times what an append may find to copy.
+        for first in range(2, 42):
+            log.append(0, batch_of(first, value=bytes(300_000)))
+        assert os.path.getsize(f"{path}-wal") > 2 * module.CHECKPOINT_BYTES
+        log.trim(0, 10)
+        other.execute("COMMIT")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert os.path.getsize(f"{path}-wal") == 0
+        log.append(0, batch_of(42))
+        assert numbers(log) == list(range(11, 43))
+        log.close()
+        # Who is not the last to close the file leaves the write-ahead log to the others.
+        assert os.path.exists(f"{path}-wal")
+    finally:
+        other.close()
+    with SqliteEventLog(path, driver=driver) as again:
+        assert numbers(again) == list(range(11, 43))
+
+
 def test_what_was_appended_is_read(log: SqliteEventLog) -> None:
     batches = [batch_of(1, 2, 3, value=b"one"), batch_of(7, 9), batch_of(10, value=b"")]
     for batch in batches:
