@@ -14,7 +14,7 @@ from ._producer import EventProducer, producer_stats
 from ._ring import EventRing
 from .backpressure import BackpressureConfig
 from .bus_directory import DEFAULT_DIRECTORY
-from .bus_file import BusFile, names
+from .bus_file import MOST_CORES, BusFile, names
 from .errors import CapacityError, ClosedError, LayoutError
 from .region import private_block, ring_size
 from .stats import RingStats
@@ -49,7 +49,7 @@ def create_event_bus(
     Raises
     ------
     CapacityError
-        A count below 1, or a ring too large to address.
+        A count below 1, more than 65,536 cores, or a ring too large to address.
     MemoryError
         The kernel refuses so much.
     """
@@ -345,6 +345,8 @@ def _check_num_cores(num_cores: int) -> None:
         raise TypeError(f"num_cores {num_cores!r}: must be an int, not {type(num_cores).__name__}")
     if num_cores < 1:
         raise CapacityError(f"num_cores {num_cores}: must be at least 1")
+    if num_cores > MOST_CORES:
+        raise CapacityError(f"num_cores {num_cores}: must be at most {MOST_CORES}")
 
 
 def _directory(directory: str | os.PathLike[str] | None) -> Path:

@@ -40,16 +40,16 @@ from .bus_directory import (
     link,
     new_file,
 )
-from .errors import CapacityError, LayoutError
+from .errors import LayoutError
 
-__all__ = ["BusFile", "make_fifo", "names", "remove"]
+__all__ = ["MOST_CORES", "BusFile", "make_fifo", "names", "remove"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAGIC: Final = int.from_bytes(b"ringbus1", "little")
 _VERSION: Final = 2
 _ROW_BYTES: Final = 128
 _PAGE: Final = 4096
-_MOST_CORES: Final = 2**16
+MOST_CORES: Final = 2**16
 _HEAD: Final = struct.Struct("<QIIQQQQQ4IIIQ16s")
 
 
@@ -143,11 +143,7 @@ class BusFile:
             There is a bus of that name: this user's, or another's.
         FileNotFoundError, NotADirectoryError
             There is no such directory, or no ``/proc``.
-        CapacityError
-            More cores than a file could hold.
         """
-        if num_cores > _MOST_CORES:
-            raise CapacityError(f"num_cores {num_cores}: must be at most {_MOST_CORES}")
         path = _path(name, directory)
         check_directory(directory)
         check_proc()
@@ -167,7 +163,7 @@ class BusFile:
             bus_id=secrets.randbits(64),
             boot_id=boot_id(),
         )
-        check_wake_path(_wake_path(directory, head.bus_id, _MOST_CORES))
+        check_wake_path(_wake_path(directory, head.bus_id, MOST_CORES))
         hidden = directory / f".{path.name}.{head.bus_id:016x}"
         try:
             file = new_file(hidden, _HEAD.pack(*dataclasses.astuple(head)))
@@ -206,7 +202,7 @@ class BusFile:
         try:
             head = _checked_head(path, file.fileno())
             _check_boot(path, head)
-            check_wake_path(_wake_path(directory, head.bus_id, _MOST_CORES))
+            check_wake_path(_wake_path(directory, head.bus_id, MOST_CORES))
             return cls(path, file, head)
         except BaseException:
             file.close()
@@ -440,8 +436,8 @@ def _checked_head(path: Path, fd: int) -> _Head:
         raise LayoutError(f"{path}: capacity {head.capacity}: is no power of two up to {2**32}")
     if not 1 <= head.arena_bytes < 2**32:
         raise LayoutError(f"{path}: arena_bytes {head.arena_bytes}: is not in 1 .. {2**32 - 1}")
-    if not 1 <= head.num_cores <= _MOST_CORES:
-        raise LayoutError(f"{path}: num_cores {head.num_cores}: is not in 1 .. {_MOST_CORES}")
+    if not 1 <= head.num_cores <= MOST_CORES:
+        raise LayoutError(f"{path}: num_cores {head.num_cores}: is not in 1 .. {MOST_CORES}")
     if head.block_bytes != block_bytes(head.capacity, head.arena_bytes):
         raise LayoutError(
             f"{path}: block_bytes {head.block_bytes}: a ring of {head.capacity} events and {head.arena_bytes} bytes of "
