@@ -15,7 +15,6 @@ import io
 import os
 import re
 import signal
-import stat
 import struct
 from collections.abc import Generator
 from pathlib import Path
@@ -246,10 +245,10 @@ def _abandoned(directory: Path) -> Generator[UnfinishedFile, None, None]:
         match = _UNFINISHED.fullmatch(path.name)
         if match is None:
             continue
-        # Another user's, gone since, or no file: the FIFO of a bus that is named "wake" looks like one.
+        # Another user's, or gone since. What is no regular file, the FIFO of a bus say, is leased to nobody.
         with contextlib.suppress(OSError), io.FileIO(path, "r+", opener=_open_there) as file:
             status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and _lease(file.fileno()):
+            if status.st_uid == os.geteuid() and _lease(file.fileno()):
                 yield UnfinishedFile(match[1], path, status.st_blocks * 512)
 
 
