@@ -7,12 +7,14 @@ columns. ``logged`` appends to a log first, and ``follow`` reads from there what
 
 from .backpressure import BackpressureConfig, PressureState
 from .errors import (
+    ArgumentError,
     BatchError,
     BusyError,
     CapacityError,
     ClosedError,
     CorruptLogError,
     CorruptRingError,
+    EventLoopError,
     EventTooLargeError,
     FieldError,
     ForkError,
@@ -54,6 +56,7 @@ __version__ = "0.2.0"
 __all__ = [
     "DEFAULT_EVENT_BUS_CAPACITY",
     "EVENT_DTYPE",
+    "ArgumentError",
     "BackpressureConfig",
     "BatchError",
     "BusyError",
@@ -66,6 +69,7 @@ __all__ = [
     "EventBus",
     "EventConsumer",
     "EventLog",
+    "EventLoopError",
     "EventProducer",
     "EventRing",
     "EventSource",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .event_loop import check_event_loop
+
 if TYPE_CHECKING:
     from ._consumer import EventConsumer
     from .batch import EventBatch
@@ -14,6 +16,7 @@ __all__ = ["drain_when_ready", "next_batch"]
 
 async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: float | None) -> EventBatch:
     """``EventConsumer.drain_async``: what waits, or what comes within `timeout` seconds, or an empty batch."""
+    check_event_loop(f"consumer of core {consumer.core_id}")
     batch = consumer.drain(max_events)
     if len(batch):
         return batch

@@ -47,6 +47,7 @@ from ._transaction_table cimport (
 
 from .errors import CaptureError, EventTooLargeError
 from .events import EventSource, WriteOp
+from .logger import tell
 
 __all__ = ["OpenTransaction", "fold", "rows"]
 
@@ -54,7 +55,6 @@ cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
 cdef object _INSERT = WriteOp.INSERT, _UPDATE = WriteOp.UPDATE, _DELETE = WriteOp.DELETE
 cdef object _HEARTBEAT = WriteOp.HEARTBEAT
 cdef object _USER = EventSource.USER, _TRIGGER = EventSource.TRIGGER
-cdef object _LOGGER = logging.getLogger("nodedb_ring")
 
 
 def rows(connection, sql, bindings=(), *, can_cache=True):
@@ -476,7 +476,7 @@ cdef class OpenTransaction:
             else:
                 emit(logged[-1])
         if oversize:
-            _LOGGER.warning("commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
+            tell(logging.WARNING, "commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
         return 0
 
 

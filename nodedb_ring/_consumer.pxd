@@ -23,7 +23,7 @@ cdef class EventConsumer:
     cdef int ask_for_signal(self) except -1
     cdef int let_go_if_over(self) except -1
     cdef int _end_wait(self) except -1
-    cdef int64_t begin_take(self, Py_ssize_t max_events, object timeout) except? -1
+    cdef int64_t begin_take(self, object max_events, object timeout, Py_ssize_t* most) except? -2
     cdef bint wait_for_one(self, int64_t limit) except -1
     cdef object take(self, uint64_t most)
     cdef int sleep(self, int64_t limit) except -1

@@ -46,12 +46,13 @@ from ._ring cimport (
     span_lies_in,
     thread_token,
 )
-from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns, timeout_ns
+from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
 from ._arrow import drop_released, export_schema, export_stream
 from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
-from .errors import BusyError, ClosedError, OwnershipError
+from .errors import ArgumentError, BusyError, ClosedError, OwnershipError
+from .limits import event_count, limit_seconds
 from .ownership import forked, owned_elsewhere
 from .stats import ConsumerStats
 
@@ -62,6 +63,10 @@ cdef enum:
     # Importers take some microseconds an array, however few its rows.
     ARROW_BATCH = 16384
     LONGEST_SPIN_NS = 10000000
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+    Py_ssize_t PyNumber_AsSsize_t(object number, void* overflow_type) except? -1
 
 cdef object _EMPTY = EventBatch.from_events([])
 
@@ -180,7 +185,7 @@ cdef class EventConsumer:
             ring_signal(self._ring)
         return 0
 
-    def drain(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=0.0):
+    def drain(self, max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes what waits, at most `max_events`, as an ``EventBatch`` that owns its memory; empty when nothing does.
 
         Parameters
@@ -192,6 +197,8 @@ cdef class EventConsumer:
 
         Raises
         ------
+        ArgumentError
+            A `timeout` that is negative or NaN; `max_events` below 1 or above 2**63 - 1.
         OwnershipError, ClosedError
             The end is another thread's, or closed. Closing it meanwhile ends a wait with an empty batch.
         BusyError
@@ -199,17 +206,23 @@ cdef class EventConsumer:
         CorruptRingError
             Something else has written to the shared block.
         """
-        cdef int64_t limit = self.begin_take(max_events, timeout)
+        cdef Py_ssize_t most
+        cdef int64_t limit = self.begin_take(max_events, timeout, &most)
         if ring_available(self._ring, 1) == 0 and not self.wait_for_one(limit):
             return _EMPTY
-        return self.take(max_events)
+        return self.take(most)
 
-    cdef int64_t begin_take(self, Py_ssize_t max_events, timeout) except? -1:
-        """What a call that may wait looks at first: whether it may take, and how long it waits, in ns; -1 is no limit."""
+    cdef int64_t begin_take(self, max_events, timeout, Py_ssize_t* most) except? -2:
+        """What a call that may wait looks at first: whether it may take, how much, and for how long it waits, in ns.
+
+        -1 is no limit.
+        """
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.admit()
-        if max_events < 1:
-            raise ValueError(f"max_events {max_events}: must be at least 1")
+        # NULL: the nearest that fits, in place of an OverflowError.
+        most[0] = PyNumber_AsSsize_t(max_events, NULL)
+        if unlikely(most[0] < 1 or most[0] == PY_SSIZE_T_MAX):
+            most[0] = event_count(max_events)
         return limit_ns(timeout)
 
     cdef bint wait_for_one(self, int64_t limit) except -1:
@@ -281,7 +294,7 @@ cdef class EventConsumer:
             raise BusyError(f"consumer of core {self.core_id}: another call waits on it already; one at a time")
         self._is_waiting = True
 
-    def lease(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=0.0):
+    def lease(self, max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes one contiguous run of what waits, at most `max_events`, to be read where it lies: a ``Lease``.
 
         It waits as ``drain`` does. The lease is of nothing when nothing came, or the producer has gone, or the consumer
@@ -295,15 +308,16 @@ cdef class EventConsumer:
 
         Raises
         ------
-        OwnershipError, ClosedError, BusyError, CorruptRingError
+        ArgumentError, OwnershipError, ClosedError, BusyError, CorruptRingError
             As for ``drain``.
         """
         # Made first: between the last look and the taking there is no Python code, in which a signal handler could close.
         cdef _LeasedBlock block = _LeasedBlock.__new__(_LeasedBlock)
         lease = Lease(block, EventBatch._over(block))
-        cdef int64_t limit = self.begin_take(max_events, timeout)
+        cdef Py_ssize_t most
+        cdef int64_t limit = self.begin_take(max_events, timeout, &most)
         if ring_available(self._ring, 1) != 0 or self.wait_for_one(limit):
-            block.take(self, max_events)
+            block.take(self, most)
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
         return lease
 
@@ -327,13 +341,17 @@ cdef class EventConsumer:
     def __anext__(self):
         return next_batch(self, DEFAULT_BATCH)
 
-    def drain_async(self, Py_ssize_t max_events=DEFAULT_BATCH, timeout=None):
-        """As ``drain``, for an event loop: ``await`` it. A cancelled wait takes nothing.
+    def drain_async(self, max_events=DEFAULT_BATCH, timeout=None):
+        """As ``drain``, for an event loop of asyncio's: ``await`` it. A cancelled wait takes nothing.
 
         Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
+
+        Raises
+        ------
+        EventLoopError
+            It is awaited on another loop, trio's say: there ``fileno()`` is what to wait for.
         """
-        limit_ns(timeout)
-        return drain_when_ready(self, max_events, timeout)
+        return drain_when_ready(self, event_count(max_events), limit_seconds(timeout))
 
     def __arrow_c_schema__(self):
         """The schema of every batch: the capsule of an ``ArrowSchema``."""
@@ -424,12 +442,13 @@ cdef class EventConsumer:
 
     @spin.setter
     def spin(self, value):
-        cdef int64_t spin_ns = timeout_ns(value)
-        if spin_ns > LONGEST_SPIN_NS:
-            raise ValueError(
+        seconds = limit_seconds(value, "spin")
+        if seconds is None or seconds > LONGEST_SPIN_NS / 1e9:
+            raise ArgumentError(
                 f"spin {value}: must be at most {LONGEST_SPIN_NS / 1e9} seconds, since signals wait for its end; to poll "
                 "for longer call drain() again and again"
             )
+        cdef int64_t spin_ns = <int64_t>(<double>seconds * 1e9)
         self._spin_ns = spin_ns
 
     @property

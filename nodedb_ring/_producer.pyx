@@ -67,6 +67,7 @@ from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 from .backpressure import PressureState
 from .batch import EventBatch
 from .errors import BusyError, ClosedError, EventTooLargeError, OwnershipError
+from .logger import tell
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
@@ -79,7 +80,6 @@ cdef enum:
     # A batch that waits for room waits for this part of the ring, but not for long.
     GATHER = 8
 
-cdef object _logger = logging.getLogger("nodedb_ring")
 cdef tuple _STATES = tuple(PressureState)
 
 
@@ -205,7 +205,8 @@ cdef class EventProducer:
             Seconds in all to wait for room before the rest is dropped; None waits until all is enqueued or the consumer
             has gone. The batch may be larger than the ring.
 
-        What it does to the pressure is counted, and not logged. A wait releases the GIL. A signal handler that raises
+        What one that may wait does to the pressure is counted; of that only the state that it ends in is logged, and that
+        at most once a second, with the return from it. A wait releases the GIL. A signal handler that raises
         ends it, and so does ``close()`` from another thread: what was enqueued is, the rest was neither tried nor
         counted, and ``emitted_sequence`` tells them apart.
 
@@ -223,9 +224,9 @@ cdef class EventProducer:
         cdef int64_t limit = limit_ns(timeout)
         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
         cdef uint64_t done = 0, need, end
-        cdef bint packed
+        cdef bint packed, may_wait = limit != 0
         cdef ProducerSide* side = &self._ring.local.producer
-        cdef uint32_t untold, before
+        cdef uint32_t untold
         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
             self.admit()
         if type(batch) is not EventBatch:
@@ -237,7 +238,6 @@ cdef class EventProducer:
             raise self._too_large(need)
         packed = block.is_packed(&end)
         untold = side.noted & NOTED_PRESSURE
-        before = side.pressure
         while True:
             if packed:
                 done += ring_fit_packed(self._ring, block.rows + done, block.count - done, block.bytes, end, &why)
@@ -265,8 +265,10 @@ cdef class EventProducer:
             block.check_open()
         if done < block.count and side.corrupt == SOUND:
             ring_drop_rows(self._ring, block.rows, done, block.count, why)
-        # But where it ends, the log has to know: it may have said SUSPENDED before.
-        side.noted |= untold | (<uint32_t>1 << side.pressure if side.pressure != before else 0)
+        side.noted |= untold
+        if may_wait:
+            # But where it ends, the log has to know: it may have said SUSPENDED before.
+            self.note_pressure()
         if unlikely(side.noted != 0):
             self.log_noted()
         return done
@@ -404,6 +406,9 @@ cdef class EventProducer:
             self._ring.local.producer.noted |= NOTED_OVERFLOW_ENDED
         # And what was held back to keep to a pair a second is told now or never.
         self._overflow_logged_ns = 0
+        if self._pressure_held:
+            self._pressure_told_ns[:] = [0, 0, 0]
+            self.note_pressure()
         # That the block is corrupt has been told, or no longer matters.
         if self._ring.local.producer.noted != 0 and self._ring.local.producer.corrupt == SOUND:
             self.log_noted()
@@ -444,6 +449,8 @@ cdef class EventProducer:
         cdef Ring* ring = self._ring
         if ring.local.producer.owner == thread_token():
             ring_observe(ring)
+            if self._pressure_held:
+                self.note_pressure()
             if ring.local.producer.noted != 0:
                 self.log_noted()
             return _STATES[ring.local.producer.pressure]
@@ -465,8 +472,9 @@ cdef class EventProducer:
         cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)
         if self._disconnect_logged != claim and self._ring.local.alive:
             self._disconnect_logged = claim
-            _logger.warning(
-                "core %d: the consumer has gone; events are dropped from here on", self.core_id, extra=self._fields()
+            tell(
+                logging.WARNING, "core %d: the consumer has gone; events are dropped from here on", self.core_id,
+                extra=self._fields(),
             )
         return 0
 
@@ -477,6 +485,22 @@ cdef class EventProducer:
             "utilization": self.utilization,
             "dropped": header.dropped_full + header.dropped_disconnected,
         }
+
+    cdef int note_pressure(self) except -1:
+        """Has the state logged if the log has another: each at most once a second, but for the return to NORMAL."""
+        cdef ProducerSide* side = &self._ring.local.producer
+        cdef int64_t now
+        self._pressure_held = False
+        if side.pressure == self._pressure_told:
+            return 0
+        if side.pressure != PRESSURE_NORMAL:
+            now = monotonic()
+            if 0 < self._pressure_told_ns[side.pressure] and now - self._pressure_told_ns[side.pressure] < SECOND_NS:
+                # Told by the next call that waits, or that reads the state, or by close().
+                self._pressure_held = True
+                return 0
+        side.noted |= <uint32_t>1 << side.pressure
+        return 0
 
     cdef int log_noted(self) except -1:
         """Logs what emitting has noted, the ring being consistent by now: a handler may emit in its turn."""
@@ -495,16 +519,20 @@ cdef class EventProducer:
                 else:
                     self._overflow_open = True
                     self._overflow_logged_ns = now
-                    _logger.warning(
-                        "core %d: the ring overflows; events are dropped from sequence %d on",
+                    tell(
+                        logging.WARNING, "core %d: the ring overflows; events are dropped from sequence %d on",
                         self.core_id, side.overflow_first, extra=self._fields(),
                     )
             if self._overflow_open and side.overflowing == 0:
                 count, first, last = side.overflow_count, side.overflow_first, side.overflow_last
                 side.overflow_count = 0
                 self._overflow_open = False
-                _logger.warning(
-                    "core %d: the overflow is over; %d events were dropped, from sequence %d to %d",
+                # The sum of several, or of one of a producer that tried again, has numbers between that went in.
+                tell(
+                    logging.WARNING,
+                    "core %d: the overflow is over; %d events were dropped, from sequence %d to %d"
+                    if last - first == count - 1 else
+                    "core %d: the overflow is over; %d of the events from sequence %d to %d were dropped",
                     self.core_id, count, first, last, extra=self._fields(),
                 )
         if noted & 1 << <int>PRESSURE_THROTTLED:
@@ -519,7 +547,9 @@ cdef class EventProducer:
 
     def _log_state(self, state):
         level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO
-        _logger.log(
+        self._pressure_told = _STATES.index(state)
+        self._pressure_told_ns[self._pressure_told] = monotonic()
+        tell(
             level, "core %d: the ring is %s at %d %%", self.core_id, str(state).lower(), self.utilization,
             extra=self._fields(),
         )

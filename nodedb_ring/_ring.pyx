@@ -1162,6 +1162,7 @@ cdef class EventRing:
     ):
         cdef Ring* ring = &self.ring
         cdef uint64_t i
+        cdef int wrong
         ring.wake_fd = ring.watch_fd = ring.timer_fd = ring.role_fd = ring.peer_fd = -1
         if capacity < 1 or capacity > 2**32 or capacity & (capacity - 1):
             raise ValueError(f"capacity {capacity}: must be a power of two, at most {2**32}")
@@ -1190,6 +1191,13 @@ cdef class EventRing:
         ring.arena = <uint8_t*>self._block.buf + _arena_at(ring.capacity)
         ring.local = <LocalSide*>map_wiped_on_fork(PAGE)
         if ring.local == NULL:
+            wrong = errno
+            if wrong != ENOMEM:
+                raise OSError(
+                    wrong,
+                    f"madvise(MADV_WIPEONFORK): {os.strerror(wrong)}: it needs Linux 4.14 or newer, and a sandbox that "
+                    "allows it; without it a forked child would take its parent's ends for its own",
+                )
             raise MemoryError("no memory for the local side of a ring")
         ring.local.alive = 1
         if attach:

@@ -13,7 +13,8 @@ from ._consumer import EventConsumer, consumer_stats
 from ._producer import EventProducer, producer_stats
 from ._ring import EventRing
 from .backpressure import BackpressureConfig
-from .bus_file import DEFAULT_DIRECTORY, BusFile, names
+from .bus_directory import DEFAULT_DIRECTORY
+from .bus_file import MOST_CORES, BusFile, names
 from .errors import CapacityError, ClosedError, LayoutError
 from .region import private_block, ring_size
 from .stats import RingStats
@@ -48,7 +49,7 @@ def create_event_bus(
     Raises
     ------
     CapacityError
-        A count below 1, or a ring too large to address.
+        A count below 1, more than 65,536 cores, or a ring too large to address.
     MemoryError
         The kernel refuses so much.
     """
@@ -133,9 +134,11 @@ class EventBus:
         Raises
         ------
         FileExistsError
-            There is a bus of that name.
+            There is a bus of that name: this user's, or another's.
         OSError
-            ENOSPC: the file system has no room. Nothing is left behind.
+            ENOSPC: the file system has no room. ENAMETOOLONG: the directory's path. Or what the file system, or this
+            process's sandbox, lacks: no such directory, no ``/proc``, no hard links, no locks, no writes or maps. It
+            says which, and what to do. Nothing is left behind.
         CapacityError
             A count below 1, or a ring too large to address.
         """
@@ -166,7 +169,8 @@ class EventBus:
         PermissionError
             It is another user's.
         LayoutError
-            It is no bus, or one of another version, layout or size: says which.
+            It is no bus, or one of another version, layout or size, or one on a disk that was made before the machine
+            started: says which.
         """
         return cls._over(name, BusFile.open(name, _directory(directory)))
 
@@ -200,6 +204,10 @@ class EventBus:
             Something else has written to the block.
         IndexError
             There is no such core.
+        PermissionError
+            This process has become another user's since it opened the bus.
+        FileNotFoundError
+            There is no ``/proc``, through which ends are claimed.
         OSError
             No descriptor is left.
         """
@@ -212,7 +220,7 @@ class EventBus:
 
         Raises
         ------
-        RoleTaken, CorruptRingError, IndexError, OSError
+        RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
         ring = self._ring(core_id)
@@ -221,6 +229,7 @@ class EventBus:
 
     def _ring(self, core_id: int) -> EventRing:
         self._check_core(core_id)
+        self._file.check_claimable()
         return self._attach(core_id)
 
     def _check_core(self, core_id: int) -> None:
@@ -340,6 +349,8 @@ def _check_num_cores(num_cores: int) -> None:
         raise TypeError(f"num_cores {num_cores!r}: must be an int, not {type(num_cores).__name__}")
     if num_cores < 1:
         raise CapacityError(f"num_cores {num_cores}: must be at least 1")
+    if num_cores > MOST_CORES:
+        raise CapacityError(f"num_cores {num_cores}: must be at most {MOST_CORES}")
 
 
 def _directory(directory: str | os.PathLike[str] | None) -> Path:

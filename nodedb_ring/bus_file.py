@@ -6,9 +6,9 @@
     0                   1 page                         head: what the bus is, written once (``_HEAD``)
     blocks_at           num_cores * block_bytes        a block for each core's ring, laid out as ``region`` says
 
-It is made under a temporary name, with all of its room allocated, and linked to its own name when it is complete:
-whoever finds it finds all of it, and memory that runs out does so at creation and not at some later store. An end's
-role is a lock on a byte of the file, which its holder's death frees.
+It is made without a name, with all of its room allocated, and linked to its own name when it is complete: whoever
+finds it finds all of it, a maker that is killed leaves nothing, and memory that runs out does so at creation and not at
+some later store. An end's role is a lock on a byte of the file, which its holder's death frees.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import io
 import mmap
 import os
 import re
 import secrets
 import stat
 import struct
+import uuid
 import weakref
 from collections.abc import Generator
 from pathlib import Path
@@ -29,21 +31,28 @@ from typing import Final
 
 from ._ring import block_bytes
 from .backpressure import BackpressureConfig
-from .errors import CapacityError, LayoutError
+from .bus_directory import (
+    PREFIX,
+    boot_id,
+    check_directory,
+    check_proc,
+    link,
+    new_file,
+)
+from .errors import LayoutError
 
-__all__ = ["DEFAULT_DIRECTORY", "BusFile", "names", "remove"]
+__all__ = ["MOST_CORES", "BusFile", "names", "remove"]
 
-DEFAULT_DIRECTORY: Final = Path("/dev/shm")  # noqa: S108 - only this user's files are opened there, and by no link
-"""Where buses are unless asked otherwise: a file system in memory."""
-
-_PREFIX: Final = "nodedb_ring."
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAGIC: Final = int.from_bytes(b"ringbus1", "little")
-_VERSION: Final = 1
+_VERSION: Final = 2
 _ROW_BYTES: Final = 128
+_NO_FIFO: Final = frozenset(
+    {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENAMETOOLONG}
+)
 _PAGE: Final = 4096
-_MOST_CORES: Final = 2**16
-_HEAD: Final = struct.Struct("<QIIQQQQQ4IIIQ")
+MOST_CORES: Final = 2**16
+_HEAD: Final = struct.Struct("<QIIQQQQQ4IIIQ16s")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +74,7 @@ class _Head:
     row_bytes: int = _ROW_BYTES
     reserved: int = 0
     bus_id: int
+    boot_id: bytes  # of the start of the machine that it was made in; zeros where the kernel does not say
 
     def thresholds(self) -> tuple[int, int, int, int]:
         return self.throttle_enter, self.throttle_exit, self.suspend_enter, self.suspend_exit
@@ -101,43 +111,46 @@ class BusFile:
     _fd: int
     _identity: tuple[int, int]
     _map: mmap.mmap
-    _closing: weakref.finalize[[int], BusFile]
+    _closing: weakref.finalize[[], BusFile]
 
-    def __init__(self, path: Path, fd: int, head: _Head) -> None:
+    def __init__(self, path: Path, file: io.FileIO, head: _Head) -> None:
         self.path = path
         self.num_cores = head.num_cores
         self.capacity = head.capacity
         self.arena_bytes = head.arena_bytes
         self.thresholds = head.thresholds()
         self._head = head
-        self._fd = fd
-        # The page tables, too, are better filled now than at the first event of each page.
-        self._map = mmap.mmap(fd, head.file_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        status = os.fstat(fd)
+        self._fd = file.fileno()
+        self._map = _mapped(self._fd, head.file_bytes, path)
+        status = os.fstat(self._fd)
         self._identity = status.st_dev, status.st_ino
-        self._closing = weakref.finalize(self, os.close, fd)
+        # Not os.close of the number: an interrupt may come before the next line, or before the caller's, and then
+        # whoever closes it second would close what has the number by then.
+        self._closing = weakref.finalize(self, file.close)
 
     @classmethod
     @contextlib.contextmanager
     def create(
         cls, name: str, directory: Path, *, num_cores: int, capacity: int, arena_bytes: int, config: BackpressureConfig
     ) -> Generator[BusFile, None, None]:
-        """A file under a temporary name, its room allocated and zeroed, for whoever lays out the rings in the block.
+        """A file without a name, its room allocated and zeroed, for whoever lays out the rings in the block.
 
-        At the end of the block it is linked to its own name; after an exception nothing is left of it.
+        At the end of the block it is linked to its name; after an exception nothing is left of it.
 
         Raises
         ------
         OSError
             ENOSPC: the file system has no room for it.
         FileExistsError
-            There is a bus of that name.
-        CapacityError
-            More cores than a file could hold.
+            There is a bus of that name: this user's, or another's.
+        FileNotFoundError, NotADirectoryError
+            There is no such directory, or no ``/proc``.
         """
-        if num_cores > _MOST_CORES:
-            raise CapacityError(f"num_cores {num_cores}: must be at most {_MOST_CORES}")
         path = _path(name, directory)
+        check_directory(directory)
+        check_proc()
+        if os.path.lexists(path):
+            raise _name_taken(path)
         size = _PAGE + num_cores * block_bytes(capacity, arena_bytes)
         head = _Head(
             num_cores=num_cores,
@@ -150,32 +163,26 @@ class BusFile:
             suspend_enter=config.suspend_enter,
             suspend_exit=config.suspend_exit,
             bus_id=secrets.randbits(64),
+            boot_id=boot_id(),
         )
-        temporary = directory / f".{path.name}.{head.bus_id:016x}"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        hidden = directory / f".{path.name}.{head.bus_id:016x}"
         try:
+            file = new_file(hidden, _HEAD.pack(*dataclasses.astuple(head)))
             try:
-                # Whatever the umask takes away.
-                os.fchmod(fd, 0o600)
-                _allocate(fd, size, path)
-                os.pwrite(fd, _HEAD.pack(*dataclasses.astuple(head)), 0)
-                file = cls(path, fd, head)
-            except BaseException:
-                os.close(fd)
-                raise
-            try:
-                yield file
-                os.link(temporary, path)
+                _allocate(file.fileno(), size, path)
+                made = cls(path, file, head)
+                yield made
+                link(file, path)
             except FileExistsError:
                 file.close()
-                raise FileExistsError(
-                    errno.EEXIST, "there is a bus of this name: open it, or unlink it first", str(path)
-                ) from None
+                raise _name_taken(path) from None
             except BaseException:
                 file.close()
                 raise
         finally:
-            temporary.unlink()
+            # Where the file system makes no files without a name. (One that is read-only says so of any name.)
+            if os.path.lexists(hidden):
+                hidden.unlink()
 
     @classmethod
     def open(cls, name: str, directory: Path) -> BusFile:
@@ -188,14 +195,17 @@ class BusFile:
         PermissionError
             It is another user's.
         LayoutError
-            It is no bus, or one of another version, layout or size.
+            It is no bus, or one of another version, layout, size or boot.
         """
         path = _path(name, directory)
-        fd = _open_own_file(path)
+        check_directory(directory)
+        file = _open_own_file(path)
         try:
-            return cls(path, fd, _checked_head(path, fd))
+            head = _checked_head(path, file.fileno())
+            _check_boot(path, head)
+                return cls(path, file, head)
         except BaseException:
-            os.close(fd)
+            file.close()
             raise
 
     def block(self, core_id: int) -> memoryview:
@@ -214,9 +224,9 @@ class BusFile:
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(path, 0o600)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.ENOSYS):
-                return b""
-            raise
+            if error.errno not in _NO_FIFO:
+                raise
+            return b""
         # After, so that an unlink meanwhile has either seen the FIFO or is seen here.
         if os.fstat(self._fd).st_nlink == 0:
             path.unlink(missing_ok=True)
@@ -226,6 +236,26 @@ class BusFile:
     def fileno(self) -> int:
         """The descriptor to claim ends and to ask for claims through."""
         return self._fd
+
+    def check_claimable(self) -> None:
+        """Whether this process can claim ends.
+
+        Raises
+        ------
+        PermissionError
+            It has become another user's since it opened the bus.
+        FileNotFoundError
+            There is no ``/proc``.
+        """
+        owner = os.fstat(self._fd).st_uid
+        if owner != os.geteuid():
+            raise PermissionError(
+                errno.EPERM,
+                f"belongs to user {owner}, and this process runs as {os.geteuid()} by now: claim ends before setuid, or"
+                " create the bus after it",
+                str(self.path),
+            )
+        check_proc()
 
     def is_linked(self) -> bool:
         """Whether the name leads to this file, and not to none or to another one. After ``close``, too."""
@@ -249,18 +279,15 @@ class BusFile:
 
 def names(directory: Path) -> list[str]:
     """The names of this user's buses in a directory, sorted. Files that are no bus are left out."""
+    check_directory(directory)
     found: list[str] = []
     for path in directory.iterdir():
-        name = path.name.removeprefix(_PREFIX)
+        name = path.name.removeprefix(PREFIX)
         if name != path.name and _NAME.fullmatch(name):
             # Another user's, no bus, or gone since: not one that could be opened.
-            with contextlib.suppress(OSError, LayoutError):
-                fd = _open_own_file(path)
-                try:
-                    _checked_head(path, fd)
-                    found.append(name)
-                finally:
-                    os.close(fd)
+            with contextlib.suppress(OSError, LayoutError), _open_own_file(path) as file:
+                _checked_head(path, file.fileno())
+                found.append(name)
     return sorted(found)
 
 
@@ -273,12 +300,9 @@ def remove(name: str, directory: Path) -> None:
         There is none; it is another user's; there is something under its name that is no file.
     """
     path = _path(name, directory)
-    fd = _open_own_file(path)
-    try:
-        with contextlib.suppress(LayoutError):
-            _remove_fifos(directory, _checked_head(path, fd))
-    finally:
-        os.close(fd)
+    check_directory(directory)
+    with _open_own_file(path) as file, contextlib.suppress(LayoutError):
+        _remove_fifos(directory, _checked_head(path, file.fileno()))
     path.unlink()
 
 
@@ -295,6 +319,29 @@ def _allocate(fd: int, size: int, path: Path) -> None:
         ) from None
 
 
+def _mapped(fd: int, size: int, path: Path) -> mmap.mmap:
+    """The whole file. Its page tables, too, are better filled now than at the first event of each page."""
+    try:
+        return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        raise OSError(
+            errno.ENODEV,
+            "the file system maps no files into several processes: pass another directory, one in memory",
+            str(path.parent),
+        ) from None
+
+
+def _name_taken(path: Path) -> FileExistsError:
+    remedy = "open it, or unlink it first"
+    with contextlib.suppress(FileNotFoundError):
+        owner = os.lstat(path).st_uid
+        if owner != os.geteuid():
+            remedy = f"it is user {owner}'s, and this process runs as {os.geteuid()}: choose another name"
+    return FileExistsError(errno.EEXIST, f"there is a bus of this name: {remedy}", str(path))
+
+
 def _path(name: str, directory: Path) -> Path:
     if not isinstance(name, str):
         raise TypeError(f"name {name!r}: must be a str, not {type(name).__name__}")
@@ -302,23 +349,25 @@ def _path(name: str, directory: Path) -> Path:
         raise ValueError(
             f"name {name!r}: must be letters, digits, '_', '-' and '.', at most 128, no '.' or '-' in front"
         )
-    return directory / f"{_PREFIX}{name}"
+    return directory / f"{PREFIX}{name}"
 
 
 def _wake_path(directory: Path, bus_id: int, core_id: int) -> Path:
-    return directory / f".{_PREFIX}wake.{bus_id:016x}.{core_id}"
+    return directory / f".{PREFIX}wake.{bus_id:016x}.{core_id}"
 
 
 def _remove_fifos(directory: Path, head: _Head) -> None:
-    for path in directory.glob(f".{_PREFIX}wake.{head.bus_id:016x}.*"):
+    for path in directory.glob(f".{PREFIX}wake.{head.bus_id:016x}.*"):
         path.unlink(missing_ok=True)
 
 
-def _open_own_file(path: Path) -> int:
-    """Opens a file that may be a bus: a regular one, of this user's, by no link."""
+def _open_own_file(path: Path) -> io.FileIO:
+    """Opens a file that may be a bus: a regular one, of this user's, by no link.
+
+    Closing what is returned, which may be repeated, is the only thing that closes its descriptor.
+    """
     try:
-        # Without waiting for the other end of what may be a FIFO.
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = io.FileIO(path, "r+", opener=_open_no_link)
     except FileNotFoundError:
         raise FileNotFoundError(
             errno.ENOENT, "no bus of this name: EventBus.list() tells which there are", str(path)
@@ -326,17 +375,45 @@ def _open_own_file(path: Path) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise LayoutError(f"{path}: is no regular file, and so no bus") from None
+        if error.errno == errno.EACCES:
+            # Most often since it is another user's, for whom alone a bus's file is.
+            _check_owner(path, os.lstat(path).st_uid)
         raise
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise LayoutError(f"{path}: is no regular file, and so no bus")
-    if status.st_uid != os.geteuid():
-        os.close(fd)
+    try:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise LayoutError(f"{path}: is no regular file, and so no bus")
+        _check_owner(path, status.st_uid)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Without waiting for the other end of what may be a FIFO.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _check_owner(path: Path, owner: int) -> None:
+    if owner != os.geteuid():
         raise PermissionError(
-            errno.EPERM, f"belongs to user {status.st_uid}, and this process runs as {os.geteuid()}", str(path)
+            errno.EPERM,
+            f"belongs to user {owner}, and this process runs as {os.geteuid()}: run it as that user, or create a bus of"
+            " another name",
+            str(path),
         )
-    return fd
+
+
+def _check_boot(path: Path, head: _Head) -> None:
+    """What is in a file outlives the machine's end on a disk alone, and there only in part after a loss of power."""
+    now = boot_id()
+    if any(head.boot_id) and any(now) and head.boot_id != now:
+        raise LayoutError(
+            f"{path}: was made in boot {uuid.UUID(bytes=head.boot_id)}, and this is boot {uuid.UUID(bytes=now)}: the"
+            " machine has started anew since, and the file may hold half of what was written; unlink the bus, create"
+            " it anew, and replay from the log"
+        )
 
 
 def _checked_head(path: Path, fd: int) -> _Head:
@@ -356,8 +433,8 @@ def _checked_head(path: Path, fd: int) -> _Head:
         raise LayoutError(f"{path}: capacity {head.capacity}: is no power of two up to {2**32}")
     if not 1 <= head.arena_bytes < 2**32:
         raise LayoutError(f"{path}: arena_bytes {head.arena_bytes}: is not in 1 .. {2**32 - 1}")
-    if not 1 <= head.num_cores <= _MOST_CORES:
-        raise LayoutError(f"{path}: num_cores {head.num_cores}: is not in 1 .. {_MOST_CORES}")
+    if not 1 <= head.num_cores <= MOST_CORES:
+        raise LayoutError(f"{path}: num_cores {head.num_cores}: is not in 1 .. {MOST_CORES}")
     if head.block_bytes != block_bytes(head.capacity, head.arena_bytes):
         raise LayoutError(
             f"{path}: block_bytes {head.block_bytes}: a ring of {head.capacity} events and {head.arena_bytes} bytes of "

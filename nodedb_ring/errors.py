@@ -11,6 +11,10 @@ class RingError(Exception):
     """Base of every exception that this package defines."""
 
 
+class ArgumentError(RingError, ValueError):
+    """An argument that no call can take: a time-out that is negative or NaN, a count below 1, a path of no file."""
+
+
 class CapacityError(RingError, ValueError):
     """A ring of the size asked for cannot be made."""
 
@@ -43,6 +47,10 @@ class ForkError(OwnershipError):
     """An end was used in a process that inherited it by ``fork``."""
 
 
+class EventLoopError(RingError, RuntimeError):
+    """An asynchronous method was awaited where no asyncio event loop runs."""
+
+
 class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
     """An end of a shared ring was claimed that a live process holds.
 
@@ -62,7 +70,7 @@ class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
 
 
 class LayoutError(RingError, ValueError):
-    """A file is no bus, or one of another version, layout or size."""
+    """A file is no bus, or one of another version, layout or size, or of before the machine's start."""
 
 
 class CorruptRingError(RingError):

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .bus import EventBus
+from .bus_directory import DEFAULT_DIRECTORY, unfinished
 from .stats import RingStats
 
-__all__ = ["aligned", "bus_line", "bus_object", "holder", "inspection", "listing", "ring_object"]
+__all__ = ["aligned", "bus_line", "bus_object", "holder", "inspection", "listing", "ring_object", "unfinished_note"]
 
 
 def listing(directory: Path, *, as_json: bool) -> str:
-    """The names of this user's buses, one a line; as JSON ``{"buses": [name, ...]}``.
+    """The names of this user's buses, one a line; as JSON an object of ``buses``, the names, and ``unfinished``.
+
+    That is what creations left that were killed, and nobody has open: objects of ``name``, ``path`` and ``bytes``.
 
     Raises
     ------
@@ -23,8 +26,24 @@ def listing(directory: Path, *, as_json: bool) -> str:
     """
     names = EventBus.list(directory=directory)
     if as_json:
-        return _json({"buses": names})
+        left = [
+            {"name": each.name, "path": str(each.path), "bytes": each.size} for each in unfinished(directory.absolute())
+        ]
+        return _json({"buses": names, "unfinished": left})
     return "".join(f"{name}\n" for name in names)
+
+
+def unfinished_note(directory: Path) -> str:
+    """A sentence on what creations left that were killed; empty where there is nothing."""
+    left = unfinished(directory)
+    if not left:
+        return ""
+    where = "" if directory == DEFAULT_DIRECTORY else f" --directory {directory}"
+    size = sum(each.size for each in left)
+    return (
+        f"{len(left)} unfinished {'bus' if len(left) == 1 else 'buses'}, {size:,} bytes, left by whoever was killed"
+        f" while making them: nodedb-ring unlink --unfinished{where} removes that"
+    )
 
 
 def inspection(name: str, directory: Path, *, as_json: bool) -> str:

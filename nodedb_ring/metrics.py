@@ -7,6 +7,7 @@ counted, so emitting and draining pay nothing for it, and what a shared bus coun
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import threading
 import weakref
@@ -24,6 +25,7 @@ from ._producer import EventProducer, producer_stats
 from .backpressure import PressureState
 from .bus import EventBus
 from .errors import RingError
+from .logger import tell
 from .recovery import Follower
 from .stats import FollowStats, RingStats
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from ._ring import EventRing
 
 __all__ = ["RingCollector"]
+
+# The second is the older spelling, which prometheus_client takes still.
+_MULTIPROCESS: Final = frozenset({"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"})
 
 _Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily
 _S = TypeVar("_S")
@@ -252,6 +257,9 @@ class RingCollector(Collector):
     collected, and its disconnect is seen, as without it. A private bus's memory it does keep, and with it the final
     counts, until ``remove``; a follower's metrics go with the follower.
 
+    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, the workers of a server export what ``MultiProcessCollector`` finds in
+    files, and no collector of ``REGISTRY``: making one says so in a WARNING. Register it beside that one.
+
     Thread safety
     -------------
     Any thread, and so any HTTP server.
@@ -268,6 +276,13 @@ class RingCollector(Collector):
         self._rings: Mapping[tuple[str, int], Callable[[], _RingAccounts]] = {}
         self._followers: Mapping[tuple[str, int, str], weakref.ref[Follower]] = {}
         self._adding = threading.Lock()
+        if _MULTIPROCESS & os.environ.keys():
+            tell(
+                logging.WARNING,
+                "PROMETHEUS_MULTIPROC_DIR is set: collectors that are registered with prometheus_client.REGISTRY are"
+                " not exported; register the RingCollector with the registry of the MultiProcessCollector, as"
+                " docs/metrics.md shows",
+            )
         self.add(bus, name=name, followers=followers)
 
     def add(

@@ -27,7 +27,9 @@ import numpy as np
 from ._arrow import export_schema, export_stream
 from .batch import EventBatch
 from .errors import ClosedError, GapError, LogError
+from .event_loop import check_event_loop
 from .events import WriteOp
+from .limits import event_count, limit_seconds
 from .log import EventLog, LiveEventLog
 from .stats import FollowStats
 
@@ -90,8 +92,7 @@ def follow(
         core_id = consumer.core_id
     if start not in ("earliest", "latest"):
         raise ValueError(f"start {start!r}: must be 'earliest' or 'latest'")
-    if max_events < 1:
-        raise ValueError(f"max_events {max_events}: must be at least 1")
+    max_events = event_count(max_events)
     if after is not None and not 0 <= after < 2**64 - 1:
         raise ValueError(f"after {after}: must be in 0 .. {2**64 - 2}")
     return Follower(
@@ -233,8 +234,10 @@ class Follower:
     def next_batch(self, timeout: float | None = None) -> EventBatch:
         """The next batch, waiting for it at most `timeout` seconds; None waits until there is one, or the end.
 
-        Empty when the time is over, and at the end; then ``ended`` tells which.
+        Empty when the time is over, and at the end; then ``ended`` tells which. A `timeout` that is negative or NaN is
+        an `ArgumentError`.
         """
+        timeout = limit_seconds(timeout)
         if self._is_closed:
             raise self._closed_already()
         return self._advance(timeout)
@@ -259,12 +262,14 @@ class Follower:
                 return _NOTHING
 
     async def next_batch_async(self, timeout: float | None = None) -> EventBatch:
-        """As ``next_batch``, for an event loop: ``await`` it."""
+        """As ``next_batch``, for an event loop of asyncio's: ``await`` it. On another it is an `EventLoopError`."""
+        timeout = limit_seconds(timeout)
         if self._is_closed:
             raise self._closed_already()
         return await self._advance_async(timeout)
 
     async def _advance_async(self, timeout: float | None) -> EventBatch:
+        check_event_loop(f"follower of core {self._core_id}")
         await self._finish_work()
         self._ended = False
         run = self._take_run()

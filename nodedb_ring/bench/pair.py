@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 from .. import child_process
 from .._consumer import EventConsumer
 from ..bus import EventBus
-from ..bus_file import DEFAULT_DIRECTORY, remove
+from ..bus_directory import DEFAULT_DIRECTORY
+from ..bus_file import remove
 from ..child_process import Child, send, spawn
 from ..errors import WrongAnswerError
 from ..termination import termination_deferred

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import EventBus, create_event_bus
-from ..bus_file import DEFAULT_DIRECTORY, remove
+from ..bus_directory import DEFAULT_DIRECTORY
+from ..bus_file import remove
 from ..termination import termination_unwinds
 from . import durable, processes, run
 from .flights import AIRPORTS, Flight, load_flights
@@ -28,6 +29,13 @@ __all__ = ["run_demo"]
 
 Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], object]], Outcome]
 """A run over rings that are there: of the flights, into two databases, telling how many events are through."""
+
+
+class _Console(Console):
+    """A console on a pipe that is closed tells whoever prints, and does not end the process by itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def run_demo(
@@ -67,7 +75,7 @@ def run_demo(
         The databases or the shared bus cannot be created, ``FileExistsError`` if there is something at a database's
         place; ``ChildProcessError`` if a process of the demo died.
     """
-    console = Console()
+    console = _Console()
 
     def show(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

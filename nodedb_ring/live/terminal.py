@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Generator, Iterable
-from typing import Final
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.live import Live
 
-from ..termination import TERMINATION, termination_unwinds
+from ..termination import termination_deferred, termination_unwinds
 from .view import View
 from .watch import BusSample
 
 __all__ = ["draw"]
-
-_ENDING: Final = {signal.SIGINT, *TERMINATION}
 
 
 def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
@@ -28,23 +23,14 @@ def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
         try:
             # An exception in the midst of any of these would leave a screen that nobody knows of, or half a view in the
             # console's buffer, to be printed with the last one. Between them nothing is held back.
-            with _endings_held_back():
+            with termination_deferred():
                 live.start()
                 live.refresh()
             for sample in samples:
                 view.add(sample)
-                with _endings_held_back():
+                with termination_deferred():
                     live.refresh()
         finally:
-            with _endings_held_back():
+            with termination_deferred():
                 live.stop()
             console.print(view)
-
-
-@contextlib.contextmanager
-def _endings_held_back() -> Generator[None, None, None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,6 +7,7 @@ import base64
 import bisect
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -23,7 +24,16 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ..batch import EventBatch
-from ..errors import ClosedError, CorruptLogError, ForkError, LogConflictError, LogError, LogUnavailableError
+from ..errors import (
+    ArgumentError,
+    ClosedError,
+    CorruptLogError,
+    ForkError,
+    LogConflictError,
+    LogError,
+    LogUnavailableError,
+)
+from ..limits import limit_seconds
 from . import MAX_BATCH_EVENTS
 from .encoding import check_rising, decode_batch, encode_batch
 
@@ -51,9 +61,12 @@ _PREFETCH: Final = 4
 _MARKS: Final = 4096
 _RECONNECT_SECONDS: Final = 0.1
 _PROBE_SECONDS: Final = 0.05
+_STOP_SECONDS: Final = 10.0
+"""For which a close waits for the connection's thread, whatever the patience with a server is."""
 _WRONG_LAST_ID: Final = 10070
 _WRONG_LAST: Final = frozenset({_WRONG_LAST_ID, 10071, 10164})
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SCHEME: Final = re.compile(r"(nats|tls|ws|wss)://")
 _STORAGE: Final = {"file": api.StorageType.FILE, "memory": api.StorageType.MEMORY}
 # What passes: the server is away, starting, electing a leader, or slow.
 _PASSING: Final = (
@@ -168,7 +181,8 @@ class JetStreamEventLog:
     Parameters
     ----------
     servers : str or sequence of str
-        URLs as ``nats://host:4222``; the others of a cluster are found out.
+        URLs as ``nats://host:4222``; the others of a cluster are found out. Credentials in them are not
+        shown, neither by ``repr()`` nor in messages.
     stream : str
         Letters, digits, ``_`` and ``-``.
     replicas : int
@@ -177,11 +191,11 @@ class JetStreamEventLog:
         Where the servers keep it. In memory, a server that stops forgets.
     window : int
         Publishes in flight, of ``append_all``; their messages, each of at most ``max_payload``, are held in memory.
-    timeout : float
+    timeout : float or None
         Seconds that a call goes on without any progress, through reconnects and restarts, before it raises
-        `LogUnavailableError`.
+        `LogUnavailableError`; above 0. None and infinity wait until ``close()``.
     duplicate_window : float
-        Seconds for which the server knows the ids of messages.
+        Seconds for which the server knows the ids of messages; above 0.
     **connect_options
         For ``nats.connect``: ``user``, ``password``, ``token``, ``tls``, ``user_credentials``, ``name`` and so on.
 
@@ -189,6 +203,8 @@ class JetStreamEventLog:
     ------
     LogUnavailableError
         No server answers, or none lets us in. Also from every method.
+    ArgumentError
+        A `timeout` or `duplicate_window` that is not above 0, or NaN.
 
     What an acknowledgement promises
     --------------------------------
@@ -224,7 +240,7 @@ class JetStreamEventLog:
         replicas: int = 1,
         storage: Literal["file", "memory"] = "file",
         window: int = 16,
-        timeout: float = 10.0,
+        timeout: float | None = 10.0,
         duplicate_window: float = 120.0,
         **connect_options: Any,
     ) -> None:
@@ -234,16 +250,20 @@ class JetStreamEventLog:
             raise ValueError(f"storage {storage!r}: must be 'file' or 'memory'")
         if not 1 <= window <= 1024:
             raise ValueError(f"window {window}: must be from 1 to 1024; 8 to 16 are usual")
-        if not timeout > 0:
-            raise ValueError(f"timeout {timeout}: must be above 0 seconds")
+        limit = limit_seconds(timeout)
+        if limit == 0:
+            raise ArgumentError(f"timeout {timeout}: must be above 0 seconds, or None for no limit")
+        if not limit_seconds(duplicate_window, "duplicate_window"):
+            raise ArgumentError(f"duplicate_window {duplicate_window}: must be a number of seconds, above 0")
         if not 1 <= replicas <= 5:
             raise ValueError(f"replicas {replicas}: must be from 1 to 5")
         self._servers = [servers] if isinstance(servers, str) else list(servers)
+        self._shown = [_without_credentials(url) for url in self._servers]
         self._stream = stream
         self._replicas = replicas
         self._storage = _STORAGE[storage]
         self._window = window
-        self._timeout = timeout
+        self._timeout = math.inf if limit is None else limit
         self._duplicate_window = duplicate_window
         # Of this instance alone: another writer's batch of the same numbers is no duplicate of ours.
         self._nonce = secrets.token_hex(8)
@@ -269,7 +289,7 @@ class JetStreamEventLog:
         except BaseException:
             self._stop()
             raise
-        self._js: JetStreamContext = self._client.jetstream(timeout=min(timeout, 2.0))
+        self._js: JetStreamContext = self._client.jetstream(timeout=min(self._timeout, 2.0))
 
     @property
     def stream(self) -> str:
@@ -295,7 +315,7 @@ class JetStreamEventLog:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"JetStreamEventLog({', '.join(self._servers)}, {self._stream!r}, {state})"
+        return f"JetStreamEventLog({', '.join(self._shown)}, {self._stream!r}, {state})"
 
     def append(self, core_id: int, batch: EventBatch) -> None:
         """``EventLog.append``: returns when the server has acknowledged it.
@@ -384,17 +404,18 @@ class JetStreamEventLog:
         While the server is away it waits; it raises `LogUnavailableError` when that has lasted for the log's own
         timeout.
         """
+        limit = limit_seconds(timeout)
         self._check_open()
-        until = time.monotonic() + timeout
+        until = None if limit is None else time.monotonic() + limit
         if core_id not in self._watched:
             if self._away_since is None:
                 self._call(self._watch(core_id))
-            if timeout <= 0:
+            if limit == 0:
                 return self._seen.get(core_id, -1) > sequence
         with self._appended:
             while self._seen.get(core_id, -1) <= sequence and not self._closed:
-                left = until - time.monotonic()
-                if left <= 0:
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
                     break
                 self._appended.wait(left)
             if self._seen.get(core_id, -1) > sequence:
@@ -419,11 +440,12 @@ class JetStreamEventLog:
         self._loop.close()
 
     def _stop(self) -> None:
+        patience = min(self._timeout, _STOP_SECONDS)
         with contextlib.suppress(Exception):
-            asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result(self._timeout)
+            asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result(patience)
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(self._timeout)
+        self._thread.join(patience)
 
     async def _disconnect(self) -> None:
         mine = asyncio.current_task()
@@ -496,8 +518,12 @@ class JetStreamEventLog:
 
     def _unavailable(self) -> LogUnavailableError:
         why = f": {self._last_error}" if self._last_error is not None and str(self._last_error) else ""
+        for url, shown in zip(self._servers, self._shown, strict=True):
+            # As an error may name it that comes from below.
+            why = why.replace(url, shown)
+        patience = "" if self._timeout == math.inf else f" in {self._timeout:g} s"
         return LogUnavailableError(
-            f"log {self._stream}: no answer from {', '.join(self._servers)} in {self._timeout:g} s{why};"
+            f"log {self._stream}: no answer from {', '.join(self._shown)}{patience}{why};"
             " check that nats-server runs there with JetStream (nats-server -js), the URL and the credentials"
         )
 
@@ -516,7 +542,7 @@ class JetStreamEventLog:
             "reconnected_cb": self._on_reconnect,
         }
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(None if self._timeout == math.inf else self._timeout):
                 await self._client.connect(servers=self._servers, **(settings | options))
                 self._inbox = self._client.new_inbox()
                 await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
@@ -977,6 +1003,13 @@ class JetStreamEventLog:
             except nats.js.errors.NotFoundError:
                 return None
         return self._bucket
+
+
+def _without_credentials(text: str) -> str:
+    """A URL as it may be shown: what stands before its host, a token or a name and a password, is left out."""
+    scheme = _SCHEME.match(text)
+    at = text.rfind("@")
+    return text if at < 0 else f"{scheme[0] if scheme else ''}***{text[at:]}"
 
 
 def _watermark_key(group: str, core_id: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 
 from ..batch import EventBatch
-from ..errors import ClosedError, CorruptLogError, ForkError, LogError
+from ..errors import ArgumentError, ClosedError, CorruptLogError, ForkError, LogError
 from . import MAX_BATCH_EVENTS
 from .encoding import check_rising, decode_batch, encode_batch
 from .sqlite_drivers import DRIVERS, Bindings, Connection
@@ -158,7 +158,7 @@ class SqliteEventLog:
     Parameters
     ----------
     path : str or path-like
-        The database file; made where there is none.
+        The database file; made where there is none. Not SQLite's other names, ``":memory:"`` and ``"file:..."`` URIs.
     synchronous : {"NORMAL", "FULL"}
         What survives a loss of power. With FULL an append is on disk when it returns; with NORMAL the last ones may be
         lost then, a suffix, and nothing is lost when only the process dies.
@@ -172,6 +172,8 @@ class SqliteEventLog:
         The file is no database, or its log is of another version.
     ModuleNotFoundError
         ``driver="apsw"`` without apsw.
+    ArgumentError
+        A path that is none: empty, ``":memory:"`` or a URI. No file is made.
 
     Notes
     -----
@@ -195,7 +197,7 @@ class SqliteEventLog:
             raise ValueError(f"synchronous {synchronous!r}: must be 'NORMAL' or 'FULL'")
         if driver not in DRIVERS:
             raise ValueError(f"driver {driver!r}: must be 'sqlite3' or 'apsw'")
-        self._path = os.path.abspath(os.fspath(path))
+        self._path = _file_path(path)
         self._driver: Literal["sqlite3", "apsw"] = driver
         self._synchronous: Literal["NORMAL", "FULL"] = synchronous
         self._pid = os.getpid()
@@ -462,6 +464,24 @@ class _Transaction:
             # A full disk may have undone it already, and a COMMIT that failed has not.
             if self._connection.in_transaction():
                 self._connection.execute("ROLLBACK")
+
+
+def _file_path(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a log's file: what is no path to SQLite's users is refused, and not made a file of."""
+    given = os.fspath(path)
+    if not isinstance(given, str):
+        raise TypeError(f"path {path!r}: must be a str or a path of str; os.fsdecode() makes one of bytes")
+    if not given or given == ":memory:":
+        raise ArgumentError(
+            f"path {given!r}: a log is a file, which a follower opens too; name one, in /dev/shm if it need not outlive"
+            " the machine"
+        )
+    if given.startswith("file:"):
+        raise ArgumentError(
+            f"path {given!r}: is a URI, whose options a log does not take; pass the path alone, or './{given}' for a"
+            " file of this very name"
+        )
+    return os.path.abspath(given)
 
 
 def _number(name: str, value: int) -> int:

@@ -41,7 +41,7 @@ from types import FrameType
 import pytest
 
 import nodedb_ring
-from nodedb_ring import EventBus, bus_file
+from nodedb_ring import EventBus, bus_directory, bus_file
 
 from ..log.nats_server import NatsServer, find_nats_server
 from .blocks import PAGES, ROOT, Block, blocks_of
@@ -206,7 +206,7 @@ def test_every_block_runs(
         # What a page that failed has left would fail it the next time, too.
         made = set(re.findall(r'EventBus\.create\(\s*"(\w+)"', "".join(block.text for block in blocks)))
         for name in made.intersection(EventBus.list()) - there:
-            bus_file.remove(name, bus_file.DEFAULT_DIRECTORY)
+            bus_file.remove(name, bus_directory.DEFAULT_DIRECTORY)
         reader.stop()
     # A thread that goes on would hold the interpreter's lock at some moment in which a later test forks.
     for thread in set(threading.enumerate()) - threads:

@@ -93,7 +93,7 @@ def test_the_header_is_the_compilers(tmp_path: Path) -> None:
 def test_the_head_of_a_bus_is_the_codes() -> None:
     head = bus_file._Head.__slots__  # pyright: ignore[reportPrivateUsage]
     layout = bus_file._HEAD  # pyright: ignore[reportPrivateUsage]
-    codes = re.findall(r"(\d*)([QI])", layout.format)
+    codes = [*re.findall(r"(\d*)([QI])", layout.format), *[("", code) for code in re.findall(r"\d+s", layout.format)]]
     sizes = [struct.calcsize(code) for times, code in codes for _ in range(int(times or 1))]
     offsets = np.cumsum([0, *sizes[:-1]]).tolist()
     assert places("A bus's file") == dict(zip(head, zip(offsets, sizes, strict=True), strict=True))

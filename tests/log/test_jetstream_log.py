@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nodedb_ring import EventBatch, WriteOp, follow
 from nodedb_ring.errors import (
+    ArgumentError,
     ClosedError,
     CorruptLogError,
     ForkError,
@@ -309,6 +313,72 @@ def test_close_ends_an_append_that_waits(own: NatsServer) -> None:
         log.append_all(0, (numbered(n, 1) for n in range(1, 100)))
     assert time.monotonic() - start < 15
     own.resume()
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, -math.inf])
+@pytest.mark.parametrize("name", ["timeout", "duplicate_window"])
+def test_what_is_no_time(name: str, wrong: float, server: NatsServer) -> None:
+    options: dict[str, Any] = {name: wrong}
+    with pytest.raises(ArgumentError, match=f"^{name} {wrong}: must be"):
+        JetStreamEventLog(server.url, "x", **options)
+    with pytest.raises(ArgumentError, match=r"^duplicate_window inf: must be"):
+        JetStreamEventLog(server.url, "x", duplicate_window=math.inf)
+    assert not [thread for thread in threading.enumerate() if thread.name == "nodedb-ring-log-x"]
+
+
+@pytest.mark.parametrize("endless", [math.inf, None, 1e300])
+def test_a_log_of_endless_patience_waits_and_can_be_closed(endless: float | None, own: NatsServer) -> None:
+    log = JetStreamEventLog(own.url, "endless", timeout=endless)
+    log.append(0, numbered(1, 1))
+    own.pause()
+    closing = threading.Timer(0.1, log.close)
+    closing.start()
+    with pytest.raises(ClosedError):
+        log.append(0, numbered(2, 1))
+    own.resume()
+    closing.join(60)
+    assert not [thread for thread in threading.enumerate() if thread.name == "nodedb-ring-log-endless"]
+
+
+@pytest.mark.parametrize("endless", [math.inf, 1e300, 10**400])
+def test_wait_beyond_without_limit(endless: float, server: NatsServer, log: JetStreamEventLog) -> None:
+    with JetStreamEventLog(server.url, log.stream, timeout=5) as reader:
+        threading.Timer(0.1, log.append, (0, numbered(1, 5))).start()
+        assert reader.wait_beyond(0, 4, endless)
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan])
+def test_wait_beyond_no_time(wrong: float, log: JetStreamEventLog) -> None:
+    with pytest.raises(ArgumentError, match=f"^timeout {wrong}: must be"):
+        log.wait_beyond(0, 0, wrong)
+
+
+@pytest.mark.parametrize("credentials", ["alice:s3cret", "s3cret", "alice:p@s3cret", "alice:p/s3cret://x"])
+@pytest.mark.parametrize("scheme", ["nats://", ""])
+def test_credentials_are_not_shown(scheme: str, credentials: str, server: NatsServer) -> None:
+    if "/" not in credentials:
+        with JetStreamEventLog(
+            [server.url.replace("nats://", f"{scheme}{credentials}@"), server.url], next(names), timeout=5
+        ) as log:
+            shown = f"{scheme}***@{server.url.removeprefix('nats://')}"
+            assert repr(log) == f"JetStreamEventLog({shown}, {server.url}, {log.stream!r}, open)"
+    with pytest.raises(LogUnavailableError) as caught:
+        JetStreamEventLog(f"{scheme}{credentials}@127.0.0.1:1", "x", timeout=0.3)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert f"{scheme}***@127.0.0.1:1 in 0.3 s" in shown
+    assert "s3cret" not in shown
+
+
+def test_an_error_from_below_that_names_the_url_shows_no_credentials(
+    log: JetStreamEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "nats://alice:s3cret@127.0.0.1:1"
+    monkeypatch.setattr(log, "_servers", [url])
+    monkeypatch.setattr(log, "_shown", ["nats://***@127.0.0.1:1"])
+    monkeypatch.setattr(log, "_last_error", OSError(f"cannot connect to {url}"))
+    message = str(log._unavailable())  # pyright: ignore[reportPrivateUsage]
+    assert "cannot connect to nats://***@127.0.0.1:1;" in message
+    assert "s3cret" not in message
 
 
 @pytest.mark.parametrize(

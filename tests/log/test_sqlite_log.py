@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
-from nodedb_ring.errors import ClosedError, CorruptLogError, ForkError, LogConflictError, LogError
+from nodedb_ring.errors import ArgumentError, ClosedError, CorruptLogError, ForkError, LogConflictError, LogError
 from nodedb_ring.log import MAX_BATCH_EVENTS, EventLog
 from nodedb_ring.log import sqlite as module
 from nodedb_ring.log.sqlite import BUSY_SECONDS, CREATE_TABLES, LOG_TABLES, SqliteEventLog, append_statements
@@ -87,6 +87,55 @@ def numbers(log: EventLog, core_id: int = 0, first: int = 0, last: int = 2**64 -
 
 def test_it_is_an_event_log(log: SqliteEventLog) -> None:
     assert isinstance(log, EventLog)
+
+
+@pytest.mark.parametrize("name", [":memory:", "", "file:x", "file:x?mode=ro", "file::memory:?cache=shared"])
+def test_what_sqlite_takes_for_no_file(
+    name: str, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"^path '.*': .*(name one|pass the path alone)"):
+        SqliteEventLog(name, driver=driver)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("name", ["./:memory:", "./file:x?mode=ro", "file", "memory"])
+def test_files_of_such_names(name: str, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with SqliteEventLog(name, driver=driver) as log:
+        log.append(0, batch_of(1))
+        assert Path(name).name in os.listdir()
+        assert log.path == str(tmp_path / name)
+    for given in (Path(":memory:"), b"x"):
+        # A Path has lost the "./" that told them apart, and bytes would be shown as such in every message.
+        with pytest.raises((ArgumentError, TypeError), match=r"^path "):
+            SqliteEventLog(given, driver=driver)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_beside_who_holds_a_read_lock_and_copies_the_wal(log: SqliteEventLog, path: Path, driver: Driver) -> None:
+    """As Litestream does: a read transaction that keeps others from a checkpoint, and short write locks."""
+    log.append(0, batch_of(1))
+    other = DRIVERS[driver](str(path), BUSY_SECONDS)
+    try:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM nodedb_ring_log")
+        # Several times what an append may find to copy.
+        for first in range(2, 42):
+            log.append(0, batch_of(first, value=bytes(300_000)))
+        assert os.path.getsize(f"{path}-wal") > 2 * module.CHECKPOINT_BYTES
+        log.trim(0, 10)
+        other.execute("COMMIT")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert os.path.getsize(f"{path}-wal") == 0
+        log.append(0, batch_of(42))
+        assert numbers(log) == list(range(11, 43))
+        log.close()
+        # Who is not the last to close the file leaves the write-ahead log to the others.
+        assert os.path.exists(f"{path}-wal")
+    finally:
+        other.close()
+    with SqliteEventLog(path, driver=driver) as again:
+        assert numbers(again) == list(range(11, 43))
 
 
 def test_what_was_appended_is_read(log: SqliteEventLog) -> None:

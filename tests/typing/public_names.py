@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Metric
 from nodedb_ring import (
     DEFAULT_EVENT_BUS_CAPACITY,
     EVENT_DTYPE,
+    ArgumentError,
     BackpressureConfig,
     BatchError,
     BusyError,
@@ -28,6 +29,7 @@ from nodedb_ring import (
     EventBus,
     EventConsumer,
     EventLog,
+    EventLoopError,
     EventProducer,
     EventRing,
     EventSource,
@@ -446,6 +448,7 @@ async def follows_on_a_loop(follower: Follower, log: LiveEventLog) -> None:
 
 def check_errors() -> None:
     ours: list[type[RingError]] = [
+        ArgumentError,
         BatchError,
         CapacityError,
         ClosedError,
@@ -453,10 +456,12 @@ def check_errors() -> None:
         FieldError,
         LayoutError,
         CorruptRingError,
+        EventLoopError,
         OwnershipError,
     ]
     assert_type(ours[0]("why"), RingError)
     values: list[type[ValueError]] = [
+        ArgumentError,
         BatchError,
         CapacityError,
         ClosedError,

@@ -107,7 +107,7 @@ def test_a_capacity_that_cannot_be(capacity: int) -> None:
     assert isinstance(refused.value, ValueError)
 
 
-@pytest.mark.parametrize("cores", [0, -1, -(2**70)])
+@pytest.mark.parametrize("cores", [0, -1, -(2**70), 2**16 + 1, 2**63, 2**200])
 def test_a_number_of_cores_that_cannot_be(cores: int) -> None:
     with pytest.raises(CapacityError, match=rf"num_cores {cores}:") as refused:
         create_event_bus(cores)

@@ -1052,6 +1052,37 @@ def test_a_row_larger_than_the_arena_leaves_a_hole_that_shows(tmp_path: Path, ca
     assert [e.sequence for e in core.events()] == [7]
 
 
+class Raising(logging.Handler):
+    """A handler that lets its errors out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ZeroDivisionError(record.getMessage())
+
+
+@pytest.fixture
+def raising() -> Iterator[None]:
+    handler = Raising()
+    logger = logging.getLogger("nodedb_ring")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+def test_a_handler_of_the_log_that_raises_stops_no_commit(
+    tmp_path: Path, raising: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core = Core(open_database("wal", tmp_path), capacity=16, arena_bytes=4096)
+    core.sql("CREATE TABLE t(a)")
+    core.start()
+    core.sql("INSERT INTO t VALUES (1), (zeroblob(10000)), (3)")
+    assert [event.sequence for event in core.events()] == [1, 3]
+    with pytest.raises(KeyError), core.capture:  # noqa: PT012
+        core.sql("BEGIN; INSERT INTO t VALUES (4)")
+        raise KeyError
+    assert core.capture.closed
+    assert capsys.readouterr().err.count("ZeroDivisionError: ") == 2
+
+
 def test_a_commit_from_a_thread_that_does_not_own_the_producer(core: Core) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
     with pytest.raises(OwnershipError) as raised:

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
-from nodedb_ring import __version__
+from nodedb_ring import EventBus, __version__
 from nodedb_ring.cli import main
 from nodedb_ring.demo.flights import Flight
 
@@ -78,6 +79,8 @@ def test_version() -> None:
         ["list", "flights"],
         ["inspect"],
         ["unlink", "--json", "flights"],
+        ["unlink"],
+        ["unlink", "flights", "--unfinished"],
     ],
 )
 def test_what_is_not_a_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +122,96 @@ def test_databases_that_exist_are_not_overwritten(tmp_path: Path, capsys: pytest
 def test_databases_that_cannot_be_made_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--rows=1", f"--keep={tmp_path / 'nowhere' / 'kept'}"]) == 2
     assert str(tmp_path / "nowhere" / "kept.0") in capsys.readouterr().err
+
+
+@pytest.fixture
+def bus() -> Iterator[EventBus]:
+    with EventBus.create(f"test-{os.getpid()}-cli", 1, 16) as made:
+        yield made
+        made.unlink()
+
+
+def into(output: int, *arguments: str, errors: int = subprocess.PIPE, **environment: str) -> tuple[int, str]:
+    """A command whose output goes there: its exit code, and what it says on standard error."""
+    ran = subprocess.run(
+        [*COMMAND, *arguments],
+        stdout=output,
+        stderr=errors,
+        env=os.environ | environment,
+        text=True,
+        timeout=WATCHDOG,
+        check=False,
+    )
+    return ran.returncode, ran.stderr
+
+
+@pytest.fixture
+def closed_pipe() -> Iterator[int]:
+    """The end to write to of a pipe that nobody reads any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+# Each, and the exit code: what is only shown was shown for as long as it was wanted.
+PRINTING = {
+    "--help": 0,
+    "--version": 0,
+    "list --help": 0,
+    "list": 0,
+    "list --json": 0,
+    "inspect BUS": 0,
+    "inspect BUS --json": 0,
+    "top BUS --once": 0,
+    "top BUS --json --interval 0.1": 0,
+    "top BUS --interval 0.1": 0,
+    "unlink BUS": 0,
+    "demo --rows 10": 141,
+    "demo --rows 10 --processes": 141,
+    "bench --quick --seconds 0.2 --capacities 64 --batch-sizes 1": 141,
+    "bench --quick --seconds 0.2 --capacities 64 --batch-sizes 1 --json": 141,
+}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("line", PRINTING)
+def test_into_a_closed_pipe_every_command_is_silent(
+    line: str, unbuffered: str, bus: EventBus, closed_pipe: int
+) -> None:
+    arguments = line.replace("BUS", bus.name).split()
+    code, said = into(closed_pipe, *arguments, PYTHONUNBUFFERED=unbuffered)
+    # The bench shows on standard error how far it is.
+    assert said == "" or (arguments[0] == "bench" and "Broken" not in said and "Traceback" not in said)
+    assert code == PRINTING[line]
+
+
+@pytest.mark.parametrize("line", ["", "list", "inspect nobody", "demo --rows 0", "--help", "bench --capacities 0"])
+def test_with_standard_error_closed_too(line: str, closed_pipe: int) -> None:
+    code, _ = into(closed_pipe, *line.split(), errors=closed_pipe)
+    assert code == (0 if line in ("list", "--help") else 2)
+
+
+@pytest.mark.parametrize(
+    "line", ["list", "inspect BUS", "top BUS --once --interval 0.1", "unlink BUS", "demo --rows 10"]
+)
+def test_without_standard_output(line: str, bus: EventBus) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *line.replace("BUS", bus.name).split()],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=WATCHDOG,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["list --json", "inspect BUS", "top BUS --once --interval 0.1", "demo --rows 10"])
+def test_onto_a_full_disk(line: str, bus: EventBus) -> None:
+    with open("/dev/full", "w") as full:
+        code, said = into(full.fileno(), *line.replace("BUS", bus.name).split())
+    assert code == 2
+    assert said == f"nodedb-ring {line.split(maxsplit=1)[0]}: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize("module", ["apsw", "msgpack", "rich"])

@@ -17,6 +17,8 @@ from nodedb_ring.cli import main
 from nodedb_ring.errors import CorruptRingError
 from nodedb_ring.inspection import inspection
 
+from .making import fill
+
 NAME = "flights"
 FILE = f"nodedb_ring.{NAME}"
 SECONDS = 50
@@ -85,13 +87,64 @@ def test_list_names_the_buses_in_order(tmp_path: Path, bus: EventBus, capsys: py
     with EventBus.create("a-second", 1, 8, directory=tmp_path):
         assert main(["list", f"--directory={tmp_path}"]) == 0
         assert capsys.readouterr() == ("a-second\nflights\n", "")
-        assert json_of(capsys, "list", f"--directory={tmp_path}") == {"buses": ["a-second", "flights"]}
+        assert json_of(capsys, "list", f"--directory={tmp_path}") == {
+            "buses": ["a-second", "flights"],
+            "unfinished": [],
+        }
 
 
 def test_list_of_nothing_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", f"--directory={tmp_path}"]) == 0
     assert capsys.readouterr() == ("", "")
-    assert json_of(capsys, "list", f"--directory={tmp_path}") == {"buses": []}
+    assert json_of(capsys, "list", f"--directory={tmp_path}") == {"buses": [], "unfinished": []}
+
+
+def left_unfinished(directory: Path, name: str) -> Path:
+    """What a maker of version 0.2 left that was killed."""
+    path = directory / f".nodedb_ring.{name}.0123456789abcdef"
+    path.write_bytes(bytes(1024))
+    return path
+
+
+def test_what_killed_makers_left_is_said_and_removed(
+    tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = [left_unfinished(tmp_path, name) for name in ("flights", "orders")]
+    sizes = [os.stat(path).st_blocks * 512 for path in left]
+    assert main(["list", f"--directory={tmp_path}"]) == 0
+    assert capsys.readouterr() == (
+        "flights\n",
+        f"nodedb-ring list: 2 unfinished buses, {sum(sizes):,} bytes, left by whoever was killed while making them:"
+        f" nodedb-ring unlink --unfinished --directory {tmp_path} removes that\n",
+    )
+    assert json_of(capsys, "list", f"--directory={tmp_path}") == {
+        "buses": ["flights"],
+        "unfinished": [
+            {"name": path.name.split(".")[2], "path": str(path), "bytes": size}
+            for path, size in zip(left, sizes, strict=True)
+        ],
+    }
+    with left[0].open("rb"):
+        # By somebody who makes it at this moment, perhaps.
+        assert json_of(capsys, "list", f"--directory={tmp_path}")["unfinished"] != []
+    with left[0].open("rb+"):
+        assert main(["unlink", "--unfinished", f"--directory={tmp_path}"]) == 0
+        assert [path.exists() for path in left] == [True, False]
+    assert main(["list", f"--directory={tmp_path}"]) == 0
+    assert "1 unfinished bus, " in capsys.readouterr().err
+    assert main(["unlink", "--unfinished", f"--directory={tmp_path}"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    fill(bus.producer(0), 1, 1)
+
+
+def test_where_buses_are_made_the_directory_needs_no_telling(capsys: pytest.CaptureFixture[str]) -> None:
+    left = left_unfinished(Path("/dev/shm"), f"test-{os.getpid()}")
+    try:
+        assert main(["list"]) == 0
+        assert "making them: nodedb-ring unlink --unfinished removes that" in capsys.readouterr().err
+    finally:
+        left.unlink()
 
 
 def test_list_refuses_a_directory_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,7 +347,7 @@ def test_another_users_bus_is_refused(
     said = refusal(capsys, which, NAME, f"--directory={tmp_path}")
     assert f"belongs to user {os.stat(tmp_path / FILE).st_uid}, and this process runs as {stranger}" in said
     assert (tmp_path / FILE).exists()
-    assert json_of(capsys, "list", f"--directory={tmp_path}") == {"buses": []}
+    assert json_of(capsys, "list", f"--directory={tmp_path}") == {"buses": [], "unfinished": []}
 
 
 def test_inspect_refuses_a_block_that_is_no_ring(

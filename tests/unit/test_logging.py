@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nodedb_ring import EventProducer
+from nodedb_ring import EventConsumer, EventProducer
 
 from .making import batch, event, fill, ring, sequences, sized
 
@@ -256,26 +259,195 @@ def test_a_handler_that_emits_finds_a_consistent_ring(logger: logging.Logger) ->
 class Raising(logging.Handler):
     """A handler that lets its errors out."""
 
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.error = ZeroDivisionError("in the handler") if error is None else error
+        self.raised = 0
+
     def emit(self, record: logging.LogRecord) -> None:
-        raise ZeroDivisionError(record.getMessage())
+        self.raised += 1
+        raise self.error
 
 
-def test_a_handler_that_raises_spoils_no_ring(logger: logging.Logger) -> None:
-    producer, consumer = ring(2)
+@pytest.fixture
+def raising(logger: logging.Logger) -> Raising:
     handler = Raising()
     logger.addHandler(handler)
-    raised = 0
-    for n in range(1, 6):
-        try:
-            producer.emit(event(n))
-        except ZeroDivisionError:
-            raised += 1
-    assert raised
-    logger.removeHandler(handler)
+    return handler
+
+
+def reserve(producer: EventProducer, number: int) -> int:
+    with producer.reserve(1) as rows:
+        rows["op"] = 1
+        rows["sequence"] = number
+    published = rows.published
+    assert isinstance(published, int)
+    return published
+
+
+def test_what_went_in_is_said_to_be_in_whatever_a_handler_raises(
+    raising: Raising, capsys: pytest.CaptureFixture[str]
+) -> None:
+    producer, consumer = ring(2)
+    # Throttled and suspended; the overflow begins, and ends; the pressure falls; the consumer goes.
+    assert producer.emit(event(1))
+    assert producer.emit_batch(batch(2, 4)) == 1
+    assert raising.raised == 2
+    consumer.drain()
+    assert reserve(producer, 5) == 1
+    assert raising.raised == 4
+    assert producer.emit_batch(batch(6, 6)) == 1
+    assert raising.raised == 5
+    consumer.drain()
+    assert producer.pressure_state.name == "NORMAL"
+    assert raising.raised == 6
+    consumer.close()
+    assert producer.is_consumer_disconnected
+    assert not producer.emit(event(7))
+    assert raising.raised == 7
+    producer.close()
+    # Told, as handlers of the standard library tell of their own errors.
+    assert capsys.readouterr().err.count("ZeroDivisionError: in the handler") == raising.raised
+    assert (producer.stats().emitted, producer.stats().dropped) == (4, 3)
+
+
+def test_a_batch_that_waits_whatever_a_handler_raises(raising: Raising) -> None:
+    producer, _consumer = ring(2)
+    assert producer.emit_batch(batch(1, 3), timeout=0.01) == 2
+    # Suspended, and the overflow that the end of the wait is.
+    assert raising.raised == 2
+    assert producer.stats().dropped == 1
+
+
+def test_a_close_in_an_overflow_whatever_a_handler_raises(raising: Raising) -> None:
+    producer, consumer = ring(2)
+    assert producer.emit_batch(batch(1, 3)) == 2
+    producer.close()
+    assert raising.raised == 3
     assert sequences(consumer.drain()) == [1, 2]
-    stats = producer.stats()
-    assert (stats.emitted, stats.dropped) == (2, 3)
-    assert producer.emit(event(6))
+    assert consumer.is_producer_disconnected
+
+
+def test_a_filter_that_raises(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError(record.levelname)
+
+    producer, _consumer = ring(1)
+    logger.addFilter(refuse)
+    try:
+        assert producer.emit(event(1))
+    finally:
+        logger.removeFilter(refuse)
+    assert "ZeroDivisionError: WARNING" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_nobody_is_told_who_does_not_want_to_be(
+    is_closed: bool, raising: Raising, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if is_closed:
+        monkeypatch.setattr(sys, "stderr", None)
+    else:
+        monkeypatch.setattr(logging, "raiseExceptions", False)
+    producer, _consumer = ring(1)
+    assert producer.emit(event(1))
+    assert raising.raised == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interrupt_in_a_handler_passes(logger: logging.Logger) -> None:
+    producer, consumer = ring(1)
+    handler = Raising(KeyboardInterrupt())
+    logger.addHandler(handler)
+    with pytest.raises(KeyboardInterrupt):
+        producer.emit(event(1))
+    logger.removeHandler(handler)
+    assert sequences(consumer.drain()) == [1]
+
+
+def test_the_line_is_of_who_called(caplog: pytest.LogCaptureFixture) -> None:
+    producer, _consumer = ring(1)
+    assert producer.emit(event(1))
+    assert [(each.filename, each.funcName) for each in caplog.records] == [
+        (Path(__file__).name, "test_the_line_is_of_who_called")
+    ]
+
+
+def test_an_overflow_among_events_that_went_in_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    producer, consumer = ring(2)
+    number = overflow(producer, consumer, 1)
+    first = number + 2
+    while len(begun(caplog)) < 2:
+        number = overflow(producer, consumer, number)
+        time.sleep(0.02)
+    alone, several = ended(caplog)
+    assert alone.getMessage() == "core 0: the overflow is over; 5 events were dropped, from sequence 3 to 7"
+    told = re.fullmatch(
+        rf"core 0: the overflow is over; (\d+) of the events from sequence {first} to (\d+) were dropped",
+        several.getMessage(),
+    )
+    assert told is not None
+    # Of each eight numbers five.
+    dropped, last = map(int, told.groups())
+    assert (dropped % 5, last) == (0, first + dropped // 5 * 8 - 4)
+
+
+def pressed(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage().split(" at ")[0].split()[-1] for each in caplog.records]
+
+
+def send(producer: EventProducer, consumer: EventConsumer, number: int) -> int:
+    """Two batches that may wait: after the first the ring is full, and after the second it is not; the next number."""
+    assert producer.emit_batch(batch(number, number + 15), timeout=None) == 16
+    consumer.drain()
+    assert producer.emit_batch(batch(number + 16, number + 16), timeout=None) == 1
+    consumer.drain()
+    return number + 17
+
+
+def test_batches_that_wait_tell_each_state_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    producer, consumer = ring(16)
+    started = time.monotonic()
+    number = 1
+    for _ in range(100):
+        number = send(producer, consumer, number)
+    assert producer.stats().suspend_transitions == producer.stats().normal_transitions == 100
+    most = 1 + int(time.monotonic() - started)
+    # With the return from it at once: else the log would have it suspended for as long as nothing happens.
+    assert pressed(caplog) in [["suspended", "normal"] * pairs for pairs in range(1, most + 1)]
+    caplog.clear()
+    while not caplog.records:
+        time.sleep(0.02)
+        number = send(producer, consumer, number)
+    assert pressed(caplog) == ["suspended", "normal"]
+
+
+def fill_too_soon(caplog: pytest.LogCaptureFixture) -> EventProducer:
+    """A producer that a batch has left suspended, of which the log has not been told."""
+    while True:
+        producer, consumer = ring(16)
+        send(producer, consumer, 1)
+        producer.emit_batch(batch(18, 33), timeout=None)
+        if pressed(caplog) == ["suspended", "normal"]:
+            return producer
+        # A machine that stood still for a second told it at once.
+        caplog.clear()
+
+
+def test_a_state_that_was_held_back_is_told_at_the_close(caplog: pytest.LogCaptureFixture) -> None:
+    producer = fill_too_soon(caplog)
+    producer.close()
+    assert pressed(caplog) == ["suspended", "normal", "suspended"]
+
+
+def test_a_state_that_was_held_back_is_told_who_reads_it(caplog: pytest.LogCaptureFixture) -> None:
+    producer = fill_too_soon(caplog)
+    while len(caplog.records) == 2:
+        time.sleep(0.02)
+        assert producer.pressure_state.name == "SUSPENDED"
+    assert pressed(caplog) == ["suspended", "normal", "suspended"]
+    producer.close()
+    assert len(caplog.records) == 3
 
 
 def test_a_level_that_is_off_costs_no_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import gc
 import itertools
@@ -10,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.request import Request, urlopen
 
@@ -761,6 +763,55 @@ def test_a_lease_that_outlives_its_holder_s_close_is_held(bus: EventBus) -> None
 
 
 # Names, and the extra.
+
+
+OF_WORKERS = """
+import logging, sys
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from nodedb_ring import create_event_bus
+from nodedb_ring.metrics import RingCollector
+
+class Lines(logging.Handler):
+    def emit(self, record):
+        lines.append((record.levelname, record.name, record.getMessage()))
+
+lines = []
+logging.getLogger("nodedb_ring").addHandler(Lines())
+Counter("requests", "Of each worker.").inc()
+producers, _ = create_event_bus(2, 16)
+rings = RingCollector(producers, name="private")
+
+def page(*collectors):
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    for each in collectors:
+        registry.register(each)
+    return generate_latest(registry).decode()
+
+REGISTRY.register(rings)
+print([["requests_total" in text, "nodedb_ring_up" in text] for text in (page(), page(rings))], lines)
+"""
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_workers_that_export_files_are_told_that_rings_are_in_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path))
+    # prometheus_client warns of the older spelling.
+    told = in_new_interpreter(f"import warnings; warnings.simplefilter('ignore')\n{OF_WORKERS}")
+    exported, _, lines = told.partition("] [")
+    assert exported == "[[True, False], [True, True]"
+    [(level, logger, message)] = ast.literal_eval(f"[{lines}")
+    assert (level, logger) == ("WARNING", "nodedb_ring")
+    assert message.startswith("PROMETHEUS_MULTIPROC_DIR is set: ")
+    assert "register the RingCollector with the registry of the MultiProcessCollector" in message
+
+
+def test_elsewhere_nothing_is_told(make_bus: BusMaker, caplog: pytest.LogCaptureFixture) -> None:
+    RingCollector(make_bus())
+    assert caplog.records == []
 
 
 def test_names_and_help_keep_to_prometheus_conventions() -> None:

@@ -60,6 +60,28 @@ Console.show_cursor = interrupted
 from nodedb_ring.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
+# As both, by a signal to the process, which a thread gets that masks nothing. The pipe tells when it was served there.
+BESIDE_A_THREAD = """
+import os, signal, sys, threading
+from rich.console import Console
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+reading, writing = os.pipe()
+os.set_blocking(writing, False)
+signal.set_wakeup_fd(writing)
+show_cursor = Console.show_cursor
+where = sys.argv.pop(1) == "end"
+
+def interrupted(console, show=True):
+    if show == where:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.read(reading, 1)
+    return show_cursor(console, show)
+
+Console.show_cursor = interrupted
+from nodedb_ring.cli import main
+sys.exit(main(["top", *sys.argv[1:]]))
+"""
 ALTERNATE_SCREEN, ORDINARY_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 CURSOR_HIDDEN, CURSOR_SHOWN = "\x1b[?25l", "\x1b[?25h"
 
@@ -482,6 +504,14 @@ def test_a_signal_while_the_screen_is_made_up_leaves_the_terminal_as_it_was(bus:
         assert terminal.end() == (143, "")
         assert terminal.output.index(ALTERNATE_SCREEN) < terminal.output.index(ORDINARY_SCREEN)
         assert terminal.output.index(CURSOR_HIDDEN) < terminal.output.index(CURSOR_SHOWN)
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+def test_a_signal_that_another_thread_gets_leaves_the_terminal_as_it_was(bus: EventBus, where: str) -> None:
+    with OnTerminal("-c", BESIDE_A_THREAD, where, bus.name, "--interval=0.1", "--count=1") as terminal:
+        assert terminal.end() == (143, "")
+        assert terminal.output.index(ALTERNATE_SCREEN) < terminal.output.index(ORDINARY_SCREEN)
+        assert terminal.output.index(CURSOR_HIDDEN) < terminal.output.rindex(CURSOR_SHOWN)
 
 
 def test_a_second_signal_leaves_the_terminal_as_it_was_too(bus: EventBus) -> None:

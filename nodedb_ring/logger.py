@@ -1,0 +1,29 @@
+"""The logger ``nodedb_ring``. What its handlers raise ends no call that logs: by then the ring has moved on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["tell"]
+
+_LOGGER: Final = logging.getLogger("nodedb_ring")
+
+
+def tell(level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None) -> None:
+    """Logs a line, as ``logging.Logger.log`` does, under the name and at the place of whoever called the package.
+
+    An error of a handler or a filter is printed, unless ``logging.raiseExceptions`` is off: that is what handlers of
+    the standard library do with their own. An interrupt passes.
+    """
+    try:
+        _LOGGER.log(level, message, *arguments, extra=extra, stacklevel=2)
+    except Exception:
+        if logging.raiseExceptions:
+            # Where standard error is closed there is nobody left to be told.
+            with contextlib.suppress(Exception):
+                traceback.print_exc(file=sys.stderr)
