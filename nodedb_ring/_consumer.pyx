@@ -49,12 +49,14 @@ from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns, timeout_ns
 
 import os
 
-from ._arrow import drop_released, export_schema, export_stream
+from ._arrow import StreamClaim, drop_released, export_stream
+from ._arrow_schema import EVERY_COLUMN, export_schema
 from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
 from .bus_file import make_fifo
 from .errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
+from .projection import PlainStream
 from .stats import ConsumerStats
 
 __all__ = ["EventConsumer", "Lease", "consumer_stats"]
@@ -103,6 +105,7 @@ cdef class EventConsumer:
         self.ring = ring
         self._ring = &ring.ring
         self._pool = BufferPool.__new__(BufferPool)
+        self._stream_claim = StreamClaim()
         self._spin_ns = DEFAULT_SPIN_NS
 
     def __dealloc__(self):
@@ -342,20 +345,34 @@ cdef class EventConsumer:
         Each array is what waits, at most 16,384 events; the importer waits where nothing does, and comes to the end as
         an iteration does. The stream takes the consumer over: whatever thread the importer asks from becomes the owner,
         and ``bind()`` takes it back. What an importer was handed is not in the ring any more, should it fail later;
-        ``follow`` delivers again what was not committed. `requested_schema` is not looked at.
+        ``follow`` delivers again what was not committed. `requested_schema` is as for a batch.
 
         An exception of a signal handler, and another call that waits, are errors of the stream, and take nothing.
 
         Raises
         ------
+        BusyError
+            Another stream of this consumer has not come to its end, and its importer has not let go of it.
+        BatchError, TypeError
+            As for a batch: of `requested_schema`.
         ClosedError, ForkError
             As for ``drain``.
         """
+        return self._export(EVERY_COLUMN, requested_schema)
+
+    def plain(self):
+        """The same stream for Arrow importers that know no view types: a ``PlainStream``, as ``EventBatch.plain`` has it."""
+        return PlainStream(f"consumer of core {self.core_id}", self._export)
+
+    def _export(self, selection, requested_schema):
         if self._closed:
             raise ClosedError(f"consumer of core {self.core_id}: is closed")
         if self._ring.local.alive == 0:
             raise forked("consumer", self.core_id)
-        return export_stream(self._bind_and_drain)
+        return export_stream(
+            self._bind_and_drain, selection, requested_schema, claim=self._stream_claim,
+            owner=f"consumer of core {self.core_id}",
+        )
 
     def _bind_and_drain(self):
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""

@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 import numpy as np
 
-from ._arrow import export_schema, export_stream
+from ._arrow import StreamClaim, export_stream
+from ._arrow_schema import EVERY_COLUMN, Selection, export_schema
 from .batch import EventBatch
 from .errors import ClosedError, GapError, LogError
 from .events import WriteOp
 from .log import EventLog, LiveEventLog
+from .projection import PlainStream
 from .stats import FollowStats
 
 if TYPE_CHECKING:
@@ -158,6 +160,7 @@ class Follower:
         "_replay_upto",
         "_replayed",
         "_ring_rest",
+        "_stream_claim",
     )
 
     def __init__(
@@ -180,6 +183,7 @@ class Follower:
         self._heartbeats_wanted = heartbeats
         self._is_closed = False
         self._closing = threading.Event()
+        self._stream_claim = StreamClaim()
         self._ended = False
         # Drained and not handed out yet; this very object when there is nothing.
         self._ring_rest = _NOTHING
@@ -303,11 +307,33 @@ class Follower:
 
         The importer may ask on a thread of its own, which becomes the owner of the consumer. An exception, a GapError
         say, is an error of the stream; ``next_batch`` raises it again. ``commit()`` when the importer has done its
-        work. `requested_schema` is not looked at.
+        work. `requested_schema` is as for a batch.
+
+        Raises
+        ------
+        BusyError
+            Another stream of this follower has not come to its end, and its importer has not let go of it.
+        BatchError, TypeError
+            As for a batch: of `requested_schema`.
+        ClosedError
+            The follower is closed.
         """
+        return self._export(EVERY_COLUMN, requested_schema)
+
+    def plain(self) -> PlainStream:
+        """The same stream for Arrow importers that know no view types: strings as utf8, values as binary."""
+        return PlainStream(f"follower of core {self._core_id}", self._export)
+
+    def _export(self, selection: Selection, requested_schema: object | None) -> object:
         if self._is_closed:
             raise self._closed_already()
-        return export_stream(self._bind_and_advance)
+        return export_stream(
+            self._bind_and_advance,
+            selection,
+            requested_schema,
+            claim=self._stream_claim,
+            owner=f"follower of core {self._core_id}",
+        )
 
     def _bind_and_advance(self) -> EventBatch | None:
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
