@@ -155,7 +155,8 @@ class EventBatch:
         fields and no others are required. They may come as this package exports them, and in the types that libraries
         make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
         as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
-        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. All is copied.
+        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
+        frame is left out, by what the schema's metadata says, unless it has the name of a field. All is copied.
 
         Raises
         ------
@@ -322,8 +323,9 @@ class EventBatch:
         return export_array(self._block, EVERY_COLUMN, requested_schema)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The same as a stream: the capsule of an ``ArrowArrayStream``. It has one array, or as many as utf8 and binary need
-        for more than 2^31 - 1 bytes of one column.
+        """The same as a stream: the capsule of an ``ArrowArrayStream``.
+
+        It has one array, or as many as utf8 and binary need for more than 2^31 - 1 bytes of one column.
         """
         batches = iter([self])
         return export_stream(lambda: next(batches, None), EVERY_COLUMN, requested_schema)

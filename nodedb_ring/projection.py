@@ -21,8 +21,8 @@ class Projection:
     ``EventBatch.select`` makes it, and ``EventBatch.plain`` makes one of all columns.
 
     Only these columns are made when an importer asks; of strings and values that are not asked for no byte is read.
-    Without a column of strings or values, or where they are plain, the export holds nothing of the batch: should that be
-    of a lease, it may end.
+    Without a column of strings or values, or where they are plain, the export holds nothing of the batch: should that
+    be of a lease, it may end.
 
     Thread safety
     -------------
@@ -90,7 +90,7 @@ class PlainStream:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All that comes, with strings and names as utf8 and values as binary: the capsule of an ``ArrowArrayStream``.
 
-        For the rest it is as ``EventConsumer.__arrow_c_stream__`` and ``Follower.__arrow_c_stream__`` say, and raises the same.
+        For the rest it is as ``__arrow_c_stream__`` of the consumer or the follower says, and raises the same.
         """
         return self._export(EVERY_COLUMN_PLAIN, requested_schema)
 

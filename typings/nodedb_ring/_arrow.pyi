@@ -18,6 +18,7 @@ def export_array(
     portable: bool = False,
     longest: int = 0x7FFFFFFF,
 ) -> tuple[object, object]: ...
+
 @final
 class StreamClaim: ...
 
