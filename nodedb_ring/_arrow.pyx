@@ -63,7 +63,7 @@ from ._ring cimport FIELD_COUNT, NULL_LENGTH, EventRow
 import struct
 
 from ._arrow_schema import EVERY_COLUMN, export_schema
-from .errors import BatchError, BusyError
+from .errors import BatchError, BusyError, ClosedError
 from .events import EventSource, WriteOp
 
 __all__ = ["StreamClaim", "drop_released", "export_array", "export_stream"]
@@ -109,7 +109,7 @@ cdef struct Stream:
     Hold hold
     Selected selected
     uint64_t longest
-    uint32_t* claim  # of a StreamClaim; NULL without one, and from the end of the stream on
+    uint32_t* claim  # of a StreamClaim; NULL without one
     char* error      # of the last call, or NULL
 
 # Where the variable-length fields of a row stand among the columns, and operations and sources behind them.
@@ -594,20 +594,13 @@ cdef const char* _last_error(ArrowArrayStream* stream) noexcept nogil:
     return (<Stream*>stream.private_data).error
 
 
-cdef void _end_claim(Stream* state) noexcept nogil:
-    """Lets another stream be made. On whatever thread, with or without the GIL."""
-    if state.claim != NULL:
-        store_release_u32(state.claim, 0)
-        state.claim = NULL
-
-
 cdef void _release_stream(ArrowArrayStream* stream) noexcept nogil:
     cdef Stream* state = <Stream*>stream.private_data
     stream.release = NULL
-    if not is_ending():
-        _end_claim(state)
+    # At once, without the GIL: what is let go of below, and keeps the claim, may wait for a thread that has it.
+    if state.claim != NULL and not is_ending():
+        store_release_u32(state.claim, 0)
     free(state.error)
-    # The claim is kept by what goes now.
     let_go(&state.hold)
 
 
@@ -649,36 +642,46 @@ cdef class _Batches:
                 self.batch = self.next_batch()
             if self.batch is None:
                 self.next_batch = None
-                _end_claim(state)
                 return 0
             self.rest = <RowBlock?>self.batch._block
             self.batch = None
         if _write_array(self.rest, &state.selected, WINDOW_SHIFT, False, state.longest, out):
             self.rest = None
+            self.was_read()
             return 0
         # More text than one array takes: what fits, and the rest when the importer asks again.
         part = self.rest.slice(0, _rows_within(self.rest, &state.selected, state.longest))
         _write_array(part, &state.selected, WINDOW_SHIFT, False, state.longest, out)
         self.rest = self.rest.slice(part.count, self.rest.count)
+        self.was_read()
         return 0
+
+    cdef void was_read(self) noexcept:
+        if self.claim is not None:
+            self.claim.was_read = True
 
 
 @cython.final
 @cython.no_gc
 cdef class StreamClaim:
-    """Whose owner is read by one stream at a time, which holds this until it ends or the importer lets go of it."""
+    """Whose owner is read by one stream at a time, which holds this until its importer lets go of it.
+
+    Its end does not do: of an importer that scans twice, one scan behind the other, the second would find nothing.
+    """
 
     cdef uint32_t is_held
+    cdef bint was_read  # an array was handed over, by whichever stream
 
 
 def export_stream(
     next_batch not None, Selection selection not None=EVERY_COLUMN, requested_schema=None, *,
-    StreamClaim claim=None, str owner="", uint64_t longest=LONGEST
+    StreamClaim claim=None, str owner="", is_over=None, uint64_t longest=LONGEST
 ):
     """A stream of the columns of what `next_batch()` returns, batch for batch until it is None: a capsule.
 
     The importer calls it on whatever thread it likes, one call at a time. An exception is the stream's error; the
-    importer may ask again. While another stream holds the `claim`, it is a BusyError that names its `owner`.
+    importer may ask again. While another stream holds the `claim`, it is a BusyError that names its `owner`. When
+    `is_over()`, and another stream was handed something, it is a ClosedError: this one would have nothing.
     """
     cdef Selection given = as_requested(selection, requested_schema)
     cdef ArrowArrayStream* stream = <ArrowArrayStream*>calloc(1, sizeof(ArrowArrayStream))
@@ -708,6 +711,11 @@ def export_stream(
                     "table first if it is needed twice, or let go of the other stream"
                 )
             state.claim = &claim.is_held
+            if claim.was_read and is_over():
+                raise ClosedError(
+                    f"{owner}: its events were handed to another stream, and the producer has gone: there are none for a "
+                    "second; read it into a table first if it is needed twice"
+                )
         return PyCapsule_New(stream, "arrow_array_stream", _free_stream_capsule)
     except:
         stream.release(stream)

@@ -352,10 +352,12 @@ cdef class EventConsumer:
         Raises
         ------
         BusyError
-            Another stream of this consumer has not come to its end, and its importer has not let go of it.
+            Another stream of this consumer is there: its importer has not let go of it, be it at its end or not.
         BatchError, TypeError
             As for a batch: of `requested_schema`.
-        ClosedError, ForkError
+        ClosedError
+            The consumer is closed. Or another stream was handed its events, none are left and the producer has gone.
+        ForkError
             As for ``drain``.
         """
         return self._export(EVERY_COLUMN, requested_schema)
@@ -371,7 +373,7 @@ cdef class EventConsumer:
             raise forked("consumer", self.core_id)
         return export_stream(
             self._bind_and_drain, selection, requested_schema, claim=self._stream_claim,
-            owner=f"consumer of core {self.core_id}",
+            owner=f"consumer of core {self.core_id}", is_over=lambda: self.is_producer_disconnected,
         )
 
     def _bind_and_drain(self):

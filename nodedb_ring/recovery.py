@@ -312,11 +312,11 @@ class Follower:
         Raises
         ------
         BusyError
-            Another stream of this follower has not come to its end, and its importer has not let go of it.
+            Another stream of this follower is there: its importer has not let go of it, be it at its end or not.
         BatchError, TypeError
             As for a batch: of `requested_schema`.
         ClosedError
-            The follower is closed.
+            The follower is closed. Or another stream was handed its events, and this one would begin at the end.
         """
         return self._export(EVERY_COLUMN, requested_schema)
 
@@ -333,7 +333,16 @@ class Follower:
             requested_schema,
             claim=self._stream_claim,
             owner=f"follower of core {self._core_id}",
+            is_over=self._has_nothing_more,
         )
+
+    def _has_nothing_more(self) -> bool:
+        """Whether the next call would find the end."""
+        consumer = self._consumer
+        if consumer is None or not consumer.is_producer_disconnected or len(self._ring_rest) or len(self._replay_rest):
+            return False
+        known = (self._replay_upto, consumer.emitted_sequence, self._log.last_sequence(self._core_id))
+        return all(number is None or number < self._next for number in known)
 
     def _bind_and_advance(self) -> EventBatch | None:
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""

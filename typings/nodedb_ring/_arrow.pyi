@@ -29,5 +29,6 @@ def export_stream(
     *,
     claim: StreamClaim | None = None,
     owner: str = "",
+    is_over: Callable[[], bool] | None = None,
     longest: int = 0x7FFFFFFF,
 ) -> object: ...
