@@ -155,7 +155,12 @@ def test_while_a_stream_waits_others_are_refused() -> None:
     assert numbers(running.result()) == [1]
     # And the stream, while another call waits.
     consumer.bind()
-    waiting = Running(lambda: (consumer.bind(), sequences(consumer.drain(timeout=None)))[1])
+
+    def wait() -> list[int]:
+        consumer.bind()
+        return sequences(consumer.drain(timeout=None))
+
+    waiting = Running(wait)
     waiting.until_asleep()
     with pytest.raises(OSError, match="BusyError: consumer of core 0: a call waits"):
         reader.read_next_batch()
