@@ -205,7 +205,8 @@ cdef int _check_lengths(RowBlock block, const Selected* selected) except -1:
             if LONGEST < length < NULL_LENGTH:
                 raise BatchError(
                     f"row {i}: {COLUMN_NAMES[_FIELD_COLUMN[k]]} of {length} bytes: a view of Arrow holds at most "
-                    f"{LONGEST}; ask for large_utf8 or large_binary by requested_schema, or read it from records and payload"
+                    f"{LONGEST}; ask for large_utf8 or large_binary by requested_schema, or read it from records and "
+                    "payload"
                 )
     return 0
 
@@ -526,15 +527,17 @@ cdef uint64_t _rows_within(RowBlock block, const Selected* selected, uint64_t lo
                 length = block.rows[i].field[k].length
                 if length == NULL_LENGTH:
                     continue
+            elif k == FIELD_COUNT:
+                length = _NAMES[0].length[<uint8_t>(block.rows[i].op - 1)]
             else:
-                length = _NAMES[0].length[block.rows[i].op - 1] if k == FIELD_COUNT else _NAMES[1].length[block.rows[i].source]
+                length = _NAMES[1].length[block.rows[i].source]
             sizes[k] += length
             if sizes[k] <= longest:
                 continue
             if i == 0:
                 raise BatchError(
-                    f"{COLUMN_NAMES[_FIELD_COLUMN[k]]} of {length} bytes: utf8 and binary of Arrow hold at most {longest}; "
-                    "ask for large_utf8 or large_binary by requested_schema"
+                    f"{COLUMN_NAMES[_FIELD_COLUMN[k]]} of {length} bytes: utf8 and binary of Arrow hold at most "
+                    f"{longest}; ask for large_utf8 or large_binary by requested_schema"
                 )
             return i
     return block.count
@@ -556,9 +559,9 @@ def export_array(
     try:
         if not _write_array(block, &given.selected, window_shift, portable, longest, array):
             raise BatchError(
-                f"{_rows_within(block, &given.selected, longest)} of {block.count} events fit one array: utf8 and binary of "
-                f"Arrow hold at most {longest} bytes; export parts of the batch, which its stream does by itself, or ask for "
-                "large_utf8 and large_binary by requested_schema"
+                f"{_rows_within(block, &given.selected, longest)} of {block.count} events fit one array: utf8 and binary "
+                f"of Arrow hold at most {longest} bytes; export parts of the batch, which its stream does by itself, or "
+                "ask for large_utf8 and large_binary by requested_schema"
             )
         capsule = PyCapsule_New(array, "arrow_array", _free_array_capsule)
     except:
@@ -707,14 +710,14 @@ def export_stream(
         if claim is not None:
             if exchange_u32(&claim.is_held, 1) != 0:
                 raise BusyError(
-                    f"{owner}: a stream of it is there already, and a second would take events away from it; read it into a "
-                    "table first if it is needed twice, or let go of the other stream"
+                    f"{owner}: a stream of it is there already, and a second would take events away from it; read it "
+                    "into a table first if it is needed twice, or let go of the other stream"
                 )
             state.claim = &claim.is_held
             if claim.was_read and is_over():
                 raise ClosedError(
-                    f"{owner}: its events were handed to another stream, and the producer has gone: there are none for a "
-                    "second; read it into a table first if it is needed twice"
+                    f"{owner}: its events were handed to another stream, and the producer has gone: there are none for "
+                    "a second; read it into a table first if it is needed twice"
                 )
         return PyCapsule_New(stream, "arrow_array_stream", _free_stream_capsule)
     except:

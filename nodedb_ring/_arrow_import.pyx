@@ -242,7 +242,7 @@ cdef int _plan_column(int number, const ArrowSchema* schema, _Reader* reader) ex
 
 
 cdef bytes _metadata(const ArrowSchema* schema, bytes key):
-    """The value of a key in a schema's metadata, or None: a count, and each key and value behind its length, as int32."""
+    """The value of a key in a schema's metadata, or None. It is a count, and each key and value behind its length."""
     cdef const char* at = schema.metadata
     cdef int32_t count, size
     cdef bytes part

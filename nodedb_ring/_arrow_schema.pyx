@@ -18,7 +18,7 @@ __all__ = ["EVERY_COLUMN", "EVERY_COLUMN_PLAIN", "Selection", "export_schema"]
 
 cdef extern from *:
     """
-    /* One allocation, which whoever of the schema and its columns is released last frees: an importer may move them out. */
+    /* One allocation, freed with the last of the schema and its columns: an importer may move them out. */
     typedef struct {
         uint64_t users;
         struct ArrowSchema column[15], *columns[15], dictionary[2];

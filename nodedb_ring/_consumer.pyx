@@ -363,7 +363,7 @@ cdef class EventConsumer:
         return self._export(EVERY_COLUMN, requested_schema)
 
     def plain(self):
-        """The same stream for Arrow importers that know no view types: a ``PlainStream``, as ``EventBatch.plain`` has it."""
+        """The same stream for Arrow importers that know no view types: strings as utf8, values as binary."""
         return PlainStream(f"consumer of core {self.core_id}", self._export)
 
     def _export(self, selection, requested_schema):

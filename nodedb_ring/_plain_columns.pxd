@@ -134,7 +134,7 @@ cdef inline void name_ends(PlainColumns* to, uint64_t count, int k) noexcept nog
 cdef inline uint64_t copy_values(
     const PlainColumns* to, const EventRow* rows, uint64_t count, const Window* window, int* field
 ) noexcept nogil:
-    """Copies all bytes. The number of rows, or that of the first with text that is not UTF-8: then `field` says which."""
+    """Copies all bytes. The number of rows, or that of the first with text that is not UTF-8: `field` says which."""
     cdef (uint8_t*)[FIELD_COUNT] out
     cdef const EventRow* row
     cdef uint8_t* begin
