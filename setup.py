@@ -14,6 +14,7 @@ COMPILED = [
     "_consumer",
     "_row_writer",
     "_capture",
+    "_arrow_schema",
     "_arrow",
     "_arrow_import",
     "_native",

@@ -155,6 +155,10 @@ def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool)
     four = pa.record_batch(batch.select(*_FOUR))
     check("the selected columns", four.equals(ours.select(list(_FOUR))), True)
     schema = ours.schema
+    plain_schema = pa.schema(batch.plain())
+    plain = pa.table(batch.plain())
+    plain.validate(full=True)
+    check("the plain columns", pa.table(batch).cast(plain_schema).equals(plain), True)
     source = np.concatenate([batch.records.view(np.uint8).reshape(-1), batch.payload])
     copy = np.empty_like(source)
     took = _in_turn(
@@ -163,6 +167,8 @@ def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool)
             "by hand": lambda: by_hand(batch, schema),
             "twelve": lambda: twelve_fields(batch),
             "copy": lambda: np.copyto(copy, source),
+            "plain": lambda: pa.record_batch(batch.plain()),
+            "cast": lambda: pa.table(batch).cast(plain_schema),
             "four": lambda: pa.record_batch(batch.select(*_FOUR)),
             "polars": lambda: pl.DataFrame(batch),
             "back": lambda: EventBatch.from_arrow(ours),
@@ -171,8 +177,8 @@ def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool)
     )
     best = {name: min(of) for name, of in took.items()}
 
-    def ratio(name: str) -> float:
-        return statistics.median(other / one for one, other in zip(took["ours"], took[name], strict=True))
+    def ratio(name: str, to: str = "ours") -> float:
+        return statistics.median(other / one for one, other in zip(took[to], took[name], strict=True))
 
     def row(what: str, value: float, unit: str = "ns", **rest: Any) -> Row:
         return Row(group="arrow", what=f"{kind}: {what}", value=value, unit=unit, **rest)
@@ -200,6 +206,13 @@ def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool)
             target=2.0 if targets else None,
             at_least=True,
             beside=f"{best['twelve']:.1f} ns an event",
+        ),
+        row("plain(), of the record batch with views", ratio("plain"), "x", beside=f"{best['plain']:.1f} ns an event"),
+        row(
+            "the same by pyarrow's cast of the views, of plain()",
+            ratio("cast", "plain"),
+            "x",
+            beside=f"{best['cast']:.1f} ns an event, the export included",
         ),
         row(f"{', '.join(_FOUR)} alone, an event", best["four"]),
         row("into a Polars data frame, an event", best["polars"]),

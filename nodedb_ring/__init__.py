@@ -47,7 +47,7 @@ from .bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
 from .gaps import GapCursor
 from .log import EventLog, LiveEventLog
 from .log.producer import LoggedProducer, logged
-from .projection import Projection
+from .projection import PlainStream, Projection
 from .recovery import Follower, follow
 from .stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 
@@ -88,6 +88,7 @@ __all__ = [
     "LogUnavailableError",
     "LoggedProducer",
     "OwnershipError",
+    "PlainStream",
     "PressureState",
     "ProducerStats",
     "Projection",

@@ -18,6 +18,7 @@ from ._ring cimport FIELD_COUNT, HEARTBEAT, NO_TIME, NULL_LENGTH, EventRow
 
 from .errors import BatchError
 from .events import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
+from .pandas_index import index_columns
 
 __all__ = ["import_block"]
 
@@ -240,19 +241,46 @@ cdef int _plan_column(int number, const ArrowSchema* schema, _Reader* reader) ex
     return 0
 
 
+cdef bytes _metadata(const ArrowSchema* schema, bytes key):
+    """The value of a key in a schema's metadata, or None. It is a count, and each key and value behind its length."""
+    cdef const char* at = schema.metadata
+    cdef int32_t count, size
+    cdef bytes part
+    cdef bint is_it = False
+    if at == NULL:
+        return None
+    memcpy(&count, at, 4)
+    at += 4
+    for i in range(2 * <int64_t>count):
+        memcpy(&size, at, 4)
+        if size < 0:
+            raise BatchError(f"schema with metadata of {size} bytes: is broken")
+        part = at[4:4 + <Py_ssize_t>size]
+        at += 4 + <Py_ssize_t>size
+        if is_it:
+            return part
+        is_it = i % 2 == 0 and part == key
+    return None
+
+
 cdef int _plan(const ArrowSchema* schema, _Reader* readers) except -1:
     """How every column comes."""
     cdef int64_t i
     cdef int number
     cdef str name
     cdef list names
+    cdef frozenset index
     if _text(schema.format) != "+s" or schema.dictionary != NULL:
         raise BatchError(f"{_type_name(schema)}: must be columns, as of a record batch, a table or a struct array")
     if schema.n_children < 0 or (schema.n_children != 0 and schema.children == NULL):
         raise BatchError(f"schema of {schema.n_children} columns: is broken")
+    index = index_columns(_metadata(schema, b"pandas"))
     for i in range(schema.n_children):
         name = _text(schema.children[i].name)
         if name not in _NUMBERS:
+            if name in index:
+                # Of a frame that was filtered or sorted, say: no column of it, and no field.
+                continue
             raise BatchError(f"column {name!r}: no such field; select those that are: {', '.join(sorted(_NAMES))}")
         number = _NUMBERS[name]
         if readers[number].is_there:

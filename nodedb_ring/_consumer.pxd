@@ -15,6 +15,7 @@ cdef class EventConsumer:
     cdef bint _is_watched       # somebody has the descriptor, and is to be signalled whenever nothing is left to take
     cdef int _loop_fd           # another number for it, which event loops watch, or -1
     cdef int64_t _spin_ns       # how long a wait looks before it sleeps
+    cdef object _stream_claim   # a StreamClaim
     cdef object __weakref__
 
     cdef int admit(self) except -1

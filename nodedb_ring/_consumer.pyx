@@ -48,12 +48,14 @@ from ._ring cimport (
 )
 from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
-from ._arrow import drop_released, export_schema, export_stream
+from ._arrow import StreamClaim, drop_released, export_stream
+from ._arrow_schema import EVERY_COLUMN, export_schema
 from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
 from .errors import ArgumentError, BusyError, ClosedError, OwnershipError
 from .limits import event_count, limit_seconds
 from .ownership import forked, owned_elsewhere
+from .projection import PlainStream
 from .stats import ConsumerStats
 
 __all__ = ["EventConsumer", "Lease", "consumer_stats"]
@@ -107,6 +109,7 @@ cdef class EventConsumer:
         self.ring = ring
         self._ring = &ring.ring
         self._pool = BufferPool.__new__(BufferPool)
+        self._stream_claim = StreamClaim()
         self._spin_ns = DEFAULT_SPIN_NS
 
     def __dealloc__(self):
@@ -363,20 +366,36 @@ cdef class EventConsumer:
         Each array is what waits, at most 16,384 events; the importer waits where nothing does, and comes to the end as
         an iteration does. The stream takes the consumer over: whatever thread the importer asks from becomes the owner,
         and ``bind()`` takes it back. What an importer was handed is not in the ring any more, should it fail later;
-        ``follow`` delivers again what was not committed. `requested_schema` is not looked at.
+        ``follow`` delivers again what was not committed. `requested_schema` is as for a batch.
 
         An exception of a signal handler, and another call that waits, are errors of the stream, and take nothing.
 
         Raises
         ------
-        ClosedError, ForkError
+        BusyError
+            Another stream of this consumer is there: its importer has not let go of it, be it at its end or not.
+        BatchError, TypeError
+            As for a batch: of `requested_schema`.
+        ClosedError
+            The consumer is closed. Or another stream was handed its events, none are left and the producer has gone.
+        ForkError
             As for ``drain``.
         """
+        return self._export(EVERY_COLUMN, requested_schema)
+
+    def plain(self):
+        """The same stream for Arrow importers that know no view types: strings as utf8, values as binary."""
+        return PlainStream(f"consumer of core {self.core_id}", self._export)
+
+    def _export(self, selection, requested_schema):
         if self._closed:
             raise ClosedError(f"consumer of core {self.core_id}: is closed")
         if self._ring.local.alive == 0:
             raise forked("consumer", self.core_id)
-        return export_stream(self._bind_and_drain)
+        return export_stream(
+            self._bind_and_drain, selection, requested_schema, claim=self._stream_claim,
+            owner=f"consumer of core {self.core_id}", is_over=lambda: self.is_producer_disconnected,
+        )
 
     def _bind_and_drain(self):
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""

@@ -10,8 +10,9 @@ from typing import Any, Final, TypeAlias, final, overload
 import numpy as np
 import numpy.typing as npt
 
-from ._arrow import export_array, export_schema, export_stream
+from ._arrow import export_array, export_stream
 from ._arrow_import import import_block
+from ._arrow_schema import EVERY_COLUMN, export_schema
 from ._batch import RowBlock, block_of_events, checked_copy, join_column, pack
 from ._event import WriteEvent
 from .errors import BatchError
@@ -154,7 +155,8 @@ class EventBatch:
         fields and no others are required. They may come as this package exports them, and in the types that libraries
         make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
         as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
-        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. All is copied.
+        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
+        frame is left out, by what the schema's metadata says, unless it has the name of a field. All is copied.
 
         Raises
         ------
@@ -281,6 +283,14 @@ class EventBatch:
         """
         return Projection(self._block, columns)
 
+    def plain(self) -> Projection:
+        """The same columns for Arrow importers that know no view types: strings and names as utf8, values as binary.
+
+        There is no dictionary among them either, and nothing of them lies in the batch: their bytes are copied, in one
+        more pass, so what was imported may outlive a lease. ``docs/arrow.md`` says which library needs which.
+        """
+        return Projection(self._block, EVERY_COLUMN.names, plain=True)
+
     def __arrow_c_schema__(self) -> object:
         """The schema of every batch: the capsule of an ``ArrowSchema``."""
         return export_schema()
@@ -289,23 +299,36 @@ class EventBatch:
         """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
 
         Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are,
-        in the payload, which the importer keeps alive. `requested_schema` is not looked at.
+        in the payload, which the importer keeps alive.
+
+        Parameters
+        ----------
+        requested_schema : capsule of an ``ArrowSchema``, optional
+            The same columns in the types that the importer would rather have: for strings utf8, large_utf8 or
+            utf8_view, for values binary, large_binary or binary_view, for ``op`` and ``source`` those of strings or the
+            dictionary. A column that is asked for in any other type comes as it does without.
 
         Raises
         ------
         BatchError
-            A value of more than 2^31 - 1 bytes, which no Arrow view holds.
+            A value of more than 2^31 - 1 bytes, which no Arrow view holds; more than that of one column, where utf8 or
+            binary is asked for; a `requested_schema` of other columns.
+        TypeError
+            A `requested_schema` that is no such capsule.
         ClosedError
             The lease of this batch has ended. While an importer has a batch of a lease, its end is a BufferError.
         CorruptRingError
             A string of a shared ring is not UTF-8.
         """
-        return export_array(self._block)
+        return export_array(self._block, EVERY_COLUMN, requested_schema)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The same as a stream of one array: the capsule of an ``ArrowArrayStream``."""
+        """The same as a stream: the capsule of an ``ArrowArrayStream``.
+
+        It has one array, or as many as utf8 and binary need for more than 2^31 - 1 bytes of one column.
+        """
         batches = iter([self])
-        return export_stream(lambda: next(batches, None))
+        return export_stream(lambda: next(batches, None), EVERY_COLUMN, requested_schema)
 
     def __len__(self) -> int:
         return self._block.count

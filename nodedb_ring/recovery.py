@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 import numpy as np
 
-from ._arrow import export_schema, export_stream
+from ._arrow import StreamClaim, export_stream
+from ._arrow_schema import EVERY_COLUMN, Selection, export_schema
 from .batch import EventBatch
 from .errors import ClosedError, GapError, LogError
 from .event_loop import check_event_loop
 from .events import WriteOp
 from .limits import event_count, limit_seconds
 from .log import EventLog, LiveEventLog
+from .projection import PlainStream
 from .stats import FollowStats
 
 if TYPE_CHECKING:
@@ -159,6 +161,7 @@ class Follower:
         "_replay_upto",
         "_replayed",
         "_ring_rest",
+        "_stream_claim",
     )
 
     def __init__(
@@ -181,6 +184,7 @@ class Follower:
         self._heartbeats_wanted = heartbeats
         self._is_closed = False
         self._closing = threading.Event()
+        self._stream_claim = StreamClaim()
         self._ended = False
         # Drained and not handed out yet; this very object when there is nothing.
         self._ring_rest = _NOTHING
@@ -308,11 +312,42 @@ class Follower:
 
         The importer may ask on a thread of its own, which becomes the owner of the consumer. An exception, a GapError
         say, is an error of the stream; ``next_batch`` raises it again. ``commit()`` when the importer has done its
-        work. `requested_schema` is not looked at.
+        work. `requested_schema` is as for a batch.
+
+        Raises
+        ------
+        BusyError
+            Another stream of this follower is there: its importer has not let go of it, be it at its end or not.
+        BatchError, TypeError
+            As for a batch: of `requested_schema`.
+        ClosedError
+            The follower is closed. Or another stream was handed its events, and this one would begin at the end.
         """
+        return self._export(EVERY_COLUMN, requested_schema)
+
+    def plain(self) -> PlainStream:
+        """The same stream for Arrow importers that know no view types: strings as utf8, values as binary."""
+        return PlainStream(f"follower of core {self._core_id}", self._export)
+
+    def _export(self, selection: Selection, requested_schema: object | None) -> object:
         if self._is_closed:
             raise self._closed_already()
-        return export_stream(self._bind_and_advance)
+        return export_stream(
+            self._bind_and_advance,
+            selection,
+            requested_schema,
+            claim=self._stream_claim,
+            owner=f"follower of core {self._core_id}",
+            is_over=self._has_nothing_more,
+        )
+
+    def _has_nothing_more(self) -> bool:
+        """Whether the next call would find the end."""
+        consumer = self._consumer
+        if consumer is None or not consumer.is_producer_disconnected or len(self._ring_rest) or len(self._replay_rest):
+            return False
+        known = (self._replay_upto, consumer.emitted_sequence, self._log.last_sequence(self._core_id))
+        return all(number is None or number < self._next for number in known)
 
     def _bind_and_advance(self) -> EventBatch | None:
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""

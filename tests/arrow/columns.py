@@ -38,6 +38,30 @@ TEXTS: Final = ("", "a", "flights", "größe", "x" * 11, "y" * 12, "z" * 13, "�
 VALUES: Final = (None, b"", b"\0", b"\xff\xfe", b"v" * 12, b"w" * 13, bytes(range(256)))
 TIMES: Final = (None, 0, -1, 1_700_000_000_000, -(2**63) + 1, 2**63 - 1)
 
+# What comes to whom asks for nothing, and what ``plain()`` has.
+DICTIONARY: Final = pa.dictionary(pa.int8(), pa.string())
+DEFAULT: Final = pa.schema(
+    [
+        pa.field("sequence", pa.uint64(), nullable=False),
+        pa.field("collection", pa.string_view(), nullable=False),
+        pa.field("op", DICTIONARY, nullable=False),
+        pa.field("row_id", pa.string_view(), nullable=False),
+        pa.field("lsn", pa.uint64(), nullable=False),
+        pa.field("tenant_id", pa.uint64(), nullable=False),
+        pa.field("vshard_id", pa.uint32(), nullable=False),
+        pa.field("source", DICTIONARY, nullable=False),
+        pa.field("count", pa.uint32(), nullable=False),
+        pa.field("new_value", pa.binary_view()),
+        pa.field("old_value", pa.binary_view()),
+        pa.field("system_time_ms", pa.timestamp("ms", "UTC")),
+        pa.field("valid_time_ms", pa.timestamp("ms", "UTC")),
+        pa.field("user_id", pa.string_view()),
+        pa.field("statement_digest", pa.string_view()),
+    ]
+)
+_PLAIN_TYPES: Final = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary(), DICTIONARY: pa.string()}
+PLAIN: Final = pa.schema([field.with_type(_PLAIN_TYPES.get(field.type, field.type)) for field in DEFAULT])
+
 
 def varied(count: int, first: int = 1) -> list[WriteEvent]:
     """Events in which every field takes all of its kinds of values, each at a pace of its own."""
@@ -103,3 +127,29 @@ def imported(batch: EventBatch | Projection, **options: Any) -> pa.RecordBatch:
 def views(batch: EventBatch) -> int:
     """How many look into the memory of a batch."""
     return batch._block.views  # pyright: ignore[reportPrivateUsage]
+
+
+def with_types(types: dict[str, pa.DataType], schema: pa.Schema = DEFAULT) -> pa.Schema:
+    """A schema with other types of some columns."""
+    return pa.schema([field.with_type(types.get(field.name, field.type)) for field in schema])
+
+
+class Asked:
+    """What has batches, by an importer that asks for a schema."""
+
+    def __init__(self, source: Any, schema: pa.Schema) -> None:
+        self._source = source
+        self._schema = schema
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> Any:
+        return self._source.__arrow_c_array__(self._schema.__arrow_c_schema__())
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
+        return self._source.__arrow_c_stream__(self._schema.__arrow_c_schema__())
+
+
+def asked(source: Any, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch as pyarrow gets it when it asks for a schema, every buffer checked."""
+    record_batch = pa.record_batch(Asked(source, schema))
+    record_batch.validate(full=True)
+    return record_batch

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,33 +25,14 @@ from tests.unit.making import batch as batch_of
 from tests.unit.making import event, ring, sized
 from tests.unit.shared import BusMaker
 
-from .columns import FIELDS, TEXTS, TIMES, VALUES, as_fields, imported, rows_of, varied
+from .columns import DEFAULT, FIELDS, TEXTS, TIMES, VALUES, as_fields, imported, rows_of, varied
 
 
 def test_the_schema() -> None:
-    expected = pa.schema(
-        [
-            pa.field("sequence", pa.uint64(), nullable=False),
-            pa.field("collection", pa.string_view(), nullable=False),
-            pa.field("op", pa.dictionary(pa.int8(), pa.string()), nullable=False),
-            pa.field("row_id", pa.string_view(), nullable=False),
-            pa.field("lsn", pa.uint64(), nullable=False),
-            pa.field("tenant_id", pa.uint64(), nullable=False),
-            pa.field("vshard_id", pa.uint32(), nullable=False),
-            pa.field("source", pa.dictionary(pa.int8(), pa.string()), nullable=False),
-            pa.field("count", pa.uint32(), nullable=False),
-            pa.field("new_value", pa.binary_view()),
-            pa.field("old_value", pa.binary_view()),
-            pa.field("system_time_ms", pa.timestamp("ms", "UTC")),
-            pa.field("valid_time_ms", pa.timestamp("ms", "UTC")),
-            pa.field("user_id", pa.string_view()),
-            pa.field("statement_digest", pa.string_view()),
-        ]
-    )
-    assert tuple(expected.names) == FIELDS
-    assert pa.schema(batch_of(1, 1)) == expected
-    assert pa.record_batch(batch_of(1, 1)).schema == expected
-    assert pa.table(batch_of(1, 1)).schema == expected
+    assert tuple(DEFAULT.names) == FIELDS
+    assert pa.schema(batch_of(1, 1)) == DEFAULT
+    assert pa.record_batch(batch_of(1, 1)).schema == DEFAULT
+    assert pa.table(batch_of(1, 1)).schema == DEFAULT
 
 
 @pytest.mark.parametrize("portable", [False, True])
@@ -166,21 +145,6 @@ def test_a_large_payload_is_several_buffers(shift: int) -> None:
         range(0, len(batch.payload), 1 << shift)
     )
     assert {buffer.address + buffer.size for buffer in buffers} == {batch.payload.ctypes.data + len(batch.payload)}
-
-
-@pytest.mark.parametrize("requested", [None, pa.schema([("x", pa.int8())])])
-def test_a_requested_schema_changes_nothing(requested: pa.Schema | None) -> None:
-    batch = batch_of(1, 3)
-    capsule = None if requested is None else requested.__arrow_c_schema__()
-    calls: list[Callable[[], object]] = [
-        lambda: batch.__arrow_c_array__(capsule),
-        lambda: batch.__arrow_c_array__(requested_schema=capsule),
-        lambda: batch.__arrow_c_stream__(requested_schema=capsule),
-    ]
-    for call in calls:
-        call()
-    schema, _ = batch.__arrow_c_array__(capsule)
-    assert pa.Schema._import_from_c_capsule(schema) == pa.schema(batch)
 
 
 def test_a_lease_is_exported_in_place_and_must_be_let_go_of() -> None:

@@ -1,4 +1,4 @@
-"""The pass reads 16 bytes where it needs fewer: never beyond the payload, beside pages that must not be touched."""
+"""The passes move 16 bytes where fewer would do: never beyond their memory, beside pages that must not be touched."""
 
 from __future__ import annotations
 
@@ -28,12 +28,34 @@ class Guarded(Protocol):
         self, rows: npt.NDArray[np.uint8], payload: bytes, at_end: bool, portable: bool
     ) -> tuple[bytes, bytes] | None: ...
 
+    def plain(
+        self,
+        rows: npt.NDArray[np.uint8],
+        payload: bytes,
+        at_end: bool,
+        field: int,
+        is_large: bool,
+        ends: Guarded,
+        text: Guarded,
+    ) -> tuple[bytes, bytes] | None: ...
+
     def touch_beyond(self) -> None: ...
 
 
+class MakesGuarded(Protocol):
+    """Its class."""
+
+    def __call__(self, pages: int = 1) -> Guarded: ...
+
+
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    return cast("Guarded", compiled(SOURCE, tmp_path_factory.mktemp("guarded")).Guarded())
+def make_guarded(tmp_path_factory: pytest.TempPathFactory) -> MakesGuarded:
+    return cast("MakesGuarded", compiled(SOURCE, tmp_path_factory.mktemp("guarded")).Guarded)
+
+
+@pytest.fixture(scope="module")
+def guarded(make_guarded: MakesGuarded) -> Guarded:
+    return make_guarded()
 
 
 def places(size: int) -> npt.NDArray[np.uint32]:
@@ -89,6 +111,49 @@ def test_a_none_that_points_outside_is_not_followed(guarded: Guarded, at_end: bo
         return got is not None and got[1][: 16 * 128] == view_of(TEXT, 0, length) * 128
 
     assert in_child(read_all)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("field", [0, 4])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_plain_columns_stay_in_their_memory(
+    guarded: Guarded, make_guarded: MakesGuarded, at_end: bool, field: int, is_large: bool
+) -> None:
+    ends, text = make_guarded(4), make_guarded(8)
+    # Beside the short ones, lengths at which a copy goes another way.
+    long = bytes(33 + i % 94 for i in range(2600))
+    far = np.array([(at, size) for size in (255, 256, 257, 1024, 1025, 2500) for at in (0, 1, 100)], np.uint32)
+
+    def one(payload: bytes, places_of: npt.NDArray[np.uint32]) -> int:
+        rows = rows_with(places_of)
+        got = guarded.plain(rows.view(np.uint8), payload, at_end, field, is_large, ends, text)
+        values = [payload[int(at) : int(at) + int(length)] for at, length in places_of]
+        lengths = np.cumsum([0, *map(len, values)])
+        assert got == (lengths.astype(np.int64 if is_large else np.int32).tobytes(), b"".join(values)), len(payload)
+        return len(rows)
+
+    def copy_all() -> int:
+        seen = 0
+        for size in range(LONGEST + 1):
+            seen += one(TEXT[:size], places(size))
+        return seen + sum(one(long[: at + size], np.array([(at, size)], np.uint32)) for at, size in far.tolist())
+
+    # A read or a write beyond it ends the child, with SIGSEGV.
+    assert in_child(copy_all) == sum(len(places(size)) for size in range(LONGEST + 1)) + len(far)
+
+
+def test_a_none_that_points_outside_is_not_copied(guarded: Guarded, make_guarded: MakesGuarded) -> None:
+    ends, text = make_guarded(1), make_guarded(1)
+
+    def copy() -> bool:
+        rows = rows_with(np.zeros((300, 2), np.uint32))
+        rows["new_value_length"][:128] = 9
+        rows["new_value_length"][128:] = 2**32 - 1
+        rows["new_value_offset"][128:] = 2**31 + np.arange(172) * 4096
+        got = guarded.plain(rows.view(np.uint8), TEXT[:9], True, 4, False, ends, text)
+        return got is not None and got[1] == TEXT[:9] * 128
+
+    assert in_child(copy)
 
 
 def test_the_pages_beside_it_end_the_process(guarded: Guarded) -> None:

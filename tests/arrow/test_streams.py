@@ -142,16 +142,30 @@ def test_the_thread_that_reads_owns_the_consumer() -> None:
 
 def test_while_a_stream_waits_others_are_refused() -> None:
     producer, consumer = ring()
-    running = Running(reader_of(consumer).read_next_batch)
+    reader = reader_of(consumer)
+    running = Running(reader.read_next_batch)
     running.until_asleep()
     with pytest.raises(OwnershipError):
         consumer.drain()
     with pytest.raises(BusyError):
         consumer.bind()
-    with pytest.raises(OSError, match="BusyError: consumer of core 0: a call waits"):
-        reader_of(consumer).read_next_batch()
+    with pytest.raises(BusyError, match="a stream of it is there already"):
+        reader_of(consumer)
     fill(producer, 1, 1)
     assert numbers(running.result()) == [1]
+    # And the stream, while another call waits.
+    consumer.bind()
+
+    def wait() -> list[int]:
+        consumer.bind()
+        return sequences(consumer.drain(timeout=None))
+
+    waiting = Running(wait)
+    waiting.until_asleep()
+    with pytest.raises(OSError, match="BusyError: consumer of core 0: a call waits"):
+        reader.read_next_batch()
+    fill(producer, 2, 2)
+    assert waiting.result() == [2]
 
 
 def test_closing_the_consumer_ends_its_stream() -> None:

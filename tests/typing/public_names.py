@@ -48,6 +48,7 @@ from nodedb_ring import (
     LoggedProducer,
     LogUnavailableError,
     OwnershipError,
+    PlainStream,
     PressureState,
     ProducerStats,
     Projection,
@@ -386,11 +387,19 @@ def check_arrow() -> None:
     assert_type(batch.__arrow_c_stream__(), object)
     assert_type(consumer.__arrow_c_schema__(), object)
     assert_type(consumer.__arrow_c_stream__(None), object)
+    assert_type(batch.plain(), Projection)
+    assert_type(batch.select("op").plain(), Projection)
+    assert_type(batch.plain().__arrow_c_array__(None), tuple[object, object])
+    plain = consumer.plain()
+    assert_type(plain, PlainStream)
+    assert_type(plain.__arrow_c_schema__(), object)
+    assert_type(plain.__arrow_c_stream__(requested_schema=None), object)
 
 
 def exports_a_follower(follower: Follower) -> None:
     assert_type(follower.__arrow_c_schema__(), object)
     assert_type(follower.__arrow_c_stream__(), object)
+    assert_type(follower.plain(), PlainStream)
 
 
 def check_recovery() -> None:

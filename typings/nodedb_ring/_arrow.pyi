@@ -1,19 +1,34 @@
 from collections.abc import Callable
 from typing import final
 
+from ._arrow_schema import Selection
 from ._batch import RowBlock
 from .batch import EventBatch
 from .projection import Projection
 
-__all__ = ["Selection", "drop_released", "export_array", "export_schema", "export_stream"]
+__all__ = ["StreamClaim", "drop_released", "export_array", "export_stream"]
 
-@final
-class Selection:
-    def __new__(cls, names: tuple[str, ...]) -> Selection: ...
-
-def export_schema(selection: Selection = ...) -> object: ...
 def drop_released() -> None: ...
 def export_array(
-    block: RowBlock, selection: Selection = ..., window_shift: int = 28, *, portable: bool = False
+    block: RowBlock,
+    selection: Selection = ...,
+    requested_schema: object | None = None,
+    *,
+    window_shift: int = 28,
+    portable: bool = False,
+    longest: int = 0x7FFFFFFF,
 ) -> tuple[object, object]: ...
-def export_stream(next_batch: Callable[[], EventBatch | Projection | None], selection: Selection = ...) -> object: ...
+
+@final
+class StreamClaim: ...
+
+def export_stream(
+    next_batch: Callable[[], EventBatch | Projection | None],
+    selection: Selection = ...,
+    requested_schema: object | None = None,
+    *,
+    claim: StreamClaim | None = None,
+    owner: str = "",
+    is_over: Callable[[], bool] | None = None,
+    longest: int = 0x7FFFFFFF,
+) -> object: ...
