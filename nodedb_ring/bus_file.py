@@ -203,7 +203,7 @@ class BusFile:
         try:
             head = _checked_head(path, file.fileno())
             _check_boot(path, head)
-                return cls(path, file, head)
+            return cls(path, file, head)
         except BaseException:
             file.close()
             raise
