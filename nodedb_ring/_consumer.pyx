@@ -67,8 +67,8 @@ cdef enum:
     LONGEST_SPIN_NS = 10000000
 
 cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX
-    Py_ssize_t PyNumber_AsSsize_t(object number, void* overflow_type) except? -1
+    Py_ssize_t PyLong_AsSsize_t(object)
+    void PyErr_Clear()
 
 cdef object _EMPTY = EventBatch.from_events([])
 
@@ -222,9 +222,10 @@ cdef class EventConsumer:
         """
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.admit()
-        # NULL: the nearest that fits, in place of an OverflowError.
-        most[0] = PyNumber_AsSsize_t(max_events, NULL)
-        if unlikely(most[0] < 1 or most[0] == PY_SSIZE_T_MAX):
+        most[0] = PyLong_AsSsize_t(max_events)
+        if unlikely(most[0] < 1):
+            # Not that, or no int, or one too large: then there is an error set.
+            PyErr_Clear()
             most[0] = event_count(max_events)
         return limit_ns(timeout)
 

@@ -527,11 +527,9 @@ cdef class EventProducer:
                 count, first, last = side.overflow_count, side.overflow_first, side.overflow_last
                 side.overflow_count = 0
                 self._overflow_open = False
-                # The sum of several, or of one of a producer that tried again, has numbers between that went in.
+                # Not all of them: the sum of several, and that of a producer that tries again, has some between that went in.
                 tell(
                     logging.WARNING,
-                    "core %d: the overflow is over; %d events were dropped, from sequence %d to %d"
-                    if last - first == count - 1 else
                     "core %d: the overflow is over; %d of the events from sequence %d to %d were dropped",
                     self.core_id, count, first, last, extra=self._fields(),
                 )

@@ -2,6 +2,11 @@
 
 from libc.stdint cimport int64_t
 
+cdef extern from "Python.h":
+    double PyFloat_AS_DOUBLE(object)
+    double PyLong_AsDouble(object)
+    void PyErr_Clear()
+
 cdef enum:
     # A wake costs some 25 microseconds: look for a part of that before sleeping.
     DEFAULT_SPIN_NS = 10000
@@ -13,13 +18,18 @@ cdef enum:
 
 cdef inline int64_t limit_ns(object timeout) except? -2:
     """A time-out in seconds as the ring's in nanoseconds: -1 is no limit. What is taken and refused: ``limits``."""
-    cdef double seconds
+    cdef double seconds = -1
     if timeout is None:
         return -1
-    if type(timeout) is float:
-        seconds = timeout
-        if 0 <= seconds < LONGEST_SECONDS:
-            return <int64_t>(seconds * 1e9)
+    if isinstance(timeout, float):
+        seconds = PyFloat_AS_DOUBLE(timeout)
+    elif isinstance(timeout, int):
+        seconds = PyLong_AsDouble(timeout)
+        if seconds < 0:
+            # Negative, or beyond every float: then there is an error set.
+            PyErr_Clear()
+    if 0 <= seconds < LONGEST_SECONDS:
+        return <int64_t>(seconds * 1e9)
     from .limits import limit_seconds
 
     timeout = limit_seconds(timeout)

@@ -381,7 +381,7 @@ def test_an_overflow_among_events_that_went_in_is_told_as_such(caplog: pytest.Lo
         number = overflow(producer, consumer, number)
         time.sleep(0.02)
     alone, several = ended(caplog)
-    assert alone.getMessage() == "core 0: the overflow is over; 5 events were dropped, from sequence 3 to 7"
+    assert alone.getMessage() == "core 0: the overflow is over; 5 of the events from sequence 3 to 7 were dropped"
     told = re.fullmatch(
         rf"core 0: the overflow is over; (\d+) of the events from sequence {first} to (\d+) were dropped",
         several.getMessage(),
