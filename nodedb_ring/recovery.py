@@ -344,9 +344,10 @@ class Follower:
     def _has_nothing_more(self) -> bool:
         """Whether the next call would find the end."""
         consumer = self._consumer
-        if consumer is None or not consumer.is_producer_disconnected or len(self._ring_rest) or len(self._replay_rest):
+        if consumer is None or not consumer.is_producer_disconnected:
             return False
-        known = (self._replay_upto, consumer.emitted_sequence, self._log.last_sequence(self._core_id))
+        # What was drained or read and waits in here is known to one of them.
+        known = (consumer.emitted_sequence, self._log.last_sequence(self._core_id))
         return all(number is None or number < self._next for number in known)
 
     def _bind_and_advance(self) -> EventBatch | None:

@@ -68,12 +68,20 @@ def test_a_pandas_frame_comes_back_without_its_index(kind: str) -> None:
         {b"pandas": b'{"index_columns": ["__index_level_1__"], "columns": ["__index_level_0__"]}'},
         {b"pandas": b"[" * 100_000},
         {b"polars": b'{"index_columns": ["__index_level_0__"]}', b"": b"pandas", b"pandas2": b"pandas"},
+        {b"a value": b"pandas", b'{"index_columns": ["__index_level_0__"]}': b"", b"pandas": b"{}"},
     ],
 )
 def test_only_what_the_metadata_calls_an_index_is_left_out(metadata: dict[bytes, bytes] | None) -> None:
     named_like_one = table().append_column("__index_level_0__", pa.array([1, 2, 3])).replace_schema_metadata(metadata)
     with pytest.raises(BatchError, match="column '__index_level_0__': no such field"):
         EventBatch.from_arrow(named_like_one)
+
+
+def test_a_level_is_called_by_a_str() -> None:
+    for name in ("5", "None"):
+        source = table().append_column(name, pa.array([1, 2, 3]))
+        with pytest.raises(BatchError, match=f"column '{name}': no such field"):
+            EventBatch.from_arrow(source.replace_schema_metadata({b"pandas": b'{"index_columns": [5, null]}'}))
 
 
 def test_a_column_beside_the_index_is_refused_by_name() -> None:

@@ -27,7 +27,7 @@ from nodedb_ring._arrow import export_array, export_stream
 from nodedb_ring._arrow_schema import EVERY_COLUMN, EVERY_COLUMN_PLAIN
 from tests.unit.making import batch as batch_of
 from tests.unit.making import event, fill, raw_rows, ring, sized
-from tests.unit.running import in_thread, resident_bytes
+from tests.unit.running import Running, in_thread, resident_bytes
 from tests.unit.shared import BusMaker
 
 from .capsules import array_in, moved, release, schema_in
@@ -295,6 +295,17 @@ def test_a_release_on_another_thread(with_gil: bool) -> None:
     # 50 of some 700 KiB.
     assert resident_bytes() - before < 2000 * 4096
     assert views(batch) == 0
+
+
+def test_large_batches_on_many_threads() -> None:
+    # So large that the passes let other threads run.
+    batch = EventBatch.concat([EventBatch.from_events(varied(2000))] * 20)
+    expected = pa.table(batch).cast(PLAIN)
+
+    def export() -> int:
+        return sum(pa.table(batch.plain()).equals(expected) for _ in range(10))
+
+    assert [thread.result() for thread in [Running(export) for _ in range(4)]] == [10] * 4
 
 
 def test_nothing_leaks() -> None:

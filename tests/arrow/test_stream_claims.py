@@ -200,6 +200,19 @@ def test_what_a_follower_handed_out_is_not_shown_as_nothing() -> None:
         reader_of(follower)
 
 
+def test_a_hole_that_a_follower_stands_before_is_something() -> None:
+    producer, consumer = ring()
+    fill(producer, 1, 2)
+    fill(producer, 5, 5)
+    producer.close()
+    follower = follow(consumer, MemoryLog(), group="g")
+    assert numbers(reader_of(follower).read_next_batch()) == [1, 2]
+    # The 5 was drained with them, and waits behind what nobody has.
+    assert consumer.is_producer_disconnected
+    with pytest.raises(OSError, match="GapError: core 0: neither the ring nor the log has 3 to 4"):
+        reader_of(follower).read_next_batch()
+
+
 def test_an_error_does_not_end_a_stream() -> None:
     claim, failures = StreamClaim(), [ValueError("once")]
 
