@@ -32,14 +32,14 @@ def interrupts(tmp_path_factory: pytest.TempPathFactory) -> Interrupts:
 
 
 def interrupted_at_each(
-    interrupts: Interrupts, begin: Callable[[], Callable[[], object]], number: int = signal.SIGINT, step: int = 1
+    interrupts: Interrupts, begin: Callable[[], Callable[[], object]], number: int = signal.SIGINT
 ) -> Iterator[int]:
     """Calls what `begin` returns, again and again, with a signal one bytecode later each time.
 
     Yields the bytecode after each call, to look at what it left; ends with the call that is over before the signal
     comes. What the handler raises is swallowed, and what `begin` does is not interrupted.
     """
-    for at in itertools.count(step=step):
+    for at in itertools.count():
         call = begin()
         came = True
         with contextlib.suppress(KeyboardInterrupt):
