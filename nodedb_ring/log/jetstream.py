@@ -405,7 +405,7 @@ class JetStreamEventLog:
     def last_sequence(self, core_id: int) -> int | None:
         """``EventLog.last_sequence``, asked of the server."""
         undone = f"the last number of core {core_id} was not read"
-        return self._call(undone, self._ask_last, core_id, self._core(core_id))
+        return self._call(undone, self._ask_settled_last, core_id, self._core(core_id))
 
     def trim(self, core_id: int, upto: int) -> None:
         """``EventLog.trim``: forgets messages whose events are all at or below `upto`.
@@ -648,6 +648,11 @@ class JetStreamEventLog:
         self._core(core_id).mark(head.last, position)
         return Stored(position, (raw.headers or {}).get("Nats-Msg-Id", ""), body, head)
 
+    async def _ask_settled_last(self, core_id: int, core: _Core) -> int | None:
+        if not core.is_appending:
+            await self._settle(core)
+        return await self._ask_last(core_id, core)
+
     async def _ask_last(self, core_id: int, core: _Core) -> int | None:
         for _ in range(8):
             extent = await self._ask_extent(core_id)
@@ -701,12 +706,18 @@ class JetStreamEventLog:
         message_id = f"{core_id}-{encoded.first}-{encoded.last}-{encoded.checksum:08x}-{self._nonce}"
         yield _Message(encoded.first, encoded.last, message_id, encode(encoded, core_id))
 
-    async def _learn(self, core_id: int, core: _Core) -> frozenset[str]:
-        """Where the stream ends; makes it if there is none. Returns the doubtful messages that did come."""
+    async def _settle(self, core: _Core) -> None:
+        """After a signal handler has raised in the thread that fed the publishing: what is on its way comes, or not."""
         if core.publishing is not None and not core.publishing.done():
-            # A signal handler has raised in the thread that fed it.
             core.publishing.cancel()
             await asyncio.wait([core.publishing])
+        waiting = [message.ack for message in core.doubtful if message.ack is not None and not message.ack.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._patience())
+
+    async def _learn(self, core_id: int, core: _Core) -> frozenset[str]:
+        """Where the stream ends; makes it if there is none. Returns the doubtful messages that did come."""
+        await self._settle(core)
         extent = await self._ask_extent(core_id)
         if extent is None:
             config = api.StreamConfig(
@@ -836,14 +847,17 @@ class JetStreamEventLog:
         with contextlib.suppress(nats.errors.Error, ConnectionError):
             await self._client.publish(self._note(core_id), str(last).encode())
 
+    def _patience(self) -> float:
+        """Seconds after which an acknowledgement counts as lost."""
+        return max(0.05, min(self._timeout / 4, 2.0))
+
     async def _wait(self, feed: _Feed, flying: deque[_Message]) -> None:
         """Until something is fed or acknowledged; an acknowledgement that does not come counts as lost."""
         if not flying:
             await feed.wake.wait()
             return
-        patience = max(0.05, min(self._timeout / 4, 2.0))
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._patience()):
                 await feed.wake.wait()
         except TimeoutError:
             ack = flying[0].ack

@@ -37,7 +37,7 @@ class LoopCall(Generic[_T]):
     ``result`` and ``cancel`` from any thread but the loop's.
     """
 
-    __slots__ = ("_answered", "_ended", "_error", "_is_cancelled", "_on_end", "_owner", "_task", "_value", "_work")
+    __slots__ = ("_answered", "_ended", "_error", "_on_end", "_owner", "_task", "_value", "_work")
 
     def __init__(
         self,
@@ -48,7 +48,6 @@ class LoopCall(Generic[_T]):
         self._owner = owner
         self._work = work
         self._on_end = on_end
-        self._is_cancelled = False
         # While it runs.
         self._task: asyncio.Task[_T] | None = None
         # How it ended: what it returned, in a list, or what it raised; neither if it was cancelled.
@@ -81,17 +80,13 @@ class LoopCall(Generic[_T]):
 
     def cancel(self) -> None:
         """Has it end, if it has not. Waits for nothing."""
-        self._is_cancelled = True
         with contextlib.suppress(LoopEndedError):
             self._owner.call_soon(self._cancel)
 
     # ---- on the loop's thread
 
     def start(self) -> None:
-        """Begins it, unless it was cancelled by now."""
-        if self._is_cancelled:
-            self.end()
-            return
+        """Begins it; first of all that happens to it."""
         self._task = self._owner.loop.create_task(self._work())
         self._task.add_done_callback(self._done)
 

@@ -17,7 +17,7 @@ from nodedb_ring.errors import BusyError, ClosedError, LogConflictError, LogUnav
 from nodedb_ring.log import EventLog
 from nodedb_ring.log.producer import logged
 from tests.unit.making import ring
-from tests.unit.running import Running
+from tests.unit.running import Running, until_asleep
 
 from .interrupting import Interrupts, handled, interrupted_at_each
 from .nats_server import NatsServer, find_nats_server
@@ -100,6 +100,39 @@ def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
     assert outcomes <= {0, 2, 4}
     there = numbers(log)
     assert there == list(range(1, len(there) + 1))
+
+
+def test_the_last_number_is_told_when_what_was_interrupted_has_come(own: NatsServer) -> None:
+    """The server takes the batch from its socket after the handler raised: a number told before would be used twice."""
+    with JetStreamEventLog(own.url, "log", timeout=20) as log:
+        append_next(log)
+        core = log._core(0)  # pyright: ignore[reportPrivateUsage]
+        ask = log._ask_last  # pyright: ignore[reportPrivateUsage]
+        settled: list[bool] = []
+
+        async def watched(core_id: int, of: object) -> int | None:
+            settled.extend(message.ack is not None and message.ack.done() for message in core.doubtful)
+            return await ask(core_id, core)
+
+        log._ask_last = watched  # type: ignore[assignment, method-assign]  # pyright: ignore
+        own.pause()
+        main = threading.main_thread()
+
+        def interrupt() -> None:
+            until_asleep(main.native_id or 0)
+            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+        sending = Running(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            log.append(0, batch_of(2))
+        sending.result()
+        asking = Running(lambda: following(log))
+        asking.until_asleep()
+        own.resume()
+        assert asking.result() == 3
+        assert settled == [True]
+        log.append(0, batch_of(3))
+        assert numbers(log) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("call", ["save_watermark", "last_sequence", "read", "trim"])
