@@ -6,7 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar, final
 
+from ..errors import BusyError
+
 __all__ = ["CallLock"]
+
+MOST_WAITING: Final = 8
+"""Calls of one thread that wait at once: one, and those of handlers that came one in the midst of the other."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -18,7 +23,8 @@ class CallLock:
 
     A signal handler runs in the midst of what the main thread does. If that holds the lock, the handler's own call
     cannot wait for it: it would wait for ever. So the thread that holds the lock may call again, and whoever uses this
-    keeps what it guards whole between any two bytecodes, or refuses the inner call.
+    keeps what it guards whole between any two bytecodes, or refuses the inner call. If another thread holds it,
+    handlers that arrive in a row wait each in the midst of the other; before the stack ends they are refused.
 
     Not a ``with`` block: Python 3.14 may leave one without its ``__exit__`` if a handler raises while ``__enter__``
     returns (CPython issue 148874), and other threads would wait for ever.
@@ -28,15 +34,24 @@ class CallLock:
     Any thread.
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "_waiting")
 
     def __init__(self) -> None:
         self._lock: Final = threading.RLock()
+        # The threads that wait, each as often as it does.
+        self._waiting: Final[list[int]] = []
 
     def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Does the work when no other thread does any."""
+        """Does the work when no other thread does any.
+
+        Raises
+        ------
+        BusyError
+            Many calls of this thread wait already, all but the first of signal handlers.
+        """
         try:
-            self._lock.acquire()
+            if not self._lock.acquire(blocking=False):
+                self._wait()
             return work(*args, **kwargs)
         finally:
             # Not suppress(): one may come before its block.
@@ -45,3 +60,16 @@ class CallLock:
             except RuntimeError:
                 # A handler raised while this waited for its turn, which it has not had.
                 pass
+
+    def _wait(self) -> None:
+        me = threading.get_ident()
+        if self._waiting.count(me) >= MOST_WAITING:
+            raise BusyError(
+                f"{MOST_WAITING} calls of this thread wait for their turn, each in a signal handler that interrupts"
+                " the one before; call when they have returned"
+            )
+        try:
+            self._waiting.append(me)
+            self._lock.acquire()
+        finally:
+            self._waiting.remove(me)

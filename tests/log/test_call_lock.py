@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from nodedb_ring.log.call_lock import CallLock
+from nodedb_ring.errors import BusyError
+from nodedb_ring.log.call_lock import MOST_WAITING, CallLock
 from tests.unit.running import Running, in_thread, until_asleep
 
 from .interrupting import Interrupts, handled, interrupted_at_each
@@ -105,6 +106,28 @@ def test_an_exception_at_any_bytecode_leaves_it_free(interrupts: Interrupts) -> 
     assert count > 10
 
 
+def test_an_exception_at_any_bytecode_of_a_wait_leaves_it_free(interrupts: Interrupts) -> None:
+    lock = CallLock()
+    main = threading.main_thread()
+    at, came = 0, True
+    while came:
+        with held(lock) as release:
+
+            def let_go(release: Callable[[], None] = release) -> None:
+                until_asleep(main.native_id or 0)
+                release()
+
+            letting_go = Running(let_go)
+            try:
+                came = interrupts.call_interrupted(lambda: lock.run(divmod, 17, 5), at, signal.SIGINT)
+            except KeyboardInterrupt:
+                assert not lock._waiting  # pyright: ignore[reportPrivateUsage]
+            letting_go.result()
+        assert in_thread(lambda: lock.run(divmod, 17, 5)) == (3, 2)
+        at += 1
+    assert at > 30
+
+
 def test_a_handler_that_raises_while_this_waits_does_not_let_the_other_go() -> None:
     lock = CallLock()
     with held(lock), raising():
@@ -115,6 +138,35 @@ def test_a_handler_that_raises_while_this_waits_does_not_let_the_other_go() -> N
         third = Running(lambda: lock.run(divmod, 17, 5))
         third.until_asleep()
     assert third.result() == (3, 2)
+
+
+def test_handlers_that_arrive_in_a_row_do_not_nest_without_end() -> None:
+    """While another thread has it: some wait, the others are refused."""
+    lock = CallLock()
+    order: list[str] = []
+    main = threading.main_thread()
+    # The first call waits too.
+    waited, signals = MOST_WAITING - 1, 3 * MOST_WAITING
+    with held(lock) as release, handled(lambda: lock.run(order.append, "handler")) as done:
+
+        def send() -> None:
+            for sent in range(signals):
+                until_asleep(main.native_id or 0)
+                signal.pthread_kill(main.ident or 0, signal.SIGTERM)
+                while len(done) <= sent - waited:
+                    until_asleep(main.native_id or 0)
+            until_asleep(main.native_id or 0)
+            release()
+
+        sending = Running(send)
+        lock.run(order.append, "interrupted")
+        sending.result()
+    assert order == ["handler"] * waited + ["interrupted"]
+    refused = [error for error in done if error is not None]
+    assert len(refused) == signals - waited
+    assert {type(error) for error in refused} == {BusyError}
+    assert f"{MOST_WAITING} calls of this thread wait for their turn" in str(refused[0])
+    assert not lock._waiting  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_handler_waits_in_the_midst_of_a_wait_and_both_are_done() -> None:
