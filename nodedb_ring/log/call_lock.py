@@ -6,12 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar, final
 
-from ..errors import BusyError
+from .nested_waits import NestedWaits
 
 __all__ = ["CallLock"]
-
-MOST_WAITING: Final = 8
-"""Calls of one thread that wait at once: one, and those of handlers that came one in the midst of the other."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -34,12 +31,11 @@ class CallLock:
     Any thread.
     """
 
-    __slots__ = ("_lock", "_waiting")
+    __slots__ = ("_lock", "_waits")
 
     def __init__(self) -> None:
         self._lock: Final = threading.RLock()
-        # The threads that wait, each as often as it does.
-        self._waiting: Final[list[int]] = []
+        self._waits: Final = NestedWaits()
 
     def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Does the work when no other thread does any.
@@ -51,7 +47,7 @@ class CallLock:
         """
         try:
             if not self._lock.acquire(blocking=False):
-                self._wait()
+                self._waits.wait(self._lock.acquire)
             return work(*args, **kwargs)
         finally:
             # Not suppress(): one may come before its block.
@@ -60,16 +56,3 @@ class CallLock:
             except RuntimeError:
                 # A handler raised while this waited for its turn, which it has not had.
                 pass
-
-    def _wait(self) -> None:
-        me = threading.get_ident()
-        if self._waiting.count(me) >= MOST_WAITING:
-            raise BusyError(
-                f"{MOST_WAITING} calls of this thread wait for their turn, each in a signal handler that interrupts"
-                " the one before; call when they have returned"
-            )
-        try:
-            self._waiting.append(me)
-            self._lock.acquire()
-        finally:
-            self._waiting.remove(me)

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, final
 
 from ..errors import BusyError
+from .nested_waits import NestedWaits
 
 __all__ = ["LoopCall", "LoopEndedError", "LoopThread"]
 
@@ -63,9 +64,11 @@ class LoopCall(Generic[_T]):
         ------
         concurrent.futures.CancelledError
             It was cancelled, or the loop ended before it did.
+        BusyError
+            Of a signal handler's call: many calls wait already, each in the midst of the other.
         """
-        while not self._ended:
-            self._answered.get()
+        if not self._ended:
+            self._owner.waits.wait(self._wait)
         # For another thread, or a handler, that waits for the same.
         self._answered.put(None)
         if self._error is not None:
@@ -77,6 +80,10 @@ class LoopCall(Generic[_T]):
         if not self._value:
             raise CancelledError
         return self._value[0]
+
+    def _wait(self) -> None:
+        while not self._ended:
+            self._answered.get()
 
     def cancel(self) -> None:
         """Has it end, if it has not. Waits for nothing."""
@@ -130,6 +137,7 @@ class LoopThread:
 
     def __init__(self, name: str, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self.loop = asyncio.new_event_loop()
+        self.waits = NestedWaits()
         self._last = last
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._calls: set[LoopCall[Any]] = set()
@@ -175,9 +183,10 @@ class LoopThread:
         LoopEndedError
             The loop was stopped.
         BusyError
-            Called on the loop's own thread, which would wait for itself.
+            Called on the loop's own thread, which would wait for itself; or it could not wait, see ``LoopCall.result``.
         """
         self.check_elsewhere()
+        self.waits.check()
         call = LoopCall(self, work, on_end)
         self._calls.add(call)
         try:

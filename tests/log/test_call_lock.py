@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from nodedb_ring.errors import BusyError
-from nodedb_ring.log.call_lock import MOST_WAITING, CallLock
+from nodedb_ring.log.call_lock import CallLock
+from nodedb_ring.log.nested_waits import MOST_WAITING
 from tests.unit.running import Running, in_thread, until_asleep
 
 from .interrupting import Interrupts, handled, interrupted_at_each
@@ -121,7 +122,7 @@ def test_an_exception_at_any_bytecode_of_a_wait_leaves_it_free(interrupts: Inter
             try:
                 came = interrupts.call_interrupted(lambda: lock.run(divmod, 17, 5), at, signal.SIGINT)
             except KeyboardInterrupt:
-                assert not lock._waiting  # pyright: ignore[reportPrivateUsage]
+                assert not lock._waits._threads  # pyright: ignore[reportPrivateUsage]
             letting_go.result()
         assert in_thread(lambda: lock.run(divmod, 17, 5)) == (3, 2)
         at += 1
@@ -166,7 +167,7 @@ def test_handlers_that_arrive_in_a_row_do_not_nest_without_end() -> None:
     assert len(refused) == signals - waited
     assert {type(error) for error in refused} == {BusyError}
     assert f"{MOST_WAITING} calls of this thread wait for their turn" in str(refused[0])
-    assert not lock._waiting  # pyright: ignore[reportPrivateUsage]
+    assert not lock._waits._threads  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_handler_waits_in_the_midst_of_a_wait_and_both_are_done() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from nodedb_ring.errors import BusyError
 from nodedb_ring.log.loop_thread import LoopCall, LoopEndedError, LoopThread
-from tests.unit.running import Running
+from nodedb_ring.log.nested_waits import MOST_WAITING
+from tests.unit.running import Running, until_asleep
 
 from .interrupting import Interrupts, handled, interrupted_at_each
 
@@ -164,6 +165,39 @@ def test_an_interrupted_call_leaves_the_loop_at_work(thread: LoopThread, interru
     for count in interrupted_at_each(interrupts, lambda: lambda: call(thread, 1)):  # noqa: B007
         assert call(thread, 2) == 2
     assert count > 100
+
+
+def test_handlers_that_arrive_in_a_row_do_not_nest_without_end(thread: LoopThread) -> None:
+    """While the loop does not answer: some wait, the others are refused before anything is begun."""
+    answered = asyncio.Event()
+    main = threading.main_thread()
+    waited, signals = MOST_WAITING - 1, 3 * MOST_WAITING
+    begun = 0
+
+    async def answer() -> None:
+        nonlocal begun
+        begun += 1
+        await answered.wait()
+
+    with handled(lambda: thread.begin(answer).result()) as done:
+
+        def send() -> None:
+            for sent in range(signals):
+                until_asleep(main.native_id or 0)
+                signal.pthread_kill(main.ident or 0, signal.SIGTERM)
+                while len(done) <= sent - waited:
+                    until_asleep(main.native_id or 0)
+            until_asleep(main.native_id or 0)
+            thread.call_soon(answered.set)
+
+        sending = Running(send)
+        thread.begin(answer).result()
+        sending.result()
+    assert begun == MOST_WAITING
+    refused = [error for error in done if error is not None]
+    assert len(refused) == signals - waited
+    assert {type(error) for error in refused} == {BusyError}
+    assert call(thread, 1) == 1
 
 
 @pytest.mark.parametrize("raises", [False, True])

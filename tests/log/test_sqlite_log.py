@@ -329,6 +329,22 @@ def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> No
     assert max(taken) == module.TRIM_ROWS
 
 
+def test_what_is_appended_while_a_trim_runs_stays(log: SqliteEventLog, path: Path, driver: Driver) -> None:
+    """Whatever the trim was asked for: its number would be forgotten with it, and given to another event."""
+    log.append(0, batch_of(1, 2))
+    step = log._trim_some  # pyright: ignore[reportPrivateUsage]
+    with SqliteEventLog(path, driver=driver) as other:
+
+        def after_an_append(undone: str, core_id: int, upto: int) -> bool:
+            other.append(0, batch_of(3))
+            return step(undone, core_id, upto)
+
+        log._trim_some = after_an_append  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+        log.trim(0, 2**64 - 1)
+    assert numbers(log) == [3]
+    assert log.last_sequence(0) == 3
+
+
 def test_space_that_was_trimmed_is_used_again(path: Path, driver: Driver) -> None:
     with SqliteEventLog(path, driver=driver) as log:
         for n in range(1, 400):
