@@ -126,8 +126,8 @@ class Follower:
     CorruptLogError, LogUnavailableError
         On the way: the log cannot be read. The next call tries again.
 
-    Signals
-    -------
+    Notes
+    -----
     What a call had in hand when a signal handler raised, the next call returns. A handler may ``commit()``, which does
     not cover what the call that it interrupts is about to return, and ``close()``. It may not ask for the next batch in
     the midst of such a call: `BusyError`.

@@ -226,7 +226,8 @@ class JetStreamEventLog:
     Thread safety
     -------------
     Any thread, several at once; appends of one core come one after the other. A thread of its own runs the
-    connection. After ``fork`` the child must make a log of its own.
+    connection. A signal handler may call anything in the midst of any call, but append to a core in the midst of an
+    append to it: `BusyError`. After ``fork`` the child must make a log of its own.
     """
 
     def __init__(
@@ -325,6 +326,8 @@ class JetStreamEventLog:
         LogConflictError, LogUnavailableError
         LogError
             One event is larger than the server's ``max_payload``, or the server refuses it.
+        BusyError
+            A signal handler appends in the midst of an append to the same core.
         """
         self.append_all(core_id, (batch,))
 

@@ -199,6 +199,8 @@ class SqliteEventLog:
     Thread safety
     -------------
     Any thread may call anything: calls wait for each other. An open ``read`` holds nothing between two batches.
+    A signal handler may call anything too, in the midst of any call. That is a `BusyError` only if many handlers, one
+    in the midst of the other, wait for another thread's call.
     """
 
     def __init__(
