@@ -15,10 +15,11 @@ has filled the hole. So it does not matter in which order, or how often, ring an
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
@@ -27,7 +28,7 @@ import numpy as np
 from ._arrow import StreamClaim, export_stream
 from ._arrow_schema import EVERY_COLUMN, Selection, export_schema
 from .batch import EventBatch
-from .errors import ClosedError, GapError, LogError
+from .errors import BusyError, ClosedError, GapError, LogError
 from .event_loop import check_event_loop
 from .events import WriteOp
 from .limits import event_count, limit_seconds
@@ -75,7 +76,7 @@ def follow(
     start : "earliest" or "latest"
         Where a group begins that is new: at the first event that the log still has, or behind the last one now.
     after : int, optional
-        Begins behind this number instead, whatever the log remembers of the group.
+        Begins behind this number instead, whatever the log remembers of the group. 0: at the first number, 1.
     max_events : int, default 1024
         Most events of a batch that comes from the ring.
     heartbeats : bool, default False
@@ -86,7 +87,7 @@ def follow(
     ValueError, TypeError
         A core that cannot be told, another `start`, a count below 1.
     LogError
-        The log cannot be read, or it ends before the group's watermark.
+        The log cannot be read; or log and ring end before `after`, or before the group's watermark.
     """
     if core_id is None:
         if consumer is None:
@@ -128,6 +129,12 @@ class Follower:
     CorruptLogError, LogUnavailableError
         On the way: the log cannot be read. The next call tries again.
 
+    Notes
+    -----
+    What a call had in hand when a signal handler raised, the next call returns. A handler may ``commit()``, which does
+    not cover what the call that it interrupts is about to return, and ``close()``. It may not ask for the next batch in
+    the midst of such a call: `BusyError`.
+
     Thread safety
     -------------
     That of the consumer: one thread at a time; the asynchronous form reads the log on a thread of its own. ``close``,
@@ -149,6 +156,8 @@ class Follower:
         "_handed",
         "_heartbeats",
         "_heartbeats_wanted",
+        "_in_hand",
+        "_is_asked",
         "_is_catching_up",
         "_is_closed",
         "_is_replaying",
@@ -183,9 +192,14 @@ class Follower:
         self._max_events = max_events
         self._heartbeats_wanted = heartbeats
         self._is_closed = False
-        self._closing = threading.Event()
+        # Wakes who waits. Not an Event: a wait that a signal handler interrupts may have the lock that its set() takes.
+        self._closing: SimpleQueue[None] = SimpleQueue()
         self._stream_claim = StreamClaim()
         self._ended = False
+        # A call for the next batch is in progress.
+        self._is_asked = False
+        # The batch that lies before _next and that no call has returned yet: a signal handler may raise in between.
+        self._in_hand: EventBatch | None = None
         # Drained and not handed out yet; this very object when there is nothing.
         self._ring_rest = _NOTHING
         # While the log fills a hole, up to and with _replay_upto; an iterator that is None is to be begun at _next.
@@ -200,31 +214,32 @@ class Follower:
         # The thread that an asynchronous call has reading the log.
         self._at_work: Future[None] | None = None
         self._handed = self._replayed = self._gaps = self._episodes = self._duplicates = self._heartbeats = 0
-        # The number that is owed: everything below was handed out, or passed over. 0: where numbering begins.
+        # The number to look for: everything below was handed out, is in hand, or was passed over. 0: where numbering
+        # begins.
         self._next = self._first_owed(start, after)
         # _next when the watermark was saved.
         self._committed = self._next
 
     def _first_owed(self, start: str, after: int | None) -> int:
-        if after is not None:
-            return after + 1
-        mark = self._log.load_watermark(self._group, self._core_id)
+        mark = after if after is not None else self._log.load_watermark(self._group, self._core_id)
         # After the watermark: who saved that had been handed the number, and so it is in one of the two by now.
         last = self._log.last_sequence(self._core_id)
         tried = None if self._consumer is None else self._consumer.emitted_sequence
         known = [number for number in (last, tried) if number is not None]
+        end = max(known, default=0)
         if mark is not None:
-            if mark > max(known, default=0):
+            if mark > end:
+                stands = f"after {mark}" if after is not None else f"group {self._group!r} stands at {mark}"
+                remedy = f"follow(after={end})" if after is not None else "save_watermark() or follow(after=...)"
                 raise LogError(
-                    f"core {self._core_id}: group {self._group!r} stands at {mark}, and log and ring end at"
-                    f" {max(known, default=0)}: the log lost its end, or was made anew, and what comes would be taken"
-                    " for delivered; save_watermark() where the group is to go on, or follow(after=...)"
+                    f"core {self._core_id}: {stands}, and log and ring end at {end}: the log lost its end, or was made"
+                    f" anew, and what comes would be taken for delivered; {remedy} goes on there"
                 )
             return mark + 1
         if start == "latest":
             # The group exists from now on: a restart before its first commit misses nothing. (Where there is nothing
             # yet, that holds for numbers from 1, as a watermark cannot lie before 0.)
-            self._log.save_watermark(self._group, self._core_id, max(known, default=0))
+            self._log.save_watermark(self._group, self._core_id, end)
             return max(known) + 1 if known else 0
         if last is None:
             return 0
@@ -247,6 +262,28 @@ class Follower:
         return self._advance(timeout)
 
     def _advance(self, timeout: float | None) -> EventBatch:
+        """The next batch; `_NOTHING` itself if there is none."""
+        if self._is_asked:
+            raise self._asked_already()
+        self._is_asked = True
+        try:
+            batch = self._find(timeout)
+            count = len(batch)
+        except BaseException:
+            self._is_asked = False
+            raise
+        # No signal handler comes from here on to the caller: CPython looks for one where a function or a turn of a loop
+        # begins, and after a call into C.
+        self._handed += count
+        if self._is_replaying:
+            self._replayed += count
+        self._in_hand = None
+        self._is_asked = False
+        return batch
+
+    def _find(self, timeout: float | None) -> EventBatch:
+        if self._in_hand is not None:
+            return self._in_hand
         if self._at_work is not None:
             # A call for an event loop was cancelled, and its thread may still be reading.
             wait([self._at_work])
@@ -274,7 +311,27 @@ class Follower:
 
     async def _advance_async(self, timeout: float | None) -> EventBatch:
         check_event_loop(f"follower of core {self._core_id}")
+        if self._is_asked:
+            raise self._asked_already()
+        self._is_asked = True
+        try:
+            batch = await self._find_async(timeout)
+            count = len(batch)
+        except BaseException:
+            self._is_asked = False
+            raise
+        # As in _advance.
+        self._handed += count
+        if self._is_replaying:
+            self._replayed += count
+        self._in_hand = None
+        self._is_asked = False
+        return batch
+
+    async def _find_async(self, timeout: float | None) -> EventBatch:
         await self._finish_work()
+        if self._in_hand is not None:
+            return self._in_hand
         self._ended = False
         run = self._take_run()
         if run is not None:
@@ -299,7 +356,7 @@ class Follower:
         if not self._is_closed:
             # Not next_batch, which raises if another thread has closed this by then.
             batch = self._advance(None)
-            if len(batch):
+            if batch is not _NOTHING:
                 return batch
         raise StopIteration
 
@@ -357,7 +414,7 @@ class Follower:
         if self._consumer is not None:
             self._consumer.bind()
         batch = self._advance(None)
-        return batch if len(batch) else None
+        return None if batch is _NOTHING else batch
 
     def __aiter__(self) -> Self:
         return self
@@ -365,7 +422,7 @@ class Follower:
     async def __anext__(self) -> EventBatch:
         if not self._is_closed:
             batch = await self._advance_async(None)
-            if len(batch):
+            if batch is not _NOTHING:
                 return batch
         raise StopAsyncIteration
 
@@ -386,8 +443,9 @@ class Follower:
                 self._ring_rest = batch
             return None
         self._is_catching_up = False
+        # Together: no signal handler comes between.
         self._next += count
-        self._handed += count
+        self._in_hand = batch
         return batch
 
     def _ready(self) -> EventBatch:
@@ -401,8 +459,6 @@ class Follower:
                     # Nobody has what lies between. Said at each call, until it is skipped.
                     raise self._gap(missing_upto)
                 if len(piece):
-                    self._handed += len(piece)
-                    self._replayed += len(piece)
                     return piece
                 continue
             if not len(self._ring_rest):
@@ -412,13 +468,13 @@ class Follower:
             if missing_upto is not None:
                 self._fill(missing_upto)
             elif len(piece):
-                self._handed += len(piece)
                 return piece
 
     def _cut(self, batch: EventBatch) -> tuple[EventBatch, EventBatch, int | None]:
         """What of a batch comes next, its rest, and the last number that is missing before it, if any is.
 
-        Drops what was handed out before, and passes over heartbeats unless they are wanted.
+        Drops what was handed out before, and passes over heartbeats unless they are wanted. What comes next is in hand
+        from then on. A batch that is cut again since a signal handler raised has its rest come next.
         """
         numbers = batch.sequence
         fresh = numbers >= self._next
@@ -441,11 +497,15 @@ class Follower:
                 other = np.flatnonzero(silent != is_silent)
                 stop = begin + int(other[0]) if other.size else stop
                 if is_silent:
+                    rest = batch[stop:]
                     self._heartbeats += stop - begin
                     self._next += stop - begin
-                    return _NOTHING, batch[stop:], None
+                    return _NOTHING, rest, None
+        piece, rest = batch[begin:stop], batch[stop:]
+        # Together: no signal handler comes between.
         self._next += stop - begin
-        return batch[begin:stop], batch[stop:], None
+        self._in_hand = piece
+        return piece, rest, None
 
     # ---- what is missing -------------------------------------------------------------------------------------------
 
@@ -565,7 +625,8 @@ class Follower:
         if isinstance(self._log, LiveEventLog):
             self._log.wait_beyond(self._core_id, self._next - 1, seconds)
         else:
-            self._closing.wait(min(seconds, _POLL))
+            with contextlib.suppress(Empty):
+                self._closing.get(timeout=min(seconds, _POLL))
         return False
 
     async def _in_thread(self, work: Callable[..., object], *arguments: object) -> object:
@@ -575,6 +636,8 @@ class Follower:
         raised: list[BaseException] = []
 
         def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 found.append(work(*arguments))
             except BaseException as error:
@@ -582,8 +645,14 @@ class Follower:
             finally:
                 done.set_result(None)
 
-        asyncio.get_running_loop().run_in_executor(None, run)
         self._at_work = done
+        try:
+            asyncio.get_running_loop().run_in_executor(None, run)
+        except BaseException:
+            # Whether a thread has it is not known: it is waited for, unless it will do nothing.
+            if done.cancel():
+                self._at_work = None
+            raise
         await self._finish_work()
         if raised:
             raise raised[0]
@@ -599,10 +668,14 @@ class Follower:
     # ---- accounts --------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Saves how far this follower has come, all batches handed out so far included. A restart goes on behind it."""
-        if self._next > self._committed:
-            self._log.save_watermark(self._group, self._core_id, self._next - 1)
-            self._committed = self._next
+        """Saves how far this follower has come, all batches handed out so far included. A restart goes on behind it.
+
+        From a signal handler, mind that the last of them may not be handled yet.
+        """
+        owed = self._owed
+        if owed > self._committed:
+            self._log.save_watermark(self._group, self._core_id, owed - 1)
+            self._committed = owed
 
     @property
     def core_id(self) -> int:
@@ -617,7 +690,13 @@ class Follower:
     @property
     def position(self) -> int | None:
         """The last number handed out or passed over; None before the first."""
-        return self._next - 1 if self._next else None
+        return self._owed - 1 if self._owed else None
+
+    @property
+    def _owed(self) -> int:
+        """The first number that the caller has not got."""
+        held = self._in_hand
+        return self._next if held is None else self._next - len(held)
 
     @property
     def ended(self) -> bool:
@@ -636,19 +715,24 @@ class Follower:
             duplicates=self._duplicates,
             heartbeats=self._heartbeats,
             position=self.position,
-            lag=max(0, known + 1 - max(self._next, 1)),
+            lag=max(0, known + 1 - max(self._owed, 1)),
         )
 
     def close(self) -> None:
-        """Ends the stream, a waiting call included, within a tenth of a second; may be repeated.
+        """Ends the stream, a waiting call included, within a tenth of a second; may be repeated. Waits for nothing.
 
         Consumer and log stay open: they are the caller's. Nothing is committed.
         """
         self._is_closed = True
-        self._closing.set()
+        self._closing.put(None)
 
     def _closed_already(self) -> ClosedError:
         return ClosedError(f"follower of core {self._core_id}: is closed; follow() again, from the last commit")
+
+    def _asked_already(self) -> BusyError:
+        return BusyError(
+            f"follower of core {self._core_id}: a call for its next batch is in progress; ask when it has returned"
+        )
 
     def __enter__(self) -> Self:
         return self

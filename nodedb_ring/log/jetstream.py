@@ -6,26 +6,26 @@ import asyncio
 import base64
 import bisect
 import contextlib
+import inspect
 import json
+import logging
 import math
 import os
 import re
 import secrets
-import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, TypeVar
-
-import numpy as np
+from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from ..batch import EventBatch
 from ..errors import (
     ArgumentError,
+    BusyError,
     ClosedError,
     CorruptLogError,
     ForkError,
@@ -34,8 +34,10 @@ from ..errors import (
     LogUnavailableError,
 )
 from ..limits import limit_seconds
-from . import MAX_BATCH_EVENTS
-from .encoding import check_rising, decode_batch, encode_batch
+from .call_lock import CallLock
+from .encoding import check_rising, encode_batch
+from .jetstream_message import Stored, cut, decode, encode, head_of, message_bytes
+from .loop_thread import LoopCall, LoopEndedError, LoopThread
 
 try:
     import nats
@@ -50,11 +52,12 @@ except ImportError as _error:
 
 __all__ = ["JetStreamEventLog"]
 
-_T = TypeVar("_T")
+_LOGGER: Final = logging.getLogger("nodedb_ring")
 
-_MAGIC: Final = b"NRL1"
-# Magic, count, core, first and last number, bytes of rows, checksum: in front of the rows and the payload.
-_HEAD: Final = struct.Struct("<4sIQQQQI")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Callback: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
+
 _HEADERS_BYTES: Final = 1024
 """Room for the headers of a message, which count into the server's max_payload."""
 _PREFETCH: Final = 4
@@ -63,6 +66,9 @@ _RECONNECT_SECONDS: Final = 0.1
 _PROBE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 10.0
 """For which a close waits for the connection's thread, whatever the patience with a server is."""
+_OWN_CALLBACKS: Final = ("error_cb", "disconnected_cb", "reconnected_cb")
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds that a wait sleeps at once; it goes on if there is more to wait for."""
 _WRONG_LAST_ID: Final = 10070
 _WRONG_LAST: Final = frozenset({_WRONG_LAST_ID, 10071, 10164})
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -80,24 +86,6 @@ _PASSING: Final = (
     ConnectionError,
     TimeoutError,
 )
-
-
-class _Head(NamedTuple):
-    events: int
-    core_id: int
-    first: int
-    last: int
-    rows_bytes: int
-    checksum: int
-
-
-class _Stored(NamedTuple):
-    """A message as the server has it."""
-
-    position: int
-    message_id: str
-    body: bytes
-    head: _Head
 
 
 class _Extent(NamedTuple):
@@ -126,7 +114,10 @@ class _Message:
 class _Core:
     """What this instance knows of a core's stream. Positions are the stream's sequence numbers, 1, 2, 3 ... ."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    appends: CallLock = field(default_factory=CallLock)
+    is_appending: bool = False
+    publishing: asyncio.Task[None] | None = None
+    """The task that publishes, or the last that did."""
     position: int | None = None
     """Of the last message, as far as this instance appended it; None: must be asked."""
     last: int | None = None
@@ -146,15 +137,28 @@ class _Core:
 
 
 class _Feed:
-    """Messages from the thread that appends to the event loop that publishes; a slot each until it is acknowledged."""
+    """Messages from the thread that appends to the event loop that publishes; a slot each until it is acknowledged.
+
+    ``take_slot`` is the thread's, the rest is called on the loop.
+    """
 
     def __init__(self, slots: int) -> None:
-        self._number = slots
-        self.slots = threading.Semaphore(slots)
+        self._slots = slots
+        self._freed: SimpleQueue[int] = SimpleQueue()
         self.queue: deque[_Message] = deque()
         self.wake = asyncio.Event()
         self.ended = False
         self.finished = False
+
+    def take_slot(self) -> bool:
+        """Waits for a slot. False: nothing is published any more."""
+        while not self._slots and not self.finished:
+            self._slots += self._freed.get()
+        self._slots -= 1
+        return not self.finished
+
+    def free(self, slots: int) -> None:
+        self._freed.put(slots)
 
     def put(self, message: _Message) -> None:
         self.queue.append(message)
@@ -164,10 +168,10 @@ class _Feed:
         self.ended = True
         self.wake.set()
 
-    def finish(self, _: Future[None]) -> None:
+    def finish(self) -> None:
         """Nothing is published any more: lets go whoever waits for a slot."""
         self.finished = True
-        self.slots.release(self._number)
+        self._freed.put(0)
 
 
 class JetStreamEventLog:
@@ -197,7 +201,9 @@ class JetStreamEventLog:
     duplicate_window : float
         Seconds for which the server knows the ids of messages; above 0.
     **connect_options
-        For ``nats.connect``: ``user``, ``password``, ``token``, ``tls``, ``user_credentials``, ``name`` and so on.
+        For ``nats.connect``: ``user``, ``password``, ``token``, ``tls``, ``user_credentials``, ``name`` and so on. Its
+        callbacks run on the connection's thread, after the log's own: they may ``close`` the log, and whatever waits
+        for the connection is a `BusyError` there.
 
     Raises
     ------
@@ -229,7 +235,8 @@ class JetStreamEventLog:
     Thread safety
     -------------
     Any thread, several at once; appends of one core come one after the other. A thread of its own runs the
-    connection. After ``fork`` the child must make a log of its own.
+    connection. A signal handler may call anything in the midst of any call, but append to a core in the midst of an
+    append to it: `BusyError`. After ``fork`` the child must make a log of its own.
     """
 
     def __init__(
@@ -257,6 +264,10 @@ class JetStreamEventLog:
             raise ArgumentError(f"duplicate_window {duplicate_window}: must be a number of seconds, above 0")
         if not 1 <= replicas <= 5:
             raise ValueError(f"replicas {replicas}: must be from 1 to 5")
+        for name in _OWN_CALLBACKS:
+            callback = connect_options.get(name)
+            if callback is not None and not inspect.iscoroutinefunction(callback):
+                raise TypeError(f"{name} {callback!r}: must be a coroutine function (async def)")
         self._servers = [servers] if isinstance(servers, str) else list(servers)
         self._shown = [_without_credentials(url) for url in self._servers]
         self._stream = stream
@@ -269,9 +280,9 @@ class JetStreamEventLog:
         self._nonce = secrets.token_hex(8)
         self._pid = os.getpid()
         self._closed = False
+        # No lock over these: what the loop's thread waits for, a signal handler may have interrupted. See LoopThread.
         self._cores: dict[int, _Core] = {}
-        self._lock = threading.Lock()
-        self._appended = threading.Condition(self._lock)
+        self._waiting: set[SimpleQueue[None]] = set()
         self._seen: dict[int, int] = {}
         self._watched: set[int] = set()
         self._in_flight: dict[str, asyncio.Future[int]] = {}
@@ -281,13 +292,13 @@ class JetStreamEventLog:
         self._last_error: BaseException | None = None
         self._away_since: float | None = None
         self._client = Client()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=f"nodedb-ring-log-{stream}", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread(f"nodedb-ring-log-{stream}", self._client.close)
+        self._loop = self._thread.loop
         try:
-            self._call(self._connect(connect_options))
+            self._thread.start()
+            self._call("it was not opened", self._connect, connect_options)
         except BaseException:
-            self._stop()
+            self._thread.stop(min(self._timeout, _STOP_SECONDS))
             raise
         self._js: JetStreamContext = self._client.jetstream(timeout=min(self._timeout, 2.0))
 
@@ -297,13 +308,14 @@ class JetStreamEventLog:
         return self._stream
 
     def close(self) -> None:
-        """Ends the connection. Calls in progress raise `ClosedError`. Closing again does nothing."""
-        if self._closed or self._pid != os.getpid():
-            return
-        with self._appended:
+        """Ends the connection. Calls in progress raise `ClosedError`. Closing again does nothing.
+
+        From a signal handler too, whatever it interrupts.
+        """
+        if self._pid == os.getpid():
             self._closed = True
-            self._appended.notify_all()
-        self._stop()
+            self._wake_waiting()
+            self._thread.stop(min(self._timeout, _STOP_SECONDS))
 
     def __enter__(self) -> JetStreamEventLog:
         return self
@@ -327,6 +339,8 @@ class JetStreamEventLog:
         LogConflictError, LogUnavailableError
         LogError
             One event is larger than the server's ``max_payload``, or the server refuses it.
+        BusyError
+            A signal handler appends in the midst of an append to the same core.
         """
         self.append_all(core_id, (batch,))
 
@@ -337,14 +351,29 @@ class JetStreamEventLog:
         `batches` raises, comes out when those before it are acknowledged.
         """
         core = self._core(core_id)
-        with core.lock:
-            self._check_open()
+        core.appends.run(self._append_all, core_id, core, batches)
+
+    def _append_all(self, core_id: int, core: _Core, batches: Iterable[EventBatch]) -> None:
+        self._check_open()
+        if core.is_appending:
+            raise BusyError(
+                f"log {self._stream}: an append to core {core_id} is in progress, which this call interrupts;"
+                " append when it has returned"
+            )
+        core.is_appending = True
+        try:
             stored: frozenset[str] = frozenset()
             if core.position is None:
-                stored = self._call(self._learn(core_id, core))
-            last = core.last
-            feed: _Feed | None = None
-            run: Future[None] | None = None
+                stored = self._call(_unacknowledged(core_id), self._learn, core_id, core)
+            self._feed(core_id, core, batches, stored)
+        finally:
+            core.is_appending = False
+
+    def _feed(self, core_id: int, core: _Core, batches: Iterable[EventBatch], stored: frozenset[str]) -> None:
+        last = core.last
+        feed: _Feed | None = None
+        publishing: LoopCall[None] | None = None
+        try:
             try:
                 for batch in batches:
                     if not len(batch):
@@ -357,21 +386,31 @@ class JetStreamEventLog:
                     check_rising(batch[len(batch) - 1 :] if len(waiting) < len(messages) else batch, last)
                     if feed is None:
                         feed = _Feed(2 * self._window)
-                        run = self._begin(self._publish(core_id, core, feed))
-                        run.add_done_callback(feed.finish)
+                        publishing = self._begin_to_publish(core_id, core, feed)
                     for message in waiting:
-                        feed.slots.acquire()
-                        if feed.finished:
+                        if not feed.take_slot():
                             break
-                        self._loop.call_soon_threadsafe(feed.put, message)
+                        self._soon(feed.put, message)
                         last = message.last
                     if feed.finished:
                         break
             finally:
-                if feed is not None and run is not None:
-                    with contextlib.suppress(RuntimeError):
-                        self._loop.call_soon_threadsafe(feed.end)
-                    self._result(run)
+                if feed is not None and publishing is not None:
+                    with contextlib.suppress(ClosedError):
+                        self._soon(feed.end)
+                    self._result(_unacknowledged(core_id), publishing)
+        except BaseException:
+            # Of a signal handler, say. Whether what is in flight comes is asked before the next append.
+            if publishing is not None:
+                publishing.cancel()
+            raise
+
+    def _begin_to_publish(self, core_id: int, core: _Core, feed: _Feed) -> LoopCall[None]:
+        position = core.position
+        assert position is not None  # noqa: S101 - _append_all has asked
+        # From here on the publishing alone knows it; an exception anywhere leaves it to be asked.
+        core.position = None
+        return self._begin(lambda: self._publish(core_id, core, feed, position), feed.finish)
 
     def read(self, core_id: int, first_sequence: int, last_sequence: int) -> Iterator[EventBatch]:
         """``EventLog.read``: a few messages are fetched ahead, so at most that many are in memory."""
@@ -381,22 +420,26 @@ class JetStreamEventLog:
 
     def last_sequence(self, core_id: int) -> int | None:
         """``EventLog.last_sequence``, asked of the server."""
-        return self._call(self._ask_last(core_id, self._core(core_id)))
+        undone = f"the last number of core {core_id} was not read"
+        return self._call(undone, self._ask_settled_last, core_id, self._core(core_id))
 
     def trim(self, core_id: int, upto: int) -> None:
         """``EventLog.trim``: forgets messages whose events are all at or below `upto`.
 
         The last message stays on the server, for its number; once it is trimmed, it is not read any more.
         """
-        self._call(self._trim(core_id, self._core(core_id), upto))
+        undone = f"core {core_id} was not trimmed to {upto}, or only in part"
+        self._call(undone, self._trim, core_id, self._core(core_id), upto)
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
         """``EventLog.load_watermark``."""
-        return self._call(self._load(_watermark_key(group, core_id)))
+        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
+        return self._call(undone, self._load, _watermark_key(group, core_id))
 
     def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
         """``EventLog.save_watermark``: returns when the server has acknowledged it."""
-        self._call(self._save(_watermark_key(group, core_id), sequence))
+        undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not acknowledged"
+        self._call(undone, self._save, _watermark_key(group, core_id), sequence)
 
     def wait_beyond(self, core_id: int, sequence: int, timeout: float) -> bool:
         """``LiveEventLog.wait_beyond``: whoever appends tells what is stored; nothing is asked meanwhile.
@@ -406,56 +449,45 @@ class JetStreamEventLog:
         """
         limit = limit_seconds(timeout)
         self._check_open()
-        until = None if limit is None else time.monotonic() + limit
+        self._thread.check_elsewhere()
+        until = math.inf if limit is None else time.monotonic() + limit
         if core_id not in self._watched:
             if self._away_since is None:
-                self._call(self._watch(core_id))
+                self._call(f"core {core_id} is not watched", self._watch, core_id)
             if limit == 0:
                 return self._seen.get(core_id, -1) > sequence
-        with self._appended:
-            while self._seen.get(core_id, -1) <= sequence and not self._closed:
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    break
-                self._appended.wait(left)
-            if self._seen.get(core_id, -1) > sequence:
-                return True
+        if self._wait_for_note(core_id, sequence, until):
+            return True
         self._check_open()
         away_since = self._away_since
         if away_since is not None:
             if time.monotonic() - away_since > self._timeout:
-                raise self._unavailable()
+                raise LogUnavailableError(f"log {self._stream}: {self._unavailable()}")
             return False
         # A note that the client dropped, or that no one sent, must not be missed for ever.
         last = self.last_sequence(core_id)
         return last is not None and last > sequence
 
-    # ---- the thread of the connection, and the way to it
+    def _wait_for_note(self, core_id: int, sequence: int, until: float) -> bool:
+        woken: SimpleQueue[None] = SimpleQueue()
+        try:
+            # In this order, as who tells has the other: what is not seen wakes.
+            self._waiting.add(woken)
+            while self._seen.get(core_id, -1) <= sequence and not self._closed:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                with contextlib.suppress(Empty):
+                    woken.get(timeout=min(left, _LONGEST_WAIT))
+        finally:
+            self._waiting.discard(woken)
+        return self._seen.get(core_id, -1) > sequence
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        # What came between the end of the connection and here has a thread that waits for it.
-        self._loop.run_until_complete(self._disconnect())
-        self._loop.close()
+    def _wake_waiting(self) -> None:
+        for woken in tuple(self._waiting):
+            woken.put(None)
 
-    def _stop(self) -> None:
-        patience = min(self._timeout, _STOP_SECONDS)
-        with contextlib.suppress(Exception):
-            asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result(patience)
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(patience)
-
-    async def _disconnect(self) -> None:
-        mine = asyncio.current_task()
-        with contextlib.suppress(Exception):
-            await self._client.close()
-        await asyncio.sleep(0)
-        others = [task for task in asyncio.all_tasks() if task is not mine]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+    # ---- the way to the thread of the connection
 
     def _check_open(self) -> None:
         self._check_process()
@@ -469,42 +501,53 @@ class JetStreamEventLog:
                 " make a JetStreamEventLog after the fork"
             )
 
-    def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
-        try:
-            self._check_open()
-        except BaseException:
-            work.close()
-            raise
-        return self._result(self._begin(work))
+    def _call(
+        self, undone: str, work: Callable[_P, Coroutine[Any, Any, _T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Waits for what the connection's thread does. `undone` is what an error says."""
+        self._check_open()
+        return self._result(undone, self._begin(lambda: work(*args, **kwargs)))
 
-    def _begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+    def _begin(
+        self, work: Callable[[], Coroutine[Any, Any, _T]], on_end: Callable[[], object] | None = None
+    ) -> LoopCall[_T]:
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError as error:
-            work.close()
-            raise ClosedError(f"log {self._stream}: was closed meanwhile") from error
+            return self._thread.begin(work, on_end)
+        except LoopEndedError as error:
+            raise self._closed_meanwhile() from error
 
-    def _result(self, future: Future[_T]) -> _T:
+    def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
-            return future.result()
+            self._thread.call_soon(callback, *arguments)
+        except LoopEndedError as error:
+            raise self._closed_meanwhile() from error
+
+    def _result(self, undone: str, call: LoopCall[_T]) -> _T:
+        try:
+            return call.result()
         except CancelledError as error:
             if self._closed:
-                raise ClosedError(f"log {self._stream}: was closed meanwhile") from error
+                raise self._closed_meanwhile(undone) from error
             raise
         except BaseException as error:
             # A KeyboardInterrupt of the waiting thread, above all.
-            future.cancel()
+            call.cancel()
+            if isinstance(error, LogUnavailableError):
+                raise LogUnavailableError(f"log {self._stream}: {undone}: {error}") from error
             if isinstance(error, nats.errors.Error):
-                raise LogError(f"log {self._stream}: the server refuses: {error}") from error
+                raise LogError(f"log {self._stream}: {undone}: the server refuses: {error}") from error
             raise
+
+    def _closed_meanwhile(self, undone: str = "nothing was begun") -> ClosedError:
+        return ClosedError(f"log {self._stream}: was closed meanwhile; {undone}")
 
     def _core(self, core_id: int) -> _Core:
         if not 0 <= core_id < 2**64:
             raise ValueError(f"core_id {core_id}: must be from 0 to {2**64 - 1}")
-        # A thread of the parent may have held the lock at the fork.
+        # A thread of the parent may have been appending at the fork.
         self._check_process()
-        with self._lock:
-            return self._cores.setdefault(core_id, _Core())
+        core = self._cores.get(core_id)
+        return self._cores.setdefault(core_id, _Core()) if core is None else core
 
     def _name(self, core_id: int) -> str:
         return f"{self._stream}_core_{core_id}"
@@ -523,7 +566,7 @@ class JetStreamEventLog:
             why = why.replace(url, shown)
         patience = "" if self._timeout == math.inf else f" in {self._timeout:g} s"
         return LogUnavailableError(
-            f"log {self._stream}: no answer from {', '.join(self._shown)}{patience}{why};"
+            f"no answer from {', '.join(self._shown)}{patience}{why};"
             " check that nats-server runs there with JetStream (nats-server -js), the URL and the credentials"
         )
 
@@ -537,13 +580,14 @@ class JetStreamEventLog:
             "connect_timeout": min(2.0, self._timeout),
             # What the client keeps while it is disconnected it sends in its own order; we send again ourselves.
             "pending_size": 0,
-            "error_cb": self._on_error,
-            "disconnected_cb": self._on_disconnect,
-            "reconnected_cb": self._on_reconnect,
         }
+        own: tuple[_Callback, ...] = (self._on_error, self._on_disconnect, self._on_reconnect)
+        settings |= options
+        for name, ours in zip(_OWN_CALLBACKS, own, strict=True):
+            settings[name] = _both(ours, options.get(name))
         try:
             async with asyncio.timeout(None if self._timeout == math.inf else self._timeout):
-                await self._client.connect(servers=self._servers, **(settings | options))
+                await self._client.connect(servers=self._servers, **settings)
                 self._inbox = self._client.new_inbox()
                 await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
         except (*_PASSING, OSError, nats.errors.Error) as error:
@@ -613,7 +657,7 @@ class JetStreamEventLog:
             core.marks.clear()
         return extent
 
-    async def _get(self, core_id: int, position: int, replicas: int = 3) -> _Stored | None:
+    async def _get(self, core_id: int, position: int, replicas: int = 3) -> Stored | None:
         """The message at a position; None if it was trimmed. Of several servers the leader is asked: others lag."""
         name = self._name(core_id)
         try:
@@ -621,9 +665,14 @@ class JetStreamEventLog:
         except nats.js.errors.NotFoundError:
             return None
         body = raw.data or b""
-        head = _head_of(body, core_id, position)
+        head = head_of(body, core_id, position)
         self._core(core_id).mark(head.last, position)
-        return _Stored(position, (raw.headers or {}).get("Nats-Msg-Id", ""), body, head)
+        return Stored(position, (raw.headers or {}).get("Nats-Msg-Id", ""), body, head)
+
+    async def _ask_settled_last(self, core_id: int, core: _Core) -> int | None:
+        if not core.is_appending:
+            await self._settle(core)
+        return await self._ask_last(core_id, core)
 
     async def _ask_last(self, core_id: int, core: _Core) -> int | None:
         for _ in range(8):
@@ -644,10 +693,9 @@ class JetStreamEventLog:
         )
 
     def _tell(self, core_id: int, last: int) -> None:
-        with self._appended:
-            if last > self._seen.get(core_id, -1):
-                self._seen[core_id] = last
-                self._appended.notify_all()
+        if last > self._seen.get(core_id, -1):
+            self._seen[core_id] = last
+            self._wake_waiting()
 
     async def _watch(self, core_id: int) -> None:
         async def on_note(message: Msg) -> None:
@@ -664,7 +712,7 @@ class JetStreamEventLog:
 
     def _messages(self, core_id: int, batch: EventBatch) -> Iterator[_Message]:
         encoded = encode_batch(batch, core_id=core_id)
-        size = _HEAD.size + len(encoded.rows) + len(encoded.payload)
+        size = message_bytes(encoded)
         room = self._client.max_payload - _HEADERS_BYTES
         if size > room:
             if len(batch) == 1:
@@ -676,14 +724,21 @@ class JetStreamEventLog:
             for start in range(0, len(batch), step := -(-len(batch) // parts)):
                 yield from self._messages(core_id, batch[start : start + step])
             return
-        head = _HEAD.pack(
-            _MAGIC, encoded.count, core_id, encoded.first, encoded.last, len(encoded.rows), encoded.checksum
-        )
         message_id = f"{core_id}-{encoded.first}-{encoded.last}-{encoded.checksum:08x}-{self._nonce}"
-        yield _Message(encoded.first, encoded.last, message_id, b"".join((head, encoded.rows, encoded.payload)))
+        yield _Message(encoded.first, encoded.last, message_id, encode(encoded, core_id))
+
+    async def _settle(self, core: _Core) -> None:
+        """After a signal handler has raised in the thread that fed the publishing: what is on its way comes, or not."""
+        if core.publishing is not None and not core.publishing.done():
+            core.publishing.cancel()
+            await asyncio.wait([core.publishing])
+        waiting = [message.ack for message in core.doubtful if message.ack is not None and not message.ack.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._patience())
 
     async def _learn(self, core_id: int, core: _Core) -> frozenset[str]:
         """Where the stream ends; makes it if there is none. Returns the doubtful messages that did come."""
+        await self._settle(core)
         extent = await self._ask_extent(core_id)
         if extent is None:
             config = api.StreamConfig(
@@ -758,12 +813,10 @@ class JetStreamEventLog:
         else:
             ack.set_result(answer["seq"])
 
-    async def _publish(self, core_id: int, core: _Core, feed: _Feed) -> None:
+    async def _publish(self, core_id: int, core: _Core, feed: _Feed, position: int) -> None:
         """Publishes what is fed, `window` at a time, until the feed ends and all is acknowledged."""
+        core.publishing = asyncio.current_task()
         flying: deque[_Message] = deque()
-        position = core.position
-        assert position is not None  # noqa: S101 - append_all has asked
-        core.position = None
         try:
             progress = self._loop.time()
             freed = 0
@@ -792,7 +845,7 @@ class JetStreamEventLog:
                     progress = self._loop.time()
                 if freed and (freed >= self._window // 2 or not flying):
                     # Some at a time: each release wakes the thread that appends, and the two take turns for the GIL.
-                    feed.slots.release(freed)
+                    feed.free(freed)
                     freed = 0
                     if core.last is not None:
                         await self._tell_others(core_id, core.last)
@@ -815,14 +868,17 @@ class JetStreamEventLog:
         with contextlib.suppress(nats.errors.Error, ConnectionError):
             await self._client.publish(self._note(core_id), str(last).encode())
 
+    def _patience(self) -> float:
+        """Seconds after which an acknowledgement counts as lost."""
+        return max(0.05, min(self._timeout / 4, 2.0))
+
     async def _wait(self, feed: _Feed, flying: deque[_Message]) -> None:
         """Until something is fed or acknowledged; an acknowledgement that does not come counts as lost."""
         if not flying:
             await feed.wake.wait()
             return
-        patience = max(0.05, min(self._timeout / 4, 2.0))
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._patience()):
                 await feed.wake.wait()
         except TimeoutError:
             ack = flying[0].ack
@@ -884,12 +940,13 @@ class JetStreamEventLog:
     # ---- reading and trimming
 
     def _read(self, core_id: int, core: _Core, first: int, last: int) -> Iterator[EventBatch]:
-        start = None if first > last else self._call(self._find(core_id, core, first, last))
+        undone = f"events {first} to {last} of core {core_id} were not read, or not all of them"
+        start = None if first > last else self._call(undone, self._find, core_id, core, first, last)
         if start is None:
             return
         position, extent, floor = start
         first = max(first, floor + 1)
-        ahead: deque[tuple[int, Future[_Stored | None]]] = deque()
+        ahead: deque[tuple[int, LoopCall[Stored | None]]] = deque()
         ending = extent.last
         # Short ranges are the usual ones: what is fetched ahead for them would be thrown away.
         depth = 1
@@ -897,24 +954,27 @@ class JetStreamEventLog:
             while ahead or position <= ending:
                 while position <= ending and len(ahead) < depth:
                     self._check_open()
-                    ahead.append((position, self._begin(self._get(core_id, position, extent.replicas))))
+                    ahead.append((position, self._fetch(core_id, position, extent.replicas)))
                     position += 1
                 depth = min(depth * 2, _PREFETCH)
-                at, future = ahead.popleft()
-                stored = self._result(future)
+                at, fetched = ahead.popleft()
+                stored = self._result(undone, fetched)
                 if stored is None:
-                    self._call(self._check_trimmed(core_id, at))
+                    self._call(undone, self._check_trimmed, core_id, at)
                     continue
                 if stored.head.first > last:
                     return
                 if stored.head.last < first:
                     continue
-                yield from _cut(_decode(stored), first, last)
+                yield from cut(decode(stored), first, last)
                 if stored.head.last >= last:
                     return
         finally:
-            for _, future in ahead:
-                future.cancel()
+            for _, fetched in ahead:
+                fetched.cancel()
+
+    def _fetch(self, core_id: int, position: int, replicas: int) -> LoopCall[Stored | None]:
+        return self._begin(lambda: self._get(core_id, position, replicas))
 
     async def _find(self, core_id: int, core: _Core, first: int, last: int) -> tuple[int, _Extent, int] | None:
         """The position of the first message that ends at or after `first`; by halving, from what is known.
@@ -1012,6 +1072,25 @@ def _without_credentials(text: str) -> str:
     return text if at < 0 else f"{scheme[0] if scheme else ''}***{text[at:]}"
 
 
+def _unacknowledged(core_id: int) -> str:
+    return f"not all that was appended to core {core_id} is acknowledged; last_sequence({core_id}) tells what is stored"
+
+
+def _both(ours: _Callback, theirs: _Callback | None) -> _Callback:
+    """A callback of the connection's that does what the log needs, and then what the user wants."""
+
+    async def both(*arguments: Any) -> None:
+        await ours(*arguments)
+        if theirs is not None:
+            try:
+                await theirs(*arguments)
+            except Exception:
+                # It would end the client's own task, which connects again.
+                _LOGGER.exception("a callback of a JetStreamEventLog's connection raised")
+
+    return both
+
+
 def _watermark_key(group: str, core_id: int) -> str:
     # A key is of letters, digits and few signs; a group's name is what it likes.
     return f"watermark.{core_id}.g{base64.urlsafe_b64encode(group.encode()).decode()}"
@@ -1019,38 +1098,3 @@ def _watermark_key(group: str, core_id: int) -> str:
 
 def _floor_key(core_id: int) -> str:
     return f"trimmed.{core_id}"
-
-
-def _head_of(body: bytes, core_id: int, position: int) -> _Head:
-    if len(body) < _HEAD.size or body[: len(_MAGIC)] != _MAGIC:
-        raise CorruptLogError(
-            f"core {core_id}, message {position}: {len(body)} bytes that are no batch; something else has written to"
-            " the subject, or an event log of another version"
-        )
-    head = _Head(*_HEAD.unpack_from(body)[1:])
-    if head.core_id != core_id:
-        raise CorruptLogError(f"core {core_id}, message {position}: is of core {head.core_id}")
-    return head
-
-
-def _decode(stored: _Stored) -> EventBatch:
-    head = stored.head
-    whole = memoryview(stored.body)
-    split = _HEAD.size + head.rows_bytes
-    return decode_batch(
-        whole[_HEAD.size : split],
-        whole[split:],
-        head.checksum,
-        core_id=head.core_id,
-        first=head.first,
-        last=head.last,
-        count=head.events,
-    )
-
-
-def _cut(batch: EventBatch, first: int, last: int) -> Iterator[EventBatch]:
-    numbers = batch.sequence
-    start = int(np.searchsorted(numbers, np.uint64(max(first, 0)), "left"))
-    stop = int(np.searchsorted(numbers, np.uint64(min(last, 2**64 - 1)), "right"))
-    for begin in range(start, stop, MAX_BATCH_EVENTS):
-        yield batch[begin : min(stop, begin + MAX_BATCH_EVENTS)]

@@ -11,7 +11,7 @@ from .._event import WriteEvent
 from .._producer import EventProducer
 from ..backpressure import PressureState
 from ..batch import EventBatch
-from ..errors import EventTooLargeError, LogConflictError
+from ..errors import BusyError, EventTooLargeError, LogConflictError
 from ..events import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
 from . import EventLog
 from .encoding import check_rising
@@ -36,15 +36,22 @@ class LoggedProducer:
     An exception of the log means that nothing was emitted. An event that the ring drops, for lack of room or of a
     consumer, is counted there as dropped and is in the log, where a follower finds it.
 
+    After an exception out of an emit, one of a signal handler included, ``next_sequence`` asks the log: if it is above
+    the events' numbers, they are in the log, and a follower delivers them; if not, emit them again.
+
     Thread safety
     -------------
-    The producer's, one thread at a time.
+    The producer's, one thread at a time. A signal handler that emits in the midst of an emit is refused with
+    `BusyError`.
     """
 
     def __init__(self, producer: EventProducer, log: EventLog) -> None:
         self._producer = producer
         self._log = log
         self._last = log.last_sequence(producer.core_id)
+        # An append has begun, and whether the log has it by now only the log can tell.
+        self._is_doubtful = False
+        self._is_emitting = False
 
     @property
     def producer(self) -> EventProducer:
@@ -68,14 +75,13 @@ class LoggedProducer:
 
     @property
     def next_sequence(self) -> int:
-        """The number of the next event: one more than the highest that the log or the ring has."""
-        highest = self._highest
-        return 1 if highest is None else highest + 1
+        """The number of the next event: one more than the highest that the log or the ring has.
 
-    @property
-    def _highest(self) -> int | None:
-        numbers = [number for number in (self._last, self._producer.emitted_sequence) if number is not None]
-        return max(numbers, default=None)
+        Known, but for after an emit that ended with an exception: then the log is asked, and may raise.
+        """
+        last = self._log.last_sequence(self.core_id) if self._is_doubtful else self._last
+        highest = _higher(last, self._producer.emitted_sequence)
+        return 1 if highest is None else highest + 1
 
     def emit(self, event: WriteEvent) -> bool:
         """Appends one event, then emits it: whether the ring took it. See ``emit_batch``."""
@@ -95,6 +101,8 @@ class LoggedProducer:
             An event that the ring could never hold. Nothing was appended.
         OwnershipError, ClosedError
             The producer is another thread's, or closed. Nothing was appended.
+        BusyError
+            A signal handler called this while it interrupts such a call. Nothing was appended.
         OSError, LogError
             The log could not append. Nothing was emitted.
         """
@@ -105,17 +113,32 @@ class LoggedProducer:
     def _append_and_emit(self, batch: EventBatch, timeout: float | None) -> int:
         # What the ring would refuse must not be in the log: an empty batch is refused for whose and how it is.
         self._producer.emit_batch(_NOTHING, timeout)
-        if not len(batch):
-            return 0
-        self._check_size(batch)
-        check_rising(batch, above=self._highest)
+        if self._is_emitting:
+            raise BusyError(
+                f"core {self.core_id}: an emit is in progress, which this call interrupts; emit when it has returned"
+            )
+        self._is_emitting = True
+        try:
+            if not len(batch):
+                return 0
+            self._check_size(batch)
+            # What the log has more than that, of an append that was interrupted, it says itself.
+            check_rising(batch, above=_higher(self._last, self._producer.emitted_sequence))
+            self._append(batch)
+            return self._producer.emit_batch(batch, timeout)
+        finally:
+            self._is_emitting = False
+
+    def _append(self, batch: EventBatch) -> None:
+        last = int(batch.sequence[-1])
+        self._is_doubtful = True
         try:
             self._log.append(self.core_id, batch)
         except LogConflictError:
-            self._last = self._log.last_sequence(self.core_id)
+            last_of_all = self._log.last_sequence(self.core_id)
+            self._last, self._is_doubtful = last_of_all, False
             raise
-        self._last = int(batch.sequence[-1])
-        return self._producer.emit_batch(batch, timeout)
+        self._last, self._is_doubtful = last, False
 
     def _check_size(self, batch: EventBatch) -> None:
         arena_bytes = self._producer.ring.arena_bytes
@@ -146,7 +169,13 @@ class LoggedProducer:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<LoggedProducer core_id={self.core_id} next_sequence={self.next_sequence} log={self._log!r}>"
+        # Asks the log nothing: it may be closed, or away.
+        after = "unknown" if self._is_doubtful else self.next_sequence
+        return f"<LoggedProducer core_id={self.core_id} next_sequence={after} log={self._log!r}>"
+
+
+def _higher(one: int | None, other: int | None) -> int | None:
+    return max((number for number in (one, other) if number is not None), default=None)
 
 
 def logged(producer: EventProducer, log: EventLog) -> LoggedProducer:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import errno
 import operator
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 
 from ..batch import EventBatch
 from ..errors import ArgumentError, ClosedError, CorruptLogError, ForkError, LogError
 from . import MAX_BATCH_EVENTS
+from .call_lock import CallLock
 from .encoding import check_rising, decode_batch, encode_batch
 from .sqlite_drivers import DRIVERS, Bindings, Connection
 
 __all__ = ["APPEND", "CREATE_TABLES", "LAST_SEQUENCE", "LOG_TABLES", "SqliteEventLog", "append_statements"]
+
+_T = TypeVar("_T")
 
 SCHEMA_VERSION: Final = 1  # as CREATE_TABLES says
 PAGE_BYTES: Final = 32 * 1024
@@ -74,6 +76,7 @@ APPEND: Final = (
     f" VALUES (?1, CASE WHEN ?2 > {LAST_SEQUENCE} THEN ?2 END, ?3, ?4, ?5, ?6, ?7)"
 )
 """Appends one row. It violates the NOT NULL of ``first_sequence`` where the log has the number or a higher one."""
+_COLUMNS_BESIDE_CORE: Final = 6
 
 _COVERING: Final = (
     "SELECT first_sequence FROM nodedb_ring_log WHERE core_id = ? AND first_sequence <= ?"
@@ -85,11 +88,11 @@ _NEXT: Final = (
 )
 # The first number of a batch is no higher than its last: the bound ends the scan.
 _TRIMMED: Final = (
-    "SELECT first_sequence FROM nodedb_ring_log"
+    "SELECT rowid FROM nodedb_ring_log"
     " WHERE core_id = ?1 AND first_sequence <= ?2 AND last_sequence <= ?2 ORDER BY first_sequence LIMIT ?3"
 )
-_FORGET: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence = ?"
-_REMEMBER: Final = "INSERT OR REPLACE INTO nodedb_ring_core VALUES (?, ?)"
+_FORGET: Final = f"DELETE FROM nodedb_ring_log WHERE rowid IN ({_TRIMMED})"  # noqa: S608
+_REMEMBER: Final = f"INSERT OR REPLACE INTO nodedb_ring_core VALUES (?1, {LAST_SEQUENCE})"  # noqa: S608
 _LOAD: Final = "SELECT sequence FROM nodedb_ring_watermark WHERE group_name = ? AND core_id = ?"
 _SAVE: Final = "INSERT OR REPLACE INTO nodedb_ring_watermark VALUES (?, ?, ?)"
 
@@ -149,6 +152,20 @@ def _parts(batch: EventBatch) -> Iterator[EventBatch]:
         yield batch
 
 
+def _in_one(statements: list[tuple[str, Bindings]]) -> tuple[str, Bindings]:
+    """The same as one statement, which SQLite does whole or not at all: no exception comes between its rows.
+
+    SQLite holds the rows twice while it runs: the numbers that it compares are of the table that it writes to.
+    """
+    [(sql, bindings), *others] = statements
+    rows, values = [sql], list(bindings)
+    for _, (_core_id, *more) in others:
+        places = range(len(values) + 1, len(values) + 1 + _COLUMNS_BESIDE_CORE)
+        rows.append(f"(?1, {', '.join(f'?{place}' for place in places)})")
+        values += more
+    return ", ".join(rows), tuple(values)
+
+
 class SqliteEventLog:
     """An event log in a SQLite file, which may hold other tables.
 
@@ -184,6 +201,8 @@ class SqliteEventLog:
     Thread safety
     -------------
     Any thread may call anything: calls wait for each other. An open ``read`` holds nothing between two batches.
+    A signal handler may call anything too, in the midst of any call. That is a `BusyError` only if many handlers, one
+    in the midst of the other, wait for another thread's call.
     """
 
     def __init__(
@@ -201,38 +220,36 @@ class SqliteEventLog:
         self._driver: Literal["sqlite3", "apsw"] = driver
         self._synchronous: Literal["NORMAL", "FULL"] = synchronous
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._calls = CallLock()
+        self._closed = False
         is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0
-        connection = DRIVERS[driver](self._path, BUSY_SECONDS)
-        self._connection = connection
+        self._connection: Connection = DRIVERS[driver](self._path, BUSY_SECONDS)
         try:
-            self._set_up(connection, is_new=is_new)
-        except Exception as error:
-            connection.close()
-            self._connection = None
-            if isinstance(error, connection.errors):
-                raise self._translated(connection, error) from error
+            self._translating("the log was not opened", self._set_up, is_new)
+        except BaseException:
+            # With the connection ends what it had begun.
+            self._connection.close()
             raise
 
-    def _set_up(self, connection: Connection, *, is_new: bool) -> None:
+    def _set_up(self, connection: Connection, is_new: bool) -> None:
         if is_new:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
-        names = {str(name) for (name,) in connection.execute(query)}
+        names = {str(name) for (name,) in connection.query(query)}
         if names & LOG_TABLES and "nodedb_ring_log_version" not in names:
             found = ", ".join(sorted(names & LOG_TABLES))
             raise LogError(f"{self._path}: has tables {found} of something else; keep the log in another file")
         if names <= LOG_TABLES:
             self._use_write_ahead_log(connection)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        [(page_bytes,)] = connection.execute("PRAGMA page_size")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {max(1, CHECKPOINT_BYTES // int(page_bytes))}")
+        [(page_bytes,)] = connection.query("PRAGMA page_size")
+        connection.query(f"PRAGMA wal_autocheckpoint = {max(1, CHECKPOINT_BYTES // int(page_bytes))}")
         if not names >= LOG_TABLES:
-            with _Transaction(connection):
-                for statement in CREATE_TABLES.split(";")[:-1]:
-                    connection.execute(statement)
-        versions = connection.execute("SELECT version FROM nodedb_ring_log_version")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in CREATE_TABLES.split(";")[:-1]:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        versions = connection.query("SELECT version FROM nodedb_ring_log_version")
         if versions != [(SCHEMA_VERSION,)]:
             found = ", ".join(str(version) for (version,) in versions) or "none"
             raise LogError(
@@ -245,7 +262,7 @@ class SqliteEventLog:
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                connection.query("PRAGMA journal_mode = WAL")
             except connection.errors as error:
                 if connection.code(error) & 0xFF != _BUSY or time.monotonic() > give_up:
                     raise
@@ -266,7 +283,7 @@ class SqliteEventLog:
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
-        return self._connection is None
+        return self._closed
 
     def append(self, core_id: int, batch: EventBatch) -> None:
         """Stores a batch, all or nothing; durable when it returns, as `synchronous` says.
@@ -276,7 +293,8 @@ class SqliteEventLog:
         core_id : int
         batch : EventBatch
             Numbers that rise strictly, above all that were appended. A batch of a slice or a lease is packed first; one
-            of more than `MAX_BATCH_EVENTS` events becomes several rows of one transaction.
+            of more than `MAX_BATCH_EVENTS` events becomes several rows, of which SQLite holds a copy while it stores
+            them.
 
         Raises
         ------
@@ -285,19 +303,21 @@ class SqliteEventLog:
         """
         core_id = _number("core_id", core_id)
         statements = append_statements(core_id, batch)
-        with self._lock_of_this_process():
-            connection = self._open()
+        if not statements:
+            self._check_open()
+            return
+        sql, bindings = statements[0] if len(statements) == 1 else _in_one(statements)
+
+        def work(connection: Connection) -> None:
             try:
-                if len(statements) == 1:
-                    connection.execute(*statements[0])
-                elif statements:
-                    with _Transaction(connection):
-                        for sql, bindings in statements:
-                            connection.execute(sql, bindings)
+                connection.execute(sql, bindings)
             except connection.errors as error:
                 if connection.code(error) & 0xFF == _CONSTRAINT:
                     check_rising(batch, self._last(connection, core_id))
-                raise self._translated(connection, error) from error
+                raise
+
+        first, last = bindings[1], statements[-1][1][2]
+        self._run(f"events {first!r} to {last!r} of core {core_id} were not appended", work)
 
     def read(self, core_id: int, first_sequence: int, last_sequence: int) -> Iterator[EventBatch]:
         """What the log has from `first_sequence` to `last_sequence`, both included, a stored batch at a time.
@@ -311,16 +331,16 @@ class SqliteEventLog:
         """
         core_id = _number("core_id", core_id)
         first, last = operator.index(first_sequence), min(operator.index(last_sequence), _MOST)
-        with self._lock_of_this_process():
-            self._open()
+        self._check_open()
         return self._stored(core_id, max(first, 0), last)
 
     def _stored(self, core_id: int, first: int, last: int) -> Iterator[EventBatch]:
         if first > last:
             return
-        rows = self._query(_COVERING, (core_id, first))
+        undone = f"events {first} to {last} of core {core_id} were not read, or not all of them"
+        rows = self._query(undone, _COVERING, (core_id, first))
         after = int(rows[0][0]) - 1 if rows else first - 1
-        while rows := self._query(_NEXT, (core_id, after, last)):
+        while rows := self._query(undone, _NEXT, (core_id, after, last)):
             [(row_first, row_last, count, checksum, row_bytes, payload)] = rows
             batch = decode_batch(
                 row_bytes, payload, checksum, core_id=core_id, first=row_first, last=row_last, count=count
@@ -339,60 +359,56 @@ class SqliteEventLog:
     def last_sequence(self, core_id: int) -> int | None:
         """The highest number ever appended, trimmed or not; None before the first."""
         core_id = _number("core_id", core_id)
-        with self._lock_of_this_process():
-            connection = self._open()
-            try:
-                return self._last(connection, core_id)
-            except connection.errors as error:
-                raise self._translated(connection, error) from error
+        return self._run(
+            f"the last number of core {core_id} was not read", lambda connection: self._last(connection, core_id)
+        )
 
     def trim(self, core_id: int, upto: int) -> None:
         """Forgets the batches, as they were appended, that have no number above `upto`.
 
         A few rows a transaction: appends get their turn in between.
         """
-        core_id, upto = _number("core_id", core_id), min(operator.index(upto), _MOST)
-        while self._trim_some(core_id, upto):
-            pass
+        core_id, upto = _number("core_id", core_id), operator.index(upto)
+        undone = f"core {core_id} was not trimmed to {upto}, or only in part"
+        last = self._run(undone, lambda connection: self._last(connection, core_id))
+        if last is None:
+            return
+        # What is appended from here on stays: its number may not be remembered.
+        upto = min(upto, last)
+        if self._query(undone, _TRIMMED, (core_id, upto, 1)):
+            self._execute(undone, _REMEMBER, (core_id,))
+            while self._trim_some(undone, core_id, upto):
+                pass
 
-    def _trim_some(self, core_id: int, upto: int) -> bool:
-        with self._lock_of_this_process():
-            connection = self._open()
-            try:
-                if not connection.execute(_TRIMMED, (core_id, upto, 1)):
-                    return False
-                with _Transaction(connection):
-                    doomed = connection.execute(_TRIMMED, (core_id, upto, TRIM_ROWS))
-                    last = self._last(connection, core_id)
-                    connection.execute(_REMEMBER, (core_id, -1 if last is None else last))
-                    for (first,) in doomed:
-                        connection.execute(_FORGET, (core_id, first))
-            except connection.errors as error:
-                raise self._translated(connection, error) from error
-        return len(doomed) == TRIM_ROWS
+    def _trim_some(self, undone: str, core_id: int, upto: int) -> bool:
+        self._execute(undone, _FORGET, (core_id, upto, TRIM_ROWS))
+        return bool(self._query(undone, _TRIMMED, (core_id, upto, 1)))
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
         """The number up to which a consumer group has handled a core's events; None for a group that is new."""
-        rows = self._query(_LOAD, (group, _number("core_id", core_id)))
+        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
+        rows = self._query(undone, _LOAD, (group, _number("core_id", core_id)))
         return int(rows[0][0]) if rows else None
 
     def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
         """Stores that number, as durably as an append; a lower one than before, too."""
         if not isinstance(group, str):
             raise TypeError(f"group {group!r}: must be a str, not {type(group).__name__}")
-        self._query(_SAVE, (group, _number("core_id", core_id), _number("sequence", sequence)))
+        undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not saved"
+        self._execute(undone, _SAVE, (group, _number("core_id", core_id), _number("sequence", sequence)))
 
     def close(self) -> None:
         """Closes the file. Idempotent; in a forked child it does nothing."""
-        if os.getpid() != self._pid:
-            return
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        if os.getpid() == self._pid:
+            self._calls.run(self._close)
+
+    def _close(self) -> None:
+        # In this order: who repeats a close that was interrupted closes the connection.
+        self._closed = True
+        self._connection.close()
 
     def __enter__(self) -> Self:
-        self._open()
+        self._check_open()
         return self
 
     def __exit__(
@@ -403,67 +419,58 @@ class SqliteEventLog:
     def __repr__(self) -> str:
         return f"<SqliteEventLog {'closed' if self.closed else self._driver} {self._path!r}>"
 
-    def _query(self, sql: str, bindings: Bindings) -> list[tuple[Any, ...]]:
-        with self._lock_of_this_process():
-            connection = self._open()
-            try:
-                return connection.execute(sql, bindings)
-            except connection.errors as error:
-                raise self._translated(connection, error) from error
+    def _query(self, undone: str, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        return self._run(undone, lambda connection: connection.query(sql, bindings))
 
-    def _lock_of_this_process(self) -> threading.Lock:
-        # A lock that another thread held when the process was forked is never released in the child.
+    def _execute(self, undone: str, sql: str, bindings: Bindings = ()) -> None:
+        self._run(undone, lambda connection: connection.execute(sql, bindings))
+
+    def _run(self, undone: str, work: Callable[[Connection], _T]) -> _T:
+        """Has the connection for itself, but for a signal handler that calls the log it interrupts.
+
+        So `work` is one statement of those that write: it is done or not, wherever a handler comes, and whatever that
+        does or raises. `undone` is what an error says.
+        """
+        self._check_open()
+        return self._calls.run(self._translating, undone, work)
+
+    def _translating(self, undone: str, work: Callable[..., _T], *arguments: object) -> _T:
+        connection = self._connection
+        try:
+            return work(connection, *arguments)
+        except connection.errors as error:
+            raise self._translated(connection, error, undone) from error
+
+    def _check_open(self) -> None:
+        # First of all: the lock that another thread held when the process was forked is never released in the child.
         if os.getpid() != self._pid:
             raise ForkError(f"{self._path}: this log was inherited by fork, and stays with the parent; open it anew")
-        return self._lock
-
-    def _open(self) -> Connection:
-        if self._connection is None:
+        if self._closed:
             raise ClosedError(f"{self._path}: this log is closed; open a new SqliteEventLog")
-        return self._connection
 
     @staticmethod
     def _last(connection: Connection, core_id: int) -> int | None:
-        [(last,)] = connection.execute(f"SELECT {LAST_SEQUENCE}", (core_id,))
+        [(last,)] = connection.query(f"SELECT {LAST_SEQUENCE}", (core_id,))
         return None if last < 0 else int(last)
 
-    def _translated(self, connection: Connection, error: Exception) -> Exception:
-        """What to raise for an error of SQLite's."""
+    def _translated(self, connection: Connection, error: Exception, undone: str) -> Exception:
+        """What to raise for an error of SQLite's that left something undone."""
+        if self._closed:
+            return ClosedError(f"{self._path}: {undone}: this log was closed meanwhile; open a new SqliteEventLog")
         code = connection.code(error)
         if code & 0xFF == _FULL or code == _IOERR_SHMSIZE:
-            return OSError(errno.ENOSPC, "no space for the event log; the batch was not appended", self._path)
+            return OSError(errno.ENOSPC, f"no space for the event log; {undone}", self._path)
         if code & 0xFF == _IOERR:
-            return OSError(errno.EIO, f"the event log: {error}", self._path)
+            return OSError(errno.EIO, f"the event log: {error}; {undone}", self._path)
         if code & 0xFF == _BUSY:
             return LogError(
-                f"{self._path}: another connection kept it locked for {BUSY_SECONDS:g} s; end its transaction"
+                f"{self._path}: {undone}: another connection kept it locked for {BUSY_SECONDS:g} s; end its transaction"
             )
         if code & 0xFF == _NOTADB:
-            return LogError(f"{self._path}: is not a SQLite database; name another file")
+            return LogError(f"{self._path}: {undone}: it is not a SQLite database; name another file")
         if code & 0xFF == _CORRUPT:
-            return CorruptLogError(f"{self._path}: the database is damaged: {error}; restore it from a copy")
-        return LogError(f"{self._path}: {error}")
-
-
-class _Transaction:
-    """A transaction that begins as a writer, so that what is read in it stays true; undone by an exception."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                self._connection.execute("COMMIT")
-        finally:
-            # A full disk may have undone it already, and a COMMIT that failed has not.
-            if self._connection.in_transaction():
-                self._connection.execute("ROLLBACK")
+            return CorruptLogError(f"{self._path}: {undone}: the database is damaged: {error}; restore it from a copy")
+        return LogError(f"{self._path}: {undone}: {error}")
 
 
 def _file_path(path: str | os.PathLike[str]) -> str:

@@ -21,12 +21,12 @@ class Connection(Protocol):
 
     errors: type[Exception]
 
-    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
-        """Runs one statement to its end; returns its rows."""
+    def execute(self, sql: str, bindings: Bindings = ()) -> None:
+        """Runs one statement that has no rows. No exception of a signal handler leaves it half done."""
         ...
 
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
+    def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement to its end; returns its rows."""
         ...
 
     def code(self, error: Exception) -> int:
@@ -54,11 +54,11 @@ class _StandardLibrary:
             raise _cannot_open(path, error) from error
         _connections.add(self)
 
-    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql, bindings).fetchall()
+    def execute(self, sql: str, bindings: Bindings = ()) -> None:
+        self._connection.execute(sql, bindings)
 
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction
+    def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, bindings).fetchall()
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "sqlite_errorcode", 0))
@@ -84,12 +84,12 @@ class _Apsw:
         self._connection.set_busy_timeout(round(1000 * busy_seconds))
         _connections.add(self)
 
-    def execute(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, bindings: Bindings = ()) -> None:
+        self._connection.execute(sql, bindings)
+
+    def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._connection.execute(sql, bindings).fetchall()
         return rows
-
-    def in_transaction(self) -> bool:
-        return bool(self._connection.in_transaction)
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "extendedresult", 0))

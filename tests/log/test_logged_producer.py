@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from nodedb_ring import (
     WriteOp,
     create_event_bus,
 )
-from nodedb_ring.errors import LogConflictError
+from nodedb_ring.errors import BusyError, LogConflictError, LogUnavailableError
 from nodedb_ring.log.producer import LoggedProducer, logged
 from nodedb_ring.log.sqlite import SqliteEventLog
+
+from .interrupting import Interrupts, handled, interrupted_at_each
 
 
 @pytest.fixture
@@ -208,6 +211,83 @@ def test_nothing_is_appended_that_the_ring_would_refuse(log: SqliteEventLog) -> 
     assert stored(log) == [1, 2, 3, 4, 5]
     assert not log.closed
     assert len(consumer.drain(10)) == 3
+
+
+def test_an_interrupted_emit_does_not_conflict_with_the_next(log: SqliteEventLog, interrupts: Interrupts) -> None:
+    """Wherever the signal comes, ``next_sequence`` is the number that the log takes next, and tells what it has."""
+    producer, consumer = ring(1024)
+    both = logged(producer, log)
+    before = 0
+
+    def begin() -> Callable[[], object]:
+        nonlocal before
+        before = both.next_sequence
+        batch = batch_of(before, before + 1)
+        return lambda: both.emit_batch(batch)
+
+    outcomes: set[int] = set()
+    for _ in interrupted_at_each(interrupts, begin):
+        last = log.last_sequence(0) or 0
+        assert both.next_sequence == last + 1
+        outcomes.add(last + 1 - before)
+        assert both.emit(event(last + 1))
+        assert both.next_sequence == last + 2
+        assert f"next_sequence={last + 2} " in repr(both)
+    assert outcomes == {0, 2}
+    in_ring = [int(number) for number in consumer.drain(4096).sequence]
+    in_log = [int(number) for batch in log.read(0, 0, 10**6) for number in batch.sequence]
+    assert in_log == list(range(1, len(in_log) + 1))
+    assert in_ring == sorted(in_ring)
+    assert set(in_ring) <= set(in_log)
+
+
+def test_a_handler_cannot_emit_in_the_midst_of_an_emit(log: SqliteEventLog, interrupts: Interrupts) -> None:
+    """It is refused, or comes before or after: the ring and the log have the same order."""
+    producer, consumer = ring(4096)
+    both = logged(producer, log)
+    conflicts, at, came = 0, 0, True
+    with handled(lambda: both.emit(event(both.next_sequence))) as done:
+        while came:
+            number = both.next_sequence
+            batch = batch_of(number, number + 1)
+            try:
+                came = interrupts.call_interrupted(lambda: both.emit_batch(batch), at, signal.SIGTERM)  # noqa: B023
+            except LogConflictError:
+                conflicts += 1
+            at += 1
+    in_ring = [int(number) for number in consumer.drain(4096).sequence]
+    in_log = [int(number) for batch in log.read(0, 0, 10**6) for number in batch.sequence]
+    assert in_ring == in_log == list(range(1, len(in_log) + 1))
+    assert conflicts
+    refused = [error for error in done if error is not None]
+    assert {type(error) for error in refused} == {BusyError}
+    assert "core 0: an emit is in progress" in str(refused[0])
+    assert len(refused) < len(done)
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_after_a_log_that_failed_the_log_is_asked(log: SqliteEventLog, is_stored: bool) -> None:
+    """A server that does not answer may have stored it."""
+    producer, consumer = ring()
+    both = logged(producer, log)
+    both.emit(event(1))
+    append = log.append
+
+    def unanswered(core_id: int, batch: EventBatch) -> None:
+        if is_stored:
+            append(core_id, batch)
+        raise LogUnavailableError("no answer")
+
+    log.append = unanswered  # type: ignore[method-assign]
+    with pytest.raises(LogUnavailableError):
+        both.emit(event(2))
+    del log.append
+    assert "next_sequence=unknown" in repr(both)
+    assert both.next_sequence == 2 + is_stored
+    assert both.emit(event(2 + is_stored))
+    assert both.next_sequence == 3 + is_stored
+    assert stored(log) == [1, 2, 3] if is_stored else [1, 2]
+    assert [int(number) for number in consumer.drain(10).sequence] == [1, 2 + is_stored]
 
 
 def test_an_empty_batch_does_nothing(log: SqliteEventLog) -> None:

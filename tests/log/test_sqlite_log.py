@@ -54,7 +54,7 @@ def sql(path: Path, driver: Driver) -> Sql:
     def run(statement: str, *bindings: object) -> list[tuple[Any, ...]]:
         connection = DRIVERS[driver](str(path), BUSY_SECONDS)
         try:
-            return connection.execute(statement, bindings)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            return connection.query(statement, bindings)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         finally:
             connection.close()
 
@@ -365,8 +365,8 @@ def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> No
     left: list[int] = []
     step = log._trim_some  # pyright: ignore[reportPrivateUsage]
 
-    def watched(core_id: int, upto: int) -> bool:
-        more = step(core_id, upto)
+    def watched(undone: str, core_id: int, upto: int) -> bool:
+        more = step(undone, core_id, upto)
         [(count,)] = sql("SELECT count(*) FROM nodedb_ring_log")
         left.append(int(count))
         return more
@@ -376,6 +376,22 @@ def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> No
     taken = [before - after for before, after in zip([rows, *left], left, strict=False)]
     assert left[-1] == 0
     assert max(taken) == module.TRIM_ROWS
+
+
+def test_what_is_appended_while_a_trim_runs_stays(log: SqliteEventLog, path: Path, driver: Driver) -> None:
+    """Whatever the trim was asked for: its number would be forgotten with it, and given to another event."""
+    log.append(0, batch_of(1, 2))
+    step = log._trim_some  # pyright: ignore[reportPrivateUsage]
+    with SqliteEventLog(path, driver=driver) as other:
+
+        def after_an_append(undone: str, core_id: int, upto: int) -> bool:
+            other.append(0, batch_of(3))
+            return step(undone, core_id, upto)
+
+        log._trim_some = after_an_append  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+        log.trim(0, 2**64 - 1)
+    assert numbers(log) == [3]
+    assert log.last_sequence(0) == 3
 
 
 def test_space_that_was_trimmed_is_used_again(path: Path, driver: Driver) -> None:
@@ -516,8 +532,8 @@ def test_in_a_forked_child(log: SqliteEventLog, path: Path, driver: Driver) -> N
                 call()
         log.close()
 
-    with log._lock:  # pyright: ignore[reportPrivateUsage]
-        assert in_child(work) == 0
+    # As another thread may have it at that moment: nobody lets go of it in the child.
+    assert log._calls.run(in_child, work) == 0  # pyright: ignore[reportPrivateUsage]
     log.append(0, batch_of(2))
     assert numbers(log) == [1, 2]
 
@@ -570,7 +586,7 @@ def test_a_new_file_is_made_for_batches(log: SqliteEventLog, path: Path, sql: Sq
 def test_synchronous(path: Path, driver: Driver, synchronous: Literal["NORMAL", "FULL"], level: int) -> None:
     with SqliteEventLog(path, driver=driver, synchronous=synchronous) as log:
         log.append(0, batch_of(1))
-        assert log._query("PRAGMA synchronous", ()) == [(level,)]  # pyright: ignore[reportPrivateUsage]
+        assert log._query("", "PRAGMA synchronous") == [(level,)]  # pyright: ignore[reportPrivateUsage]
         assert log.driver == driver
         assert log.path == str(path)
 
@@ -590,7 +606,7 @@ def test_a_database_with_tables_of_its_own_is_left_as_it_is(path: Path, driver: 
 
 def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
     path.write_bytes(b"this is a text, and a long one at that\n" * 100)
-    with pytest.raises(LogError, match=r"events\.db: is not a SQLite database; name another file"):
+    with pytest.raises(LogError, match=r"events\.db: the log was not opened: it is not a SQLite database; name"):
         SqliteEventLog(path, driver=driver)
     assert path.read_bytes().startswith(b"this is a text")
 
@@ -636,7 +652,7 @@ def test_the_statements_append_in_the_transaction_of_another(path: Path, driver:
 
 def test_a_full_disk_leaves_the_log_as_it_was(log: SqliteEventLog) -> None:
     log.append(0, batch_of(1))
-    log._query("PRAGMA max_page_count = 12", ())  # pyright: ignore[reportPrivateUsage]
+    log._query("", "PRAGMA max_page_count = 12")  # pyright: ignore[reportPrivateUsage]
     appended = 1
     refused: OSError | None = None
     while refused is None:
@@ -653,7 +669,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(log: SqliteEventLog) -> None:
         log.append(0, run_of(appended + 1, 3 * MAX_BATCH_EVENTS))
     assert numbers(log) == list(range(1, appended + 1))
     assert log.last_sequence(0) == appended
-    log._query("PRAGMA max_page_count = 10000", ())  # pyright: ignore[reportPrivateUsage]
+    log._query("", "PRAGMA max_page_count = 10000")  # pyright: ignore[reportPrivateUsage]
     log.append(0, run_of(appended + 1, 3 * MAX_BATCH_EVENTS))
     assert log.last_sequence(0) == appended + 3 * MAX_BATCH_EVENTS
 
@@ -661,11 +677,58 @@ def test_a_full_disk_leaves_the_log_as_it_was(log: SqliteEventLog) -> None:
 def test_a_locked_database(log: SqliteEventLog, path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
     with SqliteEventLog(path, driver=driver) as other:
-        log._query("BEGIN IMMEDIATE", ())  # pyright: ignore[reportPrivateUsage]
+        log._query("", "BEGIN IMMEDIATE")  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(LogError, match=r"another connection kept it locked for 0\.05 s"):
             other.append(0, batch_of(1))
-        log._query("ROLLBACK", ())  # pyright: ignore[reportPrivateUsage]
+        log._query("", "ROLLBACK")  # pyright: ignore[reportPrivateUsage]
         other.append(0, batch_of(1))
+
+
+def refused_with(code: int, driver: Driver) -> Exception:
+    """An error as the driver raises it for a result code of SQLite's."""
+    if driver == "sqlite3":
+        error: Exception = sqlite3.OperationalError("as SQLite says")
+    else:
+        import apsw
+
+        error = apsw.Error("as SQLite says")
+    error.sqlite_errorcode = error.extendedresult = code  # type: ignore[attr-defined]  # pyright: ignore
+    return error
+
+
+UNDONE: dict[str, tuple[Callable[[SqliteEventLog], object], str]] = {
+    "append": (lambda log: log.append(0, batch_of(5, 6, 9)), "events 5 to 9 of core 0 were not appended"),
+    "trim": (lambda log: log.trim(0, 4), "core 0 was not trimmed to 4, or only in part"),
+    "save_watermark": (lambda log: log.save_watermark("g", 3, 8), "watermark 8 of group 'g', core 3, was not saved"),
+    "load_watermark": (lambda log: log.load_watermark("g", 3), "watermark of group 'g', core 3, was not read"),
+    "read": (lambda log: numbers(log, 2, 5, 9), "events 5 to 9 of core 2 were not read, or not all of them"),
+    "last_sequence": (lambda log: log.last_sequence(2), "the last number of core 2 was not read"),
+    "open": (lambda log: SqliteEventLog(log.path, driver=log.driver), "the log was not opened"),
+}
+CODES = {5: "locked", 10: "the event log: as", 11: "damaged", 13: "no space", 26: "name another file", 1: "as SQLite"}
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("call", UNDONE)
+def test_an_error_says_what_was_not_done(
+    log: SqliteEventLog, driver: Driver, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    log.append(0, batch_of(1, 2, 3, 4))
+    work, undone = UNDONE[call]
+
+    def refuse(*_: object) -> None:
+        raise refused_with(code, driver)
+
+    name = "query" if call in {"read", "load_watermark", "last_sequence", "open"} else "execute"
+    monkeypatch.setattr(DRIVERS[driver], name, refuse)
+    with pytest.raises((LogError, OSError)) as told:
+        work(log)
+    assert undone in str(told.value)
+    assert CODES[code] in str(told.value)
+    assert log.path in str(told.value)
+    monkeypatch.undo()
+    log.append(0, batch_of(5))
+    assert numbers(log) == [1, 2, 3, 4, 5]
 
 
 def test_threads_take_turns(log: SqliteEventLog) -> None:

@@ -235,6 +235,38 @@ def test_a_watermark_beyond_log_and_ring_is_refused() -> None:
     follow(consumer, log, group="g")
 
 
+@pytest.mark.parametrize("with_ring", [False, True])
+@pytest.mark.parametrize("has", [0, 3])
+def test_after_a_number_beyond_log_and_ring_is_refused(with_ring: bool, has: int) -> None:
+    """What comes up to it would be passed over in silence: the log lost its end, and the result did not."""
+    core, consumer, log = logged_ring(8)
+    for number in range(1, has + 1):
+        core.emit(event(number))
+
+    def begin(after: int) -> Follower:
+        return follow(consumer if with_ring else None, log, core_id=0, group="g", after=after)
+
+    refusal = rf"core 0: after {has + 1}, and log and ring end at {has}: .* follow\(after={has}\) goes on there"
+    with pytest.raises(LogError, match=refusal):
+        begin(has + 1)
+    with pytest.raises(LogError):
+        begin(TOP - 1)
+    follower = begin(has)
+    core.emit(event(has + 1))
+    assert flat(follower) == [has + 1]
+    assert begin(has + 1).position == has + 1
+
+
+def test_after_a_number_that_only_the_ring_knows() -> None:
+    """The producer died before it had logged it, or it was a heartbeat past the log."""
+    core, consumer, log = logged_ring(8)
+    core.emit(event(1))
+    core.producer.emit(event(2))
+    assert follow(consumer, log, group="g", after=2).position == 2
+    with pytest.raises(LogError, match="after 2, and log and ring end at 1"):
+        follow(None, log, core_id=0, group="g", after=2)
+
+
 def test_after_is_stronger_than_the_watermark() -> None:
     log = MemoryLog()
     log.put(1, 6)
@@ -397,8 +429,8 @@ def test_one_batch_of_the_log_is_read_at_a_time() -> None:
 def test_at_the_highest_number_it_still_drops_duplicates() -> None:
     producer, consumer = ring(4)
     log = MemoryLog()
-    follower = follow(consumer, log, group="g", after=TOP - 3)
     log.append(0, EventBatch.from_events([event(number, lsn=0) for number in (TOP - 2, TOP - 1, TOP)]))
+    follower = follow(consumer, log, group="g", after=TOP - 3)
     assert producer.emit(event(TOP, lsn=0))
     assert flat(follower) == [TOP - 2, TOP - 1, TOP]
     assert producer.emit(event(TOP, lsn=0))

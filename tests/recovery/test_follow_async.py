@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nodedb_ring import ClosedError, Follower, GapError, follow
+from nodedb_ring import BusyError, ClosedError, Follower, GapError, follow
 from nodedb_ring.log.producer import logged
 from tests.unit.making import batch, event, fill, ring, sequences
 from tests.unit.shared import BusMaker, Peer, claim_producer, emit
@@ -191,6 +191,26 @@ def test_a_call_cancelled_while_it_waits_for_the_ring_loses_nothing() -> None:
     assert asyncio.run(both()) == list(range(1, 41))
 
 
+def test_a_second_call_in_the_midst_of_one_is_refused() -> None:
+    """Two tasks would be handed batches in an order that nobody knows."""
+    producer, consumer = ring(4)
+    log = MemoryLog()
+    follower = follow(consumer, log, group="g")
+
+    async def both() -> list[int]:
+        first = asyncio.create_task(follower.next_batch_async())
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError, match="follower of core 0: a call for its next batch is in progress"):
+            await follower.next_batch_async(0)
+        with pytest.raises(BusyError):
+            follower.next_batch(0)
+        logged(producer, log).emit_batch(batch(1, 2))
+        return sequences(await first)
+
+    assert asyncio.run(both()) == [1, 2]
+    assert len(follower.next_batch(0)) == 0
+
+
 def test_a_log_that_fails_can_be_asked_again_in_another_loop() -> None:
     producer, consumer = ring(2)
     log = MemoryLog()
@@ -233,8 +253,9 @@ def test_what_a_cancelled_call_found_does_not_end_the_next(make_bus: BusMaker) -
 
     class Slow(MemoryLog):
         def last_sequence(self, core_id: int) -> int | None:
-            entered.set()
-            assert go_on.wait(30)
+            if threading.current_thread() is not threading.main_thread():
+                entered.set()
+                assert go_on.wait(30)
             return look(core_id)
 
     slow = follow(consumer, Slow(), group="g", after=1)
