@@ -18,8 +18,17 @@ T = TypeVar("T")
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NUMBERS: Final = {
-    "x86_64": {"linkat": 265, "link": 86, "madvise": 28, "mknod": 133, "mknodat": 259, "fcntl": 72},
-    "aarch64": {"linkat": 37, "madvise": 233, "mknodat": 33, "fcntl": 25},
+    "x86_64": {
+        "linkat": 265,
+        "link": 86,
+        "madvise": 28,
+        "mknod": 133,
+        "mknodat": 259,
+        "fcntl": 72,
+        "membarrier": 324,
+        "pidfd_open": 434,
+    },
+    "aarch64": {"linkat": 37, "madvise": 233, "mknodat": 33, "fcntl": 25, "membarrier": 283, "pidfd_open": 434},
 }
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06

@@ -18,7 +18,7 @@ import pytest
 from nodedb_ring import EventBus, EventConsumer
 
 from .making import fill, ring, sequences
-from .seccomp import refuse
+from .sandbox import Refusal, refused_from_here_on
 from .shared import (
     ROOM_WAITING,
     SECONDS,
@@ -290,7 +290,7 @@ def test_a_producer_that_is_stopped_while_somebody_waits(bus: EventBus) -> None:
 
 
 def refuse_membarrier(_held: Held) -> None:
-    refuse("membarrier")
+    refused_from_here_on(Refusal("membarrier"))
 
 
 def drain_in_vain(held: Held) -> list[int]:
@@ -369,7 +369,7 @@ def test_a_private_ring_of_a_process_that_lost_membarrier() -> None:
             fill(producer, number, number)
 
         assert len(consumer.drain(timeout=0.001)) == 0
-        refuse("membarrier")
+        refused_from_here_on(Refusal("membarrier"))
         for number in range(1, 200):
             waiter = when_main_sleeps(functools.partial(bind_and_fill, number))
             assert sequences(consumer.drain(timeout=SECONDS)) == [number]

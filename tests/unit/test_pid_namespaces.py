@@ -13,7 +13,7 @@ from nodedb_ring import EventBus, EventConsumer, RoleTaken
 from nodedb_ring.cli import main
 
 from .making import fill, sequences
-from .seccomp import refuse
+from .sandbox import Refusal, refused_from_here_on
 from .shared import (
     CONSUMER_PID,
     CONSUMER_PID_NAMESPACE,
@@ -130,7 +130,7 @@ def test_an_asynchronous_wait_sees_a_death_that_no_descriptor_tells_of(why: str,
 
 
 def refuse_pidfd(_held: Held) -> None:
-    refuse("pidfd_open")
+    refused_from_here_on(Refusal("pidfd_open"))
 
 
 def collect_all(held: Held) -> list[int]:
