@@ -18,6 +18,7 @@ from ._ring cimport (
     NULL_LENGTH,
     STRING_COUNT,
     EventField,
+    clear_unnamed,
     row_is_packed,
     row_pack,
     shift_fields,
@@ -472,10 +473,29 @@ cdef int check_rows(
     raise _refusal(number, f"{_NAMES[k]} {shown!r}: is not UTF-8 from its byte {stops} on")
 
 
+cdef void _settle(EventRow* row) noexcept nogil:
+    """Writes what whoever made a row need not have written: what no column names, and where a None would lie.
+
+    An array of ``EVENT_DTYPE`` has whatever stood in its memory there, and an old log what stood in another process's.
+    """
+    cdef uint32_t behind = 0
+    cdef int k
+    clear_unnamed(row)
+    for k in range(FIELD_COUNT):
+        if row.field[k].length == NULL_LENGTH:
+            row.field[k].offset = behind
+        else:
+            behind = row.field[k].offset + row.field[k].length
+
+
 def checked_copy(records, payload):
-    """A block that holds copies of rows and payload (contiguous arrays), checked after they were copied."""
+    """A block that holds copies of rows and payload (contiguous arrays), checked after they were copied.
+
+    Only the columns are copied: of the bytes that none names the copy has zeros.
+    """
     cdef Py_buffer row_view, payload_view
     cdef RowBlock block
+    cdef uint64_t i
     PyObject_GetBuffer(records, &row_view, 0)
     try:
         PyObject_GetBuffer(payload, &payload_view, 0)
@@ -489,6 +509,8 @@ def checked_copy(records, payload):
     finally:
         PyBuffer_Release(&row_view)
     check_rows(block.rows, block.count, block.bytes, block.payload_bytes, 0)
+    for i in range(block.count):
+        _settle(block.rows + i)
     return block
 
 

@@ -22,6 +22,7 @@ from ._ring cimport (
     PUSH_DONE,
     EventField,
     ProducerSide,
+    clear_unnamed,
     ring_admit,
     ring_publish_stamped,
     ring_stamp,
@@ -496,6 +497,7 @@ cdef inline void _prefetch_ahead(Ring* ring, uint64_t offset) noexcept:
 
 cdef void write_event(WriteEvent event, EventRow* row, uint8_t* payload, uint64_t offset) noexcept:
     memcpy(row, &event.row, sizeof(EventRow))
+    clear_unnamed(row)
     if offset != 0:
         shift_fields(row, <uint32_t>offset)
     _copy_payload(event, payload + offset)
@@ -542,6 +544,7 @@ cdef WriteEvent event_from_row(const EventRow* row, const uint8_t* payload):
     cdef EventField* field = event.row.field
     cdef const char* base = <const char*>payload
     memcpy(&event.row, row, sizeof(EventRow))
+    clear_unnamed(&event.row)
     event.collection = _collection_of(base + field[0].offset, field[0].length)
     event.row_id = _text_of(base + field[1].offset, field[1].length)
     if field[2].length != NULL_LENGTH:

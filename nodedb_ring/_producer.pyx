@@ -6,7 +6,7 @@ import logging
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, load_relaxed_u32, unlikely
 from ._batch cimport RowBlock, check_rows, new_block
@@ -40,6 +40,7 @@ from ._ring cimport (
     Ring,
     RingHeader,
     WaitResult,
+    clear_unnamed,
     monotonic,
     ring_claim,
     ring_close_producer,
@@ -589,6 +590,9 @@ cdef class Reservation:
         self._producer.check_block()
         # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
         self._block = new_block(count, self._payload_bytes, None)
+        # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
+        if self._payload_bytes:
+            memset(self._block.bytes, 0, self._payload_bytes)
         self._block.writable = True
         for i in range(count):
             _blank_row(self._block.rows + i, sequence + i)
@@ -649,6 +653,7 @@ cdef class Reservation:
 
 cdef void _blank_row(EventRow* row, uint64_t sequence) noexcept:
     cdef int k
+    clear_unnamed(row)
     row.sequence = sequence
     row.lsn = row.tenant_id = 0
     row.system_time_ms = row.valid_time_ms = NO_TIME

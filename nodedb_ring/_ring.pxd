@@ -36,7 +36,8 @@ cdef extern from *:
     typedef struct { uint32_t offset, length; } nodedb_field;
 
     /* One event. The first name of each field is a column of EVENT_DTYPE; `span_*`, `position` and `arena_start` are
-       the ring's own. */
+       the ring's own. What is reserved is 0 in every row that is made, and never read: what another version wrote there
+       may be anything. */
     typedef struct {
         uint64_t sequence, lsn, tenant_id;
         int64_t system_time_ms, valid_time_ms;
@@ -163,6 +164,13 @@ cdef extern from *:
     _Static_assert(offsetof(nodedb_header, taken) % NODEDB_LINE == 0, "the two sides share no line");
     _Static_assert(sizeof(nodedb_local) <= 4096, "the local side fits one page");
 
+    /* Zeroes what no column names, for a row that lies in no ring. */
+    static inline void nodedb_clear_unnamed(nodedb_row *row) {
+        row->reserved = 0;
+        row->span_offset = row->span_length = row->reserved_too = 0;
+        row->position = row->arena_start = 0;
+    }
+
     /* Moves the six offsets of a row, None's and empty ones too: they all lie in the row's span. Lengths stay. */
     typedef uint32_t nodedb_u32x4 __attribute__((vector_size(16), aligned(4), may_alias));
     static inline void nodedb_shift_fields(nodedb_row *row, uint32_t by) {
@@ -215,7 +223,8 @@ cdef extern from *:
         int64_t system_time_ms, valid_time_ms
         uint32_t vshard_id, count
         uint8_t op, source
-        uint32_t span_offset, span_length
+        uint16_t reserved
+        uint32_t span_offset, span_length, reserved_too
         EventField field[6]
         uint64_t position, arena_start
 
@@ -277,6 +286,7 @@ cdef extern from *:
         char wake_path[256]
 
     void shift_fields "nodedb_shift_fields"(EventRow* row, uint32_t by) noexcept nogil
+    void clear_unnamed "nodedb_clear_unnamed"(EventRow* row) noexcept nogil
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept nogil
@@ -530,6 +540,10 @@ cdef inline PushResult ring_admit(Ring* ring, uint64_t sequence, uint64_t payloa
 cdef inline void ring_stamp(
     EventRow* row, uint64_t position, uint64_t arena_start, uint64_t span_offset, uint64_t span_length
 ) noexcept nogil:
+    """Writes what no column names, all of it: every row passes here before it is published, so that no byte of a ring
+    is one that nobody wrote."""
+    row.reserved = 0
+    row.reserved_too = 0
     row.position = position
     row.arena_start = arena_start
     row.span_offset = <uint32_t>span_offset

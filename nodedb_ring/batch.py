@@ -352,7 +352,9 @@ class EventBatch:
 
     def __reduce__(self) -> tuple[type[EventBatch], tuple[Records, npt.NDArray[np.uint8]]]:
         packed = pack([self._block])
-        return EventBatch, (packed.records().copy(), packed.payload().copy())
+        # By bytes: a copy of a structured array has whatever its memory held where no column lies.
+        rows = _flat_bytes(packed.records()).copy().view(EVENT_DTYPE)
+        return EventBatch, (rows, packed.payload().copy())
 
 
 class _VariableColumn:
