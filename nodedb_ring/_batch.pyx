@@ -27,7 +27,7 @@ from ._utf8 cimport utf8_prefix
 
 import numpy as np
 
-from .errors import BatchError, ClosedError
+from .errors import BatchError, ClosedError, ForkError
 from .events import EVENT_DTYPE, STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
 
 __all__ = ["BufferPool", "RowBlock", "block_of_events", "checked_copy", "crc32c", "join_column", "pack"]
@@ -166,6 +166,13 @@ cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool)
     return block
 
 
+cdef inline RowBlock _root(RowBlock block):
+    """The block that has the memory which this one is, or is a part of."""
+    if block.parent is None:
+        return block
+    return block.parent
+
+
 @cython.final
 @cython.no_gc
 cdef class _Span:
@@ -179,23 +186,32 @@ cdef class _Span:
         PyBuffer_FillInfo(view, self, self.start, self.size, not self.block.writable, flags)
 
     def __dealloc__(self):
-        _forget_view(self.block)
+        if self.block is not None:
+            _forget_pin(_root(self.block))
+            _forget_view(self.block)
 
 
 cdef _Span _span(RowBlock block, void* start, Py_ssize_t size):
     cdef _Span span = _Span.__new__(_Span)
+    cdef RowBlock root = _root(block)
     span.block = block
     span.start = start
     span.size = size
     block.views += 1
+    root.pins += 1
     return span
 
 
+cdef void _forget_pin(RowBlock root) noexcept:
+    root.pins -= 1
+    if root.pins == 0:
+        root.unpinned()
+
+
 cdef void _forget_view(RowBlock block) noexcept:
-    if block is not None:
-        block.views -= 1
-        if block.views == 0:
-            block.unviewed()
+    block.views -= 1
+    if block.views == 0:
+        block.unviewed()
 
 
 @cython.no_gc
@@ -204,6 +220,8 @@ cdef class RowBlock:
 
     def __dealloc__(self):
         if self.parent is not None:
+            if self.is_pin:
+                _forget_pin(self.parent)
             _forget_view(self.parent)
         if self.memory != NULL:
             if self.pool is not None:
@@ -214,6 +232,13 @@ cdef class RowBlock:
     cdef void unviewed(self) noexcept:
         """Called when the last view of the block has gone."""
 
+    cdef void unpinned(self) noexcept:
+        """Called when the last pin of the block has gone."""
+
+    cdef bint is_torn(self) noexcept:
+        """Whether this is a forked child's, and no more what was leased."""
+        return False
+
     @property
     def is_over(self):
         """Whether the lease or reservation that the memory belongs to has ended."""
@@ -222,9 +247,20 @@ cdef class RowBlock:
     cdef bint over(self) noexcept:
         return self.ended if self.parent is None else self.parent.ended
 
+    @property
+    def is_leased_slice(self):
+        """Whether it is a part of what a lease has."""
+        return self.parent is not None and self.parent.is_leased
+
     cdef int check_open(self) except -1:
-        if self.over():
+        cdef RowBlock root = _root(self)
+        if root.ended:
             raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
+        if root.is_leased and root.is_torn():
+            raise ForkError(
+                "the lease of this batch is another process's, which this one was cloned from, and what it showed could "
+                "not be kept: copy or drain() what a child is to have before the fork"
+            )
         return 0
 
     cdef bint is_packed(self, uint64_t* end) noexcept:
@@ -285,8 +321,11 @@ cdef class RowBlock:
             return _nothing(_UINT8, self.writable)
         return np.frombuffer(_span(self, self.bytes, self.payload_bytes), _UINT8)
 
-    def slice(self, uint64_t start, uint64_t stop):
-        """The rows from `start` up to `stop`, in the same memory."""
+    def slice(self, uint64_t start, uint64_t stop, *, bint pin=True):
+        """The rows from `start` up to `stop`, in the same memory.
+
+        `pin` is for whoever reads the memory by itself. A batch does not: it asks each time whether the lease is over.
+        """
         cdef RowBlock part = RowBlock.__new__(RowBlock)
         self.check_open()
         if not start <= stop <= self.count:
@@ -294,6 +333,9 @@ cdef class RowBlock:
         # Not a slice of a slice: a chain as long as `batch = batch[1:]` makes it would be taken apart by recursion.
         part.parent = self if self.parent is None else self.parent
         part.parent.views += 1
+        if pin:
+            part.is_pin = True
+            part.parent.pins += 1
         if self.packing == PACKED:
             part.packing = PACKED
         part.rows = self.rows + start

@@ -786,6 +786,7 @@ cdef class EventRing:
     cdef bint _has_block
     cdef bint has_producer, has_consumer  # each end is handed out once
     cdef uint32_t* _pid                   # where the block says who holds the role that was claimed
+    cdef bint is_pin_logged               # the log has been told once of a lease that arrays outlive
     cdef bint is_over                     # the consumer is closed: its role is free with its last lease
 
     cdef int _take_role(self, int file_fd, bytes wake_path, uint64_t role) except -1

@@ -175,7 +175,11 @@ class EventBatch:
     def records(self) -> Records:
         """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
         if self._records is None:
-            self._records = self._block.records()
+            records = self._block.records()
+            if self._block.is_leased_slice:
+                # Not kept: the end of the lease lets go of its batch's own arrays, and knows of no other batch's.
+                return records
+            self._records = records
         return self._records
 
     @property
@@ -185,7 +189,10 @@ class EventBatch:
         A batch of a lease shows its ring's arena up to the end of its own last event.
         """
         if self._payload is None:
-            self._payload = self._block.payload()
+            payload = self._block.payload()
+            if self._block.is_leased_slice:
+                return payload
+            self._payload = payload
         return self._payload
 
     @property
@@ -326,7 +333,7 @@ class EventBatch:
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
-                return self._over(self._block.slice(start, max(start, stop)))
+                return self._over(self._block.slice(start, max(start, stop), pin=False))
             return self._over(self._block.gather(np.arange(start, stop, step, dtype=np.int64)))
         if isinstance(key, list | np.ndarray):
             mask = np.asarray(key)
