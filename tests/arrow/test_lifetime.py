@@ -216,15 +216,16 @@ def test_a_forked_child_sees_in_a_table_of_a_lease_what_it_showed(make_bus: BusM
         events = [sized(1, 40), sized(2, 200)]
         producer.emit_batch(EventBatch.from_events(events))
         tables: list[pa.Table] = []
+        children: list[Child] = []
         with pytest.raises(BufferError), consumer.lease() as batch:  # noqa: PT012
             tables.append(pa.table(batch))
-            child = Child(lambda: [rows_of(tables[0]), rows_of(pa.table(batch))])
+            children.append(Child(lambda: [rows_of(tables[0]), rows_of(pa.table(batch))]))
         tables.clear()
         gc.collect()
         assert consumer.stats().held == 0
         overwrite(producer, consumer, 3)
         # The batch itself is open there still: it was at the fork.
-        assert child.answer() == [as_fields(events)] * 2
+        assert children[0].answer() == [as_fields(events)] * 2
 
 
 def test_a_capsule_that_was_consumed_releases_nothing_twice() -> None:

@@ -9,7 +9,7 @@ import pickle
 import signal
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,13 @@ def overwrite(producer: EventProducer, consumer: EventConsumer, first: int, lett
 
 
 @contextlib.contextmanager
-def ends_of(kind: str, make_bus: BusMaker, **sizes: int) -> Iterator[tuple[EventProducer, EventConsumer]]:
+def ends_of(
+    kind: str, make_bus: BusMaker, capacity: int, arena_bytes: int
+) -> Generator[tuple[EventProducer, EventConsumer], None, None]:
     if kind == "private":
-        yield ring(**sizes)
+        yield ring(capacity, arena_bytes=arena_bytes)
     else:
-        bus = make_bus(**sizes)
+        bus = make_bus(1, capacity, arena_bytes=arena_bytes)
         with bus.producer(0) as producer, bus.consumer(0) as consumer:
             yield producer, consumer
 
@@ -100,7 +102,7 @@ def values_of(batch: EventBatch) -> list[Any]:
 def test_a_child_sees_its_own_events(
     kind: str, sizes: tuple[int, int], fork: Callable[[], int], make_bus: BusMaker
 ) -> None:
-    with ends_of(kind, make_bus, capacity=sizes[0], arena_bytes=sizes[1]) as (producer, consumer):
+    with ends_of(kind, make_bus, *sizes) as (producer, consumer):
         for n in (1, 2, 3):
             assert producer.emit(event(n, collection=f"table {n}", new_value=bytes([64 + n]) * 50))
         with consumer.lease() as batch:
@@ -191,14 +193,15 @@ def test_a_view_from_before_the_fork_keeps_what_it_showed(make_bus: BusMaker) ->
     with bus.producer(0) as producer, bus.consumer(0) as consumer:
         assert producer.emit(event(1, new_value=b"A" * 60))
         views: list[Any] = []
+        children: list[Child] = []
         with pytest.raises(BufferError), consumer.lease() as batch:  # noqa: PT012
             views.append(batch.payload[-60:])
-            child = Child(views[0].tobytes)
+            children.append(Child(views[0].tobytes))
         assert consumer.stats().held == 1
         views.clear()
         assert consumer.stats().held == 0
         overwrite(producer, consumer, 2)
-        assert child.answer() == b"A" * 60
+        assert children[0].answer() == b"A" * 60
 
 
 @pytest.mark.parametrize("fork", FORKS)
