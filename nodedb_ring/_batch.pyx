@@ -563,14 +563,15 @@ def block_of_events(list events):
     cdef uint64_t total = 0, i = 0
     for item in events:
         if type(item) is not WriteEvent:
-            raise TypeError(f"{item!r}: must be a WriteEvent, not {type(item).__name__}")
+            raise TypeError(f"row {i}: {item!r}: must be a WriteEvent, not {type(item).__name__}")
         event = item
         if event.row.op == 0:
-            raise TypeError("a WriteEvent that __init__ never made has no fields")
+            raise TypeError(f"row {i}: a WriteEvent that __init__ never made has no fields")
+        i += 1
         total += event.row.span_length
     _check_payload_size(total)
     block = new_block(len(events), total, None)
-    total = 0
+    total = i = 0
     for item in events:
         event = item
         write_event(event, block.rows + i, block.bytes, total)
@@ -580,7 +581,7 @@ def block_of_events(list events):
     return block
 
 
-def join_column(list values, bint is_text, str name):
+def join_column(list values, bint is_text, str name, bint is_scalar):
     """The bytes of a column of str or bytes, one after another, and the length of each: (bytes, uint32 array)."""
     cdef object lengths = np.empty(len(values), np.uint32)
     cdef uint32_t[::1] out = lengths
@@ -593,18 +594,28 @@ def join_column(list values, bint is_text, str name):
             continue
         if is_text:
             if not isinstance(value, str):
-                raise BatchError(f"{name}[{i}] {value!r}: must be a str, not {type(value).__name__}")
+                raise BatchError(f"{_row(i, is_scalar)}{name} {value!r}: must be a str, not {type(value).__name__}")
             try:
                 value = (<str>value).encode()
             except UnicodeEncodeError:
-                raise BatchError(f"{name}[{i}] {value!r}: has a lone surrogate, which UTF-8 cannot hold") from None
+                raise BatchError(
+                    f"{_row(i, is_scalar)}{name} {value!r}: has a lone surrogate, which UTF-8 cannot hold"
+                ) from None
         elif not isinstance(value, bytes):
-            raise BatchError(f"{name}[{i}] {value!r}: must be bytes or None, not {type(value).__name__}")
+            raise BatchError(
+                f"{_row(i, is_scalar)}{name} {value!r}: must be bytes or None, not {type(value).__name__}"
+            )
         if PyBytes_GET_SIZE(value) >= NULL_LENGTH:
-            raise BatchError(f"{name}[{i}] of {PyBytes_GET_SIZE(value)} bytes: at most {NULL_LENGTH - 1} fit")
+            raise BatchError(
+                f"{_row(i, is_scalar)}{name} of {PyBytes_GET_SIZE(value)} bytes: at most {NULL_LENGTH - 1} fit"
+            )
         out[i] = <uint32_t>PyBytes_GET_SIZE(value)
         parts.append(value)
     return b"".join(parts), lengths
+
+
+cdef str _row(Py_ssize_t i, bint is_scalar):
+    return "" if is_scalar else f"row {i}: "
 
 
 def crc32c(data, uint32_t before=0, *, bint portable=False):

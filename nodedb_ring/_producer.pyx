@@ -65,9 +65,13 @@ from ._ring cimport (
 )
 from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
+import numpy as np
+
 from .backpressure import PressureState
 from .batch import EventBatch
-from .errors import BusyError, ClosedError, EventTooLargeError, OwnershipError
+from .columns import fixed_column
+from .errors import BatchError, BusyError, ClosedError, EventTooLargeError, OwnershipError
+from .events import EVENT_DTYPE
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
@@ -81,6 +85,9 @@ cdef enum:
     GATHER = 8
 
 cdef object _logger = logging.getLogger("nodedb_ring")
+cdef dict _BOUNDS = {
+    name: (int(np.iinfo(EVENT_DTYPE[name]).min), int(np.iinfo(EVENT_DTYPE[name]).max)) for name in EVENT_DTYPE.names
+}
 cdef tuple _STATES = tuple(PressureState)
 
 
@@ -535,7 +542,9 @@ cdef class Reservation:
     ``rows.payload`` is the block of bytes that the offsets are into; events may share bytes of it. ``len(rows)`` is n:
     fewer than asked when the ring is short of slots, and 0 when it is full or the arena has no such block free, which
     drops and counts nothing. Rows begin with ``sequence`` counting on from ``producer.next_sequence``, the defaults of
-    ``WriteEvent``, empty strings, and no op: that must be set.
+    ``WriteEvent``, empty strings, and no op: that must be set. What is assigned to a column, ``rows["lsn"] = values``, is
+    taken exactly or refused with a ``BatchError``, as ``EventBatch.from_columns`` does; what is assigned to a part of the
+    array, ``rows["lsn"][2:] = values``, NumPy converts.
 
     A clean exit checks all of the rows and publishes them at once; an exception publishes nothing. The arrays are
     memory beside the ring and are copied in at the exit: an array cannot be taken back from whoever holds it, and so
@@ -633,7 +642,18 @@ cdef class Reservation:
         return self._array("column", column)
 
     def __setitem__(self, str column, value):
-        self[column][...] = value
+        cdef object array = self[column]
+        cdef object least, most
+        if isinstance(value, int) and not isinstance(value, bool):
+            # What a loop over a few rows does: a number for all of them.
+            least, most = _BOUNDS[column]
+            if least <= value <= most:
+                array[...] = value
+                return
+        checked = fixed_column(column, value, check_members=False)
+        if checked.ndim != 0 and len(checked) not in (1, len(array)):
+            raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")
+        array[...] = checked
 
     def _array(self, str kind, column):
         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
