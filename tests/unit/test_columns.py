@@ -193,6 +193,18 @@ def test_a_number_of_years_that_numpy_overflows() -> None:
                 columns(system_time_ms=np.array([0, ticks], f"M8[{unit}]"))
 
 
+@pytest.mark.parametrize(("unit", "days"), [("Y", 365.2425), ("M", 365.2425 / 12)])
+def test_a_number_of_years_whose_days_wrap_to_a_few(unit: str, days: float) -> None:
+    around = int(2**64 / days)
+    wrapped = np.arange(around - 40, around + 40)
+    # What NumPy makes of some of these is a day of our time.
+    seen = np.abs(wrapped.astype(f"M8[{unit}]").astype("M8[D]").view(np.int64))
+    assert seen.min() < 10**6
+    for tick in wrapped.tolist():
+        with pytest.raises(BatchError, match="does not fit 64 bits of ms"):
+            columns(system_time_ms=np.array([0, tick], f"M8[{unit}]"))
+
+
 def test_every_stamp_is_what_whole_numbers_say() -> None:
     # Against integers of Python: by NumPy's own casts some of these come out wrong.
     rng = np.random.default_rng(11)
@@ -244,7 +256,8 @@ def test_a_reservation_broadcasts_one_value_and_refuses_another_number_of_them()
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("op", 256), ("op", True), ("op", [1, 2, 1.0]), ("lsn", -1), ("lsn", 2**64), ("count", 1.5),
+        ("op", 256), ("op", True), ("op", [1, 2, 1.0]), ("lsn", [1, True, 2]),
+        ("lsn", -1), ("lsn", 2**64), ("count", 1.5),
         ("vshard_id", 2**32),
         ("lsn", masked([1, 2, 3], [0, 1, 0])), ("row_id_length", [0, 0, 2**32]), ("row_id_offset", None),
         ("system_time_ms", np.array([2**62] * 3, "M8[s]")), ("system_time_ms", np.array([1] * 3, "M8[us]")),
