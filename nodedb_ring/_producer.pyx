@@ -40,7 +40,6 @@ from ._ring cimport (
     Ring,
     RingHeader,
     WaitResult,
-    clear_unnamed,
     monotonic,
     ring_claim,
     ring_close_producer,
@@ -65,17 +64,19 @@ from ._ring cimport (
 )
 from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
-import numpy as np
-
 from .backpressure import PressureState
 from .batch import EventBatch
 from .columns import fixed_column
 from .errors import BatchError, BusyError, ClosedError, EventTooLargeError, OwnershipError
-from .events import EVENT_DTYPE
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
 __all__ = ["EventProducer", "Reservation", "producer_stats"]
+
+cdef extern from "Python.h":
+    bint PyBool_Check(object value)
+    bint PyLong_Check(object value)
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 cdef enum:
     BARRED_CLOSED = 1
@@ -85,9 +86,6 @@ cdef enum:
     GATHER = 8
 
 cdef object _logger = logging.getLogger("nodedb_ring")
-cdef dict _BOUNDS = {
-    name: (int(np.iinfo(EVENT_DTYPE[name]).min), int(np.iinfo(EVENT_DTYPE[name]).max)) for name in EVENT_DTYPE.names
-}
 cdef tuple _STATES = tuple(PressureState)
 
 
@@ -583,7 +581,7 @@ cdef class Reservation:
     def __enter__(self):
         cdef Ring* ring = self._producer._ring
         cdef uint64_t free, count, sequence, i
-        cdef EventRow* row
+        cdef EventRow blank
         if self._block is not None:
             raise ClosedError("a reservation serves one with block: reserve again")
         self._producer.admit()
@@ -603,8 +601,10 @@ cdef class Reservation:
         if self._payload_bytes:
             memset(self._block.bytes, 0, self._payload_bytes)
         self._block.writable = True
+        _blank_row(&blank)
         for i in range(count):
-            _blank_row(self._block.rows + i, sequence + i)
+            self._block.rows[i] = blank
+            self._block.rows[i].sequence = sequence + i
         self._producer._barred |= BARRED_RESERVED
         self._is_open = True
         return self
@@ -643,13 +643,11 @@ cdef class Reservation:
 
     def __setitem__(self, str column, value):
         cdef object array = self[column]
-        cdef object least, most
-        if isinstance(value, int) and not isinstance(value, bool):
-            # What a loop over a few rows does: a number for all of them.
-            least, most = _BOUNDS[column]
-            if least <= value <= most:
-                array[...] = value
-                return
+        cdef int beyond = 0
+        if PyLong_Check(value) and not PyBool_Check(value) and 0 <= PyLong_AsLongLongAndOverflow(value, &beyond) <= 255:
+            # One small number for all rows, which every column holds: the case of code that fills a few rows at a time.
+            array[...] = value
+            return
         checked = fixed_column(column, value, check_members=False)
         if checked.ndim != 0 and len(checked) not in (1, len(array)):
             raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")
@@ -671,17 +669,12 @@ cdef class Reservation:
         return array
 
 
-cdef void _blank_row(EventRow* row, uint64_t sequence) noexcept:
+cdef void _blank_row(EventRow* row) noexcept:
     cdef int k
-    clear_unnamed(row)
-    row.sequence = sequence
-    row.lsn = row.tenant_id = 0
+    memset(row, 0, sizeof(EventRow))
     row.system_time_ms = row.valid_time_ms = NO_TIME
-    row.vshard_id = 0
     row.count = 1
-    row.op = row.source = 0
     for k in range(FIELD_COUNT):
-        row.field[k].offset = 0
         row.field[k].length = 0 if k < 2 else NULL_LENGTH
 
 

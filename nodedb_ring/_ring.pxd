@@ -26,6 +26,7 @@ cdef extern from *:
     #define NODEDB_RING_LAYOUT
     #include <stddef.h>
     #include <stdint.h>
+    #include <string.h>
 
     #define NODEDB_NULL_LENGTH UINT32_MAX    /* of a field that is None */
     #define NODEDB_LAST_OP 6                 /* as in events.WriteOp, which begins at 1 */
@@ -171,6 +172,15 @@ cdef extern from *:
         row->position = row->arena_start = 0;
     }
 
+    /* Says where a row's bytes lie in the arena, and zeroes what is reserved beside that: the second of the two with the
+       length, in one store. */
+    static inline void nodedb_set_span(nodedb_row *row, uint32_t offset, uint32_t length) {
+        const uint32_t behind[2] = {length, 0};
+        row->reserved = 0;
+        row->span_offset = offset;
+        memcpy((uint8_t *)row + offsetof(nodedb_row, span_length), behind, sizeof behind);
+    }
+
     /* Moves the six offsets of a row, None's and empty ones too: they all lie in the row's span. Lengths stay. */
     typedef uint32_t nodedb_u32x4 __attribute__((vector_size(16), aligned(4), may_alias));
     static inline void nodedb_shift_fields(nodedb_row *row, uint32_t by) {
@@ -287,6 +297,7 @@ cdef extern from *:
 
     void shift_fields "nodedb_shift_fields"(EventRow* row, uint32_t by) noexcept nogil
     void clear_unnamed "nodedb_clear_unnamed"(EventRow* row) noexcept nogil
+    void set_span "nodedb_set_span"(EventRow* row, uint32_t offset, uint32_t length) noexcept nogil
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept nogil
@@ -542,12 +553,9 @@ cdef inline void ring_stamp(
 ) noexcept nogil:
     """Writes what no column names, all of it: every row passes here before it is published, so that no byte of a ring
     is one that nobody wrote."""
-    row.reserved = 0
-    row.reserved_too = 0
     row.position = position
     row.arena_start = arena_start
-    row.span_offset = <uint32_t>span_offset
-    row.span_length = <uint32_t>span_length
+    set_span(row, <uint32_t>span_offset, <uint32_t>span_length)
 
 
 cdef inline void ring_publish_stamped(
