@@ -1,6 +1,8 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """The consumer's end of a ring: ``EventConsumer``, and the ``Lease`` that it hands out."""
 
+import logging
+
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -56,7 +58,6 @@ from ._ring cimport (
 )
 from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns, timeout_ns
 
-import logging
 import os
 
 from ._arrow import drop_released, export_schema, export_stream

@@ -103,7 +103,7 @@ class EventBus:
         bus._file = file
         bus._is_closed = False
         # Rings that claim nothing, to read the accounts from.
-        bus._rings = tuple(bus._attach(core_id, file.block(core_id)) for core_id in range(file.num_cores))
+        bus._rings = tuple(bus._attach(core_id) for core_id in range(file.num_cores))
         return bus
 
     @classmethod
@@ -175,11 +175,11 @@ class EventBus:
         """The names of this user's buses, sorted."""
         return names(_directory(directory))
 
-    def _attach(self, core_id: int, block: memoryview) -> EventRing:
+    def _attach(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
         file = self._file
         try:
             return EventRing(
-                block,
+                file.own_block(core_id) if own_mapping else file.block(core_id),
                 core_id=core_id,
                 capacity=file.capacity,
                 arena_bytes=file.arena_bytes,
@@ -201,8 +201,7 @@ class EventBus:
         IndexError
             There is no such core.
         """
-        self._check_core(core_id)
-        ring = self._attach(core_id, self._file.block(core_id))
+        ring = self._ring(core_id)
         ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
         return EventProducer(ring)
 
@@ -214,11 +213,14 @@ class EventBus:
         RoleTaken, CorruptRingError, IndexError
             As for ``producer``.
         """
-        self._check_core(core_id)
         # Its leases are looked into in a forked child, too, where the bus itself goes on.
-        ring = self._attach(core_id, self._file.own_block(core_id))
+        ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
         return EventConsumer(ring)
+
+    def _ring(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
+        self._check_core(core_id)
+        return self._attach(core_id, own_mapping=own_mapping)
 
     def _check_core(self, core_id: int) -> None:
         self._check_open()
