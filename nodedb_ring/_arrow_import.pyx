@@ -189,6 +189,28 @@ cdef str _type_name(const ArrowSchema* schema):
     return _TYPE_NAMES.get(format, f"of the Arrow format {format!r}")
 
 
+cdef str _extension_name(const ArrowSchema* schema):
+    """The extension type that a column is of, or None."""
+    cdef const char* at = schema.metadata
+    cdef int32_t pairs, size
+    cdef int64_t i
+    if at == NULL:
+        return None
+    memcpy(&pairs, at, 4)
+    at += 4
+    for i in range(2 * <int64_t>max(pairs, 0)):
+        memcpy(&size, at, 4)
+        if size < 0:
+            raise BatchError(f"column {_text(schema.name)!r}: its metadata is broken")
+        at += 4
+        if i % 2 == 0:
+            is_name = at[:size] == b"ARROW:extension:name"
+        elif is_name:
+            return at[:size].decode("utf-8", "replace")
+        at += size
+    return None
+
+
 cdef object _wrong_type(int number, const ArrowSchema* schema, str expected):
     return BatchError(f"column {_NAMES[number]!r} is {_type_name(schema)}: must be {expected}")
 
@@ -217,6 +239,13 @@ cdef int _plan_column(int number, const ArrowSchema* schema, _Reader* reader) ex
         else _AN_INTEGER
     )
     cdef bint of_text = number < FIELD_COUNT or number in (OP, SOURCE)
+    cdef str extension = _extension_name(schema)
+    if extension is not None and number >= FIELD_COUNT:
+        # What its numbers mean is the extension's to say: days, or truth values.
+        raise BatchError(
+            f"column {_NAMES[number]!r} is {extension!r}, an extension over {_type_name(schema)}: must be {expected}; convert"
+            " it first"
+        )
     if schema.dictionary != NULL:
         if not of_text or format not in _INTEGERS or len(format) != 1 or schema.dictionary.dictionary != NULL:
             raise _wrong_type(number, schema, expected)

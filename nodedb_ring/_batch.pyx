@@ -18,6 +18,7 @@ from ._ring cimport (
     NULL_LENGTH,
     STRING_COUNT,
     EventField,
+    clear_unnamed,
     row_is_packed,
     row_pack,
     shift_fields,
@@ -26,7 +27,7 @@ from ._utf8 cimport utf8_prefix
 
 import numpy as np
 
-from .errors import BatchError, ClosedError
+from .errors import BatchError, ClosedError, ForkError
 from .events import EVENT_DTYPE, STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
 
 __all__ = ["BufferPool", "RowBlock", "block_of_events", "checked_copy", "crc32c", "join_column", "pack"]
@@ -165,6 +166,13 @@ cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool)
     return block
 
 
+cdef inline RowBlock _root(RowBlock block):
+    """The block that has the memory which this one is, or is a part of."""
+    if block.parent is None:
+        return block
+    return block.parent
+
+
 @cython.final
 @cython.no_gc
 cdef class _Span:
@@ -178,23 +186,32 @@ cdef class _Span:
         PyBuffer_FillInfo(view, self, self.start, self.size, not self.block.writable, flags)
 
     def __dealloc__(self):
-        _forget_view(self.block)
+        if self.block is not None:
+            _forget_pin(_root(self.block))
+            _forget_view(self.block)
 
 
 cdef _Span _span(RowBlock block, void* start, Py_ssize_t size):
     cdef _Span span = _Span.__new__(_Span)
+    cdef RowBlock root = _root(block)
     span.block = block
     span.start = start
     span.size = size
     block.views += 1
+    root.pins += 1
     return span
 
 
+cdef void _forget_pin(RowBlock root) noexcept:
+    root.pins -= 1
+    if root.pins == 0:
+        root.unpinned()
+
+
 cdef void _forget_view(RowBlock block) noexcept:
-    if block is not None:
-        block.views -= 1
-        if block.views == 0:
-            block.unviewed()
+    block.views -= 1
+    if block.views == 0:
+        block.unviewed()
 
 
 @cython.no_gc
@@ -203,6 +220,8 @@ cdef class RowBlock:
 
     def __dealloc__(self):
         if self.parent is not None:
+            if self.is_pin:
+                _forget_pin(self.parent)
             _forget_view(self.parent)
         if self.memory != NULL:
             if self.pool is not None:
@@ -213,6 +232,13 @@ cdef class RowBlock:
     cdef void unviewed(self) noexcept:
         """Called when the last view of the block has gone."""
 
+    cdef void unpinned(self) noexcept:
+        """Called when the last pin of the block has gone."""
+
+    cdef bint is_torn(self) noexcept:
+        """Whether this is a forked child's, and no more what was leased."""
+        return False
+
     @property
     def is_over(self):
         """Whether the lease or reservation that the memory belongs to has ended."""
@@ -221,9 +247,20 @@ cdef class RowBlock:
     cdef bint over(self) noexcept:
         return self.ended if self.parent is None else self.parent.ended
 
+    @property
+    def is_leased_slice(self):
+        """Whether it is a part of what a lease has."""
+        return self.parent is not None and self.parent.is_leased
+
     cdef int check_open(self) except -1:
-        if self.over():
+        cdef RowBlock root = _root(self)
+        if root.ended:
             raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
+        if root.is_leased and root.is_torn():
+            raise ForkError(
+                "the lease of this batch is another process's, which this one was cloned from, and what it showed could "
+                "not be kept: copy or drain() what a child is to have before the fork"
+            )
         return 0
 
     cdef bint is_packed(self, uint64_t* end) noexcept:
@@ -284,8 +321,11 @@ cdef class RowBlock:
             return _nothing(_UINT8, self.writable)
         return np.frombuffer(_span(self, self.bytes, self.payload_bytes), _UINT8)
 
-    def slice(self, uint64_t start, uint64_t stop):
-        """The rows from `start` up to `stop`, in the same memory."""
+    def slice(self, uint64_t start, uint64_t stop, *, bint pin=True):
+        """The rows from `start` up to `stop`, in the same memory.
+
+        `pin` is for whoever reads the memory by itself. A batch does not: it asks each time whether the lease is over.
+        """
         cdef RowBlock part = RowBlock.__new__(RowBlock)
         self.check_open()
         if not start <= stop <= self.count:
@@ -293,6 +333,9 @@ cdef class RowBlock:
         # Not a slice of a slice: a chain as long as `batch = batch[1:]` makes it would be taken apart by recursion.
         part.parent = self if self.parent is None else self.parent
         part.parent.views += 1
+        if pin:
+            part.is_pin = True
+            part.parent.pins += 1
         if self.packing == PACKED:
             part.packing = PACKED
         part.rows = self.rows + start
@@ -472,10 +515,29 @@ cdef int check_rows(
     raise _refusal(number, f"{_NAMES[k]} {shown!r}: is not UTF-8 from its byte {stops} on")
 
 
+cdef void _settle(EventRow* row) noexcept nogil:
+    """Writes what whoever made a row need not have written: what no column names, and where a None would lie.
+
+    An array of ``EVENT_DTYPE`` has whatever stood in its memory there, and an old log what stood in another process's.
+    """
+    cdef uint32_t behind = 0
+    cdef int k
+    clear_unnamed(row)
+    for k in range(FIELD_COUNT):
+        if row.field[k].length == NULL_LENGTH:
+            row.field[k].offset = behind
+        else:
+            behind = row.field[k].offset + row.field[k].length
+
+
 def checked_copy(records, payload):
-    """A block that holds copies of rows and payload (contiguous arrays), checked after they were copied."""
+    """A block that holds copies of rows and payload (contiguous arrays), checked after they were copied.
+
+    Only the columns are copied: of the bytes that none names the copy has zeros.
+    """
     cdef Py_buffer row_view, payload_view
     cdef RowBlock block
+    cdef uint64_t i
     PyObject_GetBuffer(records, &row_view, 0)
     try:
         PyObject_GetBuffer(payload, &payload_view, 0)
@@ -489,6 +551,8 @@ def checked_copy(records, payload):
     finally:
         PyBuffer_Release(&row_view)
     check_rows(block.rows, block.count, block.bytes, block.payload_bytes, 0)
+    for i in range(block.count):
+        _settle(block.rows + i)
     return block
 
 
@@ -499,14 +563,15 @@ def block_of_events(list events):
     cdef uint64_t total = 0, i = 0
     for item in events:
         if type(item) is not WriteEvent:
-            raise TypeError(f"{item!r}: must be a WriteEvent, not {type(item).__name__}")
+            raise TypeError(f"row {i}: {item!r}: must be a WriteEvent, not {type(item).__name__}")
         event = item
         if event.row.op == 0:
-            raise TypeError("a WriteEvent that __init__ never made has no fields")
+            raise TypeError(f"row {i}: a WriteEvent that __init__ never made has no fields")
+        i += 1
         total += event.row.span_length
     _check_payload_size(total)
     block = new_block(len(events), total, None)
-    total = 0
+    total = i = 0
     for item in events:
         event = item
         write_event(event, block.rows + i, block.bytes, total)
@@ -516,7 +581,7 @@ def block_of_events(list events):
     return block
 
 
-def join_column(list values, bint is_text, str name):
+def join_column(list values, bint is_text, str name, bint is_scalar):
     """The bytes of a column of str or bytes, one after another, and the length of each: (bytes, uint32 array)."""
     cdef object lengths = np.empty(len(values), np.uint32)
     cdef uint32_t[::1] out = lengths
@@ -529,18 +594,28 @@ def join_column(list values, bint is_text, str name):
             continue
         if is_text:
             if not isinstance(value, str):
-                raise BatchError(f"{name}[{i}] {value!r}: must be a str, not {type(value).__name__}")
+                raise BatchError(f"{_row(i, is_scalar)}{name} {value!r}: must be a str, not {type(value).__name__}")
             try:
                 value = (<str>value).encode()
             except UnicodeEncodeError:
-                raise BatchError(f"{name}[{i}] {value!r}: has a lone surrogate, which UTF-8 cannot hold") from None
+                raise BatchError(
+                    f"{_row(i, is_scalar)}{name} {value!r}: has a lone surrogate, which UTF-8 cannot hold"
+                ) from None
         elif not isinstance(value, bytes):
-            raise BatchError(f"{name}[{i}] {value!r}: must be bytes or None, not {type(value).__name__}")
+            raise BatchError(
+                f"{_row(i, is_scalar)}{name} {value!r}: must be bytes or None, not {type(value).__name__}"
+            )
         if PyBytes_GET_SIZE(value) >= NULL_LENGTH:
-            raise BatchError(f"{name}[{i}] of {PyBytes_GET_SIZE(value)} bytes: at most {NULL_LENGTH - 1} fit")
+            raise BatchError(
+                f"{_row(i, is_scalar)}{name} of {PyBytes_GET_SIZE(value)} bytes: at most {NULL_LENGTH - 1} fit"
+            )
         out[i] = <uint32_t>PyBytes_GET_SIZE(value)
         parts.append(value)
     return b"".join(parts), lengths
+
+
+cdef str _row(Py_ssize_t i, bint is_scalar):
+    return "" if is_scalar else f"row {i}: "
 
 
 def crc32c(data, uint32_t before=0, *, bint portable=False):

@@ -10,6 +10,7 @@ cdef class EventConsumer:
     cdef readonly EventRing ring
     cdef Ring* _ring
     cdef BufferPool _pool
+    cdef object _leased         # what leases are over, a _LeasedArena, of a shared ring; else None
     cdef readonly bint _closed
     cdef bint _is_waiting       # a call sleeps, without the GIL or on an event loop
     cdef bint _is_watched       # somebody has the descriptor, and is to be signalled whenever nothing is left to take

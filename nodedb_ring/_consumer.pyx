@@ -1,6 +1,9 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """The consumer's end of a ring: ``EventConsumer``, and the ``Lease`` that it hands out."""
 
+import logging
+import os
+
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -10,6 +13,15 @@ from posix.unistd cimport close
 from ._atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ._batch cimport BufferPool, RowBlock, new_block
 from ._event cimport event_from_row
+from ._fork_snapshot cimport (
+    SnapshotArena,
+    fork_snapshot_add,
+    fork_snapshot_hold,
+    fork_snapshot_hold_nothing,
+    fork_snapshot_lock,
+    fork_snapshot_remove,
+    fork_snapshot_unlock,
+)
 from ._ring cimport (
     CLAIM_FORKED,
     CLAIM_OTHER_THREAD,
@@ -71,6 +83,7 @@ cdef extern from "Python.h":
     void PyErr_Clear()
 
 cdef object _EMPTY = EventBatch.from_events([])
+cdef object _logger = logging.getLogger("nodedb_ring")
 
 
 def consumer_stats(EventRing ring not None):
@@ -110,6 +123,8 @@ cdef class EventConsumer:
         self._ring = &ring.ring
         self._pool = BufferPool.__new__(BufferPool)
         self._stream_claim = StreamClaim()
+        if ring.ring.shared:
+            self._leased = _LeasedArena(ring)
         self._spin_ns = DEFAULT_SPIN_NS
 
     def __dealloc__(self):
@@ -544,6 +559,41 @@ cdef class EventConsumer:
 
 
 @cython.final
+@cython.no_gc
+cdef class _LeasedArena:
+    """The arena of a shared ring, as its leases see it, and in a forked child what these showed at the fork.
+
+    Every lease of the ring keeps it. Of a private ring's arena the kernel makes that copy.
+    """
+
+    cdef SnapshotArena snapshot
+    cdef EventRing ring
+    cdef uint64_t end  # arena position after the newest lease
+    cdef bint is_registered
+
+    def __cinit__(self, EventRing ring not None):
+        cdef int wrong = fork_snapshot_add(
+            &self.snapshot, ring.ring.arena, ring.ring.arena_bytes, &ring.ring.local.alive
+        )
+        if wrong != 0:
+            raise OSError(wrong, f"cannot register what a fork does: {os.strerror(wrong)}")
+        self.ring = ring
+        self.is_registered = True
+
+    def __dealloc__(self):
+        if self.is_registered:
+            fork_snapshot_remove(&self.snapshot)
+
+    cdef void hold(self) noexcept:
+        """Under the lock, after a lease came or went: which bytes the leases are over, those between two included."""
+        cdef RingLease* oldest = self.ring.ring.local.consumer.oldest
+        if oldest == NULL:
+            fork_snapshot_hold_nothing(&self.snapshot)
+        else:
+            fork_snapshot_hold(&self.snapshot, oldest.rows.span_offset, self.end - oldest.arena_start)
+
+
+@cython.final
 @cython.no_gc_clear  # __dealloc__ needs the ring
 cdef class _LeasedBlock(RowBlock):
     """A run of a ring's own rows over its whole arena. The rows go back when it is over and the last view has gone.
@@ -553,8 +603,10 @@ cdef class _LeasedBlock(RowBlock):
     """
 
     cdef EventRing ring
+    cdef _LeasedArena arena  # of a shared ring; else None
     cdef RingLease lease
     cdef bint is_out
+    cdef bint ended_by_exception
 
     def __dealloc__(self):
         self.give_back()
@@ -571,10 +623,19 @@ cdef class _LeasedBlock(RowBlock):
             if self.memory == NULL:
                 raise MemoryError(f"no memory for the rows of a lease of {most} events")
             self.pool = consumer._pool
-        if ring_take(ring, <uint32_t>most, &self.lease) == 0:
-            return consumer.check_block()
         self.ring = consumer.ring
-        self.is_out = True
+        if ring.shared:
+            self.arena = consumer._leased
+            fork_snapshot_lock()
+            if ring_take(ring, <uint32_t>most, &self.lease) != 0:
+                self.is_out = True
+                self.arena.end = ring.local.consumer.arena_taken
+                self.arena.hold()
+            fork_snapshot_unlock()
+        else:
+            self.is_out = ring_take(ring, <uint32_t>most, &self.lease) != 0
+        if not self.is_out:
+            return consumer.check_block()
         self.rows = self.lease.rows
         if ring.shared:
             self.rows = <EventRow*>self.memory
@@ -583,6 +644,7 @@ cdef class _LeasedBlock(RowBlock):
             if not shift_checked(self.rows, last + 1, 0, ring.arena_bytes, self.rows) or not span_lies_in(ring, last):
                 ring_consumer_corrupt(ring, CORRUPT_ROW, self.rows.position)
                 consumer.check_block()
+        self.is_leased = True
         self.count = self.lease.count
         self.bytes = ring.arena
         last = self.rows + (self.count - 1)
@@ -596,18 +658,34 @@ cdef class _LeasedBlock(RowBlock):
         if self.ended:
             self.give_back()
 
+    cdef void unpinned(self) noexcept:
+        if self.ended_by_exception:
+            self.give_back()
+
+    cdef bint is_torn(self) noexcept:
+        return self.arena is not None and self.ring.ring.local.alive == 0 and not self.arena.snapshot.is_kept
+
     cdef void give_back(self) noexcept:
         if self.is_out:
             self.is_out = False
             # The GIL keeps every other Python call of the consumer away, whichever thread lets go of the last view.
             if self.ring.ring.local.alive:
-                ring_release(&self.ring.ring, &self.lease)
+                if self.arena is None:
+                    ring_release(&self.ring.ring, &self.lease)
+                else:
+                    fork_snapshot_lock()
+                    ring_release(&self.ring.ring, &self.lease)
+                    self.arena.hold()
+                    fork_snapshot_unlock()
                 if self.ring.is_over and self.ring.ring.local.consumer.oldest == NULL:
                     self.ring.let_go()
 
-    cdef void end(self) noexcept:
+    cdef void end(self, bint by_exception) noexcept:
+        """Ends the lease. After an exception, whose traceback may keep what it will, slices hold nothing: they cannot be
+        read any more."""
         self.ended = True
-        if self.views == 0:
+        self.ended_by_exception = by_exception
+        if self.views == 0 or (by_exception and self.pins == 0):
             self.give_back()
 
 
@@ -620,11 +698,14 @@ cdef class Lease:
     that is dropped with its batch gives the rows back too; arena space comes back in order of publication, so one that
     is forgotten in the end stops the producer.
 
+    In a forked child the lease shows what it showed at the fork.
+
     Raises
     ------
     BufferError
         At the end of the block, if an array still looks into the lease: copy what outlives it. The rows go back when
-        the last such array dies. It is not raised while another exception passes.
+        the last such array dies. It is not raised while another exception passes; then a WARNING is logged, once a
+        consumer. Mostly it is that exception's traceback which keeps the array, for as long as somebody keeps it.
 
     Thread safety
     -------------
@@ -655,19 +736,34 @@ cdef class Lease:
         """Ends the lease, as leaving its block does. May be repeated."""
         self._end(False)
 
-    def _end(self, bint quiet):
+    def _end(self, bint by_exception):
         if self._batch is None:
             return
         # The batch's own arrays are not somebody else's views.
         self._batch._records = None
         self._batch._payload = None
         self._batch = None
-        self._block.end()
+        self._block.end(by_exception)
         if self._block.is_out:
             # Importers may have let go of it without the GIL, and the main thread not have come by since.
             drop_released()
-        if self._block.is_out and not quiet:
+        if not self._block.is_out:
+            return
+        if not by_exception:
             raise BufferError(
                 f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
                 "ended: copy what outlives it; its rows go back when the last of them dies"
+            )
+        if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
+            self._block.ring.is_pin_logged = True
+            _logger.warning(
+                "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
+                " the last of them dies; the traceback keeps those of its frames",
+                self._block.ring.core_id, self._block.count, self._block.pins,
+                extra={
+                    "core": self._block.ring.core_id,
+                    "utilization": self._block.ring.utilization,
+                    "dropped": load_relaxed(&self._block.ring.ring.header.dropped_full)
+                    + load_relaxed(&self._block.ring.ring.header.dropped_disconnected),
+                },
             )

@@ -4,7 +4,6 @@
 An event checks its fields and lays out its row when it is made, once, so that emitting it is copying it.
 """
 
-import operator
 import sys
 
 cimport cython
@@ -22,6 +21,7 @@ from ._ring cimport (
     PUSH_DONE,
     EventField,
     ProducerSide,
+    clear_unnamed,
     ring_admit,
     ring_publish_stamped,
     ring_stamp,
@@ -31,6 +31,7 @@ from ._utf8 cimport is_ascii
 
 from .errors import CorruptRingError, FieldError
 from .events import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
+from .integers import as_int
 
 __all__ = ["WriteEvent"]
 
@@ -49,6 +50,7 @@ cdef extern from "Python.h":
     bint PyBytes_CheckExact(object value)
     Py_ssize_t PyTuple_GET_SIZE(object values) noexcept
     PyObject* PyTuple_GET_ITEM(object values, Py_ssize_t i) noexcept
+    bint PyBool_Check(object value)
     bint PyLong_Check(object value)
     bint PyLong_CheckExact(object value)
     unsigned long long PyLong_AsUnsignedLongLong(object value) noexcept
@@ -84,7 +86,7 @@ cdef uint64_t _unsigned_slowly(str name, object value, uint64_t most) except? 0x
 
 cdef object _index(str name, object value):
     try:
-        return operator.index(value)
+        return as_int(value)
     except TypeError:
         raise TypeError(f"{name} {value!r}: must be an int, not {type(value).__name__}") from None
 
@@ -106,7 +108,7 @@ cdef int64_t _stamp(str name, object value) except? -1:
 
 cdef inline int _member(str name, object value, uint64_t first, tuple members) except -1:
     cdef uint64_t number
-    if PyLong_Check(value):
+    if PyLong_Check(value) and not PyBool_Check(value):
         number = PyLong_AsUnsignedLongLong(value)
         if first <= number < <uint64_t>PyTuple_GET_SIZE(members):
             return <int>number
@@ -115,7 +117,7 @@ cdef inline int _member(str name, object value, uint64_t first, tuple members) e
 
 cdef int _refuse_member(str name, object value, tuple members) except -1:
     PyErr_Clear()
-    if not PyLong_Check(value):
+    if not PyLong_Check(value) or PyBool_Check(value):
         raise TypeError(f"{name} {value!r}: must be a {type(members[1]).__name__}, not {type(value).__name__}")
     known = ", ".join([f"{m.name} ({int(m)})" for m in members if m is not None])
     raise FieldError(f"{name} {int(value)}: unknown; known are {known}")
@@ -496,6 +498,7 @@ cdef inline void _prefetch_ahead(Ring* ring, uint64_t offset) noexcept:
 
 cdef void write_event(WriteEvent event, EventRow* row, uint8_t* payload, uint64_t offset) noexcept:
     memcpy(row, &event.row, sizeof(EventRow))
+    clear_unnamed(row)
     if offset != 0:
         shift_fields(row, <uint32_t>offset)
     _copy_payload(event, payload + offset)
@@ -542,6 +545,7 @@ cdef WriteEvent event_from_row(const EventRow* row, const uint8_t* payload):
     cdef EventField* field = event.row.field
     cdef const char* base = <const char*>payload
     memcpy(&event.row, row, sizeof(EventRow))
+    clear_unnamed(&event.row)
     event.collection = _collection_of(base + field[0].offset, field[0].length)
     event.row_id = _text_of(base + field[1].offset, field[1].length)
     if field[2].length != NULL_LENGTH:

@@ -6,7 +6,7 @@ import logging
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ._atomic cimport load_acquire, load_acquire_u32, load_relaxed, load_relaxed_u32, unlikely
 from ._batch cimport RowBlock, check_rows, new_block
@@ -66,12 +66,18 @@ from ._timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
 from .backpressure import PressureState
 from .batch import EventBatch
-from .errors import BusyError, ClosedError, EventTooLargeError, OwnershipError
+from .columns import fixed_column
+from .errors import BatchError, BusyError, ClosedError, EventTooLargeError, OwnershipError
 from .logger import tell
 from .ownership import forked, owned_elsewhere
 from .stats import ProducerStats
 
 __all__ = ["EventProducer", "Reservation", "producer_stats"]
+
+cdef extern from "Python.h":
+    bint PyBool_Check(object value)
+    bint PyLong_Check(object value)
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 cdef enum:
     BARRED_CLOSED = 1
@@ -562,7 +568,9 @@ cdef class Reservation:
     ``rows.payload`` is the block of bytes that the offsets are into; events may share bytes of it. ``len(rows)`` is n:
     fewer than asked when the ring is short of slots, and 0 when it is full or the arena has no such block free, which
     drops and counts nothing. Rows begin with ``sequence`` counting on from ``producer.next_sequence``, the defaults of
-    ``WriteEvent``, empty strings, and no op: that must be set.
+    ``WriteEvent``, empty strings, and no op: that must be set. What is assigned to a column, ``rows["lsn"] = values``, is
+    taken exactly or refused with a ``BatchError``, as ``EventBatch.from_columns`` does; what is assigned to a part of the
+    array, ``rows["lsn"][2:] = values``, NumPy converts.
 
     A clean exit checks all of the rows and publishes them at once; an exception publishes nothing. The arrays are
     memory beside the ring and are copied in at the exit: an array cannot be taken back from whoever holds it, and so
@@ -601,7 +609,7 @@ cdef class Reservation:
     def __enter__(self):
         cdef Ring* ring = self._producer._ring
         cdef uint64_t free, count, sequence, i
-        cdef EventRow* row
+        cdef EventRow blank
         if self._block is not None:
             raise ClosedError("a reservation serves one with block: reserve again")
         self._producer.admit()
@@ -617,9 +625,14 @@ cdef class Reservation:
         self._producer.check_block()
         # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
         self._block = new_block(count, self._payload_bytes, None)
+        # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
+        if self._payload_bytes:
+            memset(self._block.bytes, 0, self._payload_bytes)
         self._block.writable = True
+        _blank_row(&blank)
         for i in range(count):
-            _blank_row(self._block.rows + i, sequence + i)
+            self._block.rows[i] = blank
+            self._block.rows[i].sequence = sequence + i
         self._producer._barred |= BARRED_RESERVED
         self._is_open = True
         return self
@@ -657,7 +670,16 @@ cdef class Reservation:
         return self._array("column", column)
 
     def __setitem__(self, str column, value):
-        self[column][...] = value
+        cdef object array = self[column]
+        cdef int beyond = 0
+        if PyLong_Check(value) and not PyBool_Check(value) and 0 <= PyLong_AsLongLongAndOverflow(value, &beyond) <= 255:
+            # One small number for all rows, which every column holds: the case of code that fills a few rows at a time.
+            array[...] = value
+            return
+        checked = fixed_column(column, value, check_members=False)
+        if checked.ndim != 0 and len(checked) not in (1, len(array)):
+            raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")
+        array[...] = checked
 
     def _array(self, str kind, column):
         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
@@ -675,16 +697,12 @@ cdef class Reservation:
         return array
 
 
-cdef void _blank_row(EventRow* row, uint64_t sequence) noexcept:
+cdef void _blank_row(EventRow* row) noexcept:
     cdef int k
-    row.sequence = sequence
-    row.lsn = row.tenant_id = 0
+    memset(row, 0, sizeof(EventRow))
     row.system_time_ms = row.valid_time_ms = NO_TIME
-    row.vshard_id = 0
     row.count = 1
-    row.op = row.source = 0
     for k in range(FIELD_COUNT):
-        row.field[k].offset = 0
         row.field[k].length = 0 if k < 2 else NULL_LENGTH
 
 

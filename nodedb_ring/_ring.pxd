@@ -26,6 +26,7 @@ cdef extern from *:
     #define NODEDB_RING_LAYOUT
     #include <stddef.h>
     #include <stdint.h>
+    #include <string.h>
 
     #define NODEDB_NULL_LENGTH UINT32_MAX    /* of a field that is None */
     #define NODEDB_LAST_OP 6                 /* as in events.WriteOp, which begins at 1 */
@@ -36,7 +37,8 @@ cdef extern from *:
     typedef struct { uint32_t offset, length; } nodedb_field;
 
     /* One event. The first name of each field is a column of EVENT_DTYPE; `span_*`, `position` and `arena_start` are
-       the ring's own. */
+       the ring's own. What is reserved is 0 in every row that is made, and never read: what another version wrote there
+       may be anything. */
     typedef struct {
         uint64_t sequence, lsn, tenant_id;
         int64_t system_time_ms, valid_time_ms;
@@ -165,6 +167,22 @@ cdef extern from *:
     _Static_assert(offsetof(nodedb_header, taken) % NODEDB_LINE == 0, "the two sides share no line");
     _Static_assert(sizeof(nodedb_local) <= 4096, "the local side fits one page");
 
+    /* Zeroes what no column names, for a row that lies in no ring. */
+    static inline void nodedb_clear_unnamed(nodedb_row *row) {
+        row->reserved = 0;
+        row->span_offset = row->span_length = row->reserved_too = 0;
+        row->position = row->arena_start = 0;
+    }
+
+    /* Says where a row's bytes lie in the arena, and zeroes what is reserved beside that: the second of the two with the
+       length, in one store. */
+    static inline void nodedb_set_span(nodedb_row *row, uint32_t offset, uint32_t length) {
+        const uint32_t behind[2] = {length, 0};
+        row->reserved = 0;
+        row->span_offset = offset;
+        memcpy((uint8_t *)row + offsetof(nodedb_row, span_length), behind, sizeof behind);
+    }
+
     /* Moves the six offsets of a row, None's and empty ones too: they all lie in the row's span. Lengths stay. */
     typedef uint32_t nodedb_u32x4 __attribute__((vector_size(16), aligned(4), may_alias));
     static inline void nodedb_shift_fields(nodedb_row *row, uint32_t by) {
@@ -217,7 +235,8 @@ cdef extern from *:
         int64_t system_time_ms, valid_time_ms
         uint32_t vshard_id, count
         uint8_t op, source
-        uint32_t span_offset, span_length
+        uint16_t reserved
+        uint32_t span_offset, span_length, reserved_too
         EventField field[6]
         uint64_t position, arena_start
 
@@ -280,6 +299,8 @@ cdef extern from *:
         uint32_t peer_claim, peer_busy, core_id
 
     void shift_fields "nodedb_shift_fields"(EventRow* row, uint32_t by) noexcept nogil
+    void clear_unnamed "nodedb_clear_unnamed"(EventRow* row) noexcept nogil
+    void set_span "nodedb_set_span"(EventRow* row, uint32_t offset, uint32_t length) noexcept nogil
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept nogil
@@ -536,10 +557,11 @@ cdef inline PushResult ring_admit(Ring* ring, uint64_t sequence, uint64_t payloa
 cdef inline void ring_stamp(
     EventRow* row, uint64_t position, uint64_t arena_start, uint64_t span_offset, uint64_t span_length
 ) noexcept nogil:
+    """Writes what no column names, all of it: every row passes here before it is published, so that no byte of a ring
+    is one that nobody wrote."""
     row.position = position
     row.arena_start = arena_start
-    row.span_offset = <uint32_t>span_offset
-    row.span_length = <uint32_t>span_length
+    set_span(row, <uint32_t>span_offset, <uint32_t>span_length)
 
 
 cdef inline void ring_publish_stamped(
@@ -779,6 +801,7 @@ cdef class EventRing:
     cdef bint has_producer, has_consumer  # each end is handed out once
     cdef uint32_t* _pid                   # where the block says who holds the role that was claimed
     cdef uint64_t* _pid_namespace         # and in which namespace
+    cdef bint is_pin_logged               # the log has been told once of a lease that arrays outlive
     cdef bint is_over                     # the consumer is closed: its role is free with its last lease
 
     cdef int _take_role(self, int file_fd, bytes wake_path, uint64_t role) except -1

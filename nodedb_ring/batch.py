@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias, final, overload
@@ -13,8 +12,9 @@ import numpy.typing as npt
 from ._arrow import export_array, export_stream
 from ._arrow_import import import_block
 from ._arrow_schema import EVERY_COLUMN, export_schema
-from ._batch import RowBlock, block_of_events, checked_copy, join_column, pack
+from ._batch import RowBlock, block_of_events, checked_copy, pack
 from ._event import WriteEvent
+from .columns import fixed_column, in_order, plain_array, plain_bytes, variable_column
 from .errors import BatchError
 from .events import (
     EVENT_DTYPE,
@@ -23,9 +23,9 @@ from .events import (
     NULL_LENGTH,
     STRING_FIELDS,
     VALUE_FIELDS,
-    EventSource,
     WriteOp,
 )
+from .integers import as_int
 from .projection import Projection
 
 __all__ = ["EventBatch"]
@@ -35,7 +35,6 @@ Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 _VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
 _REQUIRED: Final = ("sequence", "collection", "op", "row_id", "lsn")
-_NULLABLE: Final = ("user_id", "statement_digest", "new_value", "old_value")
 _TIMES: Final = ("system_time_ms", "valid_time_ms")
 
 
@@ -53,7 +52,8 @@ class EventBatch:
     Raises
     ------
     BatchError
-        Another dtype or shape, an unknown op or source, an offset outside the payload, a string that is not UTF-8.
+        Another dtype or shape, a masked element, an unknown op or source, an offset outside the payload, a string that
+        is not UTF-8.
 
     Thread safety
     -------------
@@ -72,7 +72,8 @@ class EventBatch:
             raise BatchError(f"records of {kind}: must be an array of EVENT_DTYPE")
         if records.ndim != 1:
             raise BatchError(f"records of shape {records.shape}: must have one dimension")
-        self._block = checked_copy(_flat_bytes(np.ascontiguousarray(records)), _payload_bytes(payload))
+        rows = np.ascontiguousarray(plain_array("records", records))
+        self._block = checked_copy(_flat_bytes(rows), plain_bytes("payload", payload))
         self._records = None
         self._payload = None
 
@@ -87,23 +88,34 @@ class EventBatch:
 
     @classmethod
     def from_events(cls, events: Iterable[WriteEvent]) -> EventBatch:
-        """The batch of some events, in order."""
-        return cls._over(block_of_events(list(events)))
+        """The batch of some events, in order.
+
+        Raises
+        ------
+        BatchError
+            `events` is a set or a mapping: rows have an order, and no keys.
+        TypeError
+            One of them is no ``WriteEvent``.
+        """
+        return cls._over(block_of_events(list(in_order("events", events))))
 
     @classmethod
     def from_columns(cls, **columns: Any) -> EventBatch:
         """The batch of some columns, named as the fields of ``WriteEvent`` and with the same defaults.
 
         A fixed column is an array or sequence of ints, shape (n,), or one int for all rows; stamps may be
-        ``datetime64``, and None where there is no time. A variable-length column is a list of str (bytes for the two
-        values), one str or bytes for all rows, or a pair ``(data, offsets)``: row i is
+        ``datetime64`` or datetimes, and None where there is no time. A variable-length column is a list of str (bytes
+        for the two values), one str or bytes for all rows, or a pair ``(data, offsets)``: row i is
         ``data[offsets[i]:offsets[i + 1]]``, with n + 1 offsets. At least one column must say how many rows there are.
+
+        Columns of pandas, pyarrow and Polars are taken too, and what is masked or missing there is None. Every value is
+        taken exactly, or refused: docs/columns.md has a table of what becomes of which type.
 
         Raises
         ------
         BatchError
-            Columns of unequal length, a wrong dtype, a value out of range, an offset outside its data, or whatever
-            ``EventBatch(records, payload)`` refuses.
+            A value that its column cannot hold exactly, which row it is in, columns of unequal length, an offset
+            outside its data, or whatever ``EventBatch(records, payload)`` refuses.
         TypeError
             A required column is missing, or a name is no column.
         """
@@ -113,8 +125,8 @@ class EventBatch:
         missing = [name for name in _REQUIRED if name not in columns]
         if missing:
             raise TypeError(f"columns missing: {', '.join(missing)}")
-        fixed = {name: _fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
-        variable = {name: _variable_column(name, columns[name]) for name in _VARIABLE if name in columns}
+        fixed = {name: fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
+        variable = {name: variable_column(name, columns[name]) for name in _VARIABLE if name in columns}
         sizes: dict[str, int] = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
         sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
         if not sizes:
@@ -171,13 +183,17 @@ class EventBatch:
     @classmethod
     def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
         """The events of several batches, in order, in memory of their own."""
-        return cls._over(pack([batch._block for batch in batches]))
+        return cls._over(pack([batch._block for batch in in_order("batches", batches)]))
 
     @property
     def records(self) -> Records:
         """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
         if self._records is None:
-            self._records = self._block.records()
+            records = self._block.records()
+            if self._block.is_leased_slice:
+                # Not kept: the end of the lease lets go of its batch's own arrays, and knows of no other batch's.
+                return records
+            self._records = records
         return self._records
 
     @property
@@ -187,7 +203,10 @@ class EventBatch:
         A batch of a lease shows its ring's arena up to the end of its own last event.
         """
         if self._payload is None:
-            self._payload = self._block.payload()
+            payload = self._block.payload()
+            if self._block.is_leased_slice:
+                return payload
+            self._payload = payload
         return self._payload
 
     @property
@@ -259,6 +278,7 @@ class EventBatch:
         """
         numbers = self.sequence
         if after is not None:
+            after = as_int(after)
             if not 0 <= after < 2**64:
                 raise ValueError(f"after {after}: must be in 0 .. {2**64 - 1}")
             numbers = numbers[numbers > after]
@@ -349,10 +369,13 @@ class EventBatch:
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
-                return self._over(self._block.slice(start, max(start, stop)))
+                return self._over(self._block.slice(start, max(start, stop), pin=False))
             return self._over(self._block.gather(np.arange(start, stop, step, dtype=np.int64)))
         if isinstance(key, list | np.ndarray):
-            mask = np.asarray(key)
+            # An empty list NumPy takes for one of floats.
+            mask = (
+                np.asarray(key, None if len(key) else np.bool_) if isinstance(key, list) else plain_array("mask", key)
+            )
             if mask.ndim == 0 and mask.dtype.kind in "iu":
                 return self[int(mask)]
             if mask.dtype != np.bool_ or mask.ndim != 1:
@@ -375,115 +398,11 @@ class EventBatch:
 
     def __reduce__(self) -> tuple[type[EventBatch], tuple[Records, npt.NDArray[np.uint8]]]:
         packed = pack([self._block])
-        return EventBatch, (packed.records().copy(), packed.payload().copy())
-
-
-class _VariableColumn:
-    """A variable-length column as data and where each row's bytes lie in it; one row for a scalar."""
-
-    __slots__ = ("data", "is_scalar", "lengths", "starts")
-
-    def __init__(
-        self, data: memoryview, starts: npt.NDArray[Any], lengths: npt.NDArray[Any], is_scalar: bool = False
-    ) -> None:
-        self.data = data
-        self.starts = starts
-        self.lengths = lengths
-        self.is_scalar = is_scalar
+        # By bytes: a copy of a structured array has whatever its memory held where no column lies.
+        rows = _flat_bytes(packed.records()).copy().view(EVENT_DTYPE)
+        return EventBatch, (rows, packed.payload().copy())
 
 
 def _flat_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     # A structured array would be described field by field to whoever asks for its buffer.
     return np.frombuffer(array.data, np.uint8) if array.size else np.empty(0, np.uint8)
-
-
-def _payload_bytes(payload: Bytes) -> npt.NDArray[np.uint8]:
-    if isinstance(payload, np.ndarray):
-        if payload.dtype != np.uint8 or payload.ndim != 1:
-            raise BatchError(f"payload of {payload.dtype}, shape {payload.shape}: must be bytes or one row of uint8")
-        return np.ascontiguousarray(payload)
-    try:
-        return np.frombuffer(payload, np.uint8)
-    except (TypeError, ValueError, BufferError) as error:
-        raise BatchError(f"payload of {type(payload).__name__}: must be bytes or an array of uint8: {error}") from None
-
-
-def _fixed_column(name: str, value: Any) -> npt.NDArray[Any]:
-    dtype = EVENT_DTYPE[name]
-    if name in _TIMES:
-        if value is None:
-            return np.array(NO_TIME, np.int64)
-        if isinstance(value, list | tuple) and any(item is None for item in value):
-            value = [NO_TIME if item is None else item for item in value]
-    try:
-        column = np.asarray(value)
-    except ValueError as error:
-        raise BatchError(f"{name}: {error}") from None
-    if column.ndim > 1:
-        raise BatchError(f"{name} of shape {column.shape}: must have one dimension, or be a scalar")
-    if name in _TIMES and column.dtype.kind == "M":
-        return column.astype("datetime64[ms]").view(np.int64)
-    if column.size == 0:
-        return column.astype(dtype)
-    if column.dtype.kind in "iu":
-        least, most = int(column.min()), int(column.max())
-    else:
-        # Integers of both signs, or of Python and NumPy, come as floats or objects when no one type holds them all.
-        items = np.asarray(value, object).ravel().tolist()
-        if isinstance(value, np.ndarray) and column.dtype.kind != "O":
-            items = []
-        if not items or not all(isinstance(item, numbers.Integral) and not isinstance(item, bool) for item in items):
-            raise BatchError(f"{name} of {column.dtype}: must be of integers")
-        column = np.array([int(item) for item in items], object).reshape(column.shape)
-        least, most = min(column.flat), max(column.flat)
-    bounds = np.iinfo(dtype)
-    for extreme in (least, most):
-        if not bounds.min <= extreme <= bounds.max:
-            raise BatchError(f"{name} {extreme}: must be in {bounds.min} .. {bounds.max}")
-    if name == "op":
-        _check_members(name, column, WriteOp)
-    elif name == "source":
-        _check_members(name, column, EventSource)
-    return column.astype(dtype)
-
-
-def _check_members(name: str, column: npt.NDArray[Any], members: type[WriteOp] | type[EventSource]) -> None:
-    known = np.array(list(members))
-    stray = ~np.isin(column, known)
-    if stray.any():
-        value = int(np.atleast_1d(column)[np.flatnonzero(stray)[0]])
-        listed = ", ".join(f"{int(member)} ({member})" for member in members)
-        raise BatchError(f"{name} {value}: unknown; known are {listed}")
-
-
-def _variable_column(name: str, value: Any) -> _VariableColumn:
-    is_text = name in STRING_FIELDS
-    scalar = str if is_text else bytes
-    if value is None or isinstance(value, scalar):
-        if value is None and name not in _NULLABLE:
-            raise BatchError(f"{name} is None: must be a string; an empty one where there is none")
-        data, lengths = join_column([value], is_text, name)
-        return _VariableColumn(memoryview(data), np.zeros(1, np.int64), lengths, is_scalar=True)
-    if isinstance(value, str | bytes):
-        raise BatchError(f"{name} of {type(value).__name__}: must be {scalar.__name__}")
-    if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[1], scalar | None):
-        return _offset_column(name, *value)
-    items = list(value)
-    if name not in _NULLABLE and any(item is None for item in items):
-        raise BatchError(f"{name}[{items.index(None)}] is None: must be a string; an empty one where there is none")
-    data, lengths = join_column(items, is_text, name)
-    sizes = np.where(lengths == NULL_LENGTH, 0, lengths.astype(np.int64))
-    return _VariableColumn(memoryview(data), np.cumsum(sizes) - sizes, lengths)
-
-
-def _offset_column(name: str, data: Any, offsets: Any) -> _VariableColumn:
-    flat = _payload_bytes(data)
-    ends = np.asarray(offsets)
-    if ends.dtype.kind not in "iu" or ends.ndim != 1 or not ends.size:
-        raise BatchError(f"{name} offsets of {ends.dtype} and shape {ends.shape}: must be n + 1 integers")
-    if (ends[1:] < ends[:-1]).any() or ends[0] < 0 or ends[-1] > len(flat):
-        raise BatchError(
-            f"{name} offsets from {ends[0]} to {ends[-1]}: must not fall, and must lie in data of {len(flat)} bytes"
-        )
-    ends = ends.astype(np.int64)
-    return _VariableColumn(flat.data, ends[:-1], np.diff(ends).astype(np.uint32))

@@ -179,11 +179,11 @@ class EventBus:
         """The names of this user's buses, sorted."""
         return names(_directory(directory))
 
-    def _attach(self, core_id: int) -> EventRing:
+    def _attach(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
         file = self._file
         try:
             return EventRing(
-                file.block(core_id),
+                file.own_block(core_id) if own_mapping else file.block(core_id),
                 core_id=core_id,
                 capacity=file.capacity,
                 arena_bytes=file.arena_bytes,
@@ -223,14 +223,15 @@ class EventBus:
         RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
-        ring = self._ring(core_id)
+        # Its leases are looked into in a forked child, too, where the bus itself goes on.
+        ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
         return EventConsumer(ring)
 
-    def _ring(self, core_id: int) -> EventRing:
+    def _ring(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
         self._check_core(core_id)
         self._file.check_claimable()
-        return self._attach(core_id)
+        return self._attach(core_id, own_mapping=own_mapping)
 
     def _check_core(self, core_id: int) -> None:
         self._check_open()

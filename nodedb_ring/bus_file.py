@@ -213,6 +213,15 @@ class BusFile:
         start = self._head.blocks_at + core_id * self._head.block_bytes
         return memoryview(self._map)[start : start + self._head.block_bytes]
 
+    def own_block(self, core_id: int) -> memoryview:
+        """The same in a mapping of its own: over what leases show a forked child maps private memory."""
+        start = self._head.blocks_at + core_id * self._head.block_bytes
+        # A block of few slots begins within a page.
+        before = start % mmap.ALLOCATIONGRANULARITY
+        size = before + self._head.block_bytes
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        return memoryview(mmap.mmap(self._fd, size, flags=flags, offset=start - before))[before:]
+
     def wake_path(self, core_id: int) -> bytes:
         """The FIFO that signals a core's asynchronous waiter, made unless it is there.
 

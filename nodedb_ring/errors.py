@@ -44,7 +44,7 @@ class BusyError(OwnershipError):
 
 
 class ForkError(OwnershipError):
-    """An end was used in a process that inherited it by ``fork``."""
+    """An end was used in a process that inherited it by ``fork``, or a lease where nothing of it could be kept."""
 
 
 class EventLoopError(RingError, RuntimeError):

@@ -17,6 +17,8 @@ from nodedb_ring import EventBatch, create_event_bus
 from tests.unit.making import batch as batch_of
 from tests.unit.making import event, ring, sized
 from tests.unit.running import Running, in_child, in_new_interpreter, in_thread, resident_bytes
+from tests.unit.shared import BusMaker
+from tests.unit.test_lease_fork import Child, overwrite
 
 from .capsules import ArrowArray, array_in, moved, release, schema_in, stream_in
 from .columns import as_fields, imported, rows_of, varied, views
@@ -191,6 +193,39 @@ def test_unconsumed_capsules_do_not_leak() -> None:
     # 1500 sheets of 160 KiB each would be 60,000 pages.
     assert resident_bytes() - before < 2000 * 4096
     assert views(batch) == 0
+
+
+def test_an_export_that_a_traceback_keeps_holds_the_rows(caplog: pytest.LogCaptureFixture) -> None:
+    producer, consumer = ring(16)
+    producer.emit(sized(1, 40))
+    kept: list[pa.Table] = []
+    with pytest.raises(ZeroDivisionError), consumer.lease() as batch:  # noqa: PT012
+        kept.append(pa.table(batch))
+        raise ZeroDivisionError
+    assert consumer.stats().held == 1
+    assert rows_of(kept[0]) == as_fields([sized(1, 40)])
+    assert "1 arrays still look into it" in caplog.text
+    kept.clear()
+    gc.collect()
+    assert consumer.stats().held == 0
+
+
+def test_a_forked_child_sees_in_a_table_of_a_lease_what_it_showed(make_bus: BusMaker) -> None:
+    bus = make_bus(1, 16, arena_bytes=1000)
+    with bus.producer(0) as producer, bus.consumer(0) as consumer:
+        events = [sized(1, 40), sized(2, 200)]
+        producer.emit_batch(EventBatch.from_events(events))
+        tables: list[pa.Table] = []
+        children: list[Child] = []
+        with pytest.raises(BufferError), consumer.lease() as batch:  # noqa: PT012
+            tables.append(pa.table(batch))
+            children.append(Child(lambda: [rows_of(tables[0]), rows_of(pa.table(batch))]))
+        tables.clear()
+        gc.collect()
+        assert consumer.stats().held == 0
+        overwrite(producer, consumer, 3)
+        # The batch itself is open there still: it was at the fork.
+        assert children[0].answer() == [as_fields(events)] * 2
 
 
 def test_a_capsule_that_was_consumed_releases_nothing_twice() -> None:

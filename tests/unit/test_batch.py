@@ -560,9 +560,9 @@ def test_stamps_as_datetime64_and_with_none() -> None:
     made = columns(system_time_ms=when, valid_time_ms=[None, 5])
     assert [each.system_time_ms for each in made] == [1_577_836_800_001, None]
     assert [each.valid_time_ms for each in made] == [None, 5]
-    for unit, ticks in (("s", 1000), ("us", 0), ("D", 86_400_000)):
+    for unit, ticks in (("s", 1000), ("ms", 1), ("D", 86_400_000)):
         moved = columns(system_time_ms=np.array([1, -1], f"datetime64[{unit}]"))
-        assert moved.system_time_ms[0] == ticks
+        assert moved.system_time_ms.tolist() == [ticks, -ticks]
     assert [e.system_time_ms for e in columns(system_time_ms=np.datetime64("1970-01-02"))] == [86_400_000] * 2
 
 

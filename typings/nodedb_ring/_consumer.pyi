@@ -64,6 +64,10 @@ class EventConsumer:
     def _disarm(self) -> None: ...
 
 @final
+class _LeasedArena:
+    def __new__(cls, ring: EventRing) -> Self: ...
+
+@final
 class _LeasedBlock(RowBlock): ...
 
 @final
