@@ -40,6 +40,7 @@ from ._ring cimport (
     Ring,
     RingHeader,
     WaitResult,
+    clear_reserved,
     monotonic,
     ring_claim,
     ring_close_producer,
@@ -735,6 +736,7 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
     for i in range(count):
         # Checked in a copy that nobody else can write to, and so used as it was checked.
         memcpy(&checked, block.rows + i, sizeof(EventRow))
+        clear_reserved(&checked)
         check_rows(&checked, 1, ring.arena + offset, size, i)
         highest = max(highest, checked.sequence)
         low = NULL_LENGTH

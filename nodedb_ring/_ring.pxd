@@ -26,7 +26,6 @@ cdef extern from *:
     #define NODEDB_RING_LAYOUT
     #include <stddef.h>
     #include <stdint.h>
-    #include <string.h>
 
     #define NODEDB_NULL_LENGTH UINT32_MAX    /* of a field that is None */
     #define NODEDB_LAST_OP 6                 /* as in events.WriteOp, which begins at 1 */
@@ -167,20 +166,14 @@ cdef extern from *:
     _Static_assert(offsetof(nodedb_header, taken) % NODEDB_LINE == 0, "the two sides share no line");
     _Static_assert(sizeof(nodedb_local) <= 4096, "the local side fits one page");
 
-    /* Zeroes what no column names, for a row that lies in no ring. */
-    static inline void nodedb_clear_unnamed(nodedb_row *row) {
-        row->reserved = 0;
-        row->span_offset = row->span_length = row->reserved_too = 0;
-        row->position = row->arena_start = 0;
-    }
+    /* For a row that whoever made it need not have written all of. ring_stamp writes the rest of what no column names. */
+    static inline void nodedb_clear_reserved(nodedb_row *row) { row->reserved = row->reserved_too = 0; }
 
-    /* Says where a row's bytes lie in the arena, and zeroes what is reserved beside that: the second of the two with the
-       length, in one store. */
-    static inline void nodedb_set_span(nodedb_row *row, uint32_t offset, uint32_t length) {
-        const uint32_t behind[2] = {length, 0};
-        row->reserved = 0;
-        row->span_offset = offset;
-        memcpy((uint8_t *)row + offsetof(nodedb_row, span_length), behind, sizeof behind);
+    /* The same for one that lies in no ring. */
+    static inline void nodedb_clear_unnamed(nodedb_row *row) {
+        nodedb_clear_reserved(row);
+        row->span_offset = row->span_length = 0;
+        row->position = row->arena_start = 0;
     }
 
     /* Moves the six offsets of a row, None's and empty ones too: they all lie in the row's span. Lengths stay. */
@@ -300,7 +293,7 @@ cdef extern from *:
 
     void shift_fields "nodedb_shift_fields"(EventRow* row, uint32_t by) noexcept nogil
     void clear_unnamed "nodedb_clear_unnamed"(EventRow* row) noexcept nogil
-    void set_span "nodedb_set_span"(EventRow* row, uint32_t offset, uint32_t length) noexcept nogil
+    void clear_reserved "nodedb_clear_reserved"(EventRow* row) noexcept nogil
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept nogil
@@ -557,11 +550,10 @@ cdef inline PushResult ring_admit(Ring* ring, uint64_t sequence, uint64_t payloa
 cdef inline void ring_stamp(
     EventRow* row, uint64_t position, uint64_t arena_start, uint64_t span_offset, uint64_t span_length
 ) noexcept nogil:
-    """Writes what no column names, all of it: every row passes here before it is published, so that no byte of a ring
-    is one that nobody wrote."""
     row.position = position
     row.arena_start = arena_start
-    set_span(row, <uint32_t>span_offset, <uint32_t>span_length)
+    row.span_offset = <uint32_t>span_offset
+    row.span_length = <uint32_t>span_length
 
 
 cdef inline void ring_publish_stamped(
@@ -603,6 +595,7 @@ cdef inline PushResult ring_push(
     memcpy(to, row, sizeof(EventRow))
     if offset != 0:
         shift_fields(to, <uint32_t>offset)
+    clear_reserved(to)
     if payload_bytes != 0:
         memcpy(ring.arena + offset, payload, payload_bytes)
     ring_stamp(to, side.published, start, offset, payload_bytes)

@@ -426,6 +426,7 @@ cdef uint64_t ring_fit_rows(
                 memcpy(ring.arena + offset, payload + row.field[0].offset, need)
             else:
                 row_pack(to, row, ring.arena, offset, payload)
+            clear_reserved(to)
             ring_stamp(to, side.published + i, head, offset, need)
             head += need
             highest = max(highest, row.sequence)

@@ -55,6 +55,11 @@ class VariableColumn:
 
     __slots__ = ("data", "is_scalar", "lengths", "starts")
 
+    data: memoryview
+    starts: npt.NDArray[Any]
+    lengths: npt.NDArray[Any]
+    is_scalar: bool
+
     def __init__(
         self, data: memoryview, starts: npt.NDArray[Any], lengths: npt.NDArray[Any], is_scalar: bool = False
     ) -> None:
