@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -98,6 +99,8 @@ def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
     assert count > 300
     assert outcomes >= {0, 4}
     assert outcomes <= {0, 2, 4}
+    # What publishes, and was not told that there is no more, would stay for ever.
+    assert len(asyncio.all_tasks(log._loop)) < 20  # pyright: ignore[reportPrivateUsage]
     there = numbers(log)
     assert there == list(range(1, len(there) + 1))
 
