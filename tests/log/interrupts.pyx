@@ -1,6 +1,7 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
 """Has a signal arrive before a chosen bytecode: its handler runs where CPython would run it from there on."""
 
+import gc
 import sys
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -47,10 +48,15 @@ def call_interrupted(call, long at, int number) -> bool:
     caller = sys._getframe()
     caller.f_trace_opcodes = True
     caller.f_trace_opcodes = False
+    # No collection meanwhile: what a handler raises in a callback of a weak reference is lost.
+    collects = gc.isenabled()
+    gc.disable()
     PyEval_SetTrace(_trace, NULL)
     try:
         call()
     finally:
         PyEval_SetTrace(NULL, NULL)
+        if collects:
+            gc.enable()
     PyErr_CheckSignals()
     return _left < 0

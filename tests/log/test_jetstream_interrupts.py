@@ -288,6 +288,18 @@ def test_a_handler_may_close_the_log_that_it_interrupts(server: NatsServer, inte
     assert not [thread for thread in threading.enumerate() if name in thread.name]
 
 
+def test_a_call_that_meets_the_closed_connection_says_that_the_log_is_closed(log: JetStreamEventLog) -> None:
+    """Before it is cancelled: the server is there."""
+
+    async def asked_while_closing() -> int | None:
+        await log._client.close()  # pyright: ignore[reportPrivateUsage]
+        log._closed = True  # pyright: ignore[reportPrivateUsage]
+        return await log._ask_last(0, log._core(0))  # pyright: ignore[reportPrivateUsage]
+
+    with pytest.raises(ClosedError, match=f"log {log.stream}: was closed meanwhile; nothing was asked"):
+        log._call("nothing was asked", asked_while_closing)  # pyright: ignore[reportPrivateUsage]
+
+
 def test_a_batch_whose_making_appends_is_refused(log: JetStreamEventLog) -> None:
     """It waits for itself: no signal is needed for that."""
 
