@@ -532,6 +532,9 @@ class JetStreamEventLog:
         except BaseException as error:
             # A KeyboardInterrupt of the waiting thread, above all.
             call.cancel()
+            if self._closed and isinstance(error, LogUnavailableError | nats.errors.Error):
+                # It met the closed connection before it was cancelled.
+                raise self._closed_meanwhile(undone) from error
             if isinstance(error, LogUnavailableError):
                 raise LogUnavailableError(f"log {self._stream}: {undone}: {error}") from error
             if isinstance(error, nats.errors.Error):

@@ -136,8 +136,8 @@ class LoopThread:
     """
 
     def __init__(self, name: str, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.waits = NestedWaits()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        self.waits: NestedWaits = NestedWaits()
         self._last = last
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._calls: set[LoopCall[Any]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -98,6 +99,8 @@ def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
     assert count > 300
     assert outcomes >= {0, 4}
     assert outcomes <= {0, 2, 4}
+    # What publishes, and was not told that there is no more, would stay for ever.
+    assert len(asyncio.all_tasks(log._loop)) < 20  # pyright: ignore[reportPrivateUsage]
     there = numbers(log)
     assert there == list(range(1, len(there) + 1))
 
@@ -283,6 +286,18 @@ def test_a_handler_may_close_the_log_that_it_interrupts(server: NatsServer, inte
     assert bool(refusals) == (call != "close")
     assert all(name in refusal for refusal in refusals)
     assert not [thread for thread in threading.enumerate() if name in thread.name]
+
+
+def test_a_call_that_meets_the_closed_connection_says_that_the_log_is_closed(log: JetStreamEventLog) -> None:
+    """Before it is cancelled: the server is there."""
+
+    async def asked_while_closing() -> int | None:
+        await log._client.close()  # pyright: ignore[reportPrivateUsage]
+        log._closed = True  # pyright: ignore[reportPrivateUsage]
+        return await log._ask_last(0, log._core(0))  # pyright: ignore[reportPrivateUsage]
+
+    with pytest.raises(ClosedError, match=f"log {log.stream}: was closed meanwhile; nothing was asked"):
+        log._call("nothing was asked", asked_while_closing)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_batch_whose_making_appends_is_refused(log: JetStreamEventLog) -> None:
