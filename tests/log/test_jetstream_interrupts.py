@@ -118,10 +118,13 @@ def test_the_last_number_is_told_when_what_was_interrupted_has_come(own: NatsSer
             return await ask(core_id, core)
 
         log._ask_last = watched  # type: ignore[assignment, method-assign]  # pyright: ignore
+        log._patience = lambda: 30.0  # type: ignore[method-assign]  # pyright: ignore
         own.pause()
         main = threading.main_thread()
 
         def interrupt() -> None:
+            while not log._in_flight:  # pyright: ignore[reportPrivateUsage]
+                threading.Event().wait(0.001)
             until_asleep(main.native_id or 0)
             signal.pthread_kill(main.ident or 0, signal.SIGINT)
 
