@@ -195,20 +195,19 @@ cdef class OpenTransaction:
                 at = f"table {change.table_name}, row {change.rowid}"
                 error = CaptureError(f"{at}: its text is not UTF-8 ({error}); store it as a BLOB")
             if self._table.rollbacks != rollbacks:
-                pass  # the transaction is gone, and its failure with it: the next one has nothing to do with this
-            elif self._table.joined:
+                raise error  # the transaction is gone, and this with it: the next one has nothing to do with it
+            if self._table.joined:
                 # It stands where the change would: a rollback that undoes the change takes the refusal back too.
                 self._add(error)
                 self._refused = True
-                if self._tables.get(change.table_name, self) is None:
-                    # A row of a virtual table's own. One that cannot write it may go on and be malformed, as a
-                    # full-text table is where a savepoint begins. So it is written, and the commit refused.
-                    if isinstance(error, KeyboardInterrupt):
-                        PyErr_SetInterrupt()  # again, later
-                    return
             else:
                 self._unfollowed = error
-            raise error
+            if self._tables.get(change.table_name, self) is not None:
+                raise error
+            # A row of a virtual table's own. One that cannot write it may go on and be malformed, as a full-text table is
+            # where a savepoint begins. So it is written, and the commit refused.
+            if isinstance(error, KeyboardInterrupt):
+                PyErr_SetInterrupt()  # again, later
 
     cdef int _add(self, change) except -1:
         if len(self._changes) != self._table.standing:

@@ -173,12 +173,19 @@ static void transaction_table_undone(TransactionTable *table) {
 }
 
 // Calls a method of the owner. An exception that is pending already, of whatever made SQLite end the transaction, is set
-// aside meanwhile; one that the method raises has it as its context, as if raised while it was handled.
-static int transaction_table_call(TransactionTable *table, int (*method)(void *)) {
+// aside meanwhile; one that the method raises has it as its context, as if raised while it was handled. Where the caller
+// must not fail, what the method raises is left out.
+static int transaction_table_call(TransactionTable *table, int (*method)(void *), int may_fail) {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
     int result = table->owner == NULL ? 0 : method(table->owner);
+    if (result != 0 && !may_fail) {
+        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+            PyErr_SetInterrupt();  // again, later
+        PyErr_Clear();
+        result = 0;
+    }
     if (result == 0) {
         PyErr_Restore(kind, error, trace);
     } else if (kind != NULL) {
@@ -195,22 +202,6 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
     }
     PyGILState_Release(gil);
     return result == 0 ? SQLITE_OK : SQLITE_ERROR;
-}
-
-// The same, but a failure is left out: the schema stays doubtful, and whoever needs it next reads it. A savepoint must not
-// fail. SQLite would not tell the tables behind this one of it, and then has them roll back to it all the same: a
-// full-text table loses what it had not written yet.
-static void transaction_table_try(TransactionTable *table, int (*method)(void *)) {
-    PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *kind, *error, *trace;
-    PyErr_Fetch(&kind, &error, &trace);
-    if (table->owner != NULL && method(table->owner) != 0) {
-        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
-            PyErr_SetInterrupt();  // again, later
-        PyErr_Clear();
-    }
-    PyErr_Restore(kind, error, trace);
-    PyGILState_Release(gil);
 }
 
 // The virtual table as SQLite sees it: a connection makes one for each time that it reads its schema anew.
@@ -307,17 +298,13 @@ static int table_update(sqlite3_vtab *connected, int count, sqlite3_value **valu
     return SQLITE_READONLY;
 }
 
-static int table_check_schema(TransactionTable *table) {
-    return table->schema_doubtful ? transaction_table_call(table, table->methods->check_schema) : SQLITE_OK;
-}
-
 // The transaction's first statement that has to do with us begins. SQLite has taken the write lock.
 static int table_begin(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
     table->schema_doubtful = 1;
     if (table->schema_read)  // before it joined, when nobody told of a savepoint that was undone
         table->schema_unsure = 1;
-    int result = table_check_schema(table);
+    int result = transaction_table_call(table, table->methods->check_schema, 1);
     if (result == SQLITE_OK) {
         table->open_levels = 0;
         table->joined = 1;
@@ -327,14 +314,14 @@ static int table_begin(sqlite3_vtab *connected) {
 
 static int table_sync(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
-    return table->writes_log ? transaction_table_call(table, table->methods->sync) : SQLITE_OK;
+    return table->writes_log ? transaction_table_call(table, table->methods->sync, 1) : SQLITE_OK;
 }
 
 static int table_commit(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
     int result = SQLITE_OK;
     if (table->standing != 0)
-        result = transaction_table_call(table, table->methods->commit);
+        result = transaction_table_call(table, table->methods->commit, 1);
     transaction_table_clear(table);
     return result;  // SQLite does not look at it; apsw finds the exception
 }
@@ -364,8 +351,11 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
     table->marks[level + 1] = table->standing;
     table->open_levels = level + 2;
     // Before the statement changes the schema itself: what is known after this is undone with the savepoint, or stands.
+    // This must not fail: SQLite would not tell the tables behind this one of the savepoint, and then has them roll back to
+    // it all the same; a full-text table loses what it had not written yet. The schema stays doubtful then, and whoever
+    // needs it next reads it.
     if (table->schema_doubtful)
-        transaction_table_try(table, table->methods->check_schema);
+        transaction_table_call(table, table->methods->check_schema, 0);
     return SQLITE_OK;
 }
 

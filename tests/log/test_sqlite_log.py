@@ -797,16 +797,17 @@ def test_of_two_processes_that_append_the_same_number_one_does(path: Path, drive
 def test_a_process_killed_while_it_appends_leaves_a_prefix(path: Path, driver: Driver) -> None:
     appended = 0
     for _ in range(3):
-        process = appender(path, driver, appended + 1, 10**6, size=20_000)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        for _ in range(20):
-            appended = int(process.stdout.readline())
-        time.sleep(0.03)
-        process.send_signal(signal.SIGKILL)
-        lines = process.communicate(timeout=60)[0].splitlines(keepends=True)
+        with appender(path, driver, appended + 1, 10**6, size=20_000) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            for _ in range(20):
+                appended = int(process.stdout.readline())
+            time.sleep(0.03)
+            process.send_signal(signal.SIGKILL)
+            # Not communicate(): it leaves out what readline() has read ahead.
+            lines = process.stdout.read().splitlines(keepends=True)
         assert process.returncode == -signal.SIGKILL
         told = [int(line) for line in lines if line.endswith("\n")]
         appended = told[-1] if told else appended

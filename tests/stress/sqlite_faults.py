@@ -205,11 +205,11 @@ class Faults:
     def _authorize(self, action: int, first: str | None, *_: str | None) -> int:
         fault = self._fault
         assert fault is not None
-        if fault.kind == "deny" or (fault.kind == "deny own" and str(first).startswith(OWN)):
-            return apsw.SQLITE_DENY if self._due(fault.kind) else apsw.SQLITE_OK
+        if fault.kind != "deny table":
+            asked = fault.kind == "deny" or str(first).startswith(OWN)
+            return apsw.SQLITE_DENY if asked and self._due(fault.kind) else apsw.SQLITE_OK
         writes = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
-        denied = fault.kind == "deny table" and action in writes and str(first).lower() == fault.table.lower()
-        if self._paused or not denied:
+        if self._paused or action not in writes or first is None or first.lower() != fault.table.lower():
             return apsw.SQLITE_OK
         self.fired = True
         return apsw.SQLITE_DENY
