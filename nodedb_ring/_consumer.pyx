@@ -66,6 +66,7 @@ from ._asyncio import drain_when_ready, next_batch
 from .batch import EventBatch
 from .errors import ArgumentError, BusyError, ClosedError, OwnershipError
 from .limits import event_count, limit_seconds
+from .logger import tell
 from .ownership import forked, owned_elsewhere
 from .projection import PlainStream
 from .stats import ConsumerStats
@@ -83,7 +84,6 @@ cdef extern from "Python.h":
     void PyErr_Clear()
 
 cdef object _EMPTY = EventBatch.from_events([])
-cdef object _logger = logging.getLogger("nodedb_ring")
 
 
 def consumer_stats(EventRing ring not None):
@@ -756,8 +756,8 @@ cdef class Lease:
             )
         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
             self._block.ring.is_pin_logged = True
-            _logger.warning(
-                "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
+            tell(
+                logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
                 " the last of them dies; the traceback keeps those of its frames",
                 self._block.ring.core_id, self._block.count, self._block.pins,
                 extra={

@@ -43,9 +43,10 @@ _DESCRIPTORS: Final = Path("/proc/self/fd")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 # What a file system says that has no O_TMPFILE: EISDIR and ENOENT are kernels' that do not know the flag.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS})
-_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
+_NOT_WRITABLE: Final = frozenset({errno.EACCES, errno.EROFS})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _NO_LOCKS: Final = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES})
+_NO_FIFOS: Final = frozenset({errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _FLOCK: Final = struct.Struct("@hhqqi")  # struct flock: type, whence, start, length, pid
 _ELSEWHERE: Final = "pass another directory, one in memory"
 
@@ -103,10 +104,12 @@ def new_file(hidden: Path, head: bytes) -> io.FileIO:
     OSError
         The directory cannot be written to, or the file system lacks what a bus needs: which.
     """
+    # Under a name that create() removes, whatever interrupts it.
+    _check_fifos(hidden)
     try:
         file = io.FileIO(hidden.parent, "r+", opener=_open_without_name)
     except OSError as error:
-        if error.errno in _REFUSED:
+        if error.errno in _NOT_WRITABLE:
             _refuse_directory(hidden.parent, error)
         if error.errno not in _NO_TMPFILE:
             raise
@@ -119,6 +122,23 @@ def new_file(hidden: Path, head: bytes) -> io.FileIO:
         file.close()
         raise
     return file
+
+
+def _check_fifos(hidden: Path) -> None:
+    try:
+        os.mkfifo(hidden, 0o600)
+    except OSError as error:
+        if error.errno in _NOT_WRITABLE:
+            _refuse_directory(hidden.parent, error)
+        if error.errno not in _NO_FIFOS:
+            raise
+        raise OSError(
+            error.errno,
+            f"{os.strerror(error.errno)}: the file system, or this process's sandbox, makes no FIFOs, by which event"
+            f" loops are woken: {_ELSEWHERE}, or allow mknod()",
+            str(hidden.parent),
+        ) from None
+    hidden.unlink()
 
 
 def _open_without_name(path: str, flags: int) -> int:

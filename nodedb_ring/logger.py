@@ -14,14 +14,16 @@ __all__ = ["tell"]
 _LOGGER: Final = logging.getLogger("nodedb_ring")
 
 
-def tell(level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None) -> None:
+def tell(
+    level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None, exc_info: bool = False
+) -> None:
     """Logs a line, as ``logging.Logger.log`` does, under the name and at the place of whoever called the package.
 
     An error of a handler or a filter is printed, unless ``logging.raiseExceptions`` is off: that is what handlers of
     the standard library do with their own. An interrupt passes.
     """
     try:
-        _LOGGER.log(level, message, *arguments, extra=extra, stacklevel=2)
+        _LOGGER.log(level, message, *arguments, extra=extra, exc_info=exc_info, stacklevel=2)
     except Exception:
         if logging.raiseExceptions:
             # Where standard error is closed there is nobody left to be told.

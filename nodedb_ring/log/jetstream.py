@@ -34,6 +34,7 @@ from ..errors import (
     LogUnavailableError,
 )
 from ..limits import limit_seconds
+from ..logger import tell
 from .call_lock import CallLock
 from .encoding import check_rising, encode_batch
 from .jetstream_message import Stored, cut, decode, encode, head_of, message_bytes
@@ -52,7 +53,6 @@ except ImportError as _error:
 
 __all__ = ["JetStreamEventLog"]
 
-_LOGGER: Final = logging.getLogger("nodedb_ring")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -1089,7 +1089,7 @@ def _both(ours: _Callback, theirs: _Callback | None) -> _Callback:
                 await theirs(*arguments)
             except Exception:
                 # It would end the client's own task, which connects again.
-                _LOGGER.exception("a callback of a JetStreamEventLog's connection raised")
+                tell(logging.ERROR, "a callback of a JetStreamEventLog's connection raised", exc_info=True)
 
     return both
 

@@ -93,6 +93,29 @@ def test_batches_that_a_traceback_keeps_hold_nothing(
     producer.close()
 
 
+class Raising(logging.Handler):
+    """A handler that lets its errors out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise LookupError(record.getMessage())
+
+
+def test_a_handler_of_the_log_that_raises_does_not_replace_the_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    producer, consumer = ring(16)
+    fill(producer, 1, 8)
+    handler = Raising()
+    logging.getLogger("nodedb_ring").addHandler(handler)
+    try:
+        kept = Kept(consumer, fail_with_a_column)
+    finally:
+        logging.getLogger("nodedb_ring").removeHandler(handler)
+    assert kept.error is not None
+    assert "LookupError" in capsys.readouterr().err
+    del kept
+    gc.collect()
+    assert consumer.stats().held == 0
+
+
 def test_an_array_that_a_traceback_keeps_holds_the_rows_and_is_told_of_once(told: list[logging.LogRecord]) -> None:
     producer, consumer = ring(16)
     fill(producer, 1, 8)

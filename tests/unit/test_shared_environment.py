@@ -424,6 +424,16 @@ def test_no_hard_links(directory: Path) -> None:
     assert os.listdir(directory) == []
 
 
+@pytest.mark.parametrize("wrong", [errno.EPERM, errno.EOPNOTSUPP])
+def test_no_fifos(directory: Path, wrong: int) -> None:
+    run = refusing(Refusal("mknod", wrong), Refusal("mknodat", wrong))
+    _, code, text = run(lambda: refusal(lambda: create(directory)))
+    assert code == wrong
+    assert "makes no FIFOs, by which event loops are woken: pass another directory" in text
+    assert "allow mknod()" in text
+    assert os.listdir(directory) == []
+
+
 def test_no_hard_links_and_no_tmpfile(directory: Path, without_tmpfile: None) -> None:
     run = refusing(Refusal("linkat", errno.EOPNOTSUPP), Refusal("link", errno.EOPNOTSUPP))
     assert "makes no hard links" in run(lambda: refusal(lambda: create(directory)))[2]
