@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ._batch import join_column
 from .errors import BatchError
 from .events import EVENT_DTYPE, NO_TIME, NULL_LENGTH, STRING_FIELDS, EventSource, WriteOp
-from .integers import as_int
+from .integers import as_int, is_masked_array
 
 __all__ = ["VariableColumn", "fixed_column", "in_order", "plain_array", "plain_bytes", "variable_column"]
 
@@ -125,7 +125,7 @@ def plain_array(what: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     BatchError
         Something of it is masked.
     """
-    if not isinstance(array, np.ma.MaskedArray):
+    if not is_masked_array(array):
         return array
     mask: npt.NDArray[Any] = np.ma.getmaskarray(array)
     if mask.dtype.names is not None:
@@ -179,7 +179,7 @@ def _items(name: str, value: Any) -> tuple[Items, npt.NDArray[np.bool_] | None]:
     """The values of a column in order: an array, of shape () for a scalar, or a list; and where there is none."""
     if isinstance(value, str | bytes):
         return _scalar(value), None
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked_array(value):
         mask = np.ma.getmaskarray(value)
         return _one_dimension(name, np.asarray(value)), mask if mask.dtype == np.bool_ else None
     if isinstance(value, np.ndarray | np.generic):
@@ -264,7 +264,7 @@ def _is_missing(item: Any) -> bool:
         return True
     if isinstance(item, np.datetime64):
         return bool(np.isnat(item))
-    if isinstance(item, np.ma.MaskedArray):
+    if is_masked_array(item):
         return item.ndim == 0 and bool(np.ma.is_masked(item))
     kind = type(item)
     return kind.__name__ in ("NAType", "NaTType") and kind.__module__.partition(".")[0] == "pandas"

@@ -1,13 +1,13 @@
-"""What counts as an integer where one is passed: in an event, and in every row of a column."""
+"""What counts as an integer where one is passed, in an event and in every row of a column; and what as masked."""
 
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, TypeGuard, cast
 
 import numpy as np
 
-__all__ = ["as_int"]
+__all__ = ["as_int", "is_masked_array"]
 
 
 def as_int(value: object) -> int:
@@ -20,6 +20,14 @@ def as_int(value: object) -> int:
     """
     if isinstance(value, bool):
         raise TypeError("a bool")
-    if isinstance(value, np.ndarray) and np.ma.is_masked(value):
+    if is_masked_array(value) and np.ma.is_masked(value):
         raise TypeError("masked")
     return operator.index(cast(SupportsIndex, value))
+
+
+def is_masked_array(value: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
+    """Whether it is one of NumPy's, masked anywhere or not.
+
+    NumPy imports ``numpy.ma`` when it is first named, which takes time and files: not for a plain array.
+    """
+    return isinstance(value, np.ndarray) and type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray)
