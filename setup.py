@@ -1,25 +1,15 @@
-"""Builds the compiled modules, and puts their hand-written stubs beside them."""
+"""Builds the compiled modules, every .pyx of the package, and puts their hand-written stubs beside them."""
 
-from glob import glob
+import os
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-COMPILED = [
-    "_ring",
-    "_event",
-    "_batch",
-    "_producer",
-    "_consumer",
-    "_row_writer",
-    "_capture",
-    "_arrow_schema",
-    "_arrow",
-    "_arrow_import",
-    "_native",
-]
-STUBS = Path("typings", "nodedb_ring")
+PACKAGE = Path("nodedb_ring")
+COMPILED = sorted(PACKAGE.rglob("*.pyx"))
+# Every module shares the structs of these: one that is older would read another layout.
+SHARED = sorted(str(path) for pattern in ("*.pxd", "*.h") for path in PACKAGE.rglob(pattern))
 
 
 class BuildWithStubs(build_ext):
@@ -28,27 +18,26 @@ class BuildWithStubs(build_ext):
     def run(self) -> None:
         """Builds, then puts copies of the stubs into a wheel, or links to them into the source tree."""
         super().run()
-        for name in COMPILED:
-            stub = STUBS / f"{name}.pyi"
+        for source in COMPILED:
+            beside = source.with_suffix(".pyi")
+            stub = Path("typings", beside)
             if self.inplace:
-                link = Path("nodedb_ring", stub.name)
-                link.unlink(missing_ok=True)
-                link.symlink_to(Path("..", stub))
+                beside.unlink(missing_ok=True)
+                beside.symlink_to(os.path.relpath(stub, beside.parent))
             else:
-                self.copy_file(str(stub), str(Path(self.build_lib, "nodedb_ring", stub.name)))
+                self.copy_file(str(stub), str(Path(self.build_lib, beside)))
 
 
 setup(
     cmdclass={"build_ext": BuildWithStubs},
     ext_modules=[
         Extension(
-            f"nodedb_ring.{name}",
-            [f"nodedb_ring/{name}.pyx"],
-            # Every module shares the structs of the .pxd files: one that is older would read another layout.
-            depends=sorted(glob("nodedb_ring/*.pxd") + glob("nodedb_ring/*.h")),
+            ".".join(source.with_suffix("").parts),
+            [str(source)],
+            depends=SHARED,
             # gcc makes short memsets `rep stos`, which takes longer to start than libc's takes in all.
             extra_compile_args=["-O3", "-std=gnu11", "-fno-builtin-memset"],
         )
-        for name in COMPILED
+        for source in COMPILED
     ],
 )

@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 
 from nodedb_ring import EventBatch, EventSource, WriteEvent, WriteOp, create_event_bus
-from nodedb_ring.events import NO_TIME, NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+from nodedb_ring.batch.schema import NO_TIME, NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
 
 from .machine import describe
 from .measure import check, no_collection

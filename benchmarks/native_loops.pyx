@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
-from nodedb_ring._atomic cimport pause
+from nodedb_ring.core.atomic cimport pause
 from nodedb_ring._ring cimport (
     PUSH_DONE,
     EventRing,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodedb_ring import EventBatch, EventSource, WriteEvent, WriteOp
-from nodedb_ring.events import NO_TIME, NULL_LENGTH
+from nodedb_ring.batch.schema import NO_TIME, NULL_LENGTH
 
 from .measure import WrongAnswerError, check
 

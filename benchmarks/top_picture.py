@@ -22,8 +22,8 @@ import numpy as np
 from rich.console import Console
 
 from nodedb_ring import EventBatch, EventBus, WriteOp
-from nodedb_ring.live.view import View
-from nodedb_ring.live.watch import Watch
+from nodedb_ring.command.top.view import View
+from nodedb_ring.command.top.watch import Watch
 
 from .measure import check
 

@@ -23,8 +23,8 @@ from typing import Final
 from rich.console import Console
 
 from nodedb_ring import EventBus, WriteEvent, WriteOp
-from nodedb_ring.live.view import View
-from nodedb_ring.live.watch import RingSample, Watch
+from nodedb_ring.command.top.view import View
+from nodedb_ring.command.top.watch import RingSample, Watch
 
 from .machine import describe
 from .measure import best, check, no_collection

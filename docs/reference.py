@@ -142,7 +142,10 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
 
 # A constant's docstring stands where it is defined, and autodoc looks where it is imported.
 _docstrings = ModuleAnalyzer.for_module("nodedb_ring").find_attr_docs()
-for _home, _name in (("nodedb_ring.bus", "DEFAULT_EVENT_BUS_CAPACITY"), ("nodedb_ring.events", "EVENT_DTYPE")):
+for _home, _name in (
+    ("nodedb_ring.bus.event_bus", "DEFAULT_EVENT_BUS_CAPACITY"),
+    ("nodedb_ring.batch.schema", "EVENT_DTYPE"),
+):
     _docstrings["", _name] = ModuleAnalyzer.for_module(_home).find_attr_docs()["", _name]
 
 _QUOTED = re.compile(r"(?<!:)``([A-Za-z_.]+)(\(\))?``")

@@ -5,7 +5,8 @@ Producers ``emit`` events or batches of them, and are told when one was dropped;
 columns. ``logged`` appends to a log first, and ``follow`` reads from there what the ring dropped.
 """
 
-from .backpressure import BackpressureConfig, PressureState
+from .batch.schema import EVENT_DTYPE, EventSource, WriteOp
+from .core.backpressure import BackpressureConfig, PressureState
 from .errors import (
     ArgumentError,
     BatchError,
@@ -27,13 +28,12 @@ from .errors import (
     RingError,
     RoleTaken,
 )
-from .events import EVENT_DTYPE, EventSource, WriteOp
 
 try:
-    from ._consumer import EventConsumer, Lease
-    from ._event import WriteEvent
-    from ._producer import EventProducer, Reservation
     from ._ring import EventRing
+    from .batch._event import WriteEvent
+    from .ends._consumer import EventConsumer, Lease
+    from .ends._producer import EventProducer, Reservation
 except ModuleNotFoundError as _error:
     if _error.name is None or not _error.name.startswith(__name__):
         raise
@@ -42,14 +42,14 @@ except ModuleNotFoundError as _error:
         "which needs a C compiler"
     ) from _error
 
-from .batch import EventBatch
-from .bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
-from .gaps import GapCursor
+from .batch.event_batch import EventBatch
+from .batch.projection import PlainStream, Projection
+from .bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
+from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 from .log import EventLog, LiveEventLog
 from .log.producer import LoggedProducer, logged
-from .projection import PlainStream, Projection
-from .recovery import Follower, follow
-from .stats import ConsumerStats, FollowStats, ProducerStats, RingStats
+from .recovery.follow import Follower, follow
+from .recovery.gaps import GapCursor
 
 __version__ = "0.2.0"
 

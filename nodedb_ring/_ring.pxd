@@ -7,7 +7,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ._atomic cimport (
+from .core.atomic cimport (
     compiler_fence,
     fence,
     load_acquire,

@@ -54,7 +54,7 @@ from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 from posix.unistd cimport getpid
 
-from ._atomic cimport (
+from .core.atomic cimport (
     exchange_u32,
     fetch_and_u32,
     fetch_or_u32,
@@ -62,7 +62,7 @@ from ._atomic cimport (
     pause,
     replace_u32,
 )
-from ._linux cimport (
+from .core.kernel cimport (
     clear_signal,
     close_fd,
     coarse_ns,
@@ -95,7 +95,7 @@ from ._linux cimport (
 
 import os
 
-from .backpressure import PressureState
+from .core.backpressure import PressureState
 from .errors import CorruptRingError, LayoutError, RoleTaken
 
 __all__ = ["EventRing", "block_bytes"]

@@ -20,14 +20,14 @@ try:
 except ImportError as _error:
     raise ImportError("nodedb_ring.metrics needs prometheus-client: pip install 'nodedb_ring[metrics]'") from _error
 
-from ._consumer import EventConsumer, consumer_stats
-from ._producer import EventProducer, producer_stats
-from .backpressure import PressureState
-from .bus import EventBus
+from .bus.event_bus import EventBus
+from .core.backpressure import PressureState
+from .ends._consumer import EventConsumer, consumer_stats
+from .ends._producer import EventProducer, producer_stats
+from .ends.logger import tell
+from .ends.stats import FollowStats, RingStats
 from .errors import RingError
-from .logger import tell
-from .recovery import Follower
-from .stats import FollowStats, RingStats
+from .recovery.follow import Follower
 
 if TYPE_CHECKING:
     from ._ring import EventRing

@@ -32,9 +32,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ._consumer import EventConsumer
-from ._native import addresses, end_bytes
-from ._producer import EventProducer
+from .ends._consumer import EventConsumer
+from .ends._native import addresses, end_bytes
+from .ends._producer import EventProducer
 from .errors import BatchError, ClosedError, CorruptRingError, EventTooLargeError, OwnershipError
 
 __all__ = ["ENDED", "check", "emit_rows", "handle", "take_rows", "wait_rows"]

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from nodedb_ring._producer cimport EventProducer
+from nodedb_ring.ends._producer cimport EventProducer
 from nodedb_ring._ring cimport FIELD_COUNT, NO_TIME, NULL_LENGTH, PUSH_DONE, EventRow, Ring, ring_push
 
 cdef enum:

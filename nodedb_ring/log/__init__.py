@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol, runtime_checkable
 
-from ..batch import EventBatch
+from ..batch.event_batch import EventBatch
 
 __all__ = ["MAX_BATCH_EVENTS", "EventLog", "LiveEventLog"]
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from .._batch import checked_copy, crc32c, pack
-from ..batch import EventBatch
+from ..batch._row_block import checked_copy, crc32c, pack
+from ..batch.event_batch import EventBatch
+from ..batch.schema import EVENT_DTYPE
 from ..errors import BatchError, CorruptLogError, LogConflictError
-from ..events import EVENT_DTYPE
 
 __all__ = ["ENCODING_VERSION", "EncodedBatch", "check_rising", "decode_batch", "encode_batch"]
 

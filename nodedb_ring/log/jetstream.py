@@ -22,7 +22,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from ..batch import EventBatch
+from ..batch.event_batch import EventBatch
+from ..ends.limits import limit_seconds
+from ..ends.logger import tell
 from ..errors import (
     ArgumentError,
     BusyError,
@@ -33,8 +35,6 @@ from ..errors import (
     LogError,
     LogUnavailableError,
 )
-from ..limits import limit_seconds
-from ..logger import tell
 from .call_lock import CallLock
 from .encoding import check_rising, encode_batch
 from .jetstream_message import Stored, cut, decode, encode, head_of, message_bytes

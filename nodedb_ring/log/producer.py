@@ -7,12 +7,12 @@ from typing import Final, Self
 
 import numpy as np
 
-from .._event import WriteEvent
-from .._producer import EventProducer
-from ..backpressure import PressureState
-from ..batch import EventBatch
+from ..batch._event import WriteEvent
+from ..batch.event_batch import EventBatch
+from ..batch.schema import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+from ..core.backpressure import PressureState
+from ..ends._producer import EventProducer
 from ..errors import BusyError, EventTooLargeError, LogConflictError
-from ..events import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
 from . import EventLog
 from .encoding import check_rising
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 
-from ..batch import EventBatch
+from ..batch.event_batch import EventBatch
 from ..errors import ArgumentError, ClosedError, CorruptLogError, ForkError, LogError
 from . import MAX_BATCH_EVENTS
 from .call_lock import CallLock

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from nodedb_ring import EventBatch, EventSource, Projection, WriteEvent, WriteOp
-from nodedb_ring._arrow import export_array
+from nodedb_ring.batch.arrow._export import export_array
 
 FIELDS: Final = (
     "sequence",

@@ -4,8 +4,8 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memset
 
-from nodedb_ring._columns cimport Columns, View, Window, write_columns
-from nodedb_ring._plain_columns cimport PLAIN_STEP, PlainColumns, copy_values, write_ends
+from nodedb_ring.batch.arrow.columns cimport Columns, View, Window, write_columns
+from nodedb_ring.batch.arrow.plain_columns cimport PLAIN_STEP, PlainColumns, copy_values, write_ends
 from nodedb_ring._ring cimport EventRow
 
 cdef extern from "<sys/mman.h>" nogil:

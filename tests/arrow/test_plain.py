@@ -23,8 +23,8 @@ from nodedb_ring import (
     EventBatch,
     Projection,
 )
-from nodedb_ring._arrow import export_array, export_stream
-from nodedb_ring._arrow_schema import EVERY_COLUMN, EVERY_COLUMN_PLAIN
+from nodedb_ring.batch.arrow._export import export_array, export_stream
+from nodedb_ring.batch.arrow._schema import EVERY_COLUMN, EVERY_COLUMN_PLAIN
 from tests.unit.making import batch as batch_of
 from tests.unit.making import event, fill, raw_rows, ring, sized
 from tests.unit.running import Running, in_thread, resident_bytes

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodedb_ring import BatchError, ClosedError, CorruptRingError, EventBatch, Projection, WriteEvent
-from nodedb_ring._arrow_schema import Selection
-from nodedb_ring.events import STRING_FIELDS, VALUE_FIELDS
+from nodedb_ring.batch.arrow._schema import Selection
+from nodedb_ring.batch.schema import STRING_FIELDS, VALUE_FIELDS
 from tests.unit.making import batch as batch_of
 from tests.unit.making import event, ring
 from tests.unit.running import in_thread

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodedb_ring import BatchError, EventBatch
-from nodedb_ring.events import STRING_FIELDS, VALUE_FIELDS
+from nodedb_ring.batch.schema import STRING_FIELDS, VALUE_FIELDS
 from tests.unit.making import batch as batch_of
 from tests.unit.making import ring
 

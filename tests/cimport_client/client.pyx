@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from nodedb_ring._consumer cimport EventConsumer
-from nodedb_ring._producer cimport EventProducer
+from nodedb_ring.ends._consumer cimport EventConsumer
+from nodedb_ring.ends._producer cimport EventProducer
 from nodedb_ring._ring cimport (
     FIELD_COUNT,
     NO_TIME,

@@ -7,7 +7,7 @@ import re
 import shlex
 import tomllib
 
-from nodedb_ring.cli import _parser  # pyright: ignore[reportPrivateUsage]
+from nodedb_ring.command.cli import _parser  # pyright: ignore[reportPrivateUsage]
 
 from .blocks import ROOT, Block
 

@@ -41,7 +41,9 @@ from types import FrameType
 import pytest
 
 import nodedb_ring
-from nodedb_ring import EventBus, bus_directory, bus_file
+from nodedb_ring import EventBus
+from nodedb_ring.bus import directory as bus_directory
+from nodedb_ring.bus import file as bus_file
 
 from ..log.nats_server import NatsServer, find_nats_server
 from .blocks import PAGES, ROOT, Block, blocks_of

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodedb_ring import EVENT_DTYPE, EventBus, WriteEvent, WriteOp, bus_file
+from nodedb_ring import EVENT_DTYPE, EventBus, WriteEvent, WriteOp
 from nodedb_ring._ring import block_bytes
+from nodedb_ring.bus import file as bus_file
 
 from .blocks import ROOT
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
+from nodedb_ring.batch.schema import EVENT_DTYPE
 from nodedb_ring.errors import ClosedError, CorruptLogError, LogConflictError
-from nodedb_ring.events import EVENT_DTYPE
 from nodedb_ring.log.encoding import EncodedBatch, check_rising, decode_batch, encode_batch
 
 

@@ -29,7 +29,7 @@ from nodedb_ring import (
     WriteOp,
     create_event_bus,
 )
-from nodedb_ring.events import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+from nodedb_ring.batch.schema import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
 
 VARIABLE = STRING_FIELDS + VALUE_FIELDS
 NORMAL, THROTTLED, SUSPENDED = PressureState

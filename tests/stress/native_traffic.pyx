@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from nodedb_ring._atomic cimport (
+from nodedb_ring.core.atomic cimport (
     load_acquire,
     load_acquire_u32,
     load_relaxed,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodedb_ring import EVENT_DTYPE, EventBatch, EventSource, WriteEvent, WriteOp
-from nodedb_ring.events import FIXED_FIELDS, STRING_FIELDS, VALUE_FIELDS
+from nodedb_ring.batch.schema import FIXED_FIELDS, STRING_FIELDS, VALUE_FIELDS
 
 Words = npt.NDArray[np.uint64]
 

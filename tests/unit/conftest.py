@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from nodedb_ring import EventBus
-from nodedb_ring.demo.flights import Flight, load_flights
+from nodedb_ring.command.demo.flights import Flight, load_flights
 
 from .shared import BusMaker
 
@@ -67,7 +67,7 @@ def at_hand(monkeypatch: pytest.MonkeyPatch, flights: list[Flight]) -> None:
     def first(most: int | None) -> list[Flight]:
         return flights[:most]
 
-    monkeypatch.setattr("nodedb_ring.demo.command.load_flights", first)
+    monkeypatch.setattr("nodedb_ring.command.demo.command.load_flights", first)
 
 
 @pytest.fixture

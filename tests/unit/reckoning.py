@@ -11,9 +11,9 @@ from importlib.metadata import distribution
 
 from rich.console import Console
 
-from nodedb_ring.demo.outcome import Outcome
-from nodedb_ring.demo.report import Verdict, print_report
-from nodedb_ring.demo.totals import CarrierTotals
+from nodedb_ring.command.demo.outcome import Outcome
+from nodedb_ring.command.demo.report import Verdict, print_report
+from nodedb_ring.command.demo.totals import CarrierTotals
 
 
 def report(outcome: Outcome) -> tuple[Verdict, str]:

@@ -30,7 +30,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
-from nodedb_ring.cli import main
+from nodedb_ring.command.cli import main
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))
 """

@@ -19,19 +19,26 @@ import numpy as np
 import pytest
 
 from nodedb_ring import EventBatch, EventBus, EventConsumer, EventProducer, WriteEvent, __version__, create_event_bus
-from nodedb_ring.bench import pair, run
-from nodedb_ring.bench.latency import Latency
-from nodedb_ring.bench.machine import Machine, two_cpus
-from nodedb_ring.bench.measurement import Measurement
-from nodedb_ring.bench.pair import pair_of_processes
-from nodedb_ring.bench.plot import DOTS_PER_INCH, SIZE_INCHES, picture
-from nodedb_ring.bench.report import report
-from nodedb_ring.bench.results import PERCENTILES, LatencyResult, PercentileResult, Results, Spread, ThroughputResult
-from nodedb_ring.bench.sending import send_batches, send_singly
-from nodedb_ring.bench.settings import WAITS, Settings
-from nodedb_ring.bench.throughput import Throughput
-from nodedb_ring.bench.workload import Tally, lap_of
-from nodedb_ring.cli import main
+from nodedb_ring.command.bench import pair, run
+from nodedb_ring.command.bench.latency import Latency
+from nodedb_ring.command.bench.machine import Machine, two_cpus
+from nodedb_ring.command.bench.measurement import Measurement
+from nodedb_ring.command.bench.pair import pair_of_processes
+from nodedb_ring.command.bench.plot import DOTS_PER_INCH, SIZE_INCHES, picture
+from nodedb_ring.command.bench.report import report
+from nodedb_ring.command.bench.results import (
+    PERCENTILES,
+    LatencyResult,
+    PercentileResult,
+    Results,
+    Spread,
+    ThroughputResult,
+)
+from nodedb_ring.command.bench.sending import send_batches, send_singly
+from nodedb_ring.command.bench.settings import WAITS, Settings
+from nodedb_ring.command.bench.throughput import Throughput
+from nodedb_ring.command.bench.workload import Tally, lap_of
+from nodedb_ring.command.cli import main
 from nodedb_ring.errors import WrongAnswerError
 
 from .running import WITHOUT, Running, in_thread
@@ -182,7 +189,7 @@ def never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*arguments: object) -> None:
         raise AssertionError("it measures")
 
-    monkeypatch.setattr("nodedb_ring.bench.command.run", started)
+    monkeypatch.setattr("nodedb_ring.command.bench.command.run", started)
 
 
 @pytest.mark.usefixtures("never_runs")
@@ -472,7 +479,7 @@ def test_another_missing_module_is_not_mistaken_for_the_extra(monkeypatch: pytes
     def broken(**options: object) -> None:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
-    monkeypatch.setattr("nodedb_ring.bench.command.run_bench", broken)
+    monkeypatch.setattr("nodedb_ring.command.bench.command.run_bench", broken)
     with pytest.raises(ModuleNotFoundError, match="elsewhere"):
         main(["bench"])
 
@@ -694,7 +701,7 @@ def in_process_on_one_cpu() -> str:
     source = (
         "import os\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from nodedb_ring.bench.machine import two_cpus\n"
+        "from nodedb_ring.command.bench.machine import two_cpus\n"
         "print(two_cpus())\n"
     )
     return subprocess.run(

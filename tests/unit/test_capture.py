@@ -23,7 +23,8 @@ import msgpack
 import pytest
 
 from nodedb_ring import EventConsumer, EventProducer, EventSource, OwnershipError, WriteEvent, WriteOp, create_event_bus
-from nodedb_ring.capture import CaptureError, SqliteCapture, Value
+from nodedb_ring.capture import CaptureError, SqliteCapture
+from nodedb_ring.capture.sqlite import Value
 from nodedb_ring.errors import FieldError
 
 from .running import in_thread

@@ -18,7 +18,8 @@ import apsw
 import msgpack
 import pytest
 
-from nodedb_ring.capture import CaptureError, SqliteCapture, Value
+from nodedb_ring.capture import CaptureError, SqliteCapture
+from nodedb_ring.capture.sqlite import Value
 from nodedb_ring.log.sqlite import SqliteEventLog
 
 from .test_capture import JOURNALS, Core, deleted, inserted, open_database, updated

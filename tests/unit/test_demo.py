@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
-from nodedb_ring.cli import main
-from nodedb_ring.demo.flights import AIRPORTS, Flight, load_flights
-from nodedb_ring.demo.log import warnings_shown
-from nodedb_ring.demo.outcome import Outcome
-from nodedb_ring.demo.report import Verdict
-from nodedb_ring.demo.run import run
-from nodedb_ring.demo.totals import CarrierTotals, add_totals
-from nodedb_ring.demo.view import CarrierView
+from nodedb_ring.command.cli import main
+from nodedb_ring.command.demo.flights import AIRPORTS, Flight, load_flights
+from nodedb_ring.command.demo.log import warnings_shown
+from nodedb_ring.command.demo.outcome import Outcome
+from nodedb_ring.command.demo.report import Verdict
+from nodedb_ring.command.demo.run import run
+from nodedb_ring.command.demo.totals import CarrierTotals, add_totals
+from nodedb_ring.command.demo.view import CarrierView
 
 from .reckoning import missing_to_the_event, reckoned_from_the_file, report
 
@@ -63,7 +63,7 @@ def test_a_package_without_its_flights_is_an_error(monkeypatch: pytest.MonkeyPat
     def another(name: str) -> Distribution:
         return distribution("msgpack")
 
-    monkeypatch.setattr("nodedb_ring.demo.flights.distribution", another)
+    monkeypatch.setattr("nodedb_ring.command.demo.flights.distribution", another)
     with pytest.raises(FileNotFoundError, match=r"has no flights\.csv\.zip"):
         load_flights(1)
 
@@ -190,7 +190,7 @@ def test_writers_wait_for_a_consumer_that_is_slow(
                 time.sleep(0.001)
             super().apply(batch)
 
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", LateView)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.CarrierView", LateView)
     outcome = run(flights[: 4 * ROWS], databases, bus, lambda done: None)
     assert outcome.cores[1].producer.throttle_transitions > 0
     assert outcome.missing == 0
@@ -223,7 +223,7 @@ class FailingView(CarrierView):
 def test_a_wrong_view_is_found_out(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", MiscountingView)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.CarrierView", MiscountingView)
     outcome = run_quietly(flights[:ROWS], databases)
     assert outcome.missing == 0
     verdict, text = report(outcome)
@@ -236,7 +236,7 @@ def test_a_wrong_view_is_found_out(
 def test_events_lost_without_an_overflow_are_found_out(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", ForgetfulView)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.CarrierView", ForgetfulView)
     outcome = run_quietly(flights[:ROWS], databases)
     verdict, text = report(outcome)
     assert verdict is Verdict.DISAGREE
@@ -248,7 +248,7 @@ def test_events_lost_without_an_overflow_are_found_out(
 def test_a_consumer_that_fails_stops_the_writers(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", FailingView)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.CarrierView", FailingView)
     with pytest.raises(ArithmeticError, match="no more"):
         run_quietly(flights, databases)
     with contextlib.closing(sqlite3.connect(databases[1])) as database:
@@ -311,7 +311,7 @@ def test_command_says_what_an_overflow_cost(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.usefixtures("at_hand")
 def test_command_tells_a_wrong_view(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", MiscountingView)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.CarrierView", MiscountingView)
     assert main(["demo", f"--rows={ROWS}"]) == 3
     assert "The view and the databases DISAGREE" in capsys.readouterr().out
 

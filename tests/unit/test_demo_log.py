@@ -16,16 +16,16 @@ import apsw
 import pytest
 
 from nodedb_ring import EventBatch, EventBus, Follower, WriteOp, create_event_bus
-from nodedb_ring.cli import main
-from nodedb_ring.demo import durable
-from nodedb_ring.demo.database import write_flights
-from nodedb_ring.demo.flights import AIRPORTS, Flight
-from nodedb_ring.demo.outcome import Outcome
-from nodedb_ring.demo.report import Verdict
-from nodedb_ring.demo.run import run
-from nodedb_ring.demo.snapshot import Snapshot
-from nodedb_ring.demo.totals import CarrierTotals
-from nodedb_ring.demo.view import CarrierView
+from nodedb_ring.command.cli import main
+from nodedb_ring.command.demo import durable
+from nodedb_ring.command.demo.database import write_flights
+from nodedb_ring.command.demo.flights import AIRPORTS, Flight
+from nodedb_ring.command.demo.outcome import Outcome
+from nodedb_ring.command.demo.report import Verdict
+from nodedb_ring.command.demo.run import run
+from nodedb_ring.command.demo.snapshot import Snapshot
+from nodedb_ring.command.demo.totals import CarrierTotals
+from nodedb_ring.command.demo.view import CarrierView
 from nodedb_ring.log.sqlite import SqliteEventLog
 
 from .reckoning import reckoned_from_the_file, report
@@ -82,9 +82,9 @@ def looked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
         looked.wait(SECONDS)
         write_flights(*arguments)
 
-    monkeypatch.setattr("nodedb_ring.recovery._IDLE_LOOK", math.inf)
+    monkeypatch.setattr("nodedb_ring.recovery.follow._IDLE_LOOK", math.inf)
     monkeypatch.setattr(Follower, "_look_at_end_of_log", look_and_say)
-    monkeypatch.setattr("nodedb_ring.demo.run.write_flights", write_then)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.write_flights", write_then)
 
 
 @pytest.mark.usefixtures("looked_before_the_first_commit")
@@ -126,7 +126,7 @@ class ForgetfulView(CarrierView):
 def test_no_drop_excuses_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setattr("nodedb_ring.demo.run.CarrierView", ForgetfulView)
+    monkeypatch.setattr("nodedb_ring.command.demo.run.CarrierView", ForgetfulView)
     outcome = run(flights[:ROWS], databases, create_event_bus(2, 64), lambda done: None, logged=True)
     verdict, text = report(outcome)
     assert verdict is Verdict.DISAGREE
@@ -244,7 +244,7 @@ def test_all_that_are_killed_go_on_where_they_stood(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path], bus: EventBus
 ) -> None:
     # Early in a long run: whoever has ended before the parent comes to it is not killed.
-    monkeypatch.setattr("nodedb_ring.demo.durable._some_of", lambda events: [events // 8, events // 16, 1])
+    monkeypatch.setattr("nodedb_ring.command.demo.durable._some_of", lambda events: [events // 8, events // 16, 1])
     said: list[str] = []
     outcome = durable.run(flights[: 3 * MANY], databases, bus, lambda done: None, said.append, chaos=True)
     assert outcome.killed == dict.fromkeys(ROLES, durable.KILLS)

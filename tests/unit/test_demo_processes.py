@@ -16,11 +16,11 @@ from pathlib import Path, PosixPath
 import pytest
 
 from nodedb_ring import EventBus, RingStats
-from nodedb_ring.cli import main
-from nodedb_ring.demo.flights import AIRPORTS, Flight
-from nodedb_ring.demo.outcome import Outcome
-from nodedb_ring.demo.processes import run
-from nodedb_ring.demo.report import Verdict
+from nodedb_ring.command.cli import main
+from nodedb_ring.command.demo.flights import AIRPORTS, Flight
+from nodedb_ring.command.demo.outcome import Outcome
+from nodedb_ring.command.demo.processes import run
+from nodedb_ring.command.demo.report import Verdict
 
 from .reckoning import missing_to_the_event, reckoned_from_the_file, report
 from .running import Running

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring import ConsumerStats, EventBus, PressureState, ProducerStats, RingStats, WriteEvent, WriteOp
-from nodedb_ring.cli import main
+from nodedb_ring.command.cli import main
+from nodedb_ring.command.inspection import inspection
 from nodedb_ring.errors import CorruptRingError
-from nodedb_ring.inspection import inspection
 
 from .making import fill
 
@@ -306,7 +306,7 @@ def test_a_wide_figure_keeps_the_columns_apart(monkeypatch: pytest.MonkeyPatch, 
     def stats(self: EventBus) -> tuple[RingStats, ...]:
         return first, huge
 
-    monkeypatch.setattr("nodedb_ring.bus.EventBus.stats", stats)
+    monkeypatch.setattr("nodedb_ring.bus.event_bus.EventBus.stats", stats)
     *_, headings, small, large = inspection(NAME, tmp_path, as_json=False).splitlines()
     assert len(headings) == len(small) == len(large)
     assert "THROTTLED        100 %  1,000,000,000,000,000  1,000,000,000,000,000  " in large
@@ -343,7 +343,7 @@ def test_another_users_bus_is_refused(
     which: str, tmp_path: Path, bus: EventBus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stranger = os.geteuid() + 1
-    monkeypatch.setattr("nodedb_ring.bus_file.os.geteuid", lambda: stranger)
+    monkeypatch.setattr("nodedb_ring.bus.file.os.geteuid", lambda: stranger)
     said = refusal(capsys, which, NAME, f"--directory={tmp_path}")
     assert f"belongs to user {os.stat(tmp_path / FILE).st_uid}, and this process runs as {stranger}" in said
     assert (tmp_path / FILE).exists()
@@ -365,7 +365,7 @@ def test_what_the_bus_finds_corrupt_is_a_refusal(
     def stats(self: EventBus) -> tuple[RingStats, ...]:
         raise CorruptRingError("core 0: released 9: is beyond")
 
-    monkeypatch.setattr("nodedb_ring.bus.EventBus.stats", stats)
+    monkeypatch.setattr("nodedb_ring.bus.event_bus.EventBus.stats", stats)
     assert refusal(capsys, "inspect", NAME, f"--directory={tmp_path}") == "core 0: released 9: is beyond"
 
 

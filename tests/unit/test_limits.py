@@ -18,7 +18,7 @@ import pytest
 
 import nodedb_ring
 from nodedb_ring import ArgumentError, EventBatch, GapCursor, RingError, follow, logged
-from nodedb_ring.limits import LONGEST_SECONDS, MOST_EVENTS, event_count, limit_seconds
+from nodedb_ring.ends.limits import LONGEST_SECONDS, MOST_EVENTS, event_count, limit_seconds
 from tests.recovery.memory_log import MemoryLog
 
 from .making import batch, fill, ring, sequences

@@ -25,7 +25,7 @@ from nodedb_ring import (
     OwnershipError,
     WriteEvent,
 )
-from nodedb_ring._native import end_bytes
+from nodedb_ring.ends._native import end_bytes
 from nodedb_ring.native import ENDED, check, emit_rows, handle, take_rows, wait_rows
 
 from .making import FULL, batch, event, events, fill, raw_rows, ring, sequences, sized

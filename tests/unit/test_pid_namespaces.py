@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from nodedb_ring import EventBus, EventConsumer, RoleTaken
-from nodedb_ring.cli import main
+from nodedb_ring.command.cli import main
 
 from .making import fill, sequences
 from .sandbox import Refusal, refused_from_here_on

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nodedb_ring.bench.pair import pair_of_processes
-from nodedb_ring.bench.settings import Settings
-from nodedb_ring.demo import durable, processes
-from nodedb_ring.termination import TERMINATION, termination_deferred, termination_unwinds
+from nodedb_ring.command.bench.pair import pair_of_processes
+from nodedb_ring.command.bench.settings import Settings
+from nodedb_ring.command.demo import durable, processes
+from nodedb_ring.command.termination import TERMINATION, termination_deferred, termination_unwinds
 
 from .shared import BusMaker
 from .test_waiting import Interrupted, on_signal

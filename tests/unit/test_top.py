@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from nodedb_ring import EventBus, EventProducer, Lease
-from nodedb_ring.cli import main
-from nodedb_ring.live.command import run_top
+from nodedb_ring.command.cli import main
+from nodedb_ring.command.top.command import run_top
 
 from .making import event, events
 from .running import WITHOUT
@@ -41,7 +41,7 @@ def interrupted(console, show=True):
     return show_cursor(console, show)
 
 Console.show_cursor = interrupted
-from nodedb_ring.cli import main
+from nodedb_ring.command.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
 # And this one while the screen is put back.
@@ -57,7 +57,7 @@ def interrupted(console, show=True):
     return show_cursor(console, show)
 
 Console.show_cursor = interrupted
-from nodedb_ring.cli import main
+from nodedb_ring.command.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
 # As both, by a signal to the process, which a thread gets that masks nothing. The pipe tells when it was served there.
@@ -79,7 +79,7 @@ def interrupted(console, show=True):
     return show_cursor(console, show)
 
 Console.show_cursor = interrupted
-from nodedb_ring.cli import main
+from nodedb_ring.command.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
 ALTERNATE_SCREEN, ORDINARY_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
@@ -379,7 +379,7 @@ def test_what_takes_the_name_and_is_no_bus_ends_it(
         bus.unlink()
         bus.path.write_bytes(b"not a bus\n" * 1000)
 
-    monkeypatch.setattr("nodedb_ring.live.command.run_top.__kwdefaults__", {"clock": Time(), "pause": pause})
+    monkeypatch.setattr("nodedb_ring.command.top.command.run_top.__kwdefaults__", {"clock": Time(), "pause": pause})
     assert "is no bus" in refused(capsys, bus.name)
 
 
@@ -451,7 +451,7 @@ def test_another_missing_module_is_not_mistaken_for_rich(monkeypatch: pytest.Mon
     def broken(*arguments: object, **options: object) -> int:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
-    monkeypatch.setattr("nodedb_ring.live.command.run_top", broken)
+    monkeypatch.setattr("nodedb_ring.command.top.command.run_top", broken)
     with pytest.raises(ModuleNotFoundError, match="elsewhere"):
         main(["top", "flights"])
 

@@ -15,9 +15,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from nodedb_ring import EventBus, EventConsumer, EventProducer
-from nodedb_ring.live.sparkline import sparkline
-from nodedb_ring.live.view import View, compact
-from nodedb_ring.live.watch import CorruptRing, Rates, RingSample, Watch
+from nodedb_ring.command.top.sparkline import sparkline
+from nodedb_ring.command.top.view import View, compact
+from nodedb_ring.command.top.watch import CorruptRing, Rates, RingSample, Watch
 
 from .making import events
 from .shared import BusMaker

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring import EventBus, LayoutError, RingStats
-from nodedb_ring.live.watch import BusSample, CorruptRing, Rates, RingSample, Watch
+from nodedb_ring.command.top.watch import BusSample, CorruptRing, Rates, RingSample, Watch
 
 from .making import events
 from .shared import BusMaker, Peer, another_users, claim_consumer, claim_producer, close_consumer, drain, emit, lease

@@ -2,7 +2,7 @@ from typing import NoReturn, Self
 
 from typing_extensions import Buffer, disjoint_base
 
-from .backpressure import PressureState
+from .core.backpressure import PressureState
 
 __all__ = ["EventRing", "block_bytes"]
 

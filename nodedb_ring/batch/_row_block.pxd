@@ -1,0 +1,58 @@
+# The memory under a batch: rows and payload, whoever owns them.
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from .._ring cimport EventRow
+
+cdef enum:
+    POOL_BUFFERS = 8
+
+cdef enum Packing:
+    PACKING_UNKNOWN  # until somebody asks
+    PACKED
+    SCATTERED
+
+
+cdef class BufferPool:
+    cdef void* _buffer[POOL_BUFFERS]
+    cdef size_t _size[POOL_BUFFERS]
+    cdef size_t _held
+
+    cdef void* take(self, size_t size, size_t* got) noexcept
+    cdef void give(self, void* buffer, size_t size) noexcept
+
+
+cdef class RowBlock:
+    cdef EventRow* rows
+    cdef uint8_t* bytes
+    cdef readonly uint64_t count
+    cdef readonly uint64_t payload_bytes
+    cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
+    cdef readonly Py_ssize_t pins     # those of them, and of its slices, that read memory whether it is over or not
+    cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
+    cdef bint is_leased               # lies in a ring
+    cdef bint is_pin                  # a slice that is one of its parent's pins
+    cdef bint writable
+    cdef Packing packing
+    cdef bint is_run                  # numbers one by one and no heartbeat, found while it was drained
+    cdef RowBlock parent              # whose memory this is a part of, or None; has none itself
+    cdef BufferPool pool              # where the memory goes back to, or None
+    cdef void* memory                 # to free, or NULL
+    cdef size_t memory_bytes
+
+    cdef void unviewed(self) noexcept
+    cdef void unpinned(self) noexcept
+    cdef bint over(self) noexcept
+    cdef bint is_torn(self) noexcept
+    cdef int check_open(self) except -1
+    # Whether the rows lie packed in the payload, one behind the other, and where the last one ends.
+    cdef bint is_packed(self, uint64_t* end) noexcept
+
+
+# Room for `count` rows and `payload_bytes`, out of `pool` where one is given. Contents undefined. Runs no Python code.
+cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool)
+cdef int check_rows(
+    const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
+) except -1
+# 0 for a row that is an event, else what is wrong with it, in which field.
+cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil

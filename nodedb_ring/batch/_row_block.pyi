@@ -1,0 +1,1 @@
+../../typings/nodedb_ring/batch/_row_block.pyi

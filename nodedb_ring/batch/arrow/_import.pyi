@@ -1,0 +1,1 @@
+../../../typings/nodedb_ring/batch/arrow/_import.pyi

@@ -1,0 +1,235 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""Which columns are exported to Arrow, in which order and layout: what a schema says, and what an importer may ask for.
+
+Text and values have three layouts, operations and sources a fourth. By default they are views and dictionaries, which
+are the cheapest to make; ``plain`` is utf8 and binary, which every importer knows.
+"""
+
+cimport cython
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset, strcmp
+
+from .abi cimport ARROW_FLAG_NULLABLE
+
+from ...errors import BatchError
+
+__all__ = ["EVERY_COLUMN", "EVERY_COLUMN_PLAIN", "Selection", "export_schema"]
+
+cdef extern from *:
+    """
+    /* One allocation, freed with the last of the schema and its columns: an importer may move them out. */
+    typedef struct {
+        uint64_t users;
+        struct ArrowSchema column[15], *columns[15], dictionary[2];
+    } nodedb_schema;
+
+    static void nodedb_release_nothing(struct ArrowSchema *schema) { schema->release = NULL; }
+
+    static void nodedb_release_schema(struct ArrowSchema *schema) {
+        nodedb_schema *all = schema->private_data;
+        if (schema->dictionary != NULL && schema->dictionary->release != NULL)
+            schema->dictionary->release(schema->dictionary);
+        for (int64_t i = 0; i < schema->n_children; i++)
+            if (schema->children[i]->release != NULL) schema->children[i]->release(schema->children[i]);
+        schema->release = NULL;
+        if (__atomic_sub_fetch(&all->users, 1, __ATOMIC_ACQ_REL) == 0) free(all);
+    }
+    """
+    ctypedef struct Schema "nodedb_schema":
+        unsigned long users
+        ArrowSchema column[COLUMN_COUNT]
+        ArrowSchema* columns[COLUMN_COUNT]
+        ArrowSchema dictionary[2]
+
+    void release_nothing "nodedb_release_nothing"(ArrowSchema* schema) noexcept nogil
+    void release_schema "nodedb_release_schema"(ArrowSchema* schema) noexcept nogil
+
+cdef enum Kind:
+    NUMBER
+    STAMP
+    NAME
+    TEXT
+    VALUE
+
+cdef (const char*)[COLUMN_COUNT] _NAMES = [
+    b"sequence", b"collection", b"op", b"row_id", b"lsn", b"tenant_id", b"vshard_id", b"source", b"count",
+    b"new_value", b"old_value", b"system_time_ms", b"valid_time_ms", b"user_id", b"statement_digest",
+]
+cdef (const char*)[COLUMN_COUNT] _FIXED_FORMATS = [
+    b"L", NULL, b"c", NULL, b"L", b"L", b"I", b"c", b"I", NULL, NULL, b"tsm:UTC", b"tsm:UTC", NULL, NULL,
+]
+cdef Kind[COLUMN_COUNT] _KINDS = [
+    NUMBER, TEXT, NAME, TEXT, NUMBER, NUMBER, NUMBER, NAME, NUMBER, VALUE, VALUE, STAMP, STAMP, TEXT, TEXT,
+]
+# By layout, from VIEWS on; of text, and of values.
+cdef (const char*)[6] _FORMATS = [b"vu", b"u", b"U", b"vz", b"z", b"Z"]
+
+COLUMN_NAMES = tuple([name.decode() for name in _NAMES[:COLUMN_COUNT]])
+
+
+cdef bint is_nullable(int column) noexcept nogil:
+    # Those that may be None come last.
+    return column >= NEW_VALUE
+
+
+cdef Layout _default_layout(int column, bint plain) noexcept:
+    cdef Kind kind = _KINDS[column]
+    if kind == NUMBER or kind == STAMP:
+        return FIXED
+    if plain:
+        return OFFSETS
+    return DICTIONARY if kind == NAME else VIEWS
+
+
+@cython.final
+cdef class Selection:
+    """Columns to export, in the order of their names. Refuses what ``EventBatch.select`` says."""
+
+    def __cinit__(self, tuple names not None, *, bint plain=False):
+        cdef int number
+        if not names:
+            raise ValueError(f"no columns: name some of {', '.join(COLUMN_NAMES)}")
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"{name!r}: a column is named by a str, as in select('collection', 'op')")
+            if name not in COLUMN_NAMES:
+                raise ValueError(f"{name!r}: no such column; those are {', '.join(COLUMN_NAMES)}")
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r}: asked for {names.count(name)} times; once is enough")
+        self.names = names
+        # They all differ, so there is room for them.
+        for name in names:
+            number = COLUMN_NAMES.index(name)
+            self.selected.column[self.selected.count] = number
+            self.selected.layout[number] = _default_layout(number, plain)
+            self.selected.count += 1
+
+
+EVERY_COLUMN = Selection(COLUMN_NAMES)
+EVERY_COLUMN_PLAIN = Selection(COLUMN_NAMES, plain=True)
+
+
+# ---- what is asked for ------------------------------------------------------------------------------------------
+
+cdef Layout _requested_layout(int column, const ArrowSchema* asked, Layout otherwise) noexcept:
+    """The layout of a type that is asked for; `otherwise` where a column cannot be had in that type."""
+    cdef int first = 3 if _KINDS[column] == VALUE else 0, i
+    if _KINDS[column] == NUMBER or _KINDS[column] == STAMP or asked.format == NULL:
+        return otherwise
+    if asked.dictionary != NULL:
+        if (
+            _KINDS[column] == NAME and strcmp(asked.format, b"c") == 0
+            and asked.dictionary.format != NULL and strcmp(asked.dictionary.format, b"u") == 0
+        ):
+            return DICTIONARY
+        return otherwise
+    for i in range(3):
+        if strcmp(asked.format, _FORMATS[first + i]) == 0:
+            return <Layout>(VIEWS + i)
+    return otherwise
+
+
+cdef Selection as_requested(Selection selection, object requested_schema):
+    """The columns in the layouts of a requested schema, a capsule or None.
+
+    As the interface has it: what cannot be had as it is asked for comes as it is without, for the importer to cast; and
+    a schema of other columns is refused. The capsule stays the importer's.
+    """
+    cdef const ArrowSchema* schema
+    cdef Selection given
+    cdef int i, column
+    if requested_schema is None:
+        return selection
+    if not PyCapsule_IsValid(requested_schema, "arrow_schema"):
+        raise TypeError(
+            f"requested_schema {requested_schema!r}: must be the capsule of an ArrowSchema, as __arrow_c_schema__() "
+            "returns it"
+        )
+    schema = <const ArrowSchema*>PyCapsule_GetPointer(requested_schema, "arrow_schema")
+    if schema.release == NULL:
+        raise BatchError("requested_schema: somebody else has taken what its capsule held; ask for a new one")
+    if schema.format == NULL or strcmp(schema.format, b"+s") != 0:
+        raise BatchError(f"requested_schema of the Arrow format {_shown(schema.format)}: must be '+s', columns")
+    if schema.n_children != selection.selected.count or schema.children == NULL:
+        raise BatchError(
+            f"requested_schema of {schema.n_children} columns: must be of {', '.join(selection.names)}; "
+            "select(...) makes a batch of fewer"
+        )
+    given = Selection(selection.names)
+    for i in range(schema.n_children):
+        column = selection.selected.column[i]
+        if schema.children[i].name == NULL or strcmp(schema.children[i].name, _NAMES[column]) != 0:
+            raise BatchError(
+                f"requested_schema: column {i} is {_shown(schema.children[i].name)}, and here it is "
+                f"{selection.names[i]!r}; select(...) makes them in another order"
+            )
+        given.selected.layout[column] = _requested_layout(
+            column, schema.children[i], selection.selected.layout[column]
+        )
+    return given
+
+
+cdef str _shown(const char* text):
+    return "''" if text == NULL else repr((<bytes>text).decode("utf-8", "replace"))
+
+
+# ---- the schema -------------------------------------------------------------------------------------------------
+
+cdef void _fill_schema(ArrowSchema* schema, const char* name, const char* format, int64_t flags) noexcept nogil:
+    memset(schema, 0, sizeof(ArrowSchema))
+    schema.name = name
+    schema.format = format
+    schema.flags = flags
+
+
+cdef bint write_schema(const Selected* selected, ArrowSchema* out) noexcept nogil:
+    cdef Schema* all = <Schema*>calloc(1, sizeof(Schema))
+    cdef ArrowSchema* column
+    cdef const char* format
+    cdef int i, k
+    if all == NULL:
+        return False
+    all.users = 1 + selected.count
+    for i in range(2):
+        _fill_schema(&all.dictionary[i], b"", b"u", 0)
+        all.dictionary[i].release = release_nothing
+    for i in range(selected.count):
+        k = selected.column[i]
+        column = &all.column[k]
+        format = _FIXED_FORMATS[k]
+        if selected.layout[k] >= VIEWS:
+            format = _FORMATS[(3 if _KINDS[k] == VALUE else 0) + <int>selected.layout[k] - <int>VIEWS]
+        _fill_schema(column, _NAMES[k], format, ARROW_FLAG_NULLABLE if is_nullable(k) else 0)
+        if selected.layout[k] == DICTIONARY:
+            column.dictionary = &all.dictionary[k == SOURCE]
+        column.release = release_schema
+        column.private_data = all
+        all.columns[i] = column
+    _fill_schema(out, b"", b"+s", 0)
+    out.n_children = selected.count
+    out.children = all.columns
+    out.release = release_schema
+    out.private_data = all
+    return True
+
+
+cdef void _free_schema_capsule(object capsule) noexcept:
+    cdef ArrowSchema* schema = <ArrowSchema*>PyCapsule_GetPointer(capsule, "arrow_schema")
+    if schema.release != NULL:
+        schema.release(schema)
+    free(schema)
+
+
+def export_schema(Selection selection not None=EVERY_COLUMN):
+    """The schema of what is exported, as a capsule."""
+    cdef ArrowSchema* schema = <ArrowSchema*>calloc(1, sizeof(ArrowSchema))
+    if schema == NULL or not write_schema(&selection.selected, schema):
+        free(schema)
+        raise MemoryError("no memory for a schema")
+    try:
+        return PyCapsule_New(schema, "arrow_schema", _free_schema_capsule)
+    except:
+        schema.release(schema)
+        free(schema)
+        raise

@@ -1,0 +1,408 @@
+"""``EventBatch``: write events as columns over rows and payload."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeAlias, final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BatchError
+from ._event import WriteEvent
+from ._row_block import RowBlock, block_of_events, checked_copy, pack
+from .arrow._export import export_array, export_stream
+from .arrow._import import import_block
+from .arrow._schema import EVERY_COLUMN, export_schema
+from .columns import fixed_column, in_order, plain_array, plain_bytes, variable_column
+from .integers import as_int
+from .projection import Projection
+from .schema import (
+    EVENT_DTYPE,
+    FIXED_FIELDS,
+    NO_TIME,
+    NULL_LENGTH,
+    STRING_FIELDS,
+    VALUE_FIELDS,
+    WriteOp,
+)
+
+__all__ = ["EventBatch"]
+
+Records: TypeAlias = npt.NDArray[np.void]
+Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
+
+_VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
+_REQUIRED: Final = ("sequence", "collection", "op", "row_id", "lsn")
+_TIMES: Final = ("system_time_ms", "valid_time_ms")
+
+
+@final
+class EventBatch:
+    """Write events as columns: rows of ``EVENT_DTYPE`` and the payload that their offsets are into. Immutable.
+
+    Parameters
+    ----------
+    records : array of ``EVENT_DTYPE``, shape (n,)
+    payload : bytes-like or array of uint8, shape (m,)
+
+    Both are copied, and checked once. What ``EventConsumer.drain`` returns is valid as it is, and not checked again.
+
+    Raises
+    ------
+    BatchError
+        Another dtype or shape, a masked element, an unknown op or source, an offset outside the payload, a string that
+        is not UTF-8.
+
+    Thread safety
+    -------------
+    Immutable: share it freely. A batch of ``EventConsumer.lease`` is readable until its lease ends.
+    """
+
+    __slots__ = ("__weakref__", "_block", "_payload", "_records")
+
+    _block: RowBlock
+    _records: Records | None
+    _payload: npt.NDArray[np.uint8] | None
+
+    def __init__(self, records: Records, payload: Bytes = b"") -> None:
+        if not isinstance(records, np.ndarray) or records.dtype != EVENT_DTYPE:
+            kind = records.dtype if isinstance(records, np.ndarray) else type(records).__name__
+            raise BatchError(f"records of {kind}: must be an array of EVENT_DTYPE")
+        if records.ndim != 1:
+            raise BatchError(f"records of shape {records.shape}: must have one dimension")
+        rows = np.ascontiguousarray(plain_array("records", records))
+        self._block = checked_copy(_flat_bytes(rows), plain_bytes("payload", payload))
+        self._records = None
+        self._payload = None
+
+    @classmethod
+    def _over(cls, block: RowBlock) -> EventBatch:
+        """A batch over a block that is known to be valid."""
+        batch = cls.__new__(cls)
+        batch._block = block
+        batch._records = None
+        batch._payload = None
+        return batch
+
+    @classmethod
+    def from_events(cls, events: Iterable[WriteEvent]) -> EventBatch:
+        """The batch of some events, in order.
+
+        Raises
+        ------
+        BatchError
+            `events` is a set or a mapping: rows have an order, and no keys.
+        TypeError
+            One of them is no ``WriteEvent``.
+        """
+        return cls._over(block_of_events(list(in_order("events", events))))
+
+    @classmethod
+    def from_columns(cls, **columns: Any) -> EventBatch:
+        """The batch of some columns, named as the fields of ``WriteEvent`` and with the same defaults.
+
+        A fixed column is an array or sequence of ints, shape (n,), or one int for all rows; stamps may be
+        ``datetime64`` or datetimes, and None where there is no time. A variable-length column is a list of str (bytes
+        for the two values), one str or bytes for all rows, or a pair ``(data, offsets)``: row i is
+        ``data[offsets[i]:offsets[i + 1]]``, with n + 1 offsets. At least one column must say how many rows there are.
+
+        Columns of pandas, pyarrow and Polars are taken too, and what is masked or missing there is None. Every value is
+        taken exactly, or refused: docs/columns.md has a table of what becomes of which type.
+
+        Raises
+        ------
+        BatchError
+            A value that its column cannot hold exactly, which row it is in, columns of unequal length, an offset
+            outside its data, or whatever ``EventBatch(records, payload)`` refuses.
+        TypeError
+            A required column is missing, or a name is no column.
+        """
+        unknown = sorted(set(columns) - set(FIXED_FIELDS) - set(_VARIABLE))
+        if unknown:
+            raise TypeError(f"{unknown[0]!r}: no such column; columns are {', '.join(FIXED_FIELDS + _VARIABLE)}")
+        missing = [name for name in _REQUIRED if name not in columns]
+        if missing:
+            raise TypeError(f"columns missing: {', '.join(missing)}")
+        fixed = {name: fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
+        variable = {name: variable_column(name, columns[name]) for name in _VARIABLE if name in columns}
+        sizes: dict[str, int] = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
+        sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
+        if not sizes:
+            raise BatchError("every column is a scalar: at least one must say how many rows there are")
+        if len(set(sizes.values())) > 1:
+            raise BatchError(f"columns of unequal length: {', '.join(f'{n} {size}' for n, size in sizes.items())}")
+        records = np.zeros(next(iter(sizes.values())), EVENT_DTYPE)
+        records["count"] = 1
+        for name in _TIMES:
+            records[name] = NO_TIME
+        for name, column in fixed.items():
+            records[name] = column
+        if "count" not in fixed:
+            records["count"][records["op"] == WriteOp.HEARTBEAT] = 0
+        payload = bytearray()
+        for name in _VARIABLE:
+            if name not in variable:
+                records[f"{name}_length"] = NULL_LENGTH
+                continue
+            starts = variable[name].starts + len(payload)
+            payload += variable[name].data
+            if len(payload) >= NULL_LENGTH:
+                raise BatchError(
+                    f"payload of {len(payload)} bytes: a batch holds at most {NULL_LENGTH - 1}; use several"
+                )
+            records[f"{name}_offset"] = starts
+            records[f"{name}_length"] = variable[name].lengths
+        checked = checked_copy(_flat_bytes(records), np.frombuffer(payload, np.uint8))
+        # Field after field becomes event after event, which a ring takes in one copy.
+        return cls._over(pack([checked]))
+
+    @classmethod
+    def from_arrow(cls, source: object) -> EventBatch:
+        """The events of an Arrow object: a record batch or table, a data frame, a relation, whatever exports capsules.
+
+        `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
+        the fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five
+        fields and no others are required. They may come as this package exports them, and in the types that libraries
+        make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
+        as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
+        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
+        frame is left out, by what the schema's metadata says, unless it has the name of a field. All is copied.
+
+        Raises
+        ------
+        BatchError
+            An unknown column, one of another type, a null where there must be a value, a number out of range, a stamp
+            that is no whole number of milliseconds, or whatever ``EventBatch(records, payload)`` refuses.
+        TypeError
+            `source` exports no capsules.
+        """
+        return cls._over(import_block(source))
+
+    @classmethod
+    def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
+        """The events of several batches, in order, in memory of their own."""
+        return cls._over(pack([batch._block for batch in in_order("batches", batches)]))
+
+    @property
+    def records(self) -> Records:
+        """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
+        if self._records is None:
+            records = self._block.records()
+            if self._block.is_leased_slice:
+                # Not kept: the end of the lease lets go of its batch's own arrays, and knows of no other batch's.
+                return records
+            self._records = records
+        return self._records
+
+    @property
+    def payload(self) -> npt.NDArray[np.uint8]:
+        """The bytes that the rows' offsets are into: a read-only array of uint8.
+
+        A batch of a lease shows its ring's arena up to the end of its own last event.
+        """
+        if self._payload is None:
+            payload = self._block.payload()
+            if self._block.is_leased_slice:
+                return payload
+            self._payload = payload
+        return self._payload
+
+    @property
+    def sequence(self) -> npt.NDArray[np.uint64]:
+        """Sequence numbers, a read-only view of shape (n,), as are all the columns below."""
+        return self.records["sequence"]
+
+    @property
+    def lsn(self) -> npt.NDArray[np.uint64]:
+        """Log sequence numbers."""
+        return self.records["lsn"]
+
+    @property
+    def tenant_id(self) -> npt.NDArray[np.uint64]:
+        """Tenants."""
+        return self.records["tenant_id"]
+
+    @property
+    def vshard_id(self) -> npt.NDArray[np.uint32]:
+        """Virtual shards."""
+        return self.records["vshard_id"]
+
+    @property
+    def op(self) -> npt.NDArray[np.uint8]:
+        """Operations, the numbers of ``WriteOp``: ``batch.op == WriteOp.INSERT`` is a mask."""
+        return self.records["op"]
+
+    @property
+    def source(self) -> npt.NDArray[np.uint8]:
+        """Sources, the numbers of ``EventSource``."""
+        return self.records["source"]
+
+    @property
+    def count(self) -> npt.NDArray[np.uint32]:
+        """Rows written by each event."""
+        return self.records["count"]
+
+    @property
+    def system_time_ms(self) -> npt.NDArray[np.int64]:
+        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows stamps, and NaT for None."""
+        return self.records["system_time_ms"]
+
+    @property
+    def valid_time_ms(self) -> npt.NDArray[np.int64]:
+        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows stamps, and NaT for None."""
+        return self.records["valid_time_ms"]
+
+    def strings(self, name: str) -> npt.NDArray[np.object_]:
+        """A string column: an array of str or None, shape (n,). Equal neighbours share one object.
+
+        `name` is ``collection``, ``row_id``, ``user_id`` or ``statement_digest``.
+        """
+        if name not in STRING_FIELDS:
+            raise ValueError(f"{name!r}: no column of strings; those are {', '.join(STRING_FIELDS)}")
+        return self._block.texts(_VARIABLE.index(name))
+
+    def values(self, name: str) -> npt.NDArray[np.object_]:
+        """A column of values: an array of bytes or None, shape (n,). `name` is ``new_value`` or ``old_value``."""
+        if name not in VALUE_FIELDS:
+            raise ValueError(f"{name!r}: no column of values; those are {', '.join(VALUE_FIELDS)}")
+        return self._block.values(_VARIABLE.index(name))
+
+    def gaps(self, after: int | None = None) -> npt.NDArray[np.uint64]:
+        """The holes in the batch's numbers: an array of shape (k, 2), the first and the last number of each, in order.
+
+        Looked at are the numbers above `after` and below the batch's highest, those before its first event included;
+        without `after` those between its lowest and its highest. A number that comes late, after a higher one, is no
+        hole. What was dropped after the batch it cannot know: ``GapCursor`` sees that, too.
+        """
+        numbers = self.sequence
+        if after is not None:
+            after = as_int(after)
+            if not 0 <= after < 2**64:
+                raise ValueError(f"after {after}: must be in 0 .. {2**64 - 1}")
+            numbers = numbers[numbers > after]
+        if numbers.size and (numbers[1:] <= numbers[:-1]).any():
+            numbers = np.unique(numbers)
+        if after is not None and numbers.size:
+            numbers = np.concatenate([np.array([after], np.uint64), numbers])
+        before = np.flatnonzero(np.diff(numbers) > 1)
+        return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
+    def select(self, *columns: str) -> Projection:
+        """Some columns, in this order, for libraries that read Arrow: ``pl.DataFrame(batch.select("op", "lsn"))``.
+
+        Only these are made, in as much less time and memory. Columns are named as the fields of ``WriteEvent``.
+
+        Raises
+        ------
+        ValueError
+            An unknown column, one that is there twice, or none at all.
+        TypeError
+            A name that is no str.
+        """
+        return Projection(self._block, columns)
+
+    def plain(self) -> Projection:
+        """The same columns for Arrow importers that know no view types: strings and names as utf8, values as binary.
+
+        There is no dictionary among them either, and nothing of them lies in the batch: their bytes are copied, in one
+        more pass, so what was imported may outlive a lease. ``docs/arrow.md`` says which library needs which.
+        """
+        return Projection(self._block, EVERY_COLUMN.names, plain=True)
+
+    def __arrow_c_schema__(self) -> object:
+        """The schema of every batch: the capsule of an ``ArrowSchema``."""
+        return export_schema()
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
+
+        Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are,
+        in the payload, which the importer keeps alive.
+
+        Parameters
+        ----------
+        requested_schema : capsule of an ``ArrowSchema``, optional
+            The same columns in the types that the importer would rather have: for strings utf8, large_utf8 or
+            utf8_view, for values binary, large_binary or binary_view, for ``op`` and ``source`` those of strings or the
+            dictionary. A column that is asked for in any other type comes as it does without.
+
+        Raises
+        ------
+        BatchError
+            A value of more than 2^31 - 1 bytes, which no Arrow view holds; more than that of one column, where utf8 or
+            binary is asked for; a `requested_schema` of other columns.
+        TypeError
+            A `requested_schema` that is no such capsule.
+        ClosedError
+            The lease of this batch has ended. While an importer has a batch of a lease, its end is a BufferError.
+        CorruptRingError
+            A string of a shared ring is not UTF-8.
+        """
+        return export_array(self._block, EVERY_COLUMN, requested_schema)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The same as a stream: the capsule of an ``ArrowArrayStream``.
+
+        It has one array, or as many as utf8 and binary need for more than 2^31 - 1 bytes of one column.
+        """
+        batches = iter([self])
+        return export_stream(lambda: next(batches, None), EVERY_COLUMN, requested_schema)
+
+    def __len__(self) -> int:
+        return self._block.count
+
+    def __iter__(self) -> Iterator[WriteEvent]:
+        return map(self._block.event, range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> WriteEvent: ...
+
+    @overload
+    def __getitem__(self, key: slice | list[bool] | npt.NDArray[np.bool_]) -> EventBatch: ...
+
+    def __getitem__(
+        self, key: int | np.integer[Any] | slice | list[bool] | npt.NDArray[np.bool_]
+    ) -> WriteEvent | EventBatch:
+        """One event by number; a batch in the same memory by a slice of step 1; a packed copy by a mask."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return self._over(self._block.slice(start, max(start, stop), pin=False))
+            return self._over(self._block.gather(np.arange(start, stop, step, dtype=np.int64)))
+        if isinstance(key, list | np.ndarray):
+            # An empty list NumPy takes for one of floats.
+            mask = (
+                np.asarray(key, None if len(key) else np.bool_) if isinstance(key, list) else plain_array("mask", key)
+            )
+            if mask.ndim == 0 and mask.dtype.kind in "iu":
+                return self[int(mask)]
+            if mask.dtype != np.bool_ or mask.ndim != 1:
+                raise TypeError(f"index of {mask.dtype}, shape {mask.shape}: must be an int, a slice or a mask")
+            if len(mask) != len(self):
+                raise IndexError(f"mask of {len(mask)} for a batch of {len(self)}")
+            return self._over(self._block.gather(np.flatnonzero(mask).astype(np.int64, copy=False)))
+        number = operator.index(key)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"event {number} of a batch of {len(self)}")
+        return self._block.event(number % len(self))
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "EventBatch(0 events)"
+        if self._block.is_over:
+            return f"EventBatch({len(self)} events, of a lease that has ended)"
+        first, last = int(self.sequence[0]), int(self.sequence[-1])
+        return f"EventBatch({len(self)} events, sequence {first} to {last})"
+
+    def __reduce__(self) -> tuple[type[EventBatch], tuple[Records, npt.NDArray[np.uint8]]]:
+        packed = pack([self._block])
+        # By bytes: a copy of a structured array has whatever its memory held where no column lies.
+        rows = _flat_bytes(packed.records()).copy().view(EVENT_DTYPE)
+        return EventBatch, (rows, packed.payload().copy())
+
+
+def _flat_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    # A structured array would be described field by field to whoever asks for its buffer.
+    return np.frombuffer(array.data, np.uint8) if array.size else np.empty(0, np.uint8)

@@ -1,0 +1,359 @@
+"""The bus: one ring a core, handed out as its two ends, within a process or between processes."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, final
+
+from .._ring import EventRing
+from ..core.backpressure import BackpressureConfig
+from ..ends._consumer import EventConsumer, consumer_stats
+from ..ends._producer import EventProducer, producer_stats
+from ..ends.stats import RingStats
+from ..errors import CapacityError, ClosedError, LayoutError
+from .directory import DEFAULT_DIRECTORY
+from .file import MOST_CORES, BusFile, names
+from .region import private_block, ring_size
+
+__all__ = ["DEFAULT_EVENT_BUS_CAPACITY", "EventBus", "create_event_bus"]
+
+DEFAULT_EVENT_BUS_CAPACITY: Final = 65_536
+"""Events a ring, unless asked otherwise."""
+
+
+def create_event_bus(
+    num_cores: int,
+    capacity: int = DEFAULT_EVENT_BUS_CAPACITY,
+    *,
+    arena_bytes: int | None = None,
+    backpressure: BackpressureConfig | None = None,
+) -> tuple[list[EventProducer], list[EventConsumer]]:
+    """Makes a ring for each of `num_cores` cores, and returns the producers' ends and the consumers' ends, by core.
+
+    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
+
+    Parameters
+    ----------
+    num_cores : int, at least 1
+    capacity : int, default 65,536
+        Events a ring holds, rounded up to a power of two; every slot is usable.
+    arena_bytes : int, optional
+        Payload a ring holds, in bytes: by default 256 a slot, and at least 64 KiB.
+    backpressure : BackpressureConfig, optional
+        Thresholds of the pressure states.
+
+    Raises
+    ------
+    CapacityError
+        A count below 1, more than 65,536 cores, or a ring too large to address.
+    MemoryError
+        The kernel refuses so much.
+    """
+    _check_num_cores(num_cores)
+    slots, payload = ring_size(capacity, arena_bytes)
+    config = BackpressureConfig() if backpressure is None else backpressure
+    thresholds = (config.throttle_enter, config.throttle_exit, config.suspend_enter, config.suspend_exit)
+    rings = [
+        EventRing(
+            private_block(slots, payload), core_id=core_id, capacity=slots, arena_bytes=payload, thresholds=thresholds
+        )
+        for core_id in range(num_cores)
+    ]
+    return [EventProducer(ring) for ring in rings], [EventConsumer(ring) for ring in rings]
+
+
+@final
+class EventBus:
+    """A bus that processes share by name: ``EventBus.create`` makes it, ``EventBus.open`` finds it.
+
+    Each end of each ring is one live claim: ``producer(core_id)`` and ``consumer(core_id)`` hand out the same classes
+    as ``create_event_bus``, to whoever claims an end first. A claim ends when the end is closed or collected, or when
+    its process ends, however it does; then a successor may claim the end, and goes on where the last one stopped.
+    Everything that was published outlives both sides, and the bus itself lives until it is unlinked or the machine
+    restarts.
+
+    A bus pickles as its name, so it can be handed to a child process of any start method; its ends cannot.
+
+    Thread safety
+    -------------
+    Any thread. In a forked child the ends that were claimed before the fork refuse; the bus itself works there, too.
+    """
+
+    __slots__ = ("_file", "_is_closed", "_rings", "directory", "name")
+
+    name: str
+    """What it was created as."""
+    directory: Path
+    """Where its file is."""
+    _file: BusFile
+    _is_closed: bool
+    _rings: tuple[EventRing, ...]
+
+    def __init__(self) -> None:
+        raise TypeError("EventBus(): use EventBus.create(name, num_cores) or EventBus.open(name)")
+
+    @classmethod
+    def _over(cls, name: str, file: BusFile) -> EventBus:
+        bus = cls.__new__(cls)
+        bus.name = name
+        bus.directory = file.path.parent
+        bus._file = file
+        bus._is_closed = False
+        # Rings that claim nothing, to read the accounts from.
+        bus._rings = tuple(bus._attach(core_id) for core_id in range(file.num_cores))
+        return bus
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        num_cores: int,
+        capacity: int = DEFAULT_EVENT_BUS_CAPACITY,
+        *,
+        arena_bytes: int | None = None,
+        backpressure: BackpressureConfig | None = None,
+        directory: str | os.PathLike[str] | None = None,
+    ) -> EventBus:
+        """Makes a bus under a name that is not taken, and opens it.
+
+        Its file is readable and writable for this user alone, and takes all of its memory at once.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits, ``_``, ``-`` and ``.``, at most 128.
+        num_cores, capacity, arena_bytes, backpressure
+            As for ``create_event_bus``.
+        directory : path, default ``/dev/shm``
+            A file system in memory, unless every page may go to disk.
+
+        Raises
+        ------
+        FileExistsError
+            There is a bus of that name: this user's, or another's.
+        OSError
+            ENOSPC: the file system has no room. ENAMETOOLONG: the directory's path. Or what the file system, or this
+            process's sandbox, lacks: no such directory, no ``/proc``, no hard links, no locks, no writes or maps. It
+            says which, and what to do. Nothing is left behind.
+        CapacityError
+            A count below 1, or a ring too large to address.
+        """
+        _check_num_cores(num_cores)
+        slots, payload = ring_size(capacity, arena_bytes)
+        config = BackpressureConfig() if backpressure is None else backpressure
+        with BusFile.create(
+            name, _directory(directory), num_cores=num_cores, capacity=slots, arena_bytes=payload, config=config
+        ) as file:
+            for core_id in range(num_cores):
+                EventRing(
+                    file.block(core_id),
+                    core_id=core_id,
+                    capacity=slots,
+                    arena_bytes=payload,
+                    thresholds=file.thresholds,
+                )
+        return cls._over(name, file)
+
+    @classmethod
+    def open(cls, name: str, *, directory: str | os.PathLike[str] | None = None) -> EventBus:
+        """Opens the bus of that name.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        PermissionError
+            It is another user's.
+        LayoutError
+            It is no bus, or one of another version, layout or size, or one on a disk that was made before the machine
+            started: says which.
+        """
+        return cls._over(name, BusFile.open(name, _directory(directory)))
+
+    @staticmethod
+    def list(*, directory: str | os.PathLike[str] | None = None) -> builtins.list[str]:
+        """The names of this user's buses, sorted."""
+        return names(_directory(directory))
+
+    def _attach(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
+        file = self._file
+        try:
+            return EventRing(
+                file.own_block(core_id) if own_mapping else file.block(core_id),
+                core_id=core_id,
+                capacity=file.capacity,
+                arena_bytes=file.arena_bytes,
+                thresholds=file.thresholds,
+                attach=True,
+            )
+        except LayoutError as error:
+            raise LayoutError(f"{file.path}: {error}") from None
+
+    def producer(self, core_id: int) -> EventProducer:
+        """Claims the producer's end of a core's ring, to go on after the highest number that was tried there.
+
+        Raises
+        ------
+        RoleTaken
+            A process that lives holds it; the exception's ``pid`` says which, unless that is another pid namespace's.
+        CorruptRingError
+            Something else has written to the block.
+        IndexError
+            There is no such core.
+        PermissionError
+            This process has become another user's since it opened the bus.
+        FileNotFoundError
+            There is no ``/proc``, through which ends are claimed.
+        OSError
+            No descriptor is left.
+        """
+        ring = self._ring(core_id)
+        ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
+        return EventProducer(ring)
+
+    def consumer(self, core_id: int) -> EventConsumer:
+        """Claims the consumer's end of a core's ring. What was published and not given back comes first, in order.
+
+        Raises
+        ------
+        RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
+            As for ``producer``.
+        """
+        # Its leases are looked into in a forked child, too, where the bus itself goes on.
+        ring = self._ring(core_id, own_mapping=True)
+        ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
+        return EventConsumer(ring)
+
+    def _ring(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
+        self._check_core(core_id)
+        self._file.check_claimable()
+        return self._attach(core_id, own_mapping=own_mapping)
+
+    def _check_core(self, core_id: int) -> None:
+        self._check_open()
+        if not isinstance(core_id, int) or isinstance(core_id, bool):
+            raise TypeError(f"core_id {core_id!r}: must be an int, not {type(core_id).__name__}")
+        if not 0 <= core_id < self.num_cores:
+            raise IndexError(f"core_id {core_id}: the bus has cores 0 to {self.num_cores - 1}")
+
+    def stats(self) -> tuple[RingStats, ...]:
+        """A snapshot of each core's ring. Claims nothing: whoever may open the bus may look.
+
+        Raises
+        ------
+        CorruptRingError
+            Something else has written to a block.
+        """
+        return tuple(self.ring_stats(core_id) for core_id in range(self.num_cores))
+
+    def ring_stats(self, core_id: int) -> RingStats:
+        """One core's part of ``stats()``, which stands whatever the other cores' blocks hold.
+
+        Raises
+        ------
+        CorruptRingError
+            Something else has written to this core's block.
+        IndexError
+            There is no such core.
+        """
+        # Before the look whether it is open: close() from another thread takes them away.
+        rings = self._rings
+        self._check_core(core_id)
+        ring = rings[core_id]
+        ring.check_positions()
+        (producer_pid, producer_is_elsewhere), (consumer_pid, consumer_is_elsewhere) = ring.holders(self._file.fileno())
+        producer_claims, consumer_claims = ring.claims
+        # Closed meanwhile, the descriptor said nothing of the locks.
+        self._check_open()
+        return RingStats(
+            core_id=ring.core_id,
+            pressure_state=ring.pressure_state,
+            utilization=ring.utilization,
+            producer=producer_stats(ring),
+            consumer=consumer_stats(ring),
+            producer_pid=producer_pid,
+            consumer_pid=consumer_pid,
+            producer_is_elsewhere=producer_is_elsewhere,
+            consumer_is_elsewhere=consumer_is_elsewhere,
+            producer_claims=producer_claims,
+            consumer_claims=consumer_claims,
+        )
+
+    def unlink(self) -> None:
+        """Removes the name; may be repeated. Whoever has the bus open goes on; the memory goes with the last."""
+        self._file.unlink()
+
+    def close(self) -> None:
+        """Lets go of the bus in this process; may be repeated. Ends that were claimed through it live on."""
+        self._is_closed = True
+        self._rings = ()
+        self._file.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError(f"bus {self.name!r}: is closed; open it again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[str, Path], EventBus], tuple[str, Path]]:
+        return _open_by_name, (self.name, self.directory)
+
+    def __repr__(self) -> str:
+        state = " closed" if self._is_closed else ""
+        return (
+            f"<EventBus {self.name!r}{state}: {self.num_cores} cores of {self.capacity} events, in {str(self.path)!r}>"
+        )
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether its name leads to it still: it was not unlinked, and no other bus has the name since."""
+        return self._file.is_linked()
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._file.path
+
+    @property
+    def num_cores(self) -> int:
+        """Rings, one a core."""
+        return self._file.num_cores
+
+    @property
+    def capacity(self) -> int:
+        """Events each ring holds: a power of two."""
+        return self._file.capacity
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of payload each ring holds."""
+        return self._file.arena_bytes
+
+
+def _open_by_name(name: str, directory: Path) -> EventBus:
+    """What a pickled bus is in the process that unpickles it."""
+    return EventBus.open(name, directory=directory)
+
+
+def _check_num_cores(num_cores: int) -> None:
+    if not isinstance(num_cores, int) or isinstance(num_cores, bool):
+        raise TypeError(f"num_cores {num_cores!r}: must be an int, not {type(num_cores).__name__}")
+    if num_cores < 1:
+        raise CapacityError(f"num_cores {num_cores}: must be at least 1")
+    if num_cores > MOST_CORES:
+        raise CapacityError(f"num_cores {num_cores}: must be at most {MOST_CORES}")
+
+
+def _directory(directory: str | os.PathLike[str] | None) -> Path:
+    # Absolute, since a bus is opened again where it is unpickled, and that may be elsewhere.
+    return DEFAULT_DIRECTORY if directory is None else Path(directory).absolute()

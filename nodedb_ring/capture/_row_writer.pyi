@@ -1,0 +1,1 @@
+../../typings/nodedb_ring/capture/_row_writer.pyi

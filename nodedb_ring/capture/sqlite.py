@@ -1,0 +1,487 @@
+"""A SQLite database as a Data Plane core: each committed row change becomes a write event.
+
+``docs/capture.md`` tells what is captured and why it is done so; ``_capture.pyx`` follows the transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
+
+import apsw
+import msgpack
+
+from ..batch._event import WriteEvent
+from ..batch.event_batch import EventBatch
+from ..batch.schema import WriteOp
+from ..ends.logger import tell
+from ..errors import CaptureError
+from ..log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
+from ._sqlite import OpenTransaction, fold, rows
+
+if TYPE_CHECKING:
+    from ..ends._producer import EventProducer
+
+__all__ = ["CaptureError", "SqliteCapture"]
+
+_NUMBERS = itertools.count(1)
+_LOGGED: weakref.WeakKeyDictionary[apsw.Connection, set[int]] = weakref.WeakKeyDictionary()
+"""The cores whose events a connection's captures write to a log."""
+
+_TAKE_BACK: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
+
+_AFFINITIES: Final = {
+    "INTEGER": ("INT",),
+    "TEXT": ("CHAR", "CLOB", "TEXT"),
+    "BLOB": ("BLOB",),
+    "REAL": ("REAL", "FLOA", "DOUB"),
+}
+
+Value = None | int | float | str | bytes
+"""What SQLite stores."""
+
+
+class SqliteCapture:
+    """Turns what one connection commits to its ``main`` database into write events.
+
+    An event is emitted when the commit is done, in the order of the changes: collection is the table, ``row_id`` the
+    rowid (for a WITHOUT ROWID table its primary key), ``old_value`` and ``new_value`` MessagePack maps from column to
+    value, ``lsn`` the number of the commit, ``system_time_ms`` its time, ``source`` TRIGGER for what a trigger or a
+    foreign key did. A change of the row's key is a DELETE and an INSERT. What was rolled back, wholly or to a
+    savepoint, or by a statement that failed, is not emitted.
+
+    A full ring drops events and counts them; the database does not notice. Other connections are not seen.
+
+    With a log the events are also written to it, in the transaction that they tell of: both are committed, or neither.
+    What the ring drops, and what a process did not get to emit, `nodedb_ring.follow` then reads from there.
+
+    Parameters
+    ----------
+    connection : apsw.Connection
+        Outside a transaction. Its hooks stay as they are; the capture adds its own beside them.
+    producer : EventProducer
+        Owned by the thread that runs SQL on the connection.
+    tables : collection of str, optional
+        Tables to capture; all ordinary tables by default, those made later included.
+    tenant_id, vshard_id : int, default 0
+        Copied into each event.
+    first_lsn : int, optional
+        Number of the next commit; to go on after a restart, one more than ``lsn`` was. That is the default with a log,
+        as far as it still has the last event; 1 otherwise.
+    log : SqliteEventLog, optional
+        In the ``main`` database file of the connection, opened with ``driver="apsw"``. The capture writes to the log's
+        tables through its own connection; they are never captured.
+
+    Raises
+    ------
+    TypeError
+        ``connection`` is not apsw's, or ``tables`` is a string.
+    CaptureError
+        A transaction is open, a table does not exist or cannot be captured, apsw lacks the preupdate hook, or the log
+        is in another file or has another driver.
+    FieldError
+        A number out of its field's range.
+
+    Notes
+    -----
+    A change that cannot be captured (text that is not UTF-8, an incremental blob write) cannot be committed either:
+    the commit becomes a rollback and raises `CaptureError`. An exception of the producer, such as `OwnershipError`,
+    comes out of the statement that committed; the commit stands, and its events are counted as dropped.
+
+    Changes are held in memory, packed, until their transaction ends.
+
+    Thread safety
+    -------------
+    That of the connection and the producer, one thread at a time. The counters may be read from any.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        producer: EventProducer,
+        *,
+        tables: Collection[str] | None = None,
+        tenant_id: int = 0,
+        vshard_id: int = 0,
+        first_lsn: int | None = None,
+        log: SqliteEventLog | None = None,
+    ) -> None:
+        _check_connection(connection)
+        if log is not None:
+            _check_log(connection, log, producer.core_id)
+        if first_lsn is None:
+            first_lsn = 1 if log is None else _following_lsn(log, producer.core_id)
+        # An event with these numbers, so that a bad one is refused here and not after the first commit.
+        WriteEvent(
+            sequence=0,
+            collection="",
+            op=WriteOp.HEARTBEAT,
+            row_id="",
+            lsn=first_lsn,
+            tenant_id=tenant_id,
+            vshard_id=vshard_id,
+        )
+        captured = _check_tables(connection, tables)
+        transaction_log: TransactionLog | None = None
+        if log is not None:
+            transaction_log = TransactionLog(connection, producer.core_id)
+        module = _free_name(connection)
+        transaction = OpenTransaction(
+            connection,
+            producer,
+            module=module,
+            read_tables=_read_tables,
+            chosen=None if tables is None else frozenset(fold(name) for name in tables),
+            log=transaction_log,
+            first_lsn=first_lsn,
+            tenant_id=tenant_id,
+            vshard_id=vshard_id,
+        )
+        self._connection: apsw.Connection | None = connection
+        self._transaction = transaction
+        self._module = module
+        self._logged: int | None = None
+        transaction.attach()
+        try:
+            _create_triggers(connection, module, captured)
+            connection.preupdate_hook(transaction.record, id=module)
+            connection.set_commit_hook(transaction.commit_hook, id=module)
+            connection.set_rollback_hook(transaction.forget, id=module)
+            if log is not None:
+                self._logged = producer.core_id
+                _LOGGED.setdefault(connection, set()).add(self._logged)
+        except BaseException:
+            with contextlib.suppress(apsw.Error):
+                self._detach()
+            raise
+
+    @property
+    def lsn(self) -> int:
+        """Number of the last commit that changed a captured row; ``first_lsn - 1`` before there is one."""
+        return self._transaction.lsn
+
+    @property
+    def emitted(self) -> int:
+        """Events that the ring took."""
+        return self._transaction.emitted
+
+    @property
+    def dropped(self) -> int:
+        """Events of committed changes that the ring did not take. Each used up its sequence number."""
+        return self._transaction.dropped
+
+    @property
+    def pending(self) -> int:
+        """Events recorded in the transaction that is open; 0 outside one."""
+        return self._transaction.pending
+
+    @property
+    def closed(self) -> bool:
+        """True when nothing is captured any more."""
+        return self._connection is None
+
+    def close(self) -> None:
+        """Stops capturing and removes the capture's hooks from the connection. Idempotent.
+
+        Raises
+        ------
+        CaptureError
+            The open transaction has captured changes, which nobody would emit when it commits. The capture stays.
+        """
+        if self._connection is not None and self.pending:
+            raise CaptureError(
+                f"{self.pending} captured changes belong to a transaction that is still open;"
+                " COMMIT or ROLLBACK it before close()"
+            )
+        self._detach()
+
+    def _detach(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        with contextlib.suppress(apsw.ConnectionClosedError):  # its hooks and triggers went with it
+            _drop_triggers(connection, self._module)
+            connection.preupdate_hook(None, id=self._module)
+            connection.set_commit_hook(None, id=self._module)
+            connection.set_rollback_hook(None, id=self._module)
+        self._connection = None
+        self._transaction.detach()
+        if self._logged is not None:
+            _LOGGED.get(connection, set()).discard(self._logged)
+
+    def __enter__(self) -> Self:
+        if self._connection is None:
+            raise CaptureError("this capture is closed; make a new SqliteCapture")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        if self._connection is not None and self.pending:
+            tell(
+                logging.WARNING,
+                "capture closed in an open transaction: its %d changes are not emitted",
+                self.pending,
+            )
+        self._detach()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._connection is None else repr(self._connection.filename)
+        return f"<SqliteCapture {state} lsn={self.lsn} emitted={self.emitted} dropped={self.dropped}>"
+
+
+class TransactionLog:
+    """The log of one core, written by the connection that commits: in its transaction, while it commits."""
+
+    def __init__(self, connection: apsw.Connection, core_id: int) -> None:
+        self._connection = connection
+        self._core_id = core_id
+
+    def next_sequence(self) -> int:
+        """The number after the last one that the log has, or had before it was trimmed; 0 before the first."""
+        [(last,)] = rows(self._connection, f"SELECT {LAST_SEQUENCE}", (self._core_id,))
+        return cast("int", last) + 1
+
+    def append(self, events: list[WriteEvent]) -> None:
+        """Adds the events of the transaction, as one row unless they are larger than a row can be."""
+        last_rowid = self._connection.last_insert_rowid()
+        try:
+            for sql, bindings in append_statements(self._core_id, EventBatch.from_events(events)):
+                rows(self._connection, sql, bindings)
+        finally:
+            # Asked after a statement that was its own transaction, it is the application's row and not the log's.
+            self._connection.set_last_insert_rowid(last_rowid)
+
+    def take_back(self, first_sequence: int) -> None:
+        """Removes what the open transaction has added, from its first number on."""
+        rows(self._connection, _TAKE_BACK, (self._core_id, first_sequence))
+
+
+class Key(NamedTuple):
+    """The primary key of a WITHOUT ROWID table, and how a row id is written from it."""
+
+    places: tuple[int, ...]
+    is_text: bool  # one column, which stores numbers as text
+
+    def row_id(self, values: tuple[Value, ...]) -> str:
+        """The text itself for a key of one TEXT column; SQL literals with commas between for any other.
+
+        Text that could be taken for a literal is written as one, so two keys never have the same row id.
+        """
+        first = values[self.places[0]]
+        if self.is_text and isinstance(first, str) and not first.startswith(("'", "X'")):
+            return first
+        # Unknown to pyright is collections.abc.Buffer, which Python 3.11 does not have and apsw's types name.
+        literal = cast("Callable[[Value], str]", apsw.format_sql_value)  # pyright: ignore[reportUnknownMemberType]
+        return ",".join([literal(values[place]) for place in self.places])
+
+
+class Table(NamedTuple):
+    """How the rows of a captured table read."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: Key | None  # None: by rowid
+    header: bytes  # of a MessagePack map of so many columns
+    keys: tuple[bytes, ...]  # the columns' names, packed
+    real: bytes  # for each column, whether it holds floats only
+
+
+def _check_connection(connection: object) -> None:
+    """Refuses what is no connection of apsw's, and one that is already writing."""
+    if not isinstance(connection, apsw.Connection):
+        raise TypeError(
+            f"connection {connection!r}: must be an apsw.Connection, not {type(connection).__qualname__};"
+            " the sqlite3 module does not have the preupdate hook"
+        )
+    if not hasattr(connection, "preupdate_hook"):
+        raise CaptureError(
+            f"apsw {apsw.apsw_version()} was built without SQLite's preupdate hook; install its wheel from PyPI"
+        )
+    if connection.in_transaction or connection.txn_state("main") == apsw.SQLITE_TXN_WRITE:
+        raise CaptureError(
+            f"{connection.filename!r}: a transaction is open, and its earlier changes would be missing;"
+            " COMMIT or ROLLBACK it first"
+        )
+
+
+def _check_log(connection: apsw.Connection, log: object, core_id: int) -> None:
+    """Refuses a log that is not in the connection's own file, or not read through apsw, or written already."""
+    if not isinstance(log, SqliteEventLog):
+        raise CaptureError(
+            f"log {log!r}: only a SqliteEventLog can be written in the transaction itself; for another log,"
+            " append to it what a consumer of this capture's ring drains"
+        )
+    if log.driver != "apsw":
+        raise CaptureError(
+            f"log {log.path!s}: opened with driver={log.driver!r}, another copy of SQLite than the capture's, and two"
+            ' copies in one process drop each other\'s file locks; open it with driver="apsw"'
+        )
+    database = connection.db_filename("main")
+    if not database:
+        raise CaptureError(
+            f"log {log.path!s}: the connection's database is in memory; a log that commits with it needs a file"
+        )
+    if not (os.path.exists(log.path) and os.path.samefile(database, log.path)):
+        raise CaptureError(
+            f"log {log.path!s}: not the connection's database, {database}; open the log on that file, so that one"
+            " transaction writes both"
+        )
+    if core_id in _LOGGED.get(connection, ()):
+        raise CaptureError(
+            f"log {log.path!s}: another capture of this connection writes the events of core {core_id} to it; give one"
+            " capture both tables, or each a producer of its own"
+        )
+
+
+def _following_lsn(log: SqliteEventLog, core_id: int) -> int:
+    """One more than the last event's, if the log still has it."""
+    last = log.last_sequence(core_id)
+    if last is not None:
+        for batch in log.read(core_id, last, last):
+            return int(batch.lsn[-1]) + 1
+    return 1
+
+
+def _free_name(connection: apsw.Connection) -> str:
+    """A name for the virtual table that no table or view of the connection has, in whatever database."""
+    while True:
+        name = f"nodedb_ring_capture_{next(_NUMBERS)}"
+        if not rows(connection, "SELECT 1 FROM pragma_table_list(?)", (name,)):
+            return name
+
+
+def _create_triggers(connection: apsw.Connection, module: str, tables: Iterable[str]) -> None:
+    """Has SQLite take the virtual table into each transaction, before a statement changes one of the tables.
+
+    A trigger on a table is compiled into each statement that may fire it, and what the trigger would write to is begun
+    with the statement. These never fire. Their WHEN ends a statement whose transaction is gone, before it writes:
+    so they are BEFORE triggers. That SQLite prepares all statements anew under them has another use: one prepared
+    before may delete all rows of a table at once, unseen by the hook.
+    """
+    statements = ["SAVEPOINT nodedb_ring_capture"]
+    for number, table in enumerate(tables):
+        quoted = table.replace('"', '""')
+        statements += [
+            f'CREATE TEMP TRIGGER {module}_{op}_{number} BEFORE {op} ON main."{quoted}"'  # noqa: S608
+            f" WHEN {module}_lost() BEGIN DELETE FROM {module} WHERE 0; END"
+            for op in ("INSERT", "UPDATE", "DELETE")
+        ]
+    try:
+        rows(connection, "; ".join([*statements, "RELEASE nodedb_ring_capture"]))
+    except BaseException:
+        if connection.in_transaction:
+            rows(connection, "ROLLBACK")
+        raise
+
+
+def _drop_triggers(connection: apsw.Connection, module: str) -> None:
+    """Drops what is left of them. In an open transaction a rollback brings them back; they do nothing."""
+    query = "SELECT name FROM temp.sqlite_schema WHERE type = 'trigger'"
+    for name in [str(name) for (name,) in rows(connection, query) if str(name).startswith(f"{module}_")]:
+        try:
+            rows(connection, f"DROP TRIGGER temp.{name}")
+        except apsw.SQLError:
+            # Another connection has dropped its table: SQLite then does not know the trigger, and keeps its row.
+            _delete_row(connection, name)
+
+
+def _delete_row(connection: apsw.Connection, trigger: str) -> None:
+    before = connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, -1)
+    connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
+    try:
+        rows(connection, "DELETE FROM temp.sqlite_schema WHERE name = ?", (trigger,))
+    finally:
+        connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, before)
+
+
+def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -> list[str]:
+    """The tables to capture, as they were declared. Refuses what is not a table of `main` or cannot be captured."""
+    if isinstance(tables, str):
+        raise TypeError(f"tables {tables!r}: must be a collection of names, not one str; write [{tables!r}]")
+    known = _read_tables(connection)
+    if tables is None:
+        names = [name for name, table in known.items() if table is not None]
+    else:
+        query = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
+        kinds = {fold(str(name)): (str(name), str(kind)) for name, kind in rows(connection, query)}
+        names = []
+        for asked in tables:
+            name, kind = kinds.get(fold(asked), (asked, "nothing"))
+            if kind == "nothing":
+                raise CaptureError(f"table {asked!r}: not in {connection.filename!r}; create it before it is captured")
+            if fold(name) in LOG_TABLES:
+                raise CaptureError(f"table {asked!r}: it is a table of the event log, which would log its own writing")
+            if known.get(name) is None:
+                what = "a table of SQLite's own" if kind == "table" else f"of type {kind}"
+                raise CaptureError(f"table {asked!r}: it is {what}; only ordinary tables can be captured")
+            names.append(name)
+    for name in names:
+        table = known[name]
+        if isinstance(table, CaptureError):
+            raise table
+    return names
+
+
+def _read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError | None]:
+    """How the rows of each table of `main` read, but SQLite's own.
+
+    None for one that is never captured: a virtual table keeps its data there, or it is a log's.
+    """
+    query = (
+        "SELECT t.name, t.type, t.wr, c.name, c.type, c.pk, c.hidden"
+        " FROM pragma_table_list AS t JOIN pragma_table_xinfo(t.name, 'main') AS c"
+        " WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') ORDER BY t.name, c.cid"
+    )
+    tables: dict[str, Table | CaptureError | None] = {}
+    for name, found in itertools.groupby(rows(connection, query), lambda row: str(row[0])):
+        if fold(name).startswith("sqlite_"):
+            continue
+        columns = list(found)
+        _, kind, without_rowid, *_ = columns[0]
+        described = [(str(column), str(declared), primary, hidden) for *_, column, declared, primary, hidden in columns]
+        left_out = kind == "shadow" or fold(name) in LOG_TABLES
+        tables[name] = None if left_out else _table(name, bool(without_rowid), described)
+    return tables
+
+
+def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value, Value]]) -> Table | CaptureError:
+    columns: list[str] = []
+    key: list[tuple[int, int, str]] = []
+    for place, (column, declared, primary, hidden) in enumerate(described):
+        if hidden == 2:
+            return CaptureError(
+                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column};"
+                " make it STORED, or leave the table out of tables="
+            )
+        columns.append(column)
+        if isinstance(primary, int) and primary > 0:
+            key.append((primary, place, declared))
+    row_id: Key | None = None
+    if without_rowid:
+        key.sort()
+        is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
+        row_id = Key(tuple(place for _, place, _ in key), is_text)
+    packer = msgpack.Packer()
+    header = packer.pack_map_header(len(columns))
+    keys = tuple(packer.pack(column) for column in columns)
+    real = bytes(_affinity(declared) == "REAL" for _, declared, _, _ in described)
+    return Table(name, tuple(columns), row_id, header, keys, real)
+
+
+def _affinity(declared_type: str) -> str:
+    """By SQLite's rules, in their order; a STRICT table's types come out right by them."""
+    declared_type = declared_type.upper()
+    for affinity, parts in _AFFINITIES.items():
+        if any(part in declared_type for part in parts):
+            return affinity
+    return "NUMERIC"

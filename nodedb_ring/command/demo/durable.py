@@ -1,0 +1,305 @@
+"""The run between processes with logs: any of them may be killed at any instant, and starts again where it stood.
+
+A writer stands where its database does: what is committed there, rows and events in one transaction. The consumer
+stands where its snapshots do, one a core. Thus neither asks the ring, which may have dropped anything, nor the other.
+
+Each child has a link to the parent. It says there that it has its ends of the bus; then a writer gets its flights. The
+children's warnings come back over it. A consumer ends when it is told that all is written: a writer that has gone may
+have been killed, and come back. The views come back as their snapshots.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Final
+
+from ... import EventBus, EventConsumer, Follower, follow
+from ...log.sqlite import SqliteEventLog
+from ..child_process import Child, send, stop
+from ..termination import termination_deferred
+from .children import TerminationNoted, spawn
+from .database import ask_databases, write_flights
+from .flights import AIRPORTS, Flight, flights_by_core
+from .outcome import CoreOutcome, Outcome, Recovered
+from .snapshot import Snapshot
+from .view import CarrierView
+
+__all__ = ["KILLS", "run"]
+
+KILLS: Final = 3
+"""How often chaos kills each process, if it lives as long."""
+
+_TICK: Final = 0.1  # seconds between two looks at how far it is
+_CHAOS_TICK: Final = 0.002  # the same when something is to be killed on the way
+_LATE: Final = 0.02  # seconds that a kill may come after its event
+_SAVE: Final = 0.1  # seconds between two snapshots
+_GROUP: Final = "demo"
+_READY: Final = None
+_ALL_WRITTEN: Final = None
+
+_random = secrets.SystemRandom()
+
+
+def run(
+    flights: Sequence[Flight],
+    databases: tuple[Path, Path],
+    bus: EventBus,
+    progress: Callable[[int], object],
+    show: Callable[[str], object],
+    *,
+    chaos: bool = False,
+) -> Outcome:
+    """Writes `flights` into two databases from two processes while a third keeps the view; then asks the databases.
+
+    Parameters
+    ----------
+    flights : sequence of Flight, by date
+    databases : two Paths
+        Empty files; each will have the log of its events, too.
+    bus : EventBus
+        With a ring for each of the two, new. It stays for the caller to unlink.
+    progress : callable
+        Told now and then how many events are in the views that are saved.
+    show : callable
+        Told what the bus warned of in a child, and of each kill, a line at a time.
+    chaos : bool, default False
+        Each process is killed `KILLS` times, at random instants, and started again.
+
+    Raises
+    ------
+    ChildProcessError
+        A child failed, or was killed by somebody else: says which.
+    """
+    with contextlib.ExitStack() as ends:
+        directory = ends.enter_context(tempfile.TemporaryDirectory(prefix="nodedb-ring-"))
+        logs = [ends.enter_context(SqliteEventLog(path, driver="apsw")) for path in databases]
+        snapshots = [Path(directory, f"view.{number}") for number in range(len(AIRPORTS))]
+        children = _Children(bus, flights_by_core(flights), databases, logs, snapshots=snapshots, show=show)
+        try:
+            children.start_all()
+            started = time.perf_counter()
+            children.run(progress, chaos=chaos)
+            seconds = time.perf_counter() - started
+        finally:
+            stop(children.children)
+        last = [log.last_sequence(number) or 0 for number, log in enumerate(logs)]
+        views = [Snapshot.load(path) for path in snapshots]
+    return Outcome(
+        cores=tuple(
+            CoreOutcome(
+                airports=airports,
+                capacity=bus.capacity,
+                producer=ring.producer,
+                consumer=ring.consumer,
+                events=view.events,
+                view=view.totals,
+                recovered=Recovered(
+                    last_sequence=last_sequence, gaps=view.gaps, replayed=view.replayed, episodes=view.episodes
+                ),
+            )
+            for airports, ring, view, last_sequence in zip(AIRPORTS, bus.stats(), views, last, strict=True)
+        ),
+        database=ask_databases(*databases),
+        seconds=seconds,
+        killed=children.killed,
+    )
+
+
+class _Children:
+    """The writers, by core, and after them the consumer."""
+
+    def __init__(
+        self,
+        bus: EventBus,
+        shards: Sequence[Sequence[Flight]],
+        databases: Sequence[Path],
+        logs: Sequence[SqliteEventLog],
+        *,
+        snapshots: Sequence[Path],
+        show: Callable[[str], object],
+    ) -> None:
+        self.children: list[Child] = []
+        self.killed: dict[str, int] = {}
+        self._shards = shards
+        self._databases = databases
+        self._logs = logs
+        self._snapshots = snapshots
+        self._bus = bus
+        self._show = show
+        self._consumer = len(shards)
+        self._is_all_written = False
+
+    def start_all(self) -> None:
+        """Starts them, and waits until they have their ends of the bus."""
+        for place in range(self._consumer + 1):
+            with termination_deferred():
+                self.children.append(self._start(place))
+        for child in self.children:
+            child.await_ready()
+
+    def run(self, progress: Callable[[int], object], *, chaos: bool) -> None:
+        """Has them do their work, and waits until all have ended, and well. Kills some on the way if there is chaos."""
+        doomed: list[list[int]] = [[] for _ in self.children]
+        if chaos:
+            every = [2 * len(shard) for shard in self._shards]
+            doomed = [_some_of(events) for events in (*every, sum(every))]
+            self.killed = {child.role: 0 for child in self.children}
+        running = set(range(len(self.children)))
+        for place in running:
+            self._set_to_work(place)
+        shown = time.monotonic()
+        while running:
+            ready = wait([self.children[place].link for place in running], _CHAOS_TICK if any(doomed) else _TICK)
+            running -= {place for place in running if self.children[place].link in ready and not self._hear(place)}
+            for place in running:
+                if doomed[place] and self._events_through(place) >= doomed[place][-1]:
+                    self._kill(place, doomed[place].pop())
+            if not self._is_all_written and running <= {self._consumer}:
+                self._is_all_written = True
+                self._set_to_work(self._consumer)
+            if time.monotonic() - shown >= _TICK:
+                progress(self._events_through(self._consumer))
+                shown = time.monotonic()
+        progress(self._events_through(self._consumer))
+
+    def _start(self, place: int) -> Child:
+        if place == self._consumer:
+            return spawn("the consumer", _consume, self._bus, self._databases, self._snapshots)
+        return spawn(f"the writer of core {place}", _write, self._bus, place, self._databases[place])
+
+    def _set_to_work(self, place: int) -> None:
+        """Tells one that is ready what there is to do; the consumer has begun, and is only told when all is written."""
+        if place < self._consumer:
+            send(self.children[place], self._shards[place])
+        elif self._is_all_written:
+            send(self.children[place], _ALL_WRITTEN)
+
+    def _hear(self, place: int) -> bool:
+        """Takes a message of a child; False if it has ended instead, and well."""
+        child = self.children[place]
+        try:
+            message: str | None = child.link.recv()
+        except (EOFError, OSError):  # the latter if it was killed amid a message
+            child.process.join()
+            if child.process.exitcode != 0:
+                raise child.failure() from None
+            return False
+        if message is None:  # _READY
+            self._set_to_work(place)
+        else:
+            self._show(message)
+        return True
+
+    def _events_through(self, place: int) -> int:
+        """Events that a writer has committed; events in the views that the consumer has saved."""
+        if place < self._consumer:
+            return self._logs[place].last_sequence(place) or 0
+        return sum(Snapshot.load(path).position or 0 for path in self._snapshots)
+
+    def _kill(self, place: int, event: int) -> None:
+        """Kills a child at a moment of its own and starts it again, unless it has ended well by then."""
+        child = self.children[place]
+        time.sleep(_random.uniform(0, _LATE))
+        child.process.kill()
+        child.process.join()
+        if child.process.exitcode == 0:
+            return
+        if child.process.exitcode != -signal.SIGKILL:
+            raise child.failure()
+        child.link.close()
+        self.killed[child.role] += 1
+        self._show(f"killed {child.role}, process {child.process.pid}, after event {event:,}; it starts again")
+        with termination_deferred():
+            self.children[place] = self._start(place)
+
+
+def _some_of(events: int) -> list[int]:
+    """The events at which a child is to die, the last one first; none near the end, which it may not live to see."""
+    within = range(1, max(2, events * 3 // 4))
+    return sorted(_random.sample(within, min(KILLS, len(within))), reverse=True)
+
+
+# In the children.
+
+
+def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> None:
+    with SqliteEventLog(database, driver="apsw") as log, bus.producer(core_id) as producer:
+        link.send(_READY)
+        flights: list[Flight] = link.recv()
+        # Told to end from here on, it leaves a database of whole transactions, closed in order.
+        write_flights(database, flights, producer, TerminationNoted(), log)
+
+
+def _consume(link: Connection, bus: EventBus, databases: Sequence[Path], snapshots: Sequence[Path]) -> None:
+    consumers = [bus.consumer(core_id) for core_id in range(bus.num_cores)]
+    all_written, stopped = threading.Event(), threading.Event()
+    link.send(_READY)
+    with concurrent.futures.ThreadPoolExecutor(len(consumers), "core") as threads:
+        running = {
+            threads.submit(_keep_view, *core, all_written, stopped)
+            for core in zip(consumers, databases, snapshots, strict=True)
+        }
+        try:
+            while running:
+                ended, running = concurrent.futures.wait(running, 0, concurrent.futures.FIRST_EXCEPTION)
+                for thread in ended:
+                    thread.result()
+                if running and link.poll(_TICK):
+                    link.recv()
+                    all_written.set()
+        except EOFError:
+            sys.exit("the demo that started this process has gone")
+        finally:
+            stopped.set()
+
+
+def _keep_view(
+    consumer: EventConsumer, database: Path, path: Path, all_written: threading.Event, stopped: threading.Event
+) -> None:
+    """Keeps one core's view and its snapshot, from the snapshot that is there, until all is written and in it."""
+    before = Snapshot.load(path)
+    view = CarrierView(before.totals, before.events)
+    with (
+        consumer,
+        SqliteEventLog(database, driver="apsw") as log,
+        follow(consumer, log, group=_GROUP, after=before.position) as follower,
+    ):
+        saved = time.monotonic()
+        while not stopped.is_set():
+            # Asked before the look: what ends after it has everything.
+            is_last = all_written.is_set()
+            batch = follower.next_batch(_TICK)
+            if len(batch):
+                view.apply(batch)
+            elif follower.ended and is_last:
+                break
+            elif follower.ended:
+                all_written.wait(_TICK)
+            if time.monotonic() - saved >= _SAVE:
+                _save(follower, view, before, path)
+                saved = time.monotonic()
+        _save(follower, view, before, path)
+
+
+def _save(follower: Follower, view: CarrierView, before: Snapshot, path: Path) -> None:
+    stats = follower.stats()
+    Snapshot(
+        position=follower.position,
+        totals=view.totals(),
+        events=view.events(),
+        gaps=before.gaps + stats.gaps,
+        replayed=before.replayed + stats.replayed,
+        episodes=before.episodes + stats.episodes,
+    ).save(path)
+    # Only now: the watermark may lag behind the snapshot, which is what counts, but not run ahead of it.
+    follower.commit()

@@ -1,0 +1,169 @@
+"""The run between processes: one that writes for each Data Plane core, and one that keeps the views of all of them.
+
+Each child has a link to the parent. A writer gets its flights over it, and word to begin once all have their ends of
+the bus; the child's warnings come back, and the consumer's views; and its end of file says that the child has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from ... import EventBus, EventConsumer, WriteOp
+from ..child_process import Child, send, stop
+from ..termination import termination_deferred
+from .children import TerminationNoted, spawn
+from .database import ask_databases, write_flights
+from .flights import AIRPORTS, Flight, flights_by_core
+from .outcome import CoreOutcome, Outcome
+from .totals import TotalsByCarrier
+from .view import CarrierView
+
+__all__ = ["run"]
+
+_TICK: Final = 0.1  # seconds between two looks at how far it is
+_READY: Final = None
+_BEGIN: Final = None
+
+
+_Views: TypeAlias = tuple[tuple[TotalsByCarrier, dict[WriteOp, int]], ...]
+"""Of each core the view, and how many events of each operation went into it."""
+
+
+def run(
+    flights: Sequence[Flight],
+    databases: tuple[Path, Path],
+    bus: EventBus,
+    progress: Callable[[int], object],
+    show: Callable[[str], object],
+) -> Outcome:
+    """Writes `flights` into two databases from two processes while a third keeps the view; then asks the databases.
+
+    Whatever ends it, no child is left: Ctrl-C is the parent's alone to answer, and a child that dies ends the run.
+
+    Parameters
+    ----------
+    flights : sequence of Flight, by date
+    databases : two Paths
+        Empty files.
+    bus : EventBus
+        With a ring for each of the two, new. It stays for the caller to unlink.
+    progress : callable
+        Told now and then how many events are through: received or dropped.
+    show : callable
+        Told what the bus warned of in a child, a line at a time.
+
+    Raises
+    ------
+    ChildProcessError
+        A child was killed or failed: says which. The traceback of one that failed is on stderr already.
+    """
+    children: list[Child] = []
+    try:
+        for number, database in enumerate(databases):
+            with termination_deferred():
+                children.append(spawn(f"the writer of core {number}", _write, bus, number, database))
+        with termination_deferred():
+            children.append(spawn("the consumer", _consume, bus))
+        writers = children[:-1]
+        for writer, shard in zip(writers, flights_by_core(flights), strict=True):
+            # Not as an argument: that would wait for ever for a child that dies before it reads.
+            send(writer, shard)
+        for child in children:
+            child.await_ready()
+        started = time.perf_counter()
+        for writer in writers:
+            send(writer, _BEGIN)
+        views, ended = _listen(children, bus, progress, show)
+    finally:
+        stop(children)
+    return Outcome(
+        cores=tuple(
+            CoreOutcome(
+                airports=airports,
+                capacity=bus.capacity,
+                producer=ring.producer,
+                consumer=ring.consumer,
+                events=events,
+                view=view,
+            )
+            for airports, ring, (view, events) in zip(AIRPORTS, bus.stats(), views, strict=True)
+        ),
+        database=ask_databases(*databases),
+        seconds=ended - started,
+    )
+
+
+def _listen(
+    children: Sequence[Child], bus: EventBus, progress: Callable[[int], object], show: Callable[[str], object]
+) -> tuple[_Views, float]:
+    """Waits until all children have ended, and well; returns the views and when they came."""
+    came: list[tuple[_Views, float]] = []
+    running = list(children)
+    while running:
+        ready = wait([child.link for child in running], _TICK)
+        for child in [child for child in running if child.link in ready]:
+            try:
+                message: str | _Views = child.link.recv()
+            except (EOFError, OSError):  # the latter if it was killed amid a message
+                child.process.join()
+                if child.process.exitcode != 0:
+                    raise child.failure() from None
+                running.remove(child)
+            else:
+                if isinstance(message, str):
+                    show(message)
+                else:
+                    came.append((message, time.perf_counter()))
+        progress(sum(ring.consumer.received + ring.producer.dropped for ring in bus.stats()))
+    [views_and_when] = came
+    return views_and_when
+
+
+# In the children.
+
+
+def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> None:
+    flights: list[Flight] = link.recv()
+    with bus.producer(core_id) as producer:
+        link.send(_READY)
+        link.recv()
+        # Told to end from here on, it leaves a database of whole transactions, closed in order.
+        write_flights(database, flights, producer, TerminationNoted())
+
+
+def _consume(link: Connection, bus: EventBus) -> None:
+    views = [CarrierView() for _ in AIRPORTS]
+    with contextlib.ExitStack() as ends:
+        consumers = [ends.enter_context(bus.consumer(core_id)) for core_id in range(bus.num_cores)]
+        link.send(_READY)
+        _keep_views(consumers, views, link)
+    link.send(tuple((view.totals(), view.events()) for view in views))
+
+
+def _keep_views(consumers: Sequence[EventConsumer], views: Sequence[CarrierView], link: Connection) -> None:
+    """Takes from all rings in turn until their producers have gone, and sleeps when all are empty."""
+    running = list(zip(consumers, views, strict=True))
+    with selectors.DefaultSelector() as something:
+        # The parent sends nothing: if there is something, it has gone, and nobody will come to write.
+        something.register(link, selectors.EVENT_READ)
+        for consumer in consumers:
+            something.register(consumer.fileno(), selectors.EVENT_READ)
+        while running:
+            batches = [consumer.drain() for consumer, _ in running]
+            for batch, (consumer, view) in zip(batches, tuple(running), strict=True):
+                if len(batch):
+                    view.apply(batch)
+                elif consumer.is_producer_disconnected:
+                    something.unregister(consumer.fileno())
+                    running.remove((consumer, view))
+            if any(map(len, batches)) or not running:
+                continue
+            if any(key.fileobj is link for key, _ in something.select()):
+                sys.exit("the demo that started this process has gone")

@@ -1,0 +1,1 @@
+../../typings/nodedb_ring/ends/_native.pyi

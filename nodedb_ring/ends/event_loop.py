@@ -1,0 +1,26 @@
+"""Whose event loop runs a coroutine: the asynchronous methods wait on asyncio's, uvloop's included, and on no other."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import EventLoopError
+
+__all__ = ["check_event_loop"]
+
+
+def check_event_loop(what: str) -> None:
+    """Turns away a coroutine of another loop at its first step: not only once it has to wait.
+
+    Raises
+    ------
+    EventLoopError
+        No asyncio loop runs in this thread; `what` says who was called.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise EventLoopError(
+            f"{what}: waits on asyncio's event loop, and none runs here; on another, trio's say, wait until"
+            " consumer.fileno() is readable, and then take without a time-out until nothing comes"
+        ) from None

@@ -1,0 +1,57 @@
+"""How long, and how many: one reading of a time-out and of a count of events, wherever either is taken."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Final
+
+from ..errors import ArgumentError
+
+__all__ = ["LONGEST_SECONDS", "MOST_EVENTS", "event_count", "limit_seconds"]
+
+LONGEST_SECONDS: Final = 1e9
+"""From here on, 31 years, a time-out is none: so no clock, lock or event loop is asked for more than it can count."""
+MOST_EVENTS: Final = 2**63 - 1
+
+
+def limit_seconds(timeout: float | None, name: str = "timeout") -> float | None:
+    """A time-out as its caller gave it, in seconds; None where it sets no limit: None, infinity, 31 years or more.
+
+    Raises
+    ------
+    ArgumentError
+        It is negative, or NaN.
+    TypeError
+        It is no number.
+    """
+    if timeout is None:
+        return None
+    try:
+        is_nan = math.isnan(timeout)
+    except TypeError:
+        raise TypeError(
+            f"{name} {timeout!r}: must be a number of seconds, or None for no limit, not {type(timeout).__name__}"
+        ) from None
+    except OverflowError:
+        # An integer beyond every float, on either side.
+        is_nan = False
+    if is_nan or timeout < 0:
+        raise ArgumentError(f"{name} {timeout}: must be 0 or more seconds, or None for no limit")
+    return float(timeout) if timeout < LONGEST_SECONDS else None
+
+
+def event_count(value: int, name: str = "max_events") -> int:
+    """The most events that a call may hand out.
+
+    Raises
+    ------
+    ArgumentError
+        It is below 1, or does not fit 63 bits.
+    TypeError
+        It is no integer.
+    """
+    count = operator.index(value)
+    if not 1 <= count <= MOST_EVENTS:
+        raise ArgumentError(f"{name} {value}: must be from 1 to {MOST_EVENTS}")
+    return count

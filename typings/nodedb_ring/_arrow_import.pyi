@@ -1,5 +1,0 @@
-from ._batch import RowBlock
-
-__all__ = ["import_block"]
-
-def import_block(source: object) -> RowBlock: ...
