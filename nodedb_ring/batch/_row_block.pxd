@@ -28,10 +28,7 @@ cdef class RowBlock:
     cdef readonly uint64_t count
     cdef readonly uint64_t payload_bytes
     cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
-    cdef readonly Py_ssize_t pins     # those of them, and of its slices, that read memory whether it is over or not
     cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
-    cdef bint is_leased               # lies in a ring
-    cdef bint is_pin                  # a slice that is one of its parent's pins
     cdef bint writable
     cdef Packing packing
     cdef bint is_run                  # numbers one by one and no heartbeat, found while it was drained
@@ -39,6 +36,9 @@ cdef class RowBlock:
     cdef BufferPool pool              # where the memory goes back to, or None
     cdef void* memory                 # to free, or NULL
     cdef size_t memory_bytes
+    cdef readonly Py_ssize_t pins     # views of this block and of its slices that read memory whether it is over or not
+    cdef bint is_leased               # lies in a ring
+    cdef bint is_pin                  # a slice that is one of its parent's pins
 
     cdef void unviewed(self) noexcept
     cdef void unpinned(self) noexcept

@@ -603,10 +603,10 @@ cdef class _LeasedBlock(RowBlock):
     """
 
     cdef EventRing ring
-    cdef _LeasedArena arena  # of a shared ring; else None
     cdef RingLease lease
     cdef bint is_out
     cdef bint ended_by_exception
+    cdef _LeasedArena arena  # of a shared ring; else None
 
     def __dealloc__(self):
         self.give_back()
@@ -736,9 +736,9 @@ cdef class Lease:
         """Ends the lease, as leaving its block does. May be repeated."""
         self._end(False)
 
-    def _end(self, bint by_exception):
+    cdef int _end(self, bint by_exception) except -1:
         if self._batch is None:
-            return
+            return 0
         # The batch's own arrays are not somebody else's views.
         self._batch._records = None
         self._batch._payload = None
@@ -748,7 +748,7 @@ cdef class Lease:
             # Importers may have let go of it without the GIL, and the main thread not have come by since.
             drop_released()
         if not self._block.is_out:
-            return
+            return 0
         if not by_exception:
             raise BufferError(
                 f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
@@ -757,7 +757,8 @@ cdef class Lease:
         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
             self._block.ring.is_pin_logged = True
             tell(
-                logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
+                logging.WARNING,
+                "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
                 " the last of them dies; the traceback keeps those of its frames",
                 self._block.ring.core_id, self._block.count, self._block.pins,
                 extra={

@@ -2,12 +2,14 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from ..batch._row_block cimport BufferPool
 from .._ring cimport EventRing, Ring
 
 
 cdef class EventProducer:
     cdef readonly EventRing ring
     cdef Ring* _ring
+    cdef BufferPool _pool             # of reservations
     cdef int _barred            # BARRED_* bits: why emitting goes the slow way
     cdef bint _overflow_open    # the log has the beginning of an overflow and not its end
     cdef long long _overflow_logged_ns

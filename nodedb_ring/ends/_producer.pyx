@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ..core.atomic cimport load_acquire, load_acquire_u32, load_relaxed, load_relaxed_u32, unlikely
-from ..batch._row_block cimport RowBlock, check_rows, new_block
+from ..batch._row_block cimport BufferPool, RowBlock, check_rows, new_block
 from ..batch._event cimport WriteEvent, push_event
 from .._ring cimport (
     CLAIM_FORKED,
@@ -136,6 +136,7 @@ cdef class EventProducer:
         ring.has_producer = True
         self.ring = ring
         self._ring = &ring.ring
+        self._pool = BufferPool.__new__(BufferPool)
 
     def __dealloc__(self):
         # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
@@ -625,7 +626,7 @@ cdef class Reservation:
                 break
         self._producer.check_block()
         # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
-        self._block = new_block(count, self._payload_bytes, None)
+        self._block = new_block(count, self._payload_bytes, self._producer._pool)
         # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
         if self._payload_bytes:
             memset(self._block.bytes, 0, self._payload_bytes)

@@ -172,10 +172,12 @@ class Seat:
         self.process.kill()
 
     def signal(self, number: signal.Signals) -> None:
-        """Stops the process, or lets it go on."""
+        """Stops the process, or lets it go on, unless it has ended by itself."""
         assert self.process is not None
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        if self.process.exitcode is None:
+            # It is there, or there as a zombie: nobody else has its id.
+            os.kill(self.process.pid, number)
 
     def reap(self) -> bool:
         """Waits for the end of a process that was killed; whether the kill was what ended it."""
