@@ -1846,7 +1846,7 @@ static const char* const __pyx_f[] = {
   "View.MemoryView",
   "nodedb_ring/batch/_row_block.pxd",
   "nodedb_ring/_ring.pxd",
-  "cpython/type.pxd",
+  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
   "nodedb_ring/batch/_event.pxd",
 };
 /* #### Code section: utility_code_proto_before_types ### */
@@ -2360,10 +2360,7 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   uint64_t count;
   uint64_t payload_bytes;
   Py_ssize_t views;
-  Py_ssize_t pins;
   int ended;
-  int is_leased;
-  int is_pin;
   int writable;
   enum __pyx_t_11nodedb_ring_5batch_10_row_block_Packing packing;
   int is_run;
@@ -2371,6 +2368,9 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *pool;
   void *memory;
   size_t memory_bytes;
+  Py_ssize_t pins;
+  int is_leased;
+  int is_pin;
 };
 
 
@@ -27478,7 +27478,7 @@ static PyObject *__pyx_pf_11nodedb_ring_5batch_10_row_block_8RowBlock_5count___g
  *     cdef readonly uint64_t count
  *     cdef readonly uint64_t payload_bytes             # <<<<<<<<<<<<<<
  *     cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
- *     cdef readonly Py_ssize_t pins     # those of them, and of its slices, that read memory whether it is over or not
+ *     cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
 */
 
 /* Python wrapper */
@@ -27559,8 +27559,8 @@ static PyObject *__pyx_pf_11nodedb_ring_5batch_10_row_block_8RowBlock_13payload_
  *     cdef readonly uint64_t count
  *     cdef readonly uint64_t payload_bytes
  *     cdef readonly Py_ssize_t views    # spans and slices alive that look into this block             # <<<<<<<<<<<<<<
- *     cdef readonly Py_ssize_t pins     # those of them, and of its slices, that read memory whether it is over or not
  *     cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
+ *     cdef bint writable
 */
 
 /* Python wrapper */
@@ -27637,12 +27637,12 @@ static PyObject *__pyx_pf_11nodedb_ring_5batch_10_row_block_8RowBlock_5views___g
   return __pyx_r;
 }
 
-/* "nodedb_ring/batch/_row_block.pxd":31
- *     cdef readonly uint64_t payload_bytes
- *     cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
- *     cdef readonly Py_ssize_t pins     # those of them, and of its slices, that read memory whether it is over or not             # <<<<<<<<<<<<<<
- *     cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
+/* "nodedb_ring/batch/_row_block.pxd":39
+ *     cdef void* memory                 # to free, or NULL
+ *     cdef size_t memory_bytes
+ *     cdef readonly Py_ssize_t pins     # views of this block and of its slices that read memory whether it is over or not             # <<<<<<<<<<<<<<
  *     cdef bint is_leased               # lies in a ring
+ *     cdef bint is_pin                  # a slice that is one of its parent's pins
 */
 
 /* Python wrapper */
@@ -27676,7 +27676,7 @@ static PyObject *__pyx_pf_11nodedb_ring_5batch_10_row_block_8RowBlock_4pins___ge
       __Pyx_INCREF(__pyx_t_1);
       __Pyx_PyCriticalSection_Begin(&__pyx_cs, (PyObject*)__pyx_t_1);
       /*try:*/ {
-        __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_self->pins); if (unlikely(!__pyx_t_2)) __PYX_ERR(2, 31, __pyx_L4_error)
+        __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_self->pins); if (unlikely(!__pyx_t_2)) __PYX_ERR(2, 39, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_2);
         {
           PyObject *__pyx_temp;

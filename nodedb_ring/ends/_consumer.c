@@ -1744,7 +1744,7 @@ static const char* const __pyx_f[] = {
   "nodedb_ring/ends/_consumer.pxd",
   "nodedb_ring/_ring.pxd",
   "nodedb_ring/batch/_row_block.pxd",
-  "cpython/type.pxd",
+  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
   "nodedb_ring/batch/_event.pxd",
 };
 /* #### Code section: utility_code_proto_before_types ### */
@@ -2174,10 +2174,7 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   uint64_t count;
   uint64_t payload_bytes;
   Py_ssize_t views;
-  Py_ssize_t pins;
   int ended;
-  int is_leased;
-  int is_pin;
   int writable;
   enum __pyx_t_11nodedb_ring_5batch_10_row_block_Packing packing;
   int is_run;
@@ -2185,6 +2182,9 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *pool;
   void *memory;
   size_t memory_bytes;
+  Py_ssize_t pins;
+  int is_leased;
+  int is_pin;
 };
 
 
@@ -2259,10 +2259,10 @@ struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedArena {
 struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock __pyx_base;
   struct __pyx_obj_11nodedb_ring_5_ring_EventRing *ring;
-  struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedArena *arena;
   nodedb_lease lease;
   int is_out;
   int ended_by_exception;
+  struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedArena *arena;
 };
 
 
@@ -2275,6 +2275,7 @@ struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock {
 */
 struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease {
   PyObject_HEAD
+  struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer_Lease *__pyx_vtab;
   struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *_block;
   PyObject *_batch;
 };
@@ -2412,6 +2413,21 @@ static struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer__LeasedBlock *__py
 static int __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_take(struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *, struct __pyx_obj_11nodedb_ring_4ends_9_consumer_EventConsumer *, uint64_t);
 static void __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_give_back(struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *);
 static void __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *, int);
+
+
+/* "nodedb_ring/ends/_consumer.pyx":692
+ * 
+ * 
+ * @cython.final             # <<<<<<<<<<<<<<
+ * cdef class Lease:
+ *     """A run of events read where they lie: ``with consumer.lease() as batch: ...``.
+*/
+
+struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer_Lease {
+  int (*_end)(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *, int);
+};
+static struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer_Lease *__pyx_vtabptr_11nodedb_ring_4ends_9_consumer_Lease;
+static int __pyx_f_11nodedb_ring_4ends_9_consumer_5Lease__end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *, int);
 /* #### Code section: utility_code_proto ### */
 
 /* --- Runtime support code (head) --- */
@@ -3516,6 +3532,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_unpinned(struc
 static int __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_is_torn(struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *__pyx_v_self); /* proto*/
 static void __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_give_back(struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *__pyx_v_self); /* proto*/
 static void __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *__pyx_v_self, int __pyx_v_by_exception); /* proto*/
+static int __pyx_f_11nodedb_ring_4ends_9_consumer_5Lease__end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self, int __pyx_v_by_exception); /* proto*/
 
 /* Module declarations from "libc.stdint" */
 
@@ -3650,7 +3667,6 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_5batch___get__(s
 static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_2__enter__(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_4__exit__(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self, PyObject *__pyx_v_exc_type, CYTHON_UNUSED PyObject *__pyx_v_exc_value, CYTHON_UNUSED PyObject *__pyx_v_traceback); /* proto */
 static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_6release(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self); /* proto */
-static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self, int __pyx_v_by_exception); /* proto */
 static PyObject *__pyx_tp_new__initialisation_11nodedb_ring_4ends_9_consumer_EventConsumer(PyObject *o, 
 #if CYTHON_VECTORCALL_TPNEW
     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
@@ -3790,8 +3806,8 @@ namespace {
     PyObject *__pyx_k__4;
     PyObject *__pyx_k__5;
     PyObject *__pyx_tuple[4];
-    PyObject *__pyx_codeobj_tab[25];
-    PyObject *__pyx_string_tab[206];
+    PyObject *__pyx_codeobj_tab[24];
+    PyObject *__pyx_string_tab[202];
     PyObject *__pyx_number_tab[1];
 /* #### Code section: module_state_contents ### */
 /* CommonTypesMetaclass.module_state_decls */
@@ -3906,147 +3922,143 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_n_u_Lease __pyx_string_tab[62]
 #define __pyx_n_u_Lease___enter __pyx_string_tab[63]
 #define __pyx_n_u_Lease___exit __pyx_string_tab[64]
-#define __pyx_n_u_Lease__end __pyx_string_tab[65]
-#define __pyx_n_u_Lease_release __pyx_string_tab[66]
-#define __pyx_n_u_OwnershipError __pyx_string_tab[67]
-#define __pyx_n_u_PlainStream __pyx_string_tab[68]
-#define __pyx_n_u_StreamClaim __pyx_string_tab[69]
-#define __pyx_n_u_WARNING __pyx_string_tab[70]
-#define __pyx_n_u_LeasedArena __pyx_string_tab[71]
-#define __pyx_n_u_LeasedBlock __pyx_string_tab[72]
-#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[73]
-#define __pyx_n_u_all __pyx_string_tab[74]
-#define __pyx_n_u_annotate __pyx_string_tab[75]
-#define __pyx_n_u_arrow_c_schema __pyx_string_tab[76]
-#define __pyx_n_u_arrow_c_stream __pyx_string_tab[77]
-#define __pyx_n_u_enter __pyx_string_tab[78]
-#define __pyx_n_u_exit __pyx_string_tab[79]
-#define __pyx_n_u_func __pyx_string_tab[80]
-#define __pyx_n_u_main __pyx_string_tab[81]
-#define __pyx_n_u_module __pyx_string_tab[82]
-#define __pyx_n_u_name __pyx_string_tab[83]
-#define __pyx_n_u_new __pyx_string_tab[84]
-#define __pyx_n_u_pyx_vtable __pyx_string_tab[85]
-#define __pyx_n_u_qualname __pyx_string_tab[86]
-#define __pyx_n_u_reduce __pyx_string_tab[87]
-#define __pyx_n_u_set_name __pyx_string_tab[88]
-#define __pyx_n_u_arm __pyx_string_tab[89]
-#define __pyx_n_u_begin_wait __pyx_string_tab[90]
-#define __pyx_n_u_bind_and_drain __pyx_string_tab[91]
-#define __pyx_n_u_block __pyx_string_tab[92]
-#define __pyx_n_u_disarm __pyx_string_tab[93]
-#define __pyx_n_u_end __pyx_string_tab[94]
-#define __pyx_n_u_export __pyx_string_tab[95]
-#define __pyx_n_u_export_locals_lambda __pyx_string_tab[96]
-#define __pyx_n_u_is_coroutine __pyx_string_tab[97]
-#define __pyx_n_u_over __pyx_string_tab[98]
-#define __pyx_n_u_payload __pyx_string_tab[99]
-#define __pyx_n_u_records __pyx_string_tab[100]
-#define __pyx_n_u_asynchronous __pyx_string_tab[101]
-#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[102]
-#define __pyx_n_u_batch __pyx_string_tab[103]
-#define __pyx_n_u_batch_arrow__export __pyx_string_tab[104]
-#define __pyx_n_u_batch_arrow__schema __pyx_string_tab[105]
-#define __pyx_n_u_batch_event_batch __pyx_string_tab[106]
-#define __pyx_n_u_batch_projection __pyx_string_tab[107]
-#define __pyx_n_u_batches __pyx_string_tab[108]
-#define __pyx_n_u_bind __pyx_string_tab[109]
-#define __pyx_n_u_block_2 __pyx_string_tab[110]
-#define __pyx_n_u_by_exception __pyx_string_tab[111]
-#define __pyx_n_u_claim __pyx_string_tab[112]
-#define __pyx_n_u_cline_in_traceback __pyx_string_tab[113]
-#define __pyx_n_u_close __pyx_string_tab[114]
-#define __pyx_n_u_consumer __pyx_string_tab[115]
-#define __pyx_n_u_consumer_stats __pyx_string_tab[116]
-#define __pyx_n_u_core __pyx_string_tab[117]
-#define __pyx_n_u_core_id __pyx_string_tab[118]
-#define __pyx_n_u_drain __pyx_string_tab[119]
-#define __pyx_n_u_drain_async __pyx_string_tab[120]
-#define __pyx_n_u_drain_when_ready __pyx_string_tab[121]
-#define __pyx_n_u_drop_released __pyx_string_tab[122]
-#define __pyx_n_u_dropped __pyx_string_tab[123]
-#define __pyx_n_u_emitted_sequence __pyx_string_tab[124]
-#define __pyx_n_u_errors __pyx_string_tab[125]
-#define __pyx_n_u_event __pyx_string_tab[126]
-#define __pyx_n_u_event_count __pyx_string_tab[127]
-#define __pyx_n_u_exc_type __pyx_string_tab[128]
-#define __pyx_n_u_exc_value __pyx_string_tab[129]
-#define __pyx_n_u_export_schema __pyx_string_tab[130]
-#define __pyx_n_u_export_stream __pyx_string_tab[131]
-#define __pyx_n_u_extra __pyx_string_tab[132]
-#define __pyx_n_u_fileno __pyx_string_tab[133]
-#define __pyx_n_u_forked __pyx_string_tab[134]
-#define __pyx_n_u_from_events __pyx_string_tab[135]
-#define __pyx_n_u_header __pyx_string_tab[136]
-#define __pyx_n_u_held __pyx_string_tab[137]
-#define __pyx_n_u_is_over __pyx_string_tab[138]
-#define __pyx_n_u_is_producer_disconnected __pyx_string_tab[139]
-#define __pyx_n_u_items __pyx_string_tab[140]
-#define __pyx_n_u_lease __pyx_string_tab[141]
-#define __pyx_n_u_limit __pyx_string_tab[142]
-#define __pyx_n_u_limit_seconds __pyx_string_tab[143]
-#define __pyx_n_u_limits __pyx_string_tab[144]
-#define __pyx_n_u_logger __pyx_string_tab[145]
-#define __pyx_n_u_logging __pyx_string_tab[146]
-#define __pyx_n_u_max_events __pyx_string_tab[147]
-#define __pyx_n_u_most __pyx_string_tab[148]
-#define __pyx_n_u_next_batch __pyx_string_tab[149]
-#define __pyx_n_u_nodedb_ring_ends__consumer __pyx_string_tab[150]
-#define __pyx_n_u_os __pyx_string_tab[151]
-#define __pyx_n_u_owned_elsewhere __pyx_string_tab[152]
-#define __pyx_n_u_owner __pyx_string_tab[153]
-#define __pyx_n_u_ownership __pyx_string_tab[154]
-#define __pyx_n_u_plain __pyx_string_tab[155]
-#define __pyx_n_u_pop __pyx_string_tab[156]
-#define __pyx_n_u_pressure_state __pyx_string_tab[157]
-#define __pyx_n_u_received __pyx_string_tab[158]
-#define __pyx_n_u_redelivered __pyx_string_tab[159]
-#define __pyx_n_u_release __pyx_string_tab[160]
-#define __pyx_n_u_released __pyx_string_tab[161]
-#define __pyx_n_u_requested_schema __pyx_string_tab[162]
-#define __pyx_n_u_ring __pyx_string_tab[163]
-#define __pyx_n_u_row __pyx_string_tab[164]
-#define __pyx_n_u_selection __pyx_string_tab[165]
-#define __pyx_n_u_self __pyx_string_tab[166]
-#define __pyx_n_u_setdefault __pyx_string_tab[167]
-#define __pyx_n_u_spin __pyx_string_tab[168]
-#define __pyx_n_u_stats __pyx_string_tab[169]
-#define __pyx_n_u_strerror __pyx_string_tab[170]
-#define __pyx_n_u_taken __pyx_string_tab[171]
-#define __pyx_n_u_tell __pyx_string_tab[172]
-#define __pyx_n_u_timeout __pyx_string_tab[173]
-#define __pyx_n_u_traceback __pyx_string_tab[174]
-#define __pyx_n_u_try_recv __pyx_string_tab[175]
-#define __pyx_n_u_utilization __pyx_string_tab[176]
-#define __pyx_n_u_values __pyx_string_tab[177]
-#define __pyx_kp_b_pyx_t_11nodedb_ring_5_ring_Wai __pyx_string_tab[178]
-#define __pyx_kp_b_struct___pyx_obj_11nodedb_ring_5 __pyx_string_tab[179]
-#define __pyx_kp_b_struct___pyx_obj_11nodedb_ring_5_2 __pyx_string_tab[180]
-#define __pyx_kp_b_iso88591_d_q_6_aq_a_AQfA_r_4uA_L __pyx_string_tab[181]
-#define __pyx_kp_b_iso88591_A_4q_1_q_A_O1 __pyx_string_tab[182]
-#define __pyx_kp_b_iso88591_A_4q_Q_1_a_4vV7_Q_T_A_vT_Qd_ha __pyx_string_tab[183]
-#define __pyx_kp_b_iso88591_A_4xs_G_q_G_q_Ja_G4q_4wa_4t7_4q __pyx_string_tab[184]
-#define __pyx_kp_b_iso88591_A_E_7 __pyx_string_tab[185]
-#define __pyx_kp_b_iso88591_A_F __pyx_string_tab[186]
-#define __pyx_kp_b_iso88591_A_iq __pyx_string_tab[187]
-#define __pyx_kp_b_iso88591_A_q __pyx_string_tab[188]
-#define __pyx_kp_b_iso88591_A_t1 __pyx_string_tab[189]
-#define __pyx_kp_b_iso88591_A_1D_4q_q_Ja __pyx_string_tab[190]
-#define __pyx_kp_b_iso88591_A_4q_1_E_F_y_1L __pyx_string_tab[191]
-#define __pyx_kp_b_iso88591_A_E __pyx_string_tab[192]
-#define __pyx_kp_b_iso88591_A_at_t1 __pyx_string_tab[193]
-#define __pyx_kp_b_iso88591_A_A __pyx_string_tab[194]
-#define __pyx_kp_b_iso88591_A_Qd __pyx_string_tab[195]
-#define __pyx_kp_b_iso88591_A_4q_Kq_4vV1_q_A_q __pyx_string_tab[196]
-#define __pyx_kp_b_iso88591_A_L_t_Rq_L_E_q_81D_1_t1 __pyx_string_tab[197]
-#define __pyx_kp_b_iso88591_A_4vV7_Q_T_4q_Q_1_a_4q_1_q_A_L_F __pyx_string_tab[198]
-#define __pyx_kp_b_iso88591_A_81D_fIWC_3c_Q_a_4_Qd_1_a_1_aq __pyx_string_tab[199]
-#define __pyx_kp_b_iso88591_A_4vV9G3l_S_A_a_4t1_1_q_q_t6 __pyx_string_tab[200]
-#define __pyx_kp_b_iso88591_hd __pyx_string_tab[201]
-#define __pyx_kp_b_iso88591_6a_haq_QgZvQa_T_A_1_hc_Bc_1_avQ __pyx_string_tab[202]
-#define __pyx_kp_b_iso88591_6a_T_A_1_hc_Bd_d_q_1_t5 __pyx_string_tab[203]
-#define __pyx_kp_b_iso88591_A_q_k_AQ __pyx_string_tab[204]
-#define __pyx_kp_b_iso88591_2_t81N __pyx_string_tab[205]
+#define __pyx_n_u_Lease_release __pyx_string_tab[65]
+#define __pyx_n_u_OwnershipError __pyx_string_tab[66]
+#define __pyx_n_u_PlainStream __pyx_string_tab[67]
+#define __pyx_n_u_StreamClaim __pyx_string_tab[68]
+#define __pyx_n_u_WARNING __pyx_string_tab[69]
+#define __pyx_n_u_LeasedArena __pyx_string_tab[70]
+#define __pyx_n_u_LeasedBlock __pyx_string_tab[71]
+#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[72]
+#define __pyx_n_u_all __pyx_string_tab[73]
+#define __pyx_n_u_annotate __pyx_string_tab[74]
+#define __pyx_n_u_arrow_c_schema __pyx_string_tab[75]
+#define __pyx_n_u_arrow_c_stream __pyx_string_tab[76]
+#define __pyx_n_u_enter __pyx_string_tab[77]
+#define __pyx_n_u_exit __pyx_string_tab[78]
+#define __pyx_n_u_func __pyx_string_tab[79]
+#define __pyx_n_u_main __pyx_string_tab[80]
+#define __pyx_n_u_module __pyx_string_tab[81]
+#define __pyx_n_u_name __pyx_string_tab[82]
+#define __pyx_n_u_new __pyx_string_tab[83]
+#define __pyx_n_u_pyx_vtable __pyx_string_tab[84]
+#define __pyx_n_u_qualname __pyx_string_tab[85]
+#define __pyx_n_u_reduce __pyx_string_tab[86]
+#define __pyx_n_u_set_name __pyx_string_tab[87]
+#define __pyx_n_u_arm __pyx_string_tab[88]
+#define __pyx_n_u_begin_wait __pyx_string_tab[89]
+#define __pyx_n_u_bind_and_drain __pyx_string_tab[90]
+#define __pyx_n_u_block __pyx_string_tab[91]
+#define __pyx_n_u_disarm __pyx_string_tab[92]
+#define __pyx_n_u_export __pyx_string_tab[93]
+#define __pyx_n_u_export_locals_lambda __pyx_string_tab[94]
+#define __pyx_n_u_is_coroutine __pyx_string_tab[95]
+#define __pyx_n_u_over __pyx_string_tab[96]
+#define __pyx_n_u_payload __pyx_string_tab[97]
+#define __pyx_n_u_records __pyx_string_tab[98]
+#define __pyx_n_u_asynchronous __pyx_string_tab[99]
+#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[100]
+#define __pyx_n_u_batch __pyx_string_tab[101]
+#define __pyx_n_u_batch_arrow__export __pyx_string_tab[102]
+#define __pyx_n_u_batch_arrow__schema __pyx_string_tab[103]
+#define __pyx_n_u_batch_event_batch __pyx_string_tab[104]
+#define __pyx_n_u_batch_projection __pyx_string_tab[105]
+#define __pyx_n_u_batches __pyx_string_tab[106]
+#define __pyx_n_u_bind __pyx_string_tab[107]
+#define __pyx_n_u_block_2 __pyx_string_tab[108]
+#define __pyx_n_u_claim __pyx_string_tab[109]
+#define __pyx_n_u_cline_in_traceback __pyx_string_tab[110]
+#define __pyx_n_u_close __pyx_string_tab[111]
+#define __pyx_n_u_consumer __pyx_string_tab[112]
+#define __pyx_n_u_consumer_stats __pyx_string_tab[113]
+#define __pyx_n_u_core __pyx_string_tab[114]
+#define __pyx_n_u_core_id __pyx_string_tab[115]
+#define __pyx_n_u_drain __pyx_string_tab[116]
+#define __pyx_n_u_drain_async __pyx_string_tab[117]
+#define __pyx_n_u_drain_when_ready __pyx_string_tab[118]
+#define __pyx_n_u_drop_released __pyx_string_tab[119]
+#define __pyx_n_u_dropped __pyx_string_tab[120]
+#define __pyx_n_u_emitted_sequence __pyx_string_tab[121]
+#define __pyx_n_u_errors __pyx_string_tab[122]
+#define __pyx_n_u_event __pyx_string_tab[123]
+#define __pyx_n_u_event_count __pyx_string_tab[124]
+#define __pyx_n_u_exc_type __pyx_string_tab[125]
+#define __pyx_n_u_exc_value __pyx_string_tab[126]
+#define __pyx_n_u_export_schema __pyx_string_tab[127]
+#define __pyx_n_u_export_stream __pyx_string_tab[128]
+#define __pyx_n_u_extra __pyx_string_tab[129]
+#define __pyx_n_u_fileno __pyx_string_tab[130]
+#define __pyx_n_u_forked __pyx_string_tab[131]
+#define __pyx_n_u_from_events __pyx_string_tab[132]
+#define __pyx_n_u_header __pyx_string_tab[133]
+#define __pyx_n_u_held __pyx_string_tab[134]
+#define __pyx_n_u_is_over __pyx_string_tab[135]
+#define __pyx_n_u_is_producer_disconnected __pyx_string_tab[136]
+#define __pyx_n_u_items __pyx_string_tab[137]
+#define __pyx_n_u_lease __pyx_string_tab[138]
+#define __pyx_n_u_limit __pyx_string_tab[139]
+#define __pyx_n_u_limit_seconds __pyx_string_tab[140]
+#define __pyx_n_u_limits __pyx_string_tab[141]
+#define __pyx_n_u_logger __pyx_string_tab[142]
+#define __pyx_n_u_logging __pyx_string_tab[143]
+#define __pyx_n_u_max_events __pyx_string_tab[144]
+#define __pyx_n_u_most __pyx_string_tab[145]
+#define __pyx_n_u_next_batch __pyx_string_tab[146]
+#define __pyx_n_u_nodedb_ring_ends__consumer __pyx_string_tab[147]
+#define __pyx_n_u_os __pyx_string_tab[148]
+#define __pyx_n_u_owned_elsewhere __pyx_string_tab[149]
+#define __pyx_n_u_owner __pyx_string_tab[150]
+#define __pyx_n_u_ownership __pyx_string_tab[151]
+#define __pyx_n_u_plain __pyx_string_tab[152]
+#define __pyx_n_u_pop __pyx_string_tab[153]
+#define __pyx_n_u_pressure_state __pyx_string_tab[154]
+#define __pyx_n_u_received __pyx_string_tab[155]
+#define __pyx_n_u_redelivered __pyx_string_tab[156]
+#define __pyx_n_u_release __pyx_string_tab[157]
+#define __pyx_n_u_released __pyx_string_tab[158]
+#define __pyx_n_u_requested_schema __pyx_string_tab[159]
+#define __pyx_n_u_ring __pyx_string_tab[160]
+#define __pyx_n_u_row __pyx_string_tab[161]
+#define __pyx_n_u_selection __pyx_string_tab[162]
+#define __pyx_n_u_self __pyx_string_tab[163]
+#define __pyx_n_u_setdefault __pyx_string_tab[164]
+#define __pyx_n_u_spin __pyx_string_tab[165]
+#define __pyx_n_u_stats __pyx_string_tab[166]
+#define __pyx_n_u_strerror __pyx_string_tab[167]
+#define __pyx_n_u_taken __pyx_string_tab[168]
+#define __pyx_n_u_tell __pyx_string_tab[169]
+#define __pyx_n_u_timeout __pyx_string_tab[170]
+#define __pyx_n_u_traceback __pyx_string_tab[171]
+#define __pyx_n_u_try_recv __pyx_string_tab[172]
+#define __pyx_n_u_utilization __pyx_string_tab[173]
+#define __pyx_n_u_values __pyx_string_tab[174]
+#define __pyx_kp_b_pyx_t_11nodedb_ring_5_ring_Wai __pyx_string_tab[175]
+#define __pyx_kp_b_struct___pyx_obj_11nodedb_ring_5 __pyx_string_tab[176]
+#define __pyx_kp_b_struct___pyx_obj_11nodedb_ring_5_2 __pyx_string_tab[177]
+#define __pyx_kp_b_iso88591_d_q_6_aq_a_AQfA_r_4uA_L __pyx_string_tab[178]
+#define __pyx_kp_b_iso88591_A_4q_1_q_A_O1 __pyx_string_tab[179]
+#define __pyx_kp_b_iso88591_A_4q_Q_1_a_4vV7_Q_T_A_vT_Qd_ha __pyx_string_tab[180]
+#define __pyx_kp_b_iso88591_A_E_7 __pyx_string_tab[181]
+#define __pyx_kp_b_iso88591_A_F __pyx_string_tab[182]
+#define __pyx_kp_b_iso88591_A_iq __pyx_string_tab[183]
+#define __pyx_kp_b_iso88591_A_q __pyx_string_tab[184]
+#define __pyx_kp_b_iso88591_A_t1 __pyx_string_tab[185]
+#define __pyx_kp_b_iso88591_A_1D_4q_q_Ja __pyx_string_tab[186]
+#define __pyx_kp_b_iso88591_A_4q_1_E_F_y_1L __pyx_string_tab[187]
+#define __pyx_kp_b_iso88591_A_E __pyx_string_tab[188]
+#define __pyx_kp_b_iso88591_A_at_t1 __pyx_string_tab[189]
+#define __pyx_kp_b_iso88591_A_A __pyx_string_tab[190]
+#define __pyx_kp_b_iso88591_A_Qd __pyx_string_tab[191]
+#define __pyx_kp_b_iso88591_A_4q_Kq_4vV1_q_A_q __pyx_string_tab[192]
+#define __pyx_kp_b_iso88591_A_L_t_Rq_L_E_q_81D_1_t1 __pyx_string_tab[193]
+#define __pyx_kp_b_iso88591_A_4vV7_Q_T_4q_Q_1_a_4q_1_q_A_L_F __pyx_string_tab[194]
+#define __pyx_kp_b_iso88591_A_81D_fIWC_3c_Q_a_4_Qd_1_a_1_aq __pyx_string_tab[195]
+#define __pyx_kp_b_iso88591_A_4vV9G3l_S_A_a_4t1_1_q_q_t6 __pyx_string_tab[196]
+#define __pyx_kp_b_iso88591_hd __pyx_string_tab[197]
+#define __pyx_kp_b_iso88591_6a_haq_QgZvQa_T_A_1_hc_Bc_1_avQ __pyx_string_tab[198]
+#define __pyx_kp_b_iso88591_6a_T_A_1_hc_Bd_d_q_1_t5 __pyx_string_tab[199]
+#define __pyx_kp_b_iso88591_A_q_k_AQ __pyx_string_tab[200]
+#define __pyx_kp_b_iso88591_2_t81N __pyx_string_tab[201]
 #define __pyx_float_0_0 __pyx_number_tab[0]
 /* #### Code section: module_state_clear ### */
 #if CYTHON_USE_MODULE_STATE
@@ -4084,8 +4096,8 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   Py_CLEAR(clear_module_state->__pyx_k__4);
   Py_CLEAR(clear_module_state->__pyx_k__5);
   for (int i=0; i<4; ++i) { Py_CLEAR(clear_module_state->__pyx_tuple[i]); }
-  for (int i=0; i<25; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<206; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<24; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
+  for (int i=0; i<202; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<1; ++i) { Py_CLEAR(clear_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_clear_contents ### */
 /* CommonTypesMetaclass.module_state_clear */
@@ -4131,8 +4143,8 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   Py_VISIT(traverse_module_state->__pyx_k__4);
   Py_VISIT(traverse_module_state->__pyx_k__5);
   for (int i=0; i<4; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_tuple[i]); }
-  for (int i=0; i<25; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<206; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<24; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
+  for (int i=0; i<202; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<1; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_traverse_contents ### */
 /* CommonTypesMetaclass.module_state_traverse */
@@ -16335,7 +16347,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedArena_hold(struct __
 }
 
 /* "nodedb_ring/ends/_consumer.pyx":611
- *     cdef bint ended_by_exception
+ *     cdef _LeasedArena arena  # of a shared ring; else None
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
  *         self.give_back()
@@ -16367,7 +16379,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_consumer_12_LeasedBlock___dealloc__(s
   __pyx_f_11nodedb_ring_4ends_9_consumer_12_LeasedBlock_give_back(__pyx_v_self);
 
   /* "nodedb_ring/ends/_consumer.pyx":611
- *     cdef bint ended_by_exception
+ *     cdef _LeasedArena arena  # of a shared ring; else None
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
  *         self.give_back()
@@ -17924,11 +17936,8 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
 static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_4__exit__(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self, PyObject *__pyx_v_exc_type, CYTHON_UNUSED PyObject *__pyx_v_exc_value, CYTHON_UNUSED PyObject *__pyx_v_traceback) {
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
-  PyObject *__pyx_t_1 = NULL;
-  PyObject *__pyx_t_2 = NULL;
-  int __pyx_t_3;
-  PyObject *__pyx_t_4 = NULL;
-  size_t __pyx_t_5;
+  int __pyx_t_1;
+  int __pyx_t_2;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
@@ -17941,22 +17950,10 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_4__exit__(struct
  * 
  *     def release(self):
 */
-  __pyx_t_2 = ((PyObject *)__pyx_v_self);
-  __Pyx_INCREF(__pyx_t_2);
-  __pyx_t_3 = (__pyx_v_exc_type != Py_None);
-  __pyx_t_4 = __Pyx_PyBool_FromLong(__pyx_t_3); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 733, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_4);
+  __pyx_t_1 = (__pyx_v_exc_type != Py_None);
+  __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_consumer_5Lease__end(__pyx_v_self, __pyx_t_1); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 733, __pyx_L1_error)
 
-  __pyx_t_5 = 0;
-  {
-    PyObject *__pyx_callargs[2] = {__pyx_t_2, __pyx_t_4};
-    __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_end, __pyx_callargs+__pyx_t_5, (2-__pyx_t_5) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-    __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 733, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_1);
-  }
-  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+
 
   /* "nodedb_ring/ends/_consumer.pyx":732
  *         return self.batch
@@ -17970,9 +17967,6 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_4__exit__(struct
   __pyx_r = Py_None; __Pyx_INCREF(Py_None);
   goto __pyx_L0;
   __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_2);
-  __Pyx_XDECREF(__pyx_t_4);
   __Pyx_AddTraceback("nodedb_ring.ends._consumer.Lease.__exit__", __pyx_clineno, __pyx_lineno, __pyx_filename);
   __pyx_r = NULL;
   __pyx_L0:;
@@ -18035,9 +18029,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
 static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_6release(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self) {
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
-  PyObject *__pyx_t_1 = NULL;
-  PyObject *__pyx_t_2 = NULL;
-  size_t __pyx_t_3;
+  int __pyx_t_1;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
@@ -18048,19 +18040,10 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_6release(struct 
  *         """Ends the lease, as leaving its block does. May be repeated."""
  *         self._end(False)             # <<<<<<<<<<<<<<
  * 
- *     def _end(self, bint by_exception):
+ *     cdef int _end(self, bint by_exception) except -1:
 */
-  __pyx_t_2 = ((PyObject *)__pyx_v_self);
-  __Pyx_INCREF(__pyx_t_2);
-  __pyx_t_3 = 0;
-  {
-    PyObject *__pyx_callargs[2] = {__pyx_t_2, Py_False};
-    __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_end, __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-    __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 737, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_1);
-  }
-  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  __pyx_t_1 = __pyx_f_11nodedb_ring_4ends_9_consumer_5Lease__end(__pyx_v_self, 0); if (unlikely(__pyx_t_1 == ((int)-1))) __PYX_ERR(0, 737, __pyx_L1_error)
+
 
   /* "nodedb_ring/ends/_consumer.pyx":735
  *         self._end(exc_type is not None)
@@ -18074,8 +18057,6 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_6release(struct 
   __pyx_r = Py_None; __Pyx_INCREF(Py_None);
   goto __pyx_L0;
   __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_2);
   __Pyx_AddTraceback("nodedb_ring.ends._consumer.Lease.release", __pyx_clineno, __pyx_lineno, __pyx_filename);
   __pyx_r = NULL;
   __pyx_L0:;
@@ -18087,99 +18068,13 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_6release(struct 
 /* "nodedb_ring/ends/_consumer.pyx":739
  *         self._end(False)
  * 
- *     def _end(self, bint by_exception):             # <<<<<<<<<<<<<<
+ *     cdef int _end(self, bint by_exception) except -1:             # <<<<<<<<<<<<<<
  *         if self._batch is None:
- *             return
+ *             return 0
 */
 
-/* Python wrapper */
-static PyObject *__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_9_end(PyObject *__pyx_v_self, 
-#if CYTHON_VECTORCALL
-PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
-#else
-PyObject *__pyx_args, PyObject *__pyx_kwds
-#endif
-); /*proto*/
-static PyMethodDef __pyx_mdef_11nodedb_ring_4ends_9_consumer_5Lease_9_end = {"_end", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_9_end, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
-static PyObject *__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_9_end(PyObject *__pyx_v_self, 
-#if CYTHON_VECTORCALL
-PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
-#else
-PyObject *__pyx_args, PyObject *__pyx_kwds
-#endif
-) {
-  int __pyx_v_by_exception;
-  #if !CYTHON_VECTORCALL
-  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
-  #endif
-  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject* values[1] = {0};
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  PyObject *__pyx_r = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("_end (wrapper)", 0);
-  #if !CYTHON_VECTORCALL
-  #if CYTHON_ASSUME_SAFE_SIZE
-  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
-  #else
-  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
-  #endif
-  #endif
-  __pyx_kwvalues = __Pyx_KwValues_FASTCALL(__pyx_args, __pyx_nargs);
-  {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_by_exception,0};
-    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 739, __pyx_L3_error)
-    if (__pyx_kwds_len > 0) {
-      switch (__pyx_nargs) {
-        case  1:
-        values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 739, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  0: break;
-        default: goto __pyx_L5_argtuple_error;
-      }
-      const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_end", 0) < (0)) __PYX_ERR(0, 739, __pyx_L3_error)
-      for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_end", 1, 1, 1, i); __PYX_ERR(0, 739, __pyx_L3_error) }
-      }
-    } else if (unlikely(__pyx_nargs != 1)) {
-      goto __pyx_L5_argtuple_error;
-    } else {
-      values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 739, __pyx_L3_error)
-    }
-    __pyx_v_by_exception = __Pyx_PyObject_IsTrue(values[0]); if (unlikely((__pyx_v_by_exception == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 739, __pyx_L3_error)
-  }
-  goto __pyx_L6_skip;
-  __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("_end", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 739, __pyx_L3_error)
-  __pyx_L6_skip:;
-  goto __pyx_L4_argument_unpacking_done;
-  __pyx_L3_error:;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __Pyx_AddTraceback("nodedb_ring.ends._consumer.Lease._end", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __Pyx_RefNannyFinishContext();
-  return NULL;
-  __pyx_L4_argument_unpacking_done:;
-  __pyx_r = __pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(((struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *)__pyx_v_self), __pyx_v_by_exception);
-
-  /* function exit code */
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self, int __pyx_v_by_exception) {
-  PyObject *__pyx_r = NULL;
+static int __pyx_f_11nodedb_ring_4ends_9_consumer_5Lease__end(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *__pyx_v_self, int __pyx_v_by_exception) {
+  int __pyx_r;
   __Pyx_RefNannyDeclarations
   int __pyx_t_1;
   PyObject *__pyx_t_2 = NULL;
@@ -18203,9 +18098,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
 
   /* "nodedb_ring/ends/_consumer.pyx":740
  * 
- *     def _end(self, bint by_exception):
+ *     cdef int _end(self, bint by_exception) except -1:
  *         if self._batch is None:             # <<<<<<<<<<<<<<
- *             return
+ *             return 0
  *         # The batch's own arrays are not somebody else's views.
 */
   __pyx_t_1 = (__pyx_v_self->_batch == Py_None);
@@ -18213,33 +18108,29 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
 
 
     /* "nodedb_ring/ends/_consumer.pyx":741
- *     def _end(self, bint by_exception):
+ *     cdef int _end(self, bint by_exception) except -1:
  *         if self._batch is None:
- *             return             # <<<<<<<<<<<<<<
+ *             return 0             # <<<<<<<<<<<<<<
  *         # The batch's own arrays are not somebody else's views.
  *         self._batch._records = None
 */
     {
-      PyObject *__pyx_temp;
-      {
-        __pyx_temp = __pyx_r;
-        __pyx_r = Py_None; __Pyx_INCREF(Py_None);
-      }
-      __Pyx_XDECREF(__pyx_temp);
+
+      __pyx_r = 0;
     }
     goto __pyx_L0;
 
     /* "nodedb_ring/ends/_consumer.pyx":740
  * 
- *     def _end(self, bint by_exception):
+ *     cdef int _end(self, bint by_exception) except -1:
  *         if self._batch is None:             # <<<<<<<<<<<<<<
- *             return
+ *             return 0
  *         # The batch's own arrays are not somebody else's views.
 */
   }
 
   /* "nodedb_ring/ends/_consumer.pyx":743
- *             return
+ *             return 0
  *         # The batch's own arrays are not somebody else's views.
  *         self._batch._records = None             # <<<<<<<<<<<<<<
  *         self._batch._payload = None
@@ -18291,7 +18182,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
  *             # Importers may have let go of it without the GIL, and the main thread not have come by since.
  *             drop_released()             # <<<<<<<<<<<<<<
  *         if not self._block.is_out:
- *             return
+ *             return 0
 */
     __pyx_t_3 = NULL;
     __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_drop_released); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 749, __pyx_L1_error)
@@ -18331,7 +18222,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
  *             # Importers may have let go of it without the GIL, and the main thread not have come by since.
  *             drop_released()
  *         if not self._block.is_out:             # <<<<<<<<<<<<<<
- *             return
+ *             return 0
  *         if not by_exception:
 */
   __pyx_t_1 = (!__pyx_v_self->_block->is_out);
@@ -18342,17 +18233,13 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
     /* "nodedb_ring/ends/_consumer.pyx":751
  *             drop_released()
  *         if not self._block.is_out:
- *             return             # <<<<<<<<<<<<<<
+ *             return 0             # <<<<<<<<<<<<<<
  *         if not by_exception:
  *             raise BufferError(
 */
     {
-      PyObject *__pyx_temp;
-      {
-        __pyx_temp = __pyx_r;
-        __pyx_r = Py_None; __Pyx_INCREF(Py_None);
-      }
-      __Pyx_XDECREF(__pyx_temp);
+
+      __pyx_r = 0;
     }
     goto __pyx_L0;
 
@@ -18360,14 +18247,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
  *             # Importers may have let go of it without the GIL, and the main thread not have come by since.
  *             drop_released()
  *         if not self._block.is_out:             # <<<<<<<<<<<<<<
- *             return
+ *             return 0
  *         if not by_exception:
 */
   }
 
   /* "nodedb_ring/ends/_consumer.pyx":752
  *         if not self._block.is_out:
- *             return
+ *             return 0
  *         if not by_exception:             # <<<<<<<<<<<<<<
  *             raise BufferError(
  *                 f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
@@ -18378,7 +18265,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
 
 
     /* "nodedb_ring/ends/_consumer.pyx":753
- *             return
+ *             return 0
  *         if not by_exception:
  *             raise BufferError(             # <<<<<<<<<<<<<<
  *                 f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
@@ -18426,7 +18313,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
 
     /* "nodedb_ring/ends/_consumer.pyx":752
  *         if not self._block.is_out:
- *             return
+ *             return 0
  *         if not by_exception:             # <<<<<<<<<<<<<<
  *             raise BufferError(
  *                 f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
@@ -18464,7 +18351,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
  *         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
  *             self._block.ring.is_pin_logged = True             # <<<<<<<<<<<<<<
  *             tell(
- *                 logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
+ *                 logging.WARNING,
 */
     __pyx_v_self->_block->ring->is_pin_logged = 1;
 
@@ -18472,8 +18359,8 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
  *         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
  *             self._block.ring.is_pin_logged = True
  *             tell(             # <<<<<<<<<<<<<<
- *                 logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
- *                 " the last of them dies; the traceback keeps those of its frames",
+ *                 logging.WARNING,
+ *                 "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
 */
     __pyx_t_10 = NULL;
     __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 759, __pyx_L1_error)
@@ -18482,9 +18369,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
     /* "nodedb_ring/ends/_consumer.pyx":760
  *             self._block.ring.is_pin_logged = True
  *             tell(
- *                 logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"             # <<<<<<<<<<<<<<
+ *                 logging.WARNING,             # <<<<<<<<<<<<<<
+ *                 "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
  *                 " the last of them dies; the traceback keeps those of its frames",
- *                 self._block.ring.core_id, self._block.count, self._block.pins,
 */
     __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 760, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
@@ -18492,56 +18379,56 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-    /* "nodedb_ring/ends/_consumer.pyx":762
- *                 logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
+    /* "nodedb_ring/ends/_consumer.pyx":763
+ *                 "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
  *                 " the last of them dies; the traceback keeps those of its frames",
  *                 self._block.ring.core_id, self._block.count, self._block.pins,             # <<<<<<<<<<<<<<
  *                 extra={
  *                     "core": self._block.ring.core_id,
 */
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_block->ring), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 762, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_block->ring), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 763, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_12 = __Pyx_PyLong_From_uint64_t(__pyx_v_self->_block->__pyx_base.count); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 762, __pyx_L1_error)
+    __pyx_t_12 = __Pyx_PyLong_From_uint64_t(__pyx_v_self->_block->__pyx_base.count); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 763, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_12);
-    __pyx_t_13 = PyLong_FromSsize_t(__pyx_v_self->_block->__pyx_base.pins); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 762, __pyx_L1_error)
+    __pyx_t_13 = PyLong_FromSsize_t(__pyx_v_self->_block->__pyx_base.pins); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 763, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_13);
 
-    /* "nodedb_ring/ends/_consumer.pyx":764
+    /* "nodedb_ring/ends/_consumer.pyx":765
  *                 self._block.ring.core_id, self._block.count, self._block.pins,
  *                 extra={
  *                     "core": self._block.ring.core_id,             # <<<<<<<<<<<<<<
  *                     "utilization": self._block.ring.utilization,
  *                     "dropped": load_relaxed(&self._block.ring.ring.header.dropped_full)
 */
-    __pyx_t_14 = __Pyx_PyDict_NewPresized(3); if (unlikely(!__pyx_t_14)) __PYX_ERR(0, 764, __pyx_L1_error)
+    __pyx_t_14 = __Pyx_PyDict_NewPresized(3); if (unlikely(!__pyx_t_14)) __PYX_ERR(0, 765, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_14);
-    __pyx_t_15 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_block->ring), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 764, __pyx_L1_error)
+    __pyx_t_15 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_block->ring), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 765, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_15);
-    if (PyDict_SetItem(__pyx_t_14, __pyx_mstate_global->__pyx_n_u_core, __pyx_t_15) < (0)) __PYX_ERR(0, 764, __pyx_L1_error)
+    if (PyDict_SetItem(__pyx_t_14, __pyx_mstate_global->__pyx_n_u_core, __pyx_t_15) < (0)) __PYX_ERR(0, 765, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_15); __pyx_t_15 = 0;
 
-    /* "nodedb_ring/ends/_consumer.pyx":765
+    /* "nodedb_ring/ends/_consumer.pyx":766
  *                 extra={
  *                     "core": self._block.ring.core_id,
  *                     "utilization": self._block.ring.utilization,             # <<<<<<<<<<<<<<
  *                     "dropped": load_relaxed(&self._block.ring.ring.header.dropped_full)
  *                     + load_relaxed(&self._block.ring.ring.header.dropped_disconnected),
 */
-    __pyx_t_15 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_block->ring), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 765, __pyx_L1_error)
+    __pyx_t_15 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_block->ring), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 766, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_15);
-    if (PyDict_SetItem(__pyx_t_14, __pyx_mstate_global->__pyx_n_u_utilization, __pyx_t_15) < (0)) __PYX_ERR(0, 764, __pyx_L1_error)
+    if (PyDict_SetItem(__pyx_t_14, __pyx_mstate_global->__pyx_n_u_utilization, __pyx_t_15) < (0)) __PYX_ERR(0, 765, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_15); __pyx_t_15 = 0;
 
-    /* "nodedb_ring/ends/_consumer.pyx":767
+    /* "nodedb_ring/ends/_consumer.pyx":768
  *                     "utilization": self._block.ring.utilization,
  *                     "dropped": load_relaxed(&self._block.ring.ring.header.dropped_full)
  *                     + load_relaxed(&self._block.ring.ring.header.dropped_disconnected),             # <<<<<<<<<<<<<<
  *                 },
  *             )
 */
-    __pyx_t_15 = __Pyx_PyLong_From_uint64_t((nodedb_load_relaxed((&__pyx_v_self->_block->ring->ring.header->dropped_full)) + nodedb_load_relaxed((&__pyx_v_self->_block->ring->ring.header->dropped_disconnected)))); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 767, __pyx_L1_error)
+    __pyx_t_15 = __Pyx_PyLong_From_uint64_t((nodedb_load_relaxed((&__pyx_v_self->_block->ring->ring.header->dropped_full)) + nodedb_load_relaxed((&__pyx_v_self->_block->ring->ring.header->dropped_disconnected)))); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 768, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_15);
-    if (PyDict_SetItem(__pyx_t_14, __pyx_mstate_global->__pyx_n_u_dropped, __pyx_t_15) < (0)) __PYX_ERR(0, 764, __pyx_L1_error)
+    if (PyDict_SetItem(__pyx_t_14, __pyx_mstate_global->__pyx_n_u_dropped, __pyx_t_15) < (0)) __PYX_ERR(0, 765, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_15); __pyx_t_15 = 0;
     #if CYTHON_VECTORCALL
 
@@ -18549,8 +18436,8 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
  *         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
  *             self._block.ring.is_pin_logged = True
  *             tell(             # <<<<<<<<<<<<<<
- *                 logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
- *                 " the last of them dies; the traceback keeps those of its frames",
+ *                 logging.WARNING,
+ *                 "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
 */
     #endif
     __pyx_t_5 = 1;
@@ -18607,13 +18494,13 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
   /* "nodedb_ring/ends/_consumer.pyx":739
  *         self._end(False)
  * 
- *     def _end(self, bint by_exception):             # <<<<<<<<<<<<<<
+ *     cdef int _end(self, bint by_exception) except -1:             # <<<<<<<<<<<<<<
  *         if self._batch is None:
- *             return
+ *             return 0
 */
 
   /* function exit code */
-  __pyx_r = Py_None; __Pyx_INCREF(Py_None);
+  __pyx_r = 0;
   goto __pyx_L0;
   __pyx_L1_error:;
   __Pyx_XDECREF(__pyx_t_2);
@@ -18626,9 +18513,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_consumer_5Lease_8_end(struct __p
   __Pyx_XDECREF(__pyx_t_14);
   __Pyx_XDECREF(__pyx_t_15);
   __Pyx_AddTraceback("nodedb_ring.ends._consumer.Lease._end", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
+  __pyx_r = -1;
   __pyx_L0:;
-  __Pyx_XGIVEREF(__pyx_r);
+
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
@@ -19317,6 +19204,7 @@ static PyTypeObject __pyx_type_11nodedb_ring_4ends_9_consumer__LeasedBlock = {
   #endif
 };
 #endif
+static struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer_Lease __pyx_vtable_11nodedb_ring_4ends_9_consumer_Lease;
 
 static PyObject *__pyx_tp_new__initialisation_11nodedb_ring_4ends_9_consumer_Lease(PyObject *o, 
 #if CYTHON_VECTORCALL_TPNEW
@@ -19326,6 +19214,7 @@ static PyObject *__pyx_tp_new__initialisation_11nodedb_ring_4ends_9_consumer_Lea
 #endif
 ) {
   struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *p = ((struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *)o);
+  p->__pyx_vtab = __pyx_vtabptr_11nodedb_ring_4ends_9_consumer_Lease;
   p->_block = ((struct __pyx_obj_11nodedb_ring_4ends_9_consumer__LeasedBlock *)Py_None); Py_INCREF(Py_None);
   p->_batch = Py_None; Py_INCREF(Py_None);
   {
@@ -19435,7 +19324,6 @@ static PyMethodDef __pyx_methods_11nodedb_ring_4ends_9_consumer_Lease[] = {
   {"__enter__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_3__enter__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {"__exit__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_5__exit__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {"release", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_7release, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_11nodedb_ring_4ends_9_consumer_5Lease_6release},
-  {"_end", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_11nodedb_ring_4ends_9_consumer_5Lease_9_end, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {0, 0, 0, 0}
 };
 
@@ -19957,6 +19845,8 @@ static int __Pyx_modinit_Exttype___pyx_obj_11nodedb_ring_4ends_9_consumer_Lease(
   CYTHON_UNUSED_VAR(__pyx_mstate);
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_11nodedb_ring_4ends_9_consumer_Lease", 0);
   /*--- Exttype __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease ---*/
+  __pyx_vtabptr_11nodedb_ring_4ends_9_consumer_Lease = &__pyx_vtable_11nodedb_ring_4ends_9_consumer_Lease;
+  __pyx_vtable_11nodedb_ring_4ends_9_consumer_Lease._end = (int (*)(struct __pyx_obj_11nodedb_ring_4ends_9_consumer_Lease *, int))__pyx_f_11nodedb_ring_4ends_9_consumer_5Lease__end;
   #if CYTHON_USE_TYPE_SPECS
   __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_Lease = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_11nodedb_ring_4ends_9_consumer_Lease_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_Lease)) __PYX_ERR(0, 692, __pyx_L1_error)
   #else
@@ -19975,6 +19865,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_11nodedb_ring_4ends_9_consumer_Lease(
     __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_Lease->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_Lease, __pyx_vtabptr_11nodedb_ring_4ends_9_consumer_Lease) < (0)) __PYX_ERR(0, 692, __pyx_L1_error)
   if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Lease, (PyObject *) __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_Lease) < (0)) __PYX_ERR(0, 692, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
@@ -21177,17 +21068,10 @@ __Pyx_RefNannySetupContext("PyInit__consumer", 0);
   /* "nodedb_ring/ends/_consumer.pyx":739
  *         self._end(False)
  * 
- *     def _end(self, bint by_exception):             # <<<<<<<<<<<<<<
+ *     cdef int _end(self, bint by_exception) except -1:             # <<<<<<<<<<<<<<
  *         if self._batch is None:
- *             return
+ *             return 0
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_consumer_5Lease_9_end, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Lease__end, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__consumer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[24])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 739, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_2);
-  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
-  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
-  #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_consumer_Lease, __pyx_mstate_global->__pyx_n_u_end, __pyx_t_2) < (0)) __PYX_ERR(0, 739, __pyx_L1_error)
-  __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
   /*--- Wrapped vars code ---*/
 
@@ -21280,8 +21164,8 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
  *         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
  *             self._block.ring.is_pin_logged = True
  *             tell(             # <<<<<<<<<<<<<<
- *                 logging.WARNING, "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
- *                 " the last of them dies; the traceback keeps those of its frames",
+ *                 logging.WARNING,
+ *                 "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
 */
   {
     PyObject* __pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_extra};
@@ -21340,38 +21224,38 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
-    const struct { const unsigned int length: 8; } str_length_index[] = {{46},{7},{90},{89},{1},{47},{49},{11},{18},{47},{1},{179},{8},{131},{34},{17},{168},{7},{6},{2},{9},{37},{31},{31},{29},{28},{29},{23},{23},{26},{22},{18},{30},{5},{20},{8},{13},{9},{11},{13},{12},{10},{13},{32},{32},{23},{22},{24},{18},{25},{29},{21},{21},{18},{19},{19},{25},{20},{19},{19},{19},{22},{5},{15},{14},{10},{13},{14},{11},{11},{7},{12},{12},{20},{7},{12},{18},{18},{9},{8},{8},{8},{10},{8},{7},{14},{12},{10},{12},{4},{11},{15},{6},{7},{4},{7},{25},{13},{5},{8},{8},{12},{18},{5},{19},{19},{17},{16},{7},{4},{5},{12},{5},{18},{5},{8},{14},{4},{7},{5},{11},{16},{13},{7},{16},{6},{5},{11},{8},{9},{13},{13},{5},{6},{6},{11},{6},{4},{7},{24},{5},{5},{5},{13},{6},{6},{7},{10},{4},{10},{26},{2},{15},{5},{9},{5},{3},{14},{8},{11},{7},{8},{16},{4},{3},{9},{4},{10},{4},{5},{8},{5},{4},{7},{9},{8},{11},{6}};
-    const struct { const unsigned int length: 10; } bytes_length_index[] = {{735},{156},{110},{90},{32},{93},{259},{15},{9},{12},{7},{9},{32},{47},{11},{22},{9},{13},{48},{81},{100},{100},{77},{6},{127},{72},{32},{20}};
+    const struct { const unsigned int length: 8; } str_length_index[] = {{46},{7},{90},{89},{1},{47},{49},{11},{18},{47},{1},{179},{8},{131},{34},{17},{168},{7},{6},{2},{9},{37},{31},{31},{29},{28},{29},{23},{23},{26},{22},{18},{30},{5},{20},{8},{13},{9},{11},{13},{12},{10},{13},{32},{32},{23},{22},{24},{18},{25},{29},{21},{21},{18},{19},{19},{25},{20},{19},{19},{19},{22},{5},{15},{14},{13},{14},{11},{11},{7},{12},{12},{20},{7},{12},{18},{18},{9},{8},{8},{8},{10},{8},{7},{14},{12},{10},{12},{4},{11},{15},{6},{7},{7},{25},{13},{5},{8},{8},{12},{18},{5},{19},{19},{17},{16},{7},{4},{5},{5},{18},{5},{8},{14},{4},{7},{5},{11},{16},{13},{7},{16},{6},{5},{11},{8},{9},{13},{13},{5},{6},{6},{11},{6},{4},{7},{24},{5},{5},{5},{13},{6},{6},{7},{10},{4},{10},{26},{2},{15},{5},{9},{5},{3},{14},{8},{11},{7},{8},{16},{4},{3},{9},{4},{10},{4},{5},{8},{5},{4},{7},{9},{8},{11},{6}};
+    const struct { const unsigned int length: 10; } bytes_length_index[] = {{735},{156},{110},{90},{32},{93},{15},{9},{12},{7},{9},{32},{47},{11},{22},{9},{13},{48},{81},{100},{100},{77},{6},{127},{72},{32},{20}};
     #ifndef CYTHON_COMPRESS_STRINGS
       #define CYTHON_COMPRESS_STRINGS 90
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (2466 bytes) */
-static const char cstring[] = "x\332\235W\315w\033\267\021\247^i[r\350\210tT\3739q\354em\331\226#\323e#\177Tv\234G\313\262\237SW\326Wb\267/\355\026\334\005\311\215\226\013\022\213%\3054is\324q\217{\334\343\036y\344\221G\035y\344Q\177\202\376\204\316\000K\232\037\262\233V\357q1\030\000\203\231\337\3740\2004\3029i\271\032\343Z\221\010\243B]\315\025\226mk6c{\232\345\010\246\021\315\246\304\245\032+i\032mPG\270\203FT\210\320*\004\372\216I\315U\315`\265\226\326D%\363\204m5\300\230%\036\301\317\3258k\272Z\231\301&\306\036L\241\016,\246\232M\\\201vA\256j\246\205\233S\2039\246\273\254\271\226cP\370\226\035b\273Z\223XB+\201\223h\013v{\244\201c5\006~\242\322fN\231r\315 \32079\261\234[K\032)C\253\021\307TRn\025\342\220\023\320\024\304\353H\327\212\026L\220\356X*\022N\205\307\035\014\2068\014\334\342S\2134bsJ\314\326#\350R\rb%\232\260\252tU\263\\\315\260\231\213k\253\036\304U\224\243U\006\342*\030p\301>\302\204\330\274\263A4n9e\2715\232C-\345_o0A\025\272k-Q\301m]\315\244\266U\244\234\010j\267 G\3342\004x\007\223\034ms}\363\316\312\303\025\031-\247?P\003|u\275\242\001\360\272\200)\000\\\364,[\000\036\242U\243nN{Y\322Z\314\323\034\n\356 \2200ot\201@@\\*d\216n\022\007\220 \302b\216\016\313\301\333\233\220*\016\233@\202q\365sH\020\315\021\323\324a\036\005w\326\221\035k\314q\275*x\010\256\003\3626\261\252*\323\320\257qfP\027\222\214\016\033\322>\242U\263\214=\033\341\223\376\340\336\322\322So8\0232\201y0b\333\220fK\021I\245*\266\033[\344\264l\271\210\221d$A\246\354i&\243\356\352\320\000zd0N\325gQf]\243\373\006\255a\270\212\326\243\374_4c\352+\207\240\033\037\237\3113c\211\325\377\205\366\217\244ZpbP9s\217\322\032\"\300\324\266h\251\304I\225\272\246\345\222\242M\251\203\337\262a\271J2\035\246Ui\225\361\226<\017hL\356\014kG\274w\030\204S\324\221p9y\330s\340=k\346t\272_c\\\274w\330\205\262P%\323\303\022\n]\312\323\203\220\013$\"\3008:\006\210\2729\342\266\034\243\302\231\303<wj\320\266\252\020\356\264\232\225\341\210O\251Y\323\241\334\255X\265\251\021\027(;n\006\202\341\243\232\2738\357\256>\340B\256\326\332wk\222O@""Q\005\332\260\266=\266I\265h\222\047\005^\206\271\216XGc@\314\226\024\326\344\261Wblm\007\267_\377n}\373/\372\332\353W\337\376yCQ\031\241\031;\036c\235\234\256K\310u#\306\\\327\337;.\240TT\247\307\241G\371\t\352}KLk95=\203N\351\t\257Nh\212p\224\034\035\213\340\344\000\324O\035\216\202.\313\356\304 \222u\312\224\342\332\270\022\255\214kd!\035W\235\260\203T\351\222N\343\003%\313\246\016\033\327\311\214\216\253j\366\224II\233q\225\340-@\312h\274B\003\362\363\016\347aW\342\033\367\2001J\342Tn\372z@R\311\220M\334tG\246O}\327\2606\276)lo\274\334x\241L\230\005\016\347:\226\237\332\314\330\323\365\315\326>\374\236A\325\3277\350\276\330\246% \203m\353\360\027\027h*\345\t\376L3f\350\373\300k]/y\216\201m\025\341\304\226\231\236-\3159PtdK\233\330\300\021\321\033\002+\016\366\352\036\261\007\023\006T\322u\2707\006\313 \373#\324\231 \213^\224\201)\222 f15\342&\367\030\206\341fy\222\033\234=\335r\341\260r\270>-\207\352\254\0011\324H\313f\304\304\3640n\272\243\205E\312\026\313\rW\270\262.\235P\367N\250uS\365m\262\246\305o%\214H\206Ql\351\303kC\336u\206\215NB\224\303\242.)=(6\203V\227|\303\333\007\177\272eJhFx\255D\2749t\371b09\253\3511\257L\354\324\250I\241b\nj\002\362u\217\302\253IU:\351\275\n\301`\036\210\373\006\336\337\024\333\006\261=\032\303\255\"\036t$I\200_\234\2503\204\227&5K\234A\212\344\315W\221/\224\n\265!q2\t\320\000.\230}\216\311\204\310\034\300\210\232\226\240UW\372)K\272\374\350\361\363N\025yU\323\361\013\325\270J\366\343\035\360\305\344\200\013\3237\213,\354\303\202\315\\\254\376@\033x~\000@\234\312\313`x#\310\303]\003\2008<\t<\000\027\241\206Y\006\205w\213\t|\245\370B\345(J/\007\240rD\321\225xJdpg\274LaX\246\036\204\022p\334\244%\342\331\002o\014\231CD\016q\027d\017q\267m|\024\002\363\206\371\037\224\021 \243m\375(\337S2\r\256:VB\317\347Gb\325\357\251\346\r\034\234m\352\302N\332\255\221a\355\3662>4\356\257\350b(,%@\230\230\265\224H\234\240]\326\274\341bot5\n\332\255\006\263\314\245\2047\354\277w\355`\2005\007\372\2070\377\366\250\321_ae8\345\366\350t\345\004~O""\010\t\376N\030Y\326>\010\345\032\343\334\223\047t\324\301\223\rM{7*}p\233M\317\255\250\214-%\244\002k\237\222\240\320)ax`\312\360\350\237PA\231\210\247W\201J\000.\253&\252P\322\004s,C\r\340\377Y:p+\236\006\264\005~\047D\005+\204.\030\0200\236\207%gx^\224N\325[%\003\215\205\035\357\257\376\323\032x\274G\337IC\327\006\233\307\245\313PxN\270?\246\305\002\005\007\3033D\214\031+\3760\211\232<\345z\376\367H\243\370N\330fMy\353i\267o\235\004\377\377a\361\251W*Q\276\311\230\215\004\302\333L\352\177\235\245\373\2520\351o8\3244\3716\000\307F\270\217\210\210\321\023\020+\226\022j\235\254\2360\361\227\231\243\344\225\300\014\027\303z?\371y\360}\224\211\262\321\375v\246\237\3744X\016IX\217NG\244\237\374\350\340\253`\246?\233\3613\375\331\264\237\n\n\301VP\n\013\250\271\340\363\340\323p%\364\"\350.\370\257\302\2310\023\336\210f~\201\356G\007+\007\365~\352\274\277\024\344{\227\357F\365v\262\r\352\324\301\353 ?6\376E\260\325\273\222og\332\327\333D\251\033\376w\301\203\360Z\270\205\3037\202\231\340r\270\033\301\356\363\007?\007\205~*\335K\377.\374\242w\347\353N\243\273{\230\201I\275\363\213\341VhF\313\355J\207\014\214\357\373n\220\355\247\316\035\301\236/\374\307A\275?*|\343\023\325_\361\353\030\036\256h\372\344(u)\310\250\236\360\037\310\365\343\256\366\323\347\375,,j\366\256\354\364vv{\273o{o\365\236\376\217\343\323\211\271T\274j1\370wdB8\345\316\267\335\305n\343\020\342H\373g|\257w\371N$\345\231~\372\242\377c\2309J/\370/\202{\341\331\350zTn\277\355\354v/\036\302X\246\277p9x\026\236\221\270.\\\003\200\233\021m\347\373\013W\203\237\242|T\210v\333\027;\247\300\370M\210~\341\202o\207\3310\037>\213\316D^{\275s\261+\361O\035\254\373\031\000\377A\230U\335\347\276\024>>\260|\010\346\034\312\363\007u\325\010_\346\344\023?\357?\033\240Q?\002O\347\207h\375R8\032\000\001\323b\373\310\210\244\377<\310\006_E3h\250\025\374&\310\007\257\220\002G\261\013Y\024\347\017\376\031d{\237\345\"\022\211\366\343\216\350\346\225\026\022\252\204\177\001\253Lt\365\370\254\002\262.\241O\035\374\t\274\035\262""\"\337O]\r\352a2D\032\240sj\376\271\203W\350\365\\?\205\241\254\006\333\340u\032\371\230\014\327\243+\355z\177>\215\363\317\016\363\3710\016\024\224\263\330\310\210b\030\216\323\312\201\367\261\360\003\304=\221\357\3225\204\377F0\027^\002\216\002\224\307\027p\017\345\305i8M/\2437\355\265\366O\335/\273\306\341\202\342\313i?6\252\220\271\005g3\217\372\217\003\"\375=\232\2252\240q\n\374\272\020\325\361\004\026\374\335 \023\347\365\370\362\2738\376\030\276\210\276\214\354\316\265\316N7\331-\214\331\207\240\261\177\312\377{\230\217Q\0354\022\222\373A\246S\351\232\207\331^\362j\357\352\37569\276\236\230\273\026.G\2256\001hgq\351\226_\016\376\0326\242\255\210\034\315~\036\354\206\237\001K\277\357\\\352f\273y\334\345I\220\t\256\007\225\320\210>\211\236FF{\241\37579\224\312\370\277\365\211\337\200s\205\007\017x\264\0224\3027\3217m\263s\243{\246\333\352mn\367\266wdD\303\355\227\023sW\376\333\026x\374\314\316\235n\375p4\273\367 \213\231^r\261\267\370\270S8^H\314\245{\363\310\247\323\341\036\244\361N\347\347\303\302\341V/\371\207v\366\3706\014\302\212\207\300\346\215(\373\037Cm\341\300";
-    PyObject *data = __Pyx_DecompressString(cstring, 2466, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (2283 bytes) */
+static const char cstring[] = "x\332\235W\315s\033\267\025\247\246\214+\305r$&\256g\23486X[\216\245\310t\331(\216+;\316\320\212\234q\352\312\222\354F\323N\332\035p\027$7Z.H\000K\211m\323\361Q\307=\356q\217{\344\221G\036u\344QG\375\t\372\023\372\036\260\244\371!\273i5\303\005\360\000\274\217\337\373\341\001\"T\010\332\226\204\013R\246\312\2561I\244r=\217x\234\357\023\327W\234P\3421*\031\341\025BX\213\371J\016\032U\243\212\324(\214}\2079\353\304\346\21569@!\017\224\347\266@\231\253\036\302O\022\301\017$\251r0b\357\303\022\346\303fF<*\025\352\205~\2358.\032g6\367\035\271J\244\353\333\014\276U\237z\222\034PW\221\n8\211\272\300\332C\002\21658\370\211B\217\373U&\210Ma\354\010\352\372w\226\t\255BK\250\357\230^a\035\342\320\013P\025\304\353k\327\312.,\320\356\270&\022\301T |\014\206\372\034\334\022S\233\010\365\004\243N\373!\014\031\201X)Qn\235\255\023W\022\333\343\022\367\326\003\210\253\254g\353\034\272\353\240@\202~\204\t\261y\243\203\022\341\372Um\032\325\241\224\211o\266\270b\006\335\215\266\252\241YI\034\346\271e&\250b^\033r$\\[\201w\260\310\047\333\233\333w\327\036\254\351h\005\373\211\331\340\253\014\3126\300+\001S\000\270\034\270\236\002<T\273\301d\201<\253\2206\017\210\317\300\035\004\022\326\215nP\010\210dJ\347\3503\352\003\022T\271\334\267`;x\373\031\244J\200\021H0\356~\n\tb\005\3528\026\254c\340\316&\262c\203\3732\250\203\207\340: \357Q\267n2\r\343\206\3406\223\220dt\330\326\372\021\255\206k\357{\010\237\366\007mkMO\202\341J\310\004\346\301NuC\232]C$\223\252To\252Q\260\252+\021#\315H\212L\331\047\016gr}\250\000=\262\271`\346\263\244\263N\330\241\315\032\030\256\241\365(\377\227\234\224\372\306!\030\246\307g\362\314\270j\375\177\241\375C-V\202\332L\257\334g\254\201\010pc\0265U\004\2553\351\270\222\226=\306|\374VmW\232\236\343sRgu.\332\372<\2402m\031\366\216x\357s\010\247l!\341\n\372\260\027\300{~P\260\330a\203\013\365\326i\te\241N\247\2475\024\226\356OOB.\220\210\000\343\350\034 *\013T\266}\273&\270\317\00395\351\271u\010wZ\314\253p\304\247\304\374\300gB\326\334\306\324\214\004\312\216\253""\201`\304\250\344\036\256\273g\r\270Ph\264\017eC\363\t(j@\033\326\266G\036\255\227\035\372\270$\252\260\326W\233\250\014\210\331\326\235\r}\354M7\325\366\022\315o\376\260\271\373\027k\343\305\363?\377i\313P\031\241\031;\036c\203\202ei\310-;\305\334\262\336:\257\240T\324\247\347a\304\3049\342CWMK\005s\002\233M\311\251\250OH\312p\224|\013\213\340\344\004\324O\013\216\202\245\313\356\304$\222uJ\225\341\332\270\020\265\214Kt!\035\027\235cA\213,M\247\361\211\212\3531\237\217\313tF\307E\roJ\245\246\315\270H\2116 e\267\236\243\002\375y\203\363p\250\3615#\301\264\251\027\003jj^l\243\251\227:i\346\273\201\025q\257\264\273\365l\353;\263\321)\t8\315i\377\211\307\355}\313\332n\037\302\357[\250\365\326\026;T\273\254\002\024\360<\013\376\322\262\314t\177\2025\323<\031z<\360\325\262*\201oc[G\020\261\345N\340iu>\224\032\335\262\003l\340`X-\205u\006G\315\200z\203\005\003\002Y\026\334\026\203m\220\363\021\302LP\304*\353\300\0145R2\244M\341\021L\301]\362\27008m\226+\341x\n\2700]\237Y\274\005\3767h\333\343\324\301\204p\341\310\321R\242\373./\014wH]\211\316\251t\347T\267\251\2126Y\305\322\327\021F\243C\3207\232\355\241c\020\325\260tk\342\016J\312\240\2654\253\360\216\301\237\345:\032\212\021\366\232.\336\017\226~\0278\2027\254\224G\016\016\032\314aP\027\025s\000\351f\300\340md\352\231\366\330\270m\363\000\272\2076\336\322\014\333\026\365\002\226Bl\242\034\0144)\200O\202\232\223\202W#s*\202CJ\364\375V\323\357\220\032\363 Q\032xh\000\013\314\266\300\344Ad>\340\302\034W\261\272\324~\352\302\255?V\372\2103\245\334Tn\374B\315\255\323\303\324\002\276\213|pa\372\376\320\345{X\226\271\304\032\357X\014\036\031\000\220`\272\344\017\353\276>\302\r\000H\300\305\037\000\270\0105\254\262\031\274N\034\340\047\303w\250\300\256\366r\000\252@\024\245\306S#\203\226\361\312\204i\235n\350T\200\323\016\253\320\300Sx/\350\034\"r\210\273\242\373\210\273\347\341\323\017\3306\314\377\240X\000\001=\367\037\372\325\244\323 \3151RV\2618\022\253\365\245i\366\340\240\3542\t\226\310\235\221i\262\262\212\317\211\373k""\226\032v\2263\320\231X\265\234\311\234#]%\301ps0\272\033;\344N\213\273\316r&\030\216\337\272w0\301\017\006\362\007\260~eT\351/\3202\\\2622\272\3348\201\337sB\202\277sfV\311;\241\334\340B\004\372\3716\352\340\371\212\246\275\033\355\275\323\314v k&c\313\031-\300ZgzP\330Lgx`\252\360\264\237\020A\231H\227\327\201J\000.\257g\352P\306\024\367]\333L\340\177S\026p+]\006\264\005~gT\r+\204\2458\0200]\207%gx^\214\314\324W\323\007\032+/\265o\376\237\032x\274\317\336\364\206\256\r\214\247\245\3136xN\270?&\305\002\005\007#\260U\212\031/\3774\211\232>\345V\361wH\243\364\016\330\345\007\372\226#+w\316\203\377\377\320\370$\250T\230\330\346\334C\002\341\355\245\345\277L\323}S\230\254=\0015M\277\000\300\261\021\356#\"j\364\004\244\202\345\214\331\247\253\047,|=s\232\275\0369\361R\334<\311~\032\375\230\344\222|r\277\223;\311~\034\255\3064n&\027\022z\222\275x\364u4s2\233\013s\047\263\213\341|T\212v\242J\\B\311\225PD\037\307kq\220\300\360r\370<\236\211s\361\355d\3465\014/\036\255\0355O\346?\014\227\243b\377\332\275\244\331\311v@<\177\364\"*\216\315\177\036\355\364\257\027;\271\316\255\0165\342V\370C\364U|3\336\301\351\333\321Lt-~\225\200\365\205\243\237\243\322\311\374b\177\361\267\361\347\375\273\337t[\275W\3079X\324\377p)\336\211\235d\265S\353\322\327\332\312f\230\003\313_\305y3|\032\352\316\007Gn\010F/a\177\341\250i\032\025j\207>\n\213\341\267\030\251\366\354t~1\\\210\232\270\367\373\020t\236\016\034\206e\251~\204#\033>\215\362\321\327\311\014*jG\277\212\212\321s\214\3774u!\217\335\205\243\177F\371\376\047\205\204&\252\363\250\253zE#\205hL\347\337\000\251\203\256\236\275\237\231\2337v.\241\225?\202\267CH\212\047\3637\242f\234\215\021\003t\316\254\277t\364\034\275\236;\231\307P\326\243]\360z\021\223\221\2157\223\353\235\346\311\302\"\256\177?\312k\245\027\217\036\244\201\202p\026\033\035Q\n\303\331\242q\340m)xG\326\316M\266v\r\341\277\035\315\305W!A\000\345\331\025\264a\274\270\000Tz\226\354u6:\377\352}\321\263\217/\037\357\240_\027\302T\251A\346\016\020\263\210\362\017\"\252\375=""\235\325}@\343=\360\353J\322D\372\225\302WQ.\315\353\331\2657q\374!\376.\371\"\361\2727\273/{\331^iL?\004\215\343\367\302\277\307\305\024\325A\243!\271\037\345\272\265\236s\234\357go\364o\334\357\320\263[\231\271\233\361jR\353P\200v\026\267\356\204\325\350\257q+\331I\350\351\354\247\321\253\370\223\244\224\374\330\275\332\313\367\212h\345q\224\213nE\265\330N>J\236$v\347r\347ozj>\027\376&\244a+\202\220\257\302\232|\264\026\265\342\275\344\373\216\323\275\335\373u\257\335\337\336\355\357\276\324\021\r\315\257f\346\256\3777\023\016$\305\351\336\3555\217G\263\373%d1\327\317.\365\227\036uKg\2273s\213\375\005\344\323\205x\037\322x\267\373\363q\351x\247\237\375}\047\177\266\002\223\260\343\001\260y+\311\377\007\342inf";
+    PyObject *data = __Pyx_DecompressString(cstring, 2283, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (3286 bytes) */
-static const char cstring[] = "\377 arrays \377or batch\377es still\377 look in\377to a lea\377se of  e\337vents\000\004 t\277hat ha\r\000n\377ded: cop\367y w\021\001outl\373ivJ\000it; i\376/\000rows go\266b\000ck \000en:\000e\337 lastT\001th\337em diy\001ec\377onds, si\367nce\003\000gnal\377s wait f|\242\000H\001end; \226\000\363po\245\000\021\001long\337er ca\265\000dr\377ain() ag\336\005\000 and\004\003.:\320\305\000\034\002G\001\355\000n\224\000; [bi\036\000wh\214\000i\304\003\277return\311\001a\343no\224\000O\004*\010 al\377ready; o\367ne \376\000a ti\377me: is c\267los\205!mu\325\000bV\031\002mo\340\000:\276\000s\247 \362\243! \231 :\007a ri\343ng\300\"K\001V\001er?\357Note\330#Cyt\373ho\251\000s del\377iberatel=y\241@rict\361\000\200@\377n PEP-48}4\351\002rejec\240@/subc\334 s\316@\266@\277builti\362 y\377pes. If \377you need\306\304\"as\364@\047\007\214@n wset\237B\047an\207 \377ation_ty\025p\253\000\047\250@rb\000\336@\203A\375F\236@e.add_\276\257 ean E\241aC\237onsum\223@\224 a\316\226 aim\344C\244 prOoces\342@\233Ac[\002} \253 pickl\304a\261p\214\001\221`D\003Bu!\006l%l\310bcU\004\344@i\303c\245C|Q\004K\004regis\240!\372\215\204\002a\273ak doe\371s\245\204\001\226\004of co\273re\000\002 %d\242`n\277 excep\353\001 Ye\253B\365\204\010%d\373\204\004,\325b\270\014\000\270\205\004\244\205\rit:\313\204);\376\211\205\002traceba\377ck keeps\361 \367@\361\205\003\275\205\001fram\377esdisabl\367een\002\001gcis\376\004\003dno mem\307ory\240\205\002\267!\354\205\002of\376\262\206\tnodedb_\372\355a.\350\206\002.arro\377w._expor\375t\006\026schema\004,\017\210\207\002_\262\207\002I\017\341@\205\204\001\263`\376k\tends.as\377ynchrono\373us\014\016limit\276\004\020ogger:\016o\377wnershipNT\016sta8\014\351\000rd\t\355/\211\001/_\305e.py7xsp\313bis\354\210\004\323\210\006\377<lambda>\377Argument\275EI\001Busy\004\002C\350\362\206\002\005\003\360\204\004S{\001EVE\377RY_COLUM\305N\220\205\002B\337\211\001\222\205\n\237\205\n._\335_\215B_c_\356#__\276\007\026tream\016\017e\357nter\004\020xit~;\017reduceT""\016\367arm\210\014begi\363n_\201\212\001\t\rind_\001a\001\000\362\211\002\276\014\251\204\001:\016\346c\351\013@\202\212\001\373\013\304\211\002\216+O\020\347\212\002_\312b~\272+fileno\316+|\300\214\002\341+plain\364+\374\262b\207Ktry_re\007cvL\202\215\001\000\002\245@\341$\006\006\334\333\"\026\004end!\003reR\265\215\002O\235\204\005\261bPq\001S\272B\372\000\003C\203\000mWARN\357ING_`\002dAr\367ena\005\004Bloc\277k__Pyx\001\000D\377ict_Next\367Ref\252`ll__\004\261`\233\212\003e\007\002\316\206\001\265h\307h\253d\343__\235d\006\000\221b__f7uncE\001ma\343@O\000\337modulJ\002na\255m\002\003ewf\001p\202\000vyt\376\207\001t\001qual\031\005~\303e__set_0\004\332\306`_\261g_b\240j_b\310\324\002\237c\221\000d\200\210\004\207\210\004.<\276\365\000als>.\364\205\005_\377is_corou\377tine_ove\377r_payloa=d\233Aords\315\207\t\340\207\002\027io.)\006s\333\220\002\345\210\020\376\210\n\000\346\210\003\230\211\003\325\210\010\251\211\003\312\210\007\245\221\004\273\217\001\302\002\327by_\256\213\006c\314Acl\016\241\001in_\314\212\006\227\217\002\262\214\005\272\214\005q_\242\210\002\377\213\001\203\214\001_id\272\220\002\350\315\204\010\335\204\003\236\220\001_\361\217\002dro\363p_\321d*\000oppe\377demitted\376\367 quencee\370\345\210\002\246\222\002\235\212\003count\327exc\274\216\001e\004\001va\007lue\360\212\003\343\207\004\005\005\322\207\002\335`\373ra\276\205\003forke\277dfrom_\366\222\003h\377eaderhel\261d\214@\201A\223@pr\256`c\377er_disco\357nnec\214\000ite\003ms\265\223\002\316\212\002\323\212\002\232`\332\222\002\337\212\003\371l\317\212\002\002\001ingmayx[\004\256\221\001next\310\213\017\314\271\213\002\250\212\006os\372\212\001\264`ls?ewhere\210\213\002\211\213\006\372\330\206\002p\236 ressu\363re\346\"#\000ceiv\047edr\264 \236\224\001r\007\001\333\224\002\026\315%re\303 s\313\"\363\214\002\234\222\001\366\272\224\001el\357\220\001onse\377lfsetdef\317ault\256\213\001\346\213\002st\335r\363\"tak\200\212\001ll\316\221\223\001out\314\216\006\277\207\005ut\317iliz\313\221""\002\202Bs_\275_\323\205\001t_11\226\216\010_\3755\243\216\002_WaitR\333esg\000 (\265\216\010 *\275,\231\226\00164_t\000\006)\357\000int\027\014)\000\000~\003\020, uint7\003\370\002\0059\002L\001 (voi\207d)\000\033\005g\0162\007\311\217\005o9w\214\001P\0018_t\003\005\230\001\004!\"`\006*i\t\177\003\207\001\300\020\323\000\366\007\020, \256:Corr\001u\324\222\002\366\007\235 4\022\216/\250)\225ZoPush\254C)\000\330\226\001\234\262\215\002\004\003arm\r\003\250\205\006g\367one\004\014lost\3723\003m\310`_room\377\000monotonsicL\003\344\231\001_ou\037\005\273ea\334\204\001\000th\224\230\001_\003to\376`!\004\213\230\001\330\220\006\210\003\217\216\003\276\224\003settly\004sYi\346\231\001\252\005ke\000\007_\327\206\005 u\005\323\226\003\210\212\001\314!\303\014c\340#f\004\377ropstruc\235t\224Dobj\330\204\r\362\233\002_\35310\347\000w\215\213\004Row\316\361\214\002 *(\3651\0370Bu\377fferPoolM \343`nec\004v#6\365\210\003?_Write\330\230\002\226\000d\361\204\010\213\230\001t\366\204\t\n\004)\000\234\225\003\376\271\211\002row\200\001\340\004\377\036\230d\240%\240q\330\377\004\035\230\\\250\021\250!\377\2506\260\021\330\004\032\230\377,\240a\240q\250\006\250\377a\330\004\013\210=\230\001\377\330\010\021\220\021\330\010\020\377\220\014\230A\230Q\230f\373\240A\016\001\026\220r\230\032\337\2404\240u\250\014\000\024\220\377L\240\001\240\021\240&\250\373\001\200\033\000\013\2104\210q\377\330\014\022\220)\2301\320\177\034/\250q\260\004\2602\000\337\014\210O\2301\023\n+\230\377Q\320\0361\260\021\260$\357\260a\330\0103\001v\220V\277\2307\240#\240Q;\001&\177\230\001\230\034\240T\250{\000\377\017\210}\230A\330\014\020\377\320\020\"\240+\320-?\277\270v\300T\310\021a\000\320\377\022%\240Q\240d\250,\357\260h\270au\005x\220s\377\230!\330\014\r\340\010\014\177\210G\220<\230q\330\000\006\356\017\000J\220a\n\0034\220q\374\333\001\253\001w\220a\340\014\031;\230\021\200\003t\2207;\002\216\003\374\306\002\250\000\330\020\022\220!\220\3774\220w\320\036S\320S\377T\320TX\320X_\320\177_`\360\006\000""\t\014\360\000\2762\001%\230\177\250d\314\000g\177\270U\300%\300v\310\305\000\377\020\220\007\220u\320\034-\375\250\007\002\001\330\020\027\220z\377\240\021\340\020\024\220G\230\3775\240\n\250$\250g\260\277X\270T\300\027\310\031\000\021\177\330\024\034\230D\240\007\323\"\373\024#\336 w\250e\2601\377\330\024\037\230|\2501\250\177A\250T\260\027\270\005Z\000\375\047\373\000\024\026\220l\240!\377\2401\240D\250\007\250u\337\260E\270\027\300\373\"\014\210wE\220\021\372 7\240!\213A\357\014\210F\220\004\002\016\210iu\220\225@\r\240A\017\210q\001\003\373t\220\217B\023\2201\220D~\206%q\340\014\020\220\017\261#\036\253 \200A\340\010\315D$\000\310!\375E\214c\004\220F\230!\230\373=\250\241`\017\210y\230\003\017\2301\230L\377A\364!\177\001|\000\377\340\010\017\210{\230!\320\377\033.\250a\250t\260<\207\270t\300\201`\022\001\316@U\001\017k\210~\323`d\247\001\360\n\303#\344\240\001\256AK\253\000\215f1\330\014\237\037\230q\240\004\374`\227\003\200\335A,\001\r\210L\237\204\001\t\330\377\014\017\210t\220:\230R\364\352@\330 L&\000E\250\036\260oq\330\017\020\264`\220\n\307F\3718\342\004\337\000\010\230\001\330\014\024\315\0028\0011N\000\020\304C\356u\320\204\006\360\247\204\017\333\204\022\226\002\373!&\230\t\240_\031\250,\260a\262\000\026\252a\376\200\003\006\230f\240I\250W\377\260C\260|\3003\300c\233\310\024\252c\006\220\207\205\004\224#(\367\250!\250\373\000\020\220\016\230\315a\253\002\340\010\007\002\213 \005\240\377T\250\026\250q\330\010\024\317\220A\220T\273\204\001\323B\360\034\376\276\0079\240G\2503\250l\177\270#\270S\300\004\300\300\205\001\361\220W\006\371@\231!\005\220^\240\360\\\002\357A\362E\313!6\230\021\270\377h\300d\310!\320\004\037\377\320\0376\260a\360$\000\377\t#\240,\250h\260a\376\330 \010\020\220\005\220Q\220\377g\230Z\240v\250Q\250\377a\340\010\035\230T\240\033\377\250A\250\\\270\031\300!\373\3001\320\206\001>\230\021\230$\377\230h\240c\250\023\250B\277\250c\260\024\260]\026\002\014\377\021\220\025\220a\220v\230\363Q\330\365\205\001\305`4\230v\240\377W\250J\260d""\270&\300\377\007\300y\320PR\320R\353S\330\275`qv\006,\000\t\371\036C\035\373\205\001d\270-\300q\375\310\322I5\230\001\230\021\320\377\004%\320%<\270A\360\277\024\000\t\020\320\017\314a\006\377\240k\260\021\260-\270}\377\310A\310Q\320\0042\260\347!\360*\032\000\311`8\2301\017\230N\250!";
-    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 3286, 5271);
+    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (3053 bytes) */
+static const char cstring[] = "\377 arrays \377or batch\377es still\377 look in\377to a lea\377se of  e\337vents\000\004 t\277hat ha\r\000n\377ded: cop\367y w\021\001outl\373ivJ\000it; i\376/\000rows go\266b\000ck \000en:\000e\337 lastT\001th\337em diy\001ec\377onds, si\367nce\003\000gnal\377s wait f|\242\000H\001end; \226\000\363po\245\000\021\001long\337er ca\265\000dr\377ain() ag\336\005\000 and\004\003.:\320\305\000\034\002G\001\355\000n\224\000; [bi\036\000wh\214\000i\304\003\277return\311\001a\343no\224\000O\004*\010 al\377ready; o\367ne \376\000a ti\377me: is c\267los\205!mu\325\000bV\031\002mo\340\000:\276\000s\247 \362\243! \231 :\007a ri\343ng\300\"K\001V\001er?\357Note\330#Cyt\373ho\251\000s del\377iberatel=y\241@rict\361\000\200@\377n PEP-48}4\351\002rejec\240@/subc\334 s\316@\266@\277builti\362 y\377pes. If \377you need\306\304\"as\364@\047\007\214@n wset\237B\047an\207 \377ation_ty\025p\253\000\047\250@rb\000\336@\203A\375F\236@e.add_\276\257 ean E\241aC\237onsum\223@\224 a\316\226 aim\344C\244 prOoces\342@\233Ac[\002} \253 pickl\304a\261p\214\001\221`D\003Bu!\006l%l\310bcU\004\344@i\303c\245C|Q\004K\004regis\240!\372\215\204\002a\273ak doe\371s\245\204\001\226\004of co\273re\000\002 %d\242`n\277 excep\353\001 Ye\253B\365\204\010%d\373\204\004,\325b\270\014\000\270\205\004\244\205\rit:\313\204);\376\211\205\002traceba\377ck keeps\361 \367@\361\205\003\275\205\001fram\377esdisabl\367een\002\001gcis\376\004\003dno mem\307ory\240\205\002\267!\354\205\002of\376\262\206\tnodedb_\372\355a.\350\206\002.arro\377w._expor\375t\006\026schema\004,\017\210\207\002_\262\207\002I\017\341@\205\204\001\263`\376k\tends.as\377ynchrono\373us\014\016limit\276\004\020ogger:\016o\377wnershipNT\016sta8\014\351\000rd\t\355/\211\001/_\305e.py7xsp\313bis\354\210\004\323\210\006\377<lambda>\377Argument\275EI\001Busy\004\002C\350\362\206\002\005\003\360\204\004S{\001EVE\377RY_COLUM\305N\220\205\002B\337\211\001\222\205\n\237\205\n._\335_\215B_c_\356#__\276\007\026tream\016\017e\357nter\004\020xit~;\017reduceT""\016\367arm\210\014begi\363n_\201\212\001\t\rind_\001a\001\000\362\211\002\276\014\251\204\001:\016\346c\351\013@\202\212\001\373\013\304\211\002\216+O\020\347\212\002_\312b~\272+fileno\316+|\300\214\002\341+plain\364+\374\262b\207Ktry_re\007cvL\202\215\001\000\002\245@\341$\006\006,\333\"\027\003re\253\215\002O\223\204\005\247b\245Pg\001S\260B\000\003Cy\000m\377WARNING_~V\002dArena\005\004\377Block__P\373yx\001\000Dict_\177NextRef\240`Oll__\247`\221\212\003e\007\0020\304\206\001\253h\275h\241d__\223d\006\000~\207b__funcE\001\363ma\331@O\000modu\335lJ\002nam\002\003ew\232f\001p\202\000vt\364\207\001t\001q\347ual\031\005\271e__s\247et_0\004\274`_\247g_\rb\226j_b\324\002\225c\362\207\004\371\207\004\373.<\361\000als>.\376\346\205\005_is_cor\377outine_o\377ver_payl\367oad\215Aords\\\277\207\t\322\207\002io.)\006s\315\220\002\000\327\210\020\360\210\n\330\210\003\212\211\003\307\210\010\233\211\003\274\210\007\227\221\004\264\255\217\001\276\002c\274Acl\225\001iCn_\262\212\006\375\216\002\230\214\005\240\214\005_\210\210\002\034\345\213\001\351\213\001_id\240\220\002\263\204\010\303\204\003\372\204\220\001_\327\217\002drop_\374\301d*\000oppede\277mitted\347 q?uencee\313\210\002\214\222\002\376\203\212\003countex\365c\242\216\001e\004\001valu\301e\326\212\003\311\207\004\005\005\270\207\002\315`ra\376\244\205\003forkedf\357rom_\334\222\003hea\177derheld\200@\354\365!\207@pr\236`cer\377_disconn\373ec\214\000items@\233\223\002\264\212\002\271\212\002\212`\300\222\002\305\212\003l\265\212\002~\002\001ingmax[\004\036\224\221\001next\256\213\017\237\213\002\216\212\006\373os\340\212\001d_els?ewhere\356\212\002\357\212\006\372\276\206\002p\236 ressu\363re\346\"#\000ceiv\047edr\264 \204\224\001r\007\001\301\224\002\026\315%re\303 s\313\"\331\214\002\202\222\001\366\240\224\001el\325\220\001onse\377lfsetdef\317ault\224\213\001\314\213\002st\335r\363\"tak\346\211\001ll\316\367\222\001out\262\216\006\245\207\005ut\317iliz\261\221\002\202Bs_\275_\303\205\001t_11\374\215\010_\3755""\211\216\002_WaitR\333esg\000 (\233\216\010 *\275,\377\225\00164_t\000\006)\357\000int\027\014)\000\000~\003\020, uint7\003\370\002\0059\002L\001 (voi\207d)\000\033\005g\0162\007\257\217\005o9w\214\001P\0018_t\003\005\230\001\004!\"`\006*i\t\177\003\207\001\300\020\323\000\366\007\020, \256:Corr\001u\272\222\002\366\007\235 4\022\216/\250)\225ZoPush\254C)\000\276\226\001\234\230\215\002\004\003arm\r\003\250\205\006g\367one\004\014lost\3723\003m\310`_room\377\000monotonsicL\003\312\231\001_ou\037\005\273ea\334\204\001\000th\372\227\001_\003to\376`!\004\361\227\001\276\220\006\210\003\365\215\003\276\224\003settly\004sYi\314\231\001\252\005ke\000\007_\327\206\005 u\005\271\226\003\374\211\001\314!\303\014c\340#f\004\377ropstruc\235t\224Dobj\330\204\r\330\233\002_\35310\347\000w\375\212\004Row\316\341\214\002 *(\3651\0370Bu\377fferPoolM \343`nec\004v#6\365\210\003?_Write\276\230\002\226\000d\361\204\010\361\227\001t\366\204\t\n\004)\000\202\225\003\376\271\211\002row\200\001\340\004\377\036\230d\240%\240q\330\377\004\035\230\\\250\021\250!\377\2506\260\021\330\004\032\230\377,\240a\240q\250\006\250\377a\330\004\013\210=\230\001\377\330\010\021\220\021\330\010\020\377\220\014\230A\230Q\230f\373\240A\016\001\026\220r\230\032\337\2404\240u\250\014\000\024\220\377L\240\001\240\021\240&\250\373\001\200\033\000\013\2104\210q\377\330\014\022\220)\2301\320\177\034/\250q\260\004\2602\000\337\014\210O\2301\023\n+\230\377Q\320\0361\260\021\260$\357\260a\330\0103\001v\220V\277\2307\240#\240Q;\001&\177\230\001\230\034\240T\250{\000\377\017\210}\230A\330\014\020\377\320\020\"\240+\320-?\277\270v\300T\310\021a\000\320\377\022%\240Q\240d\250,\357\260h\270ay\001\014\210E\273\220\021w\0007\240!\t\003F\275\220\004\002\016\210i\220\222\000\rn\235\001\017\210q\001\003t\220\214\002\237\023\2201\220D\346\001\265\002\340\377\014\020\220\017\230q\330\010o\014\210J\220Q\000\340\010\312\004\364$\000\021\001E\211#\004\220F\230\357!\230=\250\236 \017\210y\277\230\003\2301\230L\374\001\340\371\010}""\003|\000\340\010\017\210{\377\230!\320\033.\250a\250?t\260<\270t\300\376\000\022\001V\313\000\200A\033\001~\320 d\247\001_\360\n\000\t\014\263#\rw\001\371K\253\000\212&1\330\014\037\230gq\240\004\371 \227\003\200A,\001\367\r\210L\234A\t\330\014\017\277\210t\220:\230R\263\000\020\376\211A\004\240E\250\036\260q\367\330\017\020\261 \220\n\230!;\330\014R\000\013\2108\342\004\337\000\305\010\327@\014\315\0028\001\225@\360\020\300{\003\3535\315F\244O\330R\226\002\014\210\177F\220&\230\t\240\031\236@\246\234@\360\026\341\001\200\003\006\310`I\377\250W\260C\260|\3003\337\300c\310\024\310\362@\020\220\363\006\220\204d\224#(\250!\250~\373\000\020\220\016\230a\330\254\001\323\340\010\007\002\213 \005\230`\026\250~\245@\024\220A\220T\230\241b\366\325@\360\034\276\0079\240G\250\3773\250l\270#\270S\300\303\004\300\275aV\007\371@\231!\005\220\303^\240\\\002\357A\362E\313!6\230\377\021\270h\300d\310!\320\377\004\037\320\0376\260a\360\377$\000\t#\240,\250h\373\260a\330 \010\020\220\005\220\377Q\220g\230Z\240v\250\377Q\250a\340\010\035\230T\377\240\033\250A\250\\\270\031\357\300!\3001\315\204\001>\230\021\377\230$\230h\240c\250\023\377\250B\250c\260\024\260]\376\026\002\014\021\220\025\220a\220\277v\230Q\330\014\031!\000!\377\2304\230v\240W\250J\377\260d\270&\300\007\300y\177\320PR\320RS\330\275`\275qv\006,\000\t\036C\035d\373\260$@\000-\300q\310\001\375\330\324G5\230\001\230\021\320\377\004%\320%<\270A\360\277\024\000\t\020\320\017\314a\006\377\240k\260\021\260-\270}\377\310A\310Q\320\0042\260\347!\360*\032\000\311`8\2301\017\230N\250!";
+    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 3053, 4986);
     #define __Pyx_DecompressString_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #else /* compression: none (5271 bytes) */
-static const char bytes[] = " arrays or batches still look into a lease of  events events that has ended: copy what outlives it; its rows go back when the last of them dies seconds, since signals wait for its end; to poll for longer call drain() again and again.: a call waits on it; bind when it has returned: another call waits on it already; one at a time: is closed: must be at most : was handed out already; a ring has one reader?Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.add_notean EventConsumer is a claim of this process, and cannot be pickled: pass the EventBus, and call its consumer() in the other processcannot register what a fork does: consumer of core core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when the last of them dies; the traceback keeps those of its framesdisableenablegcisenabledno memory for the rows of a lease of nodedb_ring.batch.arrow._exportnodedb_ring.batch.arrow._schemanodedb_ring.batch.event_batchnodedb_ring.batch.projectionnodedb_ring.ends.asynchronousnodedb_ring.ends.limitsnodedb_ring.ends.loggernodedb_ring.ends.ownershipnodedb_ring.ends.statsnodedb_ring.errorsnodedb_ring/ends/_consumer.pyxspin this lease has ended<lambda>ArgumentErrorBusyErrorClosedErrorConsumerStatsEVERY_COLUMNEventBatchEventConsumerEventConsumer.__arrow_c_schema__EventConsumer.__arrow_c_stream__EventConsumer.__enter__EventConsumer.__exit__EventConsumer.__reduce__EventConsumer._armEventConsumer._begin_waitEventConsumer._bind_and_drainEventConsumer._disarmEventConsumer._exportEventConsumer.bindEventConsumer.closeEventConsumer.drainEventConsumer.drain_asyncEventConsumer.filenoEventConsumer.leaseEventConsumer.plainEventConsumer.statsEventConsumer.try_recvLeaseLease.__enter__Lease.__exit__Lease._endLease.releaseOwnershipErrorPlainStreamStreamClaimWARNING_LeasedArena_LeasedBlock__Pyx_PyDict_NextRef__all____annota""te____arrow_c_schema____arrow_c_stream____enter____exit____func____main____module____name____new____pyx_vtable____qualname____reduce____set_name___arm_begin_wait_bind_and_drain_block_disarm_end_export_export.<locals>.<lambda>_is_coroutine_over_payload_recordsasynchronousasyncio.coroutinesbatchbatch.arrow._exportbatch.arrow._schemabatch.event_batchbatch.projectionbatchesbindblockby_exceptionclaimcline_in_tracebackcloseconsumerconsumer_statscorecore_iddraindrain_asyncdrain_when_readydrop_releaseddroppedemitted_sequenceerrorseventevent_countexc_typeexc_valueexport_schemaexport_streamextrafilenoforkedfrom_eventsheaderheldis_overis_producer_disconnecteditemsleaselimitlimit_secondslimitsloggerloggingmax_eventsmostnext_batchnodedb_ring.ends._consumerosowned_elsewhereownerownershipplainpoppressure_statereceivedredeliveredreleasereleasedrequested_schemaringrowselectionselfsetdefaultspinstatsstrerrortakentelltimeouttracebacktry_recvutilizationvalues__pyx_t_11nodedb_ring_5_ring_WaitResult (nodedb_ring *, int64_t, int64_t)\000int (nodedb_ring *)\000\000\000int (nodedb_ring *, uint64_t, uint64_t)\000int64_t (void)\000uint64_t (nodedb_ring *, uint64_t, nodedb_row *, uint8_t *, uint64_t)\000uint64_t (nodedb_ring *, uint64_t, uint64_t *)\000uint64_t (void)\000void (nodedb_ring *)\000\000\000\000\000\000void (nodedb_ring *, __pyx_t_11nodedb_ring_5_ring_Corruption, uint64_t)\000\000void (nodedb_ring *, uint64_t, uint64_t, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult)\000ring_wait\000ring_arm\000ring_producer_gone\000ring_producer_lost\000ring_make_room\000monotonic\000ring_copy_out\000ring_measure\000thread_token\000ring_close_consumer\000ring_disarm\000ring_settle\000ring_signal\000ring_wake\000ring_wake_producer\000ring_consumer_corrupt\000ring_producer_corrupt\000ring_dropstruct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *(uint64_t, uint64_t, struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)\000new_blockstruct __pyx_obj_11nodedb_ring_5batch_6_event_Wr""iteEvent *(nodedb_row const *, uint8_t const *)\000event_from_row\200\001\340\004\036\230d\240%\240q\330\004\035\230\\\250\021\250!\2506\260\021\330\004\032\230,\240a\240q\250\006\250a\330\004\013\210=\230\001\330\010\021\220\021\330\010\020\220\014\230A\230Q\230f\240A\330\010\021\220\026\220r\230\032\2404\240u\250A\330\010\024\220L\240\001\240\021\240&\250\001\200A\330\010\013\2104\210q\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\014\210O\2301\200A\330\010\013\2104\210q\330\014\022\220+\230Q\320\0361\260\021\260$\260a\330\010\013\2104\210v\220V\2307\240#\240Q\330\014\022\220&\230\001\230\034\240T\250\021\330\010\017\210}\230A\330\014\020\320\020\"\240+\320-?\270v\300T\310\021\330\014\022\320\022%\240Q\240d\250,\260h\270a\200A\330\010\013\2104\210x\220s\230!\330\014\r\340\010\014\210G\220<\230q\330\010\014\210G\220<\230q\330\010\014\210J\220a\330\010\014\210G\2204\220q\230\001\330\010\013\2104\210w\220a\340\014\031\230\021\330\010\013\2104\210t\2207\230!\330\014\r\330\010\013\2104\210q\330\014\022\220+\230Q\330\020\022\220!\2204\220w\320\036S\320ST\320TX\320X_\320_`\360\006\000\t\014\2104\210t\2207\230%\230\177\250d\260$\260g\270U\300%\300v\310Q\330\014\020\220\007\220u\320\034-\250Q\330\014\020\220\001\330\020\027\220z\240\021\340\020\024\220G\2305\240\n\250$\250g\260X\270T\300\027\310\001\330\020\021\330\024\034\230D\240\007\240u\250A\330\024#\2404\240w\250e\2601\330\024\037\230|\2501\250A\250T\260\027\270\005\270U\300\047\310\021\330\024\026\220l\240!\2401\240D\250\007\250u\260E\270\027\300\001\200A\330\010\014\210E\220\021\220)\2307\240!\200A\330\010\014\210F\220!\200A\330\010\016\210i\220q\330\014\r\200A\330\010\017\210q\200A\330\010\017\210t\2201\200A\330\010\023\2201\220D\230\001\330\010\013\2104\210q\340\014\020\220\017\230q\330\010\014\210J\220a\200A\340\010\013\2104\210q\330\014\023\2201\330\010\014\210E\220\021\330\010\020\220\004\220F\230!\230=\250\001\330\010\017\210y\230\003\2301\230L\250\001\200A\340\010\014\210E\220\021\220!\200A\340""\010\017\210{\230!\320\033.\250a\250t\260<\270t\3001\200A\340\010\017\210}\230A\200A\340\010\017\210~\230Q\230d\240!\200A\360\n\000\t\014\2104\210q\330\014\r\330\010\014\210K\220q\330\010\013\2104\210v\220V\2301\330\014\037\230q\240\004\240A\330\014\020\220\017\230q\200A\360\n\000\t\r\210L\230\001\330\010\t\330\014\017\210t\220:\230R\230q\330\020\024\220L\240\004\240E\250\036\260q\330\017\020\330\014\020\220\n\230!\330\014\r\330\010\013\2108\2201\220D\230\001\330\014\020\220\010\230\001\330\014\023\2201\330\010\017\210t\2201\200A\360\020\000\t\014\2104\210v\220V\2307\240#\240Q\330\014\022\220&\230\001\230\034\240T\250\021\330\010\013\2104\210q\330\014\022\220+\230Q\320\0361\260\021\260$\260a\330\010\013\2104\210q\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\014\210L\230\001\330\010\014\210F\220&\230\t\240\031\250,\260a\200A\360\026\000\t\014\2108\2201\220D\230\006\230f\240I\250W\260C\260|\3003\300c\310\024\310Q\330\014\020\220\006\220a\330\010\013\2104\210~\230Q\230d\240(\250!\2501\330\014\020\220\016\230a\330\014\023\2201\340\010\020\220\016\230a\230q\240\005\240T\250\026\250q\330\010\024\220A\220T\230\021\330\010\017\210q\200A\360\034\000\t\014\2104\210v\220V\2309\240G\2503\250l\270#\270S\300\004\300A\330\014\020\220\006\220a\330\010\013\2104\210t\2201\330\014\020\220\005\220^\2401\330\014\020\220\017\230q\330\014\020\220\017\230q\330\010\017\210t\2206\230\021\270h\300d\310!\320\004\037\320\0376\260a\360$\000\t#\240,\250h\260a\260q\330\010\020\220\005\220Q\220g\230Z\240v\250Q\250a\340\010\035\230T\240\033\250A\250\\\270\031\300!\3001\330\010\013\210>\230\021\230$\230h\240c\250\023\250B\250c\260\024\260]\300!\3001\330\014\021\220\025\220a\220v\230Q\330\014\031\230\021\230!\2304\230v\240W\250J\260d\270&\300\007\300y\320PR\320RS\330\010\017\210q\320\004\037\320\0376\260a\360,\000\t\036\230T\240\033\250A\250\\\270\031\300!\3001\330\010\013\210>\230\021\230$\230h\240c\250\023\250B\250d\260$\260d\270-\300q\310\001\330\014\023\2201\330\010\017\210t\2205\230""\001\230\021\320\004%\320%<\270A\360\024\000\t\020\320\017\037\230q\240\006\240k\260\021\260-\270}\310A\310Q\320\0042\260!\360*\000\t\020\210t\2208\2301\230N\250!";
+    #else /* compression: none (4986 bytes) */
+static const char bytes[] = " arrays or batches still look into a lease of  events events that has ended: copy what outlives it; its rows go back when the last of them dies seconds, since signals wait for its end; to poll for longer call drain() again and again.: a call waits on it; bind when it has returned: another call waits on it already; one at a time: is closed: must be at most : was handed out already; a ring has one reader?Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.add_notean EventConsumer is a claim of this process, and cannot be pickled: pass the EventBus, and call its consumer() in the other processcannot register what a fork does: consumer of core core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when the last of them dies; the traceback keeps those of its framesdisableenablegcisenabledno memory for the rows of a lease of nodedb_ring.batch.arrow._exportnodedb_ring.batch.arrow._schemanodedb_ring.batch.event_batchnodedb_ring.batch.projectionnodedb_ring.ends.asynchronousnodedb_ring.ends.limitsnodedb_ring.ends.loggernodedb_ring.ends.ownershipnodedb_ring.ends.statsnodedb_ring.errorsnodedb_ring/ends/_consumer.pyxspin this lease has ended<lambda>ArgumentErrorBusyErrorClosedErrorConsumerStatsEVERY_COLUMNEventBatchEventConsumerEventConsumer.__arrow_c_schema__EventConsumer.__arrow_c_stream__EventConsumer.__enter__EventConsumer.__exit__EventConsumer.__reduce__EventConsumer._armEventConsumer._begin_waitEventConsumer._bind_and_drainEventConsumer._disarmEventConsumer._exportEventConsumer.bindEventConsumer.closeEventConsumer.drainEventConsumer.drain_asyncEventConsumer.filenoEventConsumer.leaseEventConsumer.plainEventConsumer.statsEventConsumer.try_recvLeaseLease.__enter__Lease.__exit__Lease.releaseOwnershipErrorPlainStreamStreamClaimWARNING_LeasedArena_LeasedBlock__Pyx_PyDict_NextRef__all____annotate____arro""w_c_schema____arrow_c_stream____enter____exit____func____main____module____name____new____pyx_vtable____qualname____reduce____set_name___arm_begin_wait_bind_and_drain_block_disarm_export_export.<locals>.<lambda>_is_coroutine_over_payload_recordsasynchronousasyncio.coroutinesbatchbatch.arrow._exportbatch.arrow._schemabatch.event_batchbatch.projectionbatchesbindblockclaimcline_in_tracebackcloseconsumerconsumer_statscorecore_iddraindrain_asyncdrain_when_readydrop_releaseddroppedemitted_sequenceerrorseventevent_countexc_typeexc_valueexport_schemaexport_streamextrafilenoforkedfrom_eventsheaderheldis_overis_producer_disconnecteditemsleaselimitlimit_secondslimitsloggerloggingmax_eventsmostnext_batchnodedb_ring.ends._consumerosowned_elsewhereownerownershipplainpoppressure_statereceivedredeliveredreleasereleasedrequested_schemaringrowselectionselfsetdefaultspinstatsstrerrortakentelltimeouttracebacktry_recvutilizationvalues__pyx_t_11nodedb_ring_5_ring_WaitResult (nodedb_ring *, int64_t, int64_t)\000int (nodedb_ring *)\000\000\000int (nodedb_ring *, uint64_t, uint64_t)\000int64_t (void)\000uint64_t (nodedb_ring *, uint64_t, nodedb_row *, uint8_t *, uint64_t)\000uint64_t (nodedb_ring *, uint64_t, uint64_t *)\000uint64_t (void)\000void (nodedb_ring *)\000\000\000\000\000\000void (nodedb_ring *, __pyx_t_11nodedb_ring_5_ring_Corruption, uint64_t)\000\000void (nodedb_ring *, uint64_t, uint64_t, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult)\000ring_wait\000ring_arm\000ring_producer_gone\000ring_producer_lost\000ring_make_room\000monotonic\000ring_copy_out\000ring_measure\000thread_token\000ring_close_consumer\000ring_disarm\000ring_settle\000ring_signal\000ring_wake\000ring_wake_producer\000ring_consumer_corrupt\000ring_producer_corrupt\000ring_dropstruct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *(uint64_t, uint64_t, struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)\000new_blockstruct __pyx_obj_11nodedb_ring_5batch_6_event_WriteEvent *(nodedb_row cons""t *, uint8_t const *)\000event_from_row\200\001\340\004\036\230d\240%\240q\330\004\035\230\\\250\021\250!\2506\260\021\330\004\032\230,\240a\240q\250\006\250a\330\004\013\210=\230\001\330\010\021\220\021\330\010\020\220\014\230A\230Q\230f\240A\330\010\021\220\026\220r\230\032\2404\240u\250A\330\010\024\220L\240\001\240\021\240&\250\001\200A\330\010\013\2104\210q\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\014\210O\2301\200A\330\010\013\2104\210q\330\014\022\220+\230Q\320\0361\260\021\260$\260a\330\010\013\2104\210v\220V\2307\240#\240Q\330\014\022\220&\230\001\230\034\240T\250\021\330\010\017\210}\230A\330\014\020\320\020\"\240+\320-?\270v\300T\310\021\330\014\022\320\022%\240Q\240d\250,\260h\270a\200A\330\010\014\210E\220\021\220)\2307\240!\200A\330\010\014\210F\220!\200A\330\010\016\210i\220q\330\014\r\200A\330\010\017\210q\200A\330\010\017\210t\2201\200A\330\010\023\2201\220D\230\001\330\010\013\2104\210q\340\014\020\220\017\230q\330\010\014\210J\220a\200A\340\010\013\2104\210q\330\014\023\2201\330\010\014\210E\220\021\330\010\020\220\004\220F\230!\230=\250\001\330\010\017\210y\230\003\2301\230L\250\001\200A\340\010\014\210E\220\021\220!\200A\340\010\017\210{\230!\320\033.\250a\250t\260<\270t\3001\200A\340\010\017\210}\230A\200A\340\010\017\210~\230Q\230d\240!\200A\360\n\000\t\014\2104\210q\330\014\r\330\010\014\210K\220q\330\010\013\2104\210v\220V\2301\330\014\037\230q\240\004\240A\330\014\020\220\017\230q\200A\360\n\000\t\r\210L\230\001\330\010\t\330\014\017\210t\220:\230R\230q\330\020\024\220L\240\004\240E\250\036\260q\330\017\020\330\014\020\220\n\230!\330\014\r\330\010\013\2108\2201\220D\230\001\330\014\020\220\010\230\001\330\014\023\2201\330\010\017\210t\2201\200A\360\020\000\t\014\2104\210v\220V\2307\240#\240Q\330\014\022\220&\230\001\230\034\240T\250\021\330\010\013\2104\210q\330\014\022\220+\230Q\320\0361\260\021\260$\260a\330\010\013\2104\210q\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\014\210L\230\001\330\010\014\210F\220&""\230\t\240\031\250,\260a\200A\360\026\000\t\014\2108\2201\220D\230\006\230f\240I\250W\260C\260|\3003\300c\310\024\310Q\330\014\020\220\006\220a\330\010\013\2104\210~\230Q\230d\240(\250!\2501\330\014\020\220\016\230a\330\014\023\2201\340\010\020\220\016\230a\230q\240\005\240T\250\026\250q\330\010\024\220A\220T\230\021\330\010\017\210q\200A\360\034\000\t\014\2104\210v\220V\2309\240G\2503\250l\270#\270S\300\004\300A\330\014\020\220\006\220a\330\010\013\2104\210t\2201\330\014\020\220\005\220^\2401\330\014\020\220\017\230q\330\014\020\220\017\230q\330\010\017\210t\2206\230\021\270h\300d\310!\320\004\037\320\0376\260a\360$\000\t#\240,\250h\260a\260q\330\010\020\220\005\220Q\220g\230Z\240v\250Q\250a\340\010\035\230T\240\033\250A\250\\\270\031\300!\3001\330\010\013\210>\230\021\230$\230h\240c\250\023\250B\250c\260\024\260]\300!\3001\330\014\021\220\025\220a\220v\230Q\330\014\031\230\021\230!\2304\230v\240W\250J\260d\270&\300\007\300y\320PR\320RS\330\010\017\210q\320\004\037\320\0376\260a\360,\000\t\036\230T\240\033\250A\250\\\270\031\300!\3001\330\010\013\210>\230\021\230$\230h\240c\250\023\250B\250d\260$\260d\270-\300q\310\001\330\014\023\2201\330\010\017\210t\2205\230\001\230\021\320\004%\320%<\270A\360\024\000\t\020\320\017\037\230q\240\006\240k\260\021\260-\270}\310A\310Q\320\0042\260!\360*\000\t\020\210t\2208\2301\230N\250!";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
     #endif
     PyObject **stringtab = __pyx_mstate->__pyx_string_tab;
     Py_ssize_t pos = 0;
-    for (int i = 0; i < 178; i++) {
+    for (int i = 0; i < 175; i++) {
       Py_ssize_t bytes_length = str_length_index[i].length;
       PyObject *string = PyUnicode_DecodeUTF8(bytes + pos, bytes_length, NULL);
       if (likely(string) && i >= 35) PyUnicode_InternInPlace(&string);
@@ -21382,8 +21266,8 @@ static const char bytes[] = " arrays or batches still look into a lease of  even
       stringtab[i] = string;
       pos += bytes_length;
     }
-    for (int i = 178; i < 206; i++) {
-      Py_ssize_t bytes_length = bytes_length_index[i-178].length;
+    for (int i = 175; i < 202; i++) {
+      Py_ssize_t bytes_length = bytes_length_index[i-175].length;
       PyObject *string = PyBytes_FromStringAndSize(bytes + pos, bytes_length);
       stringtab[i] = string;
       pos += bytes_length;
@@ -21393,15 +21277,15 @@ static const char bytes[] = " arrays or batches still look into a lease of  even
       }
     }
     Py_XDECREF(data);
-    for (Py_ssize_t i = 0; i < 206; i++) {
+    for (Py_ssize_t i = 0; i < 202; i++) {
       if (unlikely(PyObject_Hash(stringtab[i]) == -1)) {
         __PYX_ERR(0, 1, __pyx_L1_error)
       }
     }
     #if CYTHON_IMMORTAL_CONSTANTS
     {
-      PyObject **table = stringtab + 178;
-      for (Py_ssize_t i=0; i<28; ++i) {
+      PyObject **table = stringtab + 175;
+      for (Py_ssize_t i=0; i<27; ++i) {
         #if PY_VERSION_HEX >= 0x030F0000
         PyUnstable_SetImmortal(table[i]);
         #elif CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
@@ -21605,11 +21489,6 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
     const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 735};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[23] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__consumer_pyx, __pyx_mstate->__pyx_n_u_release, __pyx_mstate->__pyx_kp_b_iso88591_A_E, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[23])) goto bad;
-  }
-  {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 739};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_by_exception};
-    __pyx_mstate_global->__pyx_codeobj_tab[24] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__consumer_pyx, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_kp_b_iso88591_A_4xs_G_q_G_q_Ja_G4q_4wa_4t7_4q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[24])) goto bad;
   }
   Py_DECREF(tuple_dedup_map);
   return 0;

@@ -2185,10 +2185,7 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   uint64_t count;
   uint64_t payload_bytes;
   Py_ssize_t views;
-  Py_ssize_t pins;
   int ended;
-  int is_leased;
-  int is_pin;
   int writable;
   enum __pyx_t_11nodedb_ring_5batch_10_row_block_Packing packing;
   int is_run;
@@ -2196,6 +2193,9 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *pool;
   void *memory;
   size_t memory_bytes;
+  Py_ssize_t pins;
+  int is_leased;
+  int is_pin;
 };
 
 
@@ -2223,7 +2223,7 @@ struct __pyx_obj_11nodedb_ring_4ends_9_consumer_EventConsumer {
 };
 
 
-/* "_producer.pxd":8
+/* "_producer.pxd":9
  * 
  * 
  * cdef class EventProducer:             # <<<<<<<<<<<<<<
@@ -2235,6 +2235,7 @@ struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer {
   struct __pyx_vtabstruct_11nodedb_ring_4ends_9_producer_EventProducer *__pyx_vtab;
   struct __pyx_obj_11nodedb_ring_5_ring_EventRing *ring;
   nodedb_ring *_ring;
+  struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *_pool;
   int _barred;
   int _overflow_open;
   PY_LONG_LONG _overflow_logged_ns;
@@ -2337,7 +2338,7 @@ struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer_EventConsumer {
 static struct __pyx_vtabstruct_11nodedb_ring_4ends_9_consumer_EventConsumer *__pyx_vtabptr_11nodedb_ring_4ends_9_consumer_EventConsumer;
 
 
-/* "_producer.pxd":8
+/* "_producer.pxd":9
  * 
  * 
  * cdef class EventProducer:             # <<<<<<<<<<<<<<
@@ -9983,7 +9984,7 @@ static int __Pyx_modinit_Type_import_code(__pyx_mstatetype *__pyx_mstate) {
   __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_EventConsumer) __PYX_ERR(4, 9, __pyx_L1_error)
   if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_consumer_EventConsumer, (void**)&__pyx_vtabptr_11nodedb_ring_4ends_9_consumer_EventConsumer) != 1)) __PYX_ERR(4, 9, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __pyx_t_1 = PyImport_ImportModule("nodedb_ring.ends._producer"); if (unlikely(!__pyx_t_1)) __PYX_ERR(5, 8, __pyx_L1_error)
+  __pyx_t_1 = PyImport_ImportModule("nodedb_ring.ends._producer"); if (unlikely(!__pyx_t_1)) __PYX_ERR(5, 9, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer = __Pyx_ImportType_3_3_1(__pyx_t_1, "nodedb_ring.ends._producer", "EventProducer",
   #if defined(PYPY_VERSION_NUM) && PYPY_VERSION_NUM < 0x050B0000
@@ -9993,8 +9994,8 @@ static int __Pyx_modinit_Type_import_code(__pyx_mstatetype *__pyx_mstate) {
   #else
   sizeof(struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer),
   #endif
-  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer) __PYX_ERR(5, 8, __pyx_L1_error)
-  if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, (void**)&__pyx_vtabptr_11nodedb_ring_4ends_9_producer_EventProducer) != 1)) __PYX_ERR(5, 8, __pyx_L1_error)
+  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer) __PYX_ERR(5, 9, __pyx_L1_error)
+  if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, (void**)&__pyx_vtabptr_11nodedb_ring_4ends_9_producer_EventProducer) != 1)) __PYX_ERR(5, 9, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __Pyx_RefNannyFinishContext();
   return 0;

@@ -1736,8 +1736,8 @@ static const char* const __pyx_f[] = {
   "nodedb_ring/ends/_producer.pyx",
   "nodedb_ring/ends/timeout.pxd",
   "nodedb_ring/_ring.pxd",
-  "cpython/type.pxd",
   "nodedb_ring/batch/_row_block.pxd",
+  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
   "nodedb_ring/batch/_event.pxd",
 };
 /* #### Code section: utility_code_proto_before_types ### */
@@ -2165,10 +2165,7 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   uint64_t count;
   uint64_t payload_bytes;
   Py_ssize_t views;
-  Py_ssize_t pins;
   int ended;
-  int is_leased;
-  int is_pin;
   int writable;
   enum __pyx_t_11nodedb_ring_5batch_10_row_block_Packing packing;
   int is_run;
@@ -2176,6 +2173,9 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *pool;
   void *memory;
   size_t memory_bytes;
+  Py_ssize_t pins;
+  int is_leased;
+  int is_pin;
 };
 
 
@@ -2199,7 +2199,7 @@ struct __pyx_obj_11nodedb_ring_5batch_6_event_WriteEvent {
 };
 
 
-/* "nodedb_ring/ends/_producer.pxd":8
+/* "nodedb_ring/ends/_producer.pxd":9
  * 
  * 
  * cdef class EventProducer:             # <<<<<<<<<<<<<<
@@ -2211,6 +2211,7 @@ struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer {
   struct __pyx_vtabstruct_11nodedb_ring_4ends_9_producer_EventProducer *__pyx_vtab;
   struct __pyx_obj_11nodedb_ring_5_ring_EventRing *ring;
   nodedb_ring *_ring;
+  struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *_pool;
   int _barred;
   int _overflow_open;
   PY_LONG_LONG _overflow_logged_ns;
@@ -2223,7 +2224,7 @@ struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer {
 };
 
 
-/* "nodedb_ring/ends/_producer.pyx":563
+/* "nodedb_ring/ends/_producer.pyx":564
  * 
  * 
  * @cython.final             # <<<<<<<<<<<<<<
@@ -2828,6 +2829,38 @@ static PyObject* __Pyx_PyUnicode_Join(PyObject** values, Py_ssize_t value_count,
 /* RaiseException.export */
 static void __Pyx_Raise(PyObject *type, PyObject *value, PyObject *tb, PyObject *cause);
 
+/* tp_new.proto */
+#define __Pyx_tp_new(type_obj, args) __Pyx_tp_new_kwargs(type_obj, args, NULL)
+static CYTHON_INLINE PyObject* __Pyx_tp_new_kwargs(PyObject* type_obj, PyObject* args, PyObject* kwargs);
+
+/* FormatTypeName.proto (used by RaiseErrorWithObjectTypes) */
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX >= 0x030d0000
+typedef PyObject *__Pyx_TypeName;
+#define __Pyx_FMT_TYPENAME "%N"
+#define __Pyx_PyType_GetFullyQualifiedName(tp) Py_NewRef((PyObject*)tp)
+#define __Pyx_DECREF_TypeName(obj) Py_DECREF(obj)
+#elif CYTHON_COMPILING_IN_LIMITED_API
+typedef PyObject *__Pyx_TypeName;
+#define __Pyx_FMT_TYPENAME "%U"
+#define __Pyx_DECREF_TypeName(obj) Py_XDECREF(obj)
+static __Pyx_TypeName __Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp);
+#else  // !LIMITED_API
+typedef const char *__Pyx_TypeName;
+#define __Pyx_FMT_TYPENAME "%.200s"
+#define __Pyx_PyType_GetFullyQualifiedName(tp) ((tp)->tp_name)
+#define __Pyx_DECREF_TypeName(obj)
+#endif
+
+/* RaiseErrorWithObjectTypes.proto (used by ExtTypeTest) */
+#define __Pyx_RaiseErrorWithObjectTypes1(exc_type, message, arg, obj1, obj2) __Pyx_RaiseErrorWithTypes1(exc_type, message, arg, Py_TYPE(obj1), Py_TYPE(obj2))
+#define __Pyx_RaiseTypeErrorWithObjectTypes(message, obj1, obj2) __Pyx_RaiseTypeErrorWithTypes(message, Py_TYPE(obj1), Py_TYPE(obj2))
+#define __Pyx_RaiseTypeErrorWithTypes(message, type_obj1, type_obj2) __Pyx_RaiseErrorWithTypes1(PyExc_TypeError, "%.1s" message, "", type_obj1, type_obj2)
+CYTHON_UNUSED
+static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2);
+
+/* ExtTypeTest.proto */
+static CYTHON_INLINE int __Pyx_TypeTest(PyObject *obj, PyTypeObject *type);
+
 /* RejectKeywords.export */
 static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds);
 
@@ -2879,34 +2912,6 @@ static CYTHON_INLINE PyObject* __Pyx_PyObject_FormatAndDecref(PyObject* s, PyObj
 #define __Pyx_PyUnicode_Concat__Pyx_ReferenceSharing_SharedReferenceInPlaceSafe(left, right)\
     ((unlikely((left) == Py_None) || unlikely((right) == Py_None)) ?\
     PyNumber_InPlaceAdd(left, right) : __Pyx_PyUnicode_Concat__Pyx_ReferenceSharing_SharedReferenceInPlace(left, right))
-
-/* FormatTypeName.proto (used by RaiseErrorWithObjectTypes) */
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX >= 0x030d0000
-typedef PyObject *__Pyx_TypeName;
-#define __Pyx_FMT_TYPENAME "%N"
-#define __Pyx_PyType_GetFullyQualifiedName(tp) Py_NewRef((PyObject*)tp)
-#define __Pyx_DECREF_TypeName(obj) Py_DECREF(obj)
-#elif CYTHON_COMPILING_IN_LIMITED_API
-typedef PyObject *__Pyx_TypeName;
-#define __Pyx_FMT_TYPENAME "%U"
-#define __Pyx_DECREF_TypeName(obj) Py_XDECREF(obj)
-static __Pyx_TypeName __Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp);
-#else  // !LIMITED_API
-typedef const char *__Pyx_TypeName;
-#define __Pyx_FMT_TYPENAME "%.200s"
-#define __Pyx_PyType_GetFullyQualifiedName(tp) ((tp)->tp_name)
-#define __Pyx_DECREF_TypeName(obj)
-#endif
-
-/* RaiseErrorWithObjectTypes.proto (used by ExtTypeTest) */
-#define __Pyx_RaiseErrorWithObjectTypes1(exc_type, message, arg, obj1, obj2) __Pyx_RaiseErrorWithTypes1(exc_type, message, arg, Py_TYPE(obj1), Py_TYPE(obj2))
-#define __Pyx_RaiseTypeErrorWithObjectTypes(message, obj1, obj2) __Pyx_RaiseTypeErrorWithTypes(message, Py_TYPE(obj1), Py_TYPE(obj2))
-#define __Pyx_RaiseTypeErrorWithTypes(message, type_obj1, type_obj2) __Pyx_RaiseErrorWithTypes1(PyExc_TypeError, "%.1s" message, "", type_obj1, type_obj2)
-CYTHON_UNUSED
-static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2);
-
-/* ExtTypeTest.proto */
-static CYTHON_INLINE int __Pyx_TypeTest(PyObject *obj, PyTypeObject *type);
 
 /* PyObjectCompare.proto */
 static CYTHON_INLINE int __Pyx_PyObject_CompareBoolLe_int_object(PyObject *op1, PyObject *op2, int pyop);
@@ -3620,6 +3625,10 @@ static CYTHON_INLINE void __pyx_f_11nodedb_ring_5_ring_ring_give_back(nodedb_rin
 static CYTHON_INLINE void __pyx_f_11nodedb_ring_5_ring_ring_advance_rows(nodedb_ring *, nodedb_row const *, uint32_t, uint64_t); /*proto*/
 static CYTHON_INLINE void __pyx_f_11nodedb_ring_5_ring_ring_advance(nodedb_ring *); /*proto*/
 
+/* Module declarations from "nodedb_ring.batch._row_block" */
+static struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *(*__pyx_f_11nodedb_ring_5batch_10_row_block_new_block)(uint64_t, uint64_t, struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *); /*proto*/
+static int (*__pyx_f_11nodedb_ring_5batch_10_row_block_check_rows)(nodedb_row const *, uint64_t, uint8_t const *, uint64_t, uint64_t); /*proto*/
+
 /* Module declarations from "cython" */
 
 /* Module declarations from "libc.stdio" */
@@ -3633,10 +3642,6 @@ static CYTHON_INLINE void __pyx_f_11nodedb_ring_5_ring_ring_advance(nodedb_ring 
 /* Module declarations from "cpython.object" */
 
 /* Module declarations from "cpython.exc" */
-
-/* Module declarations from "nodedb_ring.batch._row_block" */
-static struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *(*__pyx_f_11nodedb_ring_5batch_10_row_block_new_block)(uint64_t, uint64_t, struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *); /*proto*/
-static int (*__pyx_f_11nodedb_ring_5batch_10_row_block_check_rows)(nodedb_row const *, uint64_t, uint8_t const *, uint64_t, uint64_t); /*proto*/
 
 /* Module declarations from "nodedb_ring.batch._event" */
 static __pyx_t_11nodedb_ring_5_ring_PushResult (*__pyx_f_11nodedb_ring_5batch_6_event_push_event)(nodedb_ring *, struct __pyx_obj_11nodedb_ring_5batch_6_event_WriteEvent *); /*proto*/
@@ -3764,9 +3769,9 @@ namespace {
     PyObject *__pyx_empty_bytes;
     PyObject *__pyx_empty_unicode;
     PyTypeObject *__pyx_ptype_11nodedb_ring_5_ring_EventRing;
-    PyTypeObject *__pyx_ptype_7cpython_4type_type;
     PyTypeObject *__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool;
     PyTypeObject *__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock;
+    PyTypeObject *__pyx_ptype_7cpython_4type_type;
     PyTypeObject *__pyx_ptype_11nodedb_ring_5batch_6_event_WriteEvent;
     PyObject *__pyx_type_11nodedb_ring_4ends_9_producer_EventProducer;
     PyObject *__pyx_type_11nodedb_ring_4ends_9_producer_Reservation;
@@ -4067,9 +4072,9 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   __Pyx_State_RemoveModule(NULL);
   #endif
   Py_CLEAR(clear_module_state->__pyx_ptype_11nodedb_ring_5_ring_EventRing);
-  Py_CLEAR(clear_module_state->__pyx_ptype_7cpython_4type_type);
   Py_CLEAR(clear_module_state->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool);
   Py_CLEAR(clear_module_state->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock);
+  Py_CLEAR(clear_module_state->__pyx_ptype_7cpython_4type_type);
   Py_CLEAR(clear_module_state->__pyx_ptype_11nodedb_ring_5batch_6_event_WriteEvent);
   Py_CLEAR(clear_module_state->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer);
   Py_CLEAR(clear_module_state->__pyx_type_11nodedb_ring_4ends_9_producer_EventProducer);
@@ -4107,9 +4112,9 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_bytes);
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_unicode);
   Py_VISIT(traverse_module_state->__pyx_ptype_11nodedb_ring_5_ring_EventRing);
-  Py_VISIT(traverse_module_state->__pyx_ptype_7cpython_4type_type);
   Py_VISIT(traverse_module_state->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool);
   Py_VISIT(traverse_module_state->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock);
+  Py_VISIT(traverse_module_state->__pyx_ptype_7cpython_4type_type);
   Py_VISIT(traverse_module_state->__pyx_ptype_11nodedb_ring_5batch_6_event_WriteEvent);
   Py_VISIT(traverse_module_state->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer);
   Py_VISIT(traverse_module_state->__pyx_type_11nodedb_ring_4ends_9_producer_EventProducer);
@@ -8944,7 +8949,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer___cinit__(str
  *         ring.has_producer = True
  *         self.ring = ring             # <<<<<<<<<<<<<<
  *         self._ring = &ring.ring
- * 
+ *         self._pool = BufferPool.__new__(BufferPool)
 */
   __Pyx_INCREF((PyObject *)__pyx_v_ring);
   __Pyx_GIVEREF((PyObject *)__pyx_v_ring);
@@ -8955,10 +8960,25 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer___cinit__(str
  *         ring.has_producer = True
  *         self.ring = ring
  *         self._ring = &ring.ring             # <<<<<<<<<<<<<<
+ *         self._pool = BufferPool.__new__(BufferPool)
+ * 
+*/
+  __pyx_v_self->_ring = (&__pyx_v_ring->ring);
+
+  /* "nodedb_ring/ends/_producer.pyx":139
+ *         self.ring = ring
+ *         self._ring = &ring.ring
+ *         self._pool = BufferPool.__new__(BufferPool)             # <<<<<<<<<<<<<<
  * 
  *     def __dealloc__(self):
 */
-  __pyx_v_self->_ring = (&__pyx_v_ring->ring);
+  __pyx_t_1 = __Pyx_tp_new(((PyObject *)__pyx_mstate_global->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool), __pyx_mstate_global->__pyx_empty_tuple); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 139, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  if (!(likely(__Pyx_TypeTest(__pyx_t_1, __pyx_mstate_global->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool)))) __PYX_ERR(0, 139, __pyx_L1_error)
+  __Pyx_GIVEREF(__pyx_t_1);
+  __Pyx_GOTREF((PyObject *)__pyx_v_self->_pool);
+  __Pyx_DECREF_SET(__pyx_v_self->_pool, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)__pyx_t_1));
+  __pyx_t_1 = 0;
 
   /* "nodedb_ring/ends/_producer.pyx":133
  *     """
@@ -8985,8 +9005,8 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer___cinit__(str
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":140
- *         self._ring = &ring.ring
+/* "nodedb_ring/ends/_producer.pyx":141
+ *         self._pool = BufferPool.__new__(BufferPool)
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
  *         # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
@@ -9010,7 +9030,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_2__dealloc__
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "nodedb_ring/ends/_producer.pyx":142
+  /* "nodedb_ring/ends/_producer.pyx":143
  *     def __dealloc__(self):
  *         # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
  *         if self._ring != NULL and not self._barred & BARRED_CLOSED and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -9046,7 +9066,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_2__dealloc__
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":143
+    /* "nodedb_ring/ends/_producer.pyx":144
  *         # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
  *         if self._ring != NULL and not self._barred & BARRED_CLOSED and self._ring.local.alive:
  *             ring_close_producer(self._ring)             # <<<<<<<<<<<<<<
@@ -9055,7 +9075,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_2__dealloc__
 */
     __pyx_f_11nodedb_ring_5_ring_ring_close_producer(__pyx_v_self->_ring);
 
-    /* "nodedb_ring/ends/_producer.pyx":142
+    /* "nodedb_ring/ends/_producer.pyx":143
  *     def __dealloc__(self):
  *         # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
  *         if self._ring != NULL and not self._barred & BARRED_CLOSED and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -9064,8 +9084,8 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_2__dealloc__
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":140
- *         self._ring = &ring.ring
+  /* "nodedb_ring/ends/_producer.pyx":141
+ *         self._pool = BufferPool.__new__(BufferPool)
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
  *         # A collected producer has gone as a closed one has. Nothing is logged, and a forked child touches nothing.
@@ -9076,7 +9096,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_2__dealloc__
 
 }
 
-/* "nodedb_ring/ends/_producer.pyx":145
+/* "nodedb_ring/ends/_producer.pyx":146
  *             ring_close_producer(self._ring)
  * 
  *     def __reduce__(self):             # <<<<<<<<<<<<<<
@@ -9137,7 +9157,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_4__redu
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__reduce__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":146
+  /* "nodedb_ring/ends/_producer.pyx":147
  * 
  *     def __reduce__(self):
  *         raise TypeError(             # <<<<<<<<<<<<<<
@@ -9150,14 +9170,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_4__redu
     PyObject *__pyx_callargs[2] = {__pyx_t_2, __pyx_mstate_global->__pyx_kp_u_an_EventProducer_is_a_claim_of_t};
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_TypeError)), __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 146, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 147, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __Pyx_Raise(__pyx_t_1, 0, 0, 0);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __PYX_ERR(0, 146, __pyx_L1_error)
+  __PYX_ERR(0, 147, __pyx_L1_error)
 
-  /* "nodedb_ring/ends/_producer.pyx":145
+  /* "nodedb_ring/ends/_producer.pyx":146
  *             ring_close_producer(self._ring)
  * 
  *     def __reduce__(self):             # <<<<<<<<<<<<<<
@@ -9176,7 +9196,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_4__redu
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":151
+/* "nodedb_ring/ends/_producer.pyx":152
  *         )
  * 
  *     def __enter__(self):             # <<<<<<<<<<<<<<
@@ -9231,7 +9251,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_6__ente
   __Pyx_RefNannyDeclarations
   __Pyx_RefNannySetupContext("__enter__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":152
+  /* "nodedb_ring/ends/_producer.pyx":153
  * 
  *     def __enter__(self):
  *         return self             # <<<<<<<<<<<<<<
@@ -9249,7 +9269,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_6__ente
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":151
+  /* "nodedb_ring/ends/_producer.pyx":152
  *         )
  * 
  *     def __enter__(self):             # <<<<<<<<<<<<<<
@@ -9264,7 +9284,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_6__ente
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":154
+/* "nodedb_ring/ends/_producer.pyx":155
  *         return self
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):             # <<<<<<<<<<<<<<
@@ -9313,38 +9333,38 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_exc_type,&__pyx_mstate_global->__pyx_n_u_exc_value,&__pyx_mstate_global->__pyx_n_u_traceback,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 154, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 155, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 154, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 155, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 154, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 155, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 154, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 155, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__exit__", 0) < (0)) __PYX_ERR(0, 154, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__exit__", 0) < (0)) __PYX_ERR(0, 155, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, i); __PYX_ERR(0, 154, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, i); __PYX_ERR(0, 155, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 3)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 154, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 155, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 154, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 155, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 154, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 155, __pyx_L3_error)
     }
     __pyx_v_exc_type = values[0];
     __pyx_v_exc_value = values[1];
@@ -9352,7 +9372,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 154, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 155, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -9384,7 +9404,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_8__exit
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__exit__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":155
+  /* "nodedb_ring/ends/_producer.pyx":156
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):
  *         self.close()             # <<<<<<<<<<<<<<
@@ -9398,12 +9418,12 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_8__exit
     PyObject *__pyx_callargs[2] = {__pyx_t_2, NULL};
     __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_close, __pyx_callargs+__pyx_t_3, (1-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 155, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":154
+  /* "nodedb_ring/ends/_producer.pyx":155
  *         return self
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):             # <<<<<<<<<<<<<<
@@ -9425,7 +9445,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_8__exit
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":157
+/* "nodedb_ring/ends/_producer.pyx":158
  *         self.close()
  * 
  *     cdef int admit(self) except -1:             # <<<<<<<<<<<<<<
@@ -9452,7 +9472,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("admit", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":160
+  /* "nodedb_ring/ends/_producer.pyx":161
  *         """Turns away callers that may not emit now; claims the end for its first one."""
  *         cdef Claim claim
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -9464,7 +9484,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":161
+    /* "nodedb_ring/ends/_producer.pyx":162
  *         cdef Claim claim
  *         if self._barred & BARRED_CLOSED:
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")             # <<<<<<<<<<<<<<
@@ -9472,11 +9492,11 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
  *         claim = ring_claim(self._ring, &self._ring.local.producer.owner)
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 161, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 162, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 161, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 162, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 161, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 162, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_7[0] = __pyx_mstate_global->__pyx_kp_u_producer_of_core;
@@ -9491,7 +9511,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
     __pyx_t_9 |= __Pyx_PyUnicode_KIND_04(__pyx_t_7[1]);
     #endif
     __pyx_t_5 = __Pyx_PyUnicode_Join(__pyx_t_7, 3, __pyx_t_8, __pyx_t_9);
-    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 161, __pyx_L1_error)
+    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 162, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __pyx_t_10 = 1;
@@ -9512,14 +9532,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 161, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 162, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 161, __pyx_L1_error)
+    __PYX_ERR(0, 162, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":160
+    /* "nodedb_ring/ends/_producer.pyx":161
  *         """Turns away callers that may not emit now; claims the end for its first one."""
  *         cdef Claim claim
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -9528,17 +9548,17 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":162
+  /* "nodedb_ring/ends/_producer.pyx":163
  *         if self._barred & BARRED_CLOSED:
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")
  *         self.check_block()             # <<<<<<<<<<<<<<
  *         claim = ring_claim(self._ring, &self._ring.local.producer.owner)
  *         if claim == CLAIM_OTHER_THREAD:
 */
-  __pyx_t_9 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_9 == ((int)-1))) __PYX_ERR(0, 162, __pyx_L1_error)
+  __pyx_t_9 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_9 == ((int)-1))) __PYX_ERR(0, 163, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":163
+  /* "nodedb_ring/ends/_producer.pyx":164
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")
  *         self.check_block()
  *         claim = ring_claim(self._ring, &self._ring.local.producer.owner)             # <<<<<<<<<<<<<<
@@ -9547,7 +9567,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
 */
   __pyx_v_claim = __pyx_f_11nodedb_ring_5_ring_ring_claim(__pyx_v_self->_ring, (&__pyx_v_self->_ring->local->producer.owner));
 
-  /* "nodedb_ring/ends/_producer.pyx":164
+  /* "nodedb_ring/ends/_producer.pyx":165
  *         self.check_block()
  *         claim = ring_claim(self._ring, &self._ring.local.producer.owner)
  *         if claim == CLAIM_OTHER_THREAD:             # <<<<<<<<<<<<<<
@@ -9559,7 +9579,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":165
+    /* "nodedb_ring/ends/_producer.pyx":166
  *         claim = ring_claim(self._ring, &self._ring.local.producer.owner)
  *         if claim == CLAIM_OTHER_THREAD:
  *             raise owned_elsewhere("producer", self.core_id)             # <<<<<<<<<<<<<<
@@ -9567,9 +9587,9 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
  *             raise forked("producer", self.core_id)
 */
     __pyx_t_4 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_owned_elsewhere); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 165, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_owned_elsewhere); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 166, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 165, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 166, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_10 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -9589,14 +9609,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 165, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 166, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 165, __pyx_L1_error)
+    __PYX_ERR(0, 166, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":164
+    /* "nodedb_ring/ends/_producer.pyx":165
  *         self.check_block()
  *         claim = ring_claim(self._ring, &self._ring.local.producer.owner)
  *         if claim == CLAIM_OTHER_THREAD:             # <<<<<<<<<<<<<<
@@ -9605,7 +9625,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":166
+  /* "nodedb_ring/ends/_producer.pyx":167
  *         if claim == CLAIM_OTHER_THREAD:
  *             raise owned_elsewhere("producer", self.core_id)
  *         if claim == CLAIM_FORKED:             # <<<<<<<<<<<<<<
@@ -9617,7 +9637,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":167
+    /* "nodedb_ring/ends/_producer.pyx":168
  *             raise owned_elsewhere("producer", self.core_id)
  *         if claim == CLAIM_FORKED:
  *             raise forked("producer", self.core_id)             # <<<<<<<<<<<<<<
@@ -9625,9 +9645,9 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
 */
     __pyx_t_5 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_forked); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 167, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_forked); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 168, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 167, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 168, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_10 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -9647,14 +9667,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 167, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 168, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 167, __pyx_L1_error)
+    __PYX_ERR(0, 168, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":166
+    /* "nodedb_ring/ends/_producer.pyx":167
  *         if claim == CLAIM_OTHER_THREAD:
  *             raise owned_elsewhere("producer", self.core_id)
  *         if claim == CLAIM_FORKED:             # <<<<<<<<<<<<<<
@@ -9663,7 +9683,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":168
+  /* "nodedb_ring/ends/_producer.pyx":169
  *         if claim == CLAIM_FORKED:
  *             raise forked("producer", self.core_id)
  *         if self._barred & BARRED_RESERVED:             # <<<<<<<<<<<<<<
@@ -9675,7 +9695,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":169
+    /* "nodedb_ring/ends/_producer.pyx":170
  *             raise forked("producer", self.core_id)
  *         if self._barred & BARRED_RESERVED:
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")             # <<<<<<<<<<<<<<
@@ -9683,11 +9703,11 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
  * 
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 169, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 170, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 169, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 170, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 169, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 170, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_7[0] = __pyx_mstate_global->__pyx_kp_u_producer_of_core;
@@ -9702,7 +9722,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
     __pyx_t_9 |= __Pyx_PyUnicode_KIND_04(__pyx_t_7[1]);
     #endif
     __pyx_t_5 = __Pyx_PyUnicode_Join(__pyx_t_7, 3, __pyx_t_8, __pyx_t_9);
-    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 169, __pyx_L1_error)
+    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 170, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __pyx_t_10 = 1;
@@ -9723,14 +9743,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 169, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 170, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 169, __pyx_L1_error)
+    __PYX_ERR(0, 170, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":168
+    /* "nodedb_ring/ends/_producer.pyx":169
  *         if claim == CLAIM_FORKED:
  *             raise forked("producer", self.core_id)
  *         if self._barred & BARRED_RESERVED:             # <<<<<<<<<<<<<<
@@ -9739,7 +9759,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":170
+  /* "nodedb_ring/ends/_producer.pyx":171
  *         if self._barred & BARRED_RESERVED:
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
  *         return 0             # <<<<<<<<<<<<<<
@@ -9752,7 +9772,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":157
+  /* "nodedb_ring/ends/_producer.pyx":158
  *         self.close()
  * 
  *     cdef int admit(self) except -1:             # <<<<<<<<<<<<<<
@@ -9776,7 +9796,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(struct _
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":172
+/* "nodedb_ring/ends/_producer.pyx":173
  *         return 0
  * 
  *     cdef int check_block(self) except -1:             # <<<<<<<<<<<<<<
@@ -9795,7 +9815,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(st
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("check_block", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":174
+  /* "nodedb_ring/ends/_producer.pyx":175
  *     cdef int check_block(self) except -1:
  *         """Turns away whoever would go on with a block that was found corrupt."""
  *         cdef ProducerSide* side = &self._ring.local.producer             # <<<<<<<<<<<<<<
@@ -9804,7 +9824,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(st
 */
   __pyx_v_side = (&__pyx_v_self->_ring->local->producer);
 
-  /* "nodedb_ring/ends/_producer.pyx":175
+  /* "nodedb_ring/ends/_producer.pyx":176
  *         """Turns away whoever would go on with a block that was found corrupt."""
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         if side.corrupt != SOUND:             # <<<<<<<<<<<<<<
@@ -9816,20 +9836,20 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(st
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":176
+    /* "nodedb_ring/ends/_producer.pyx":177
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         if side.corrupt != SOUND:
  *             raise self.ring.corruption(side.corrupt, side.corrupt_value)             # <<<<<<<<<<<<<<
  *         return 0
  * 
 */
-    __pyx_t_2 = ((struct __pyx_vtabstruct_11nodedb_ring_5_ring_EventRing *)__pyx_v_self->ring->__pyx_vtab)->corruption(__pyx_v_self->ring, __pyx_v_side->corrupt, __pyx_v_side->corrupt_value); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 176, __pyx_L1_error)
+    __pyx_t_2 = ((struct __pyx_vtabstruct_11nodedb_ring_5_ring_EventRing *)__pyx_v_self->ring->__pyx_vtab)->corruption(__pyx_v_self->ring, __pyx_v_side->corrupt, __pyx_v_side->corrupt_value); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 177, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 176, __pyx_L1_error)
+    __PYX_ERR(0, 177, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":175
+    /* "nodedb_ring/ends/_producer.pyx":176
  *         """Turns away whoever would go on with a block that was found corrupt."""
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         if side.corrupt != SOUND:             # <<<<<<<<<<<<<<
@@ -9838,7 +9858,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(st
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":177
+  /* "nodedb_ring/ends/_producer.pyx":178
  *         if side.corrupt != SOUND:
  *             raise self.ring.corruption(side.corrupt, side.corrupt_value)
  *         return 0             # <<<<<<<<<<<<<<
@@ -9851,7 +9871,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(st
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":172
+  /* "nodedb_ring/ends/_producer.pyx":173
  *         return 0
  * 
  *     cdef int check_block(self) except -1:             # <<<<<<<<<<<<<<
@@ -9871,7 +9891,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(st
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":179
+/* "nodedb_ring/ends/_producer.pyx":180
  *         return 0
  * 
  *     def emit(self, WriteEvent event not None):             # <<<<<<<<<<<<<<
@@ -9919,32 +9939,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_event,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 179, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 180, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 179, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 180, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "emit", 0) < (0)) __PYX_ERR(0, 179, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "emit", 0) < (0)) __PYX_ERR(0, 180, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("emit", 1, 1, 1, i); __PYX_ERR(0, 179, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("emit", 1, 1, 1, i); __PYX_ERR(0, 180, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 179, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 180, __pyx_L3_error)
     }
     __pyx_v_event = ((struct __pyx_obj_11nodedb_ring_5batch_6_event_WriteEvent *)values[0]);
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("emit", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 179, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("emit", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 180, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -9955,7 +9975,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_event), __pyx_mstate_global->__pyx_ptype_11nodedb_ring_5batch_6_event_WriteEvent, 0, "event", 0))) __PYX_ERR(0, 179, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_event), __pyx_mstate_global->__pyx_ptype_11nodedb_ring_5batch_6_event_WriteEvent, 0, "event", 0))) __PYX_ERR(0, 180, __pyx_L1_error)
   __pyx_r = __pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(((struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer *)__pyx_v_self), __pyx_v_event);
 
   /* function exit code */
@@ -9991,7 +10011,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("emit", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":192
+  /* "nodedb_ring/ends/_producer.pyx":193
  *         """
  *         cdef PushResult result
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):             # <<<<<<<<<<<<<<
@@ -10020,17 +10040,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":193
+    /* "nodedb_ring/ends/_producer.pyx":194
  *         cdef PushResult result
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
  *             self.admit()             # <<<<<<<<<<<<<<
  *         if unlikely(event.row.op == 0):
  *             raise TypeError("a WriteEvent that __init__ never made has no fields")
 */
-    __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 193, __pyx_L1_error)
+    __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 194, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":192
+    /* "nodedb_ring/ends/_producer.pyx":193
  *         """
  *         cdef PushResult result
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):             # <<<<<<<<<<<<<<
@@ -10039,7 +10059,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":194
+  /* "nodedb_ring/ends/_producer.pyx":195
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
  *             self.admit()
  *         if unlikely(event.row.op == 0):             # <<<<<<<<<<<<<<
@@ -10051,7 +10071,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":195
+    /* "nodedb_ring/ends/_producer.pyx":196
  *             self.admit()
  *         if unlikely(event.row.op == 0):
  *             raise TypeError("a WriteEvent that __init__ never made has no fields")             # <<<<<<<<<<<<<<
@@ -10064,14 +10084,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_a_WriteEvent_that___init___never};
       __pyx_t_4 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_TypeError)), __pyx_callargs+__pyx_t_6, (2-__pyx_t_6) | (__pyx_t_6*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 195, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 196, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
     }
     __Pyx_Raise(__pyx_t_4, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __PYX_ERR(0, 195, __pyx_L1_error)
+    __PYX_ERR(0, 196, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":194
+    /* "nodedb_ring/ends/_producer.pyx":195
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
  *             self.admit()
  *         if unlikely(event.row.op == 0):             # <<<<<<<<<<<<<<
@@ -10080,7 +10100,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":196
+  /* "nodedb_ring/ends/_producer.pyx":197
  *         if unlikely(event.row.op == 0):
  *             raise TypeError("a WriteEvent that __init__ never made has no fields")
  *         result = push_event(self._ring, event)             # <<<<<<<<<<<<<<
@@ -10089,7 +10109,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
 */
   __pyx_v_result = __pyx_f_11nodedb_ring_5batch_6_event_push_event(__pyx_v_self->_ring, __pyx_v_event);
 
-  /* "nodedb_ring/ends/_producer.pyx":197
+  /* "nodedb_ring/ends/_producer.pyx":198
  *             raise TypeError("a WriteEvent that __init__ never made has no fields")
  *         result = push_event(self._ring, event)
  *         if unlikely(self._ring.local.producer.noted != 0):             # <<<<<<<<<<<<<<
@@ -10101,17 +10121,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":198
+    /* "nodedb_ring/ends/_producer.pyx":199
  *         result = push_event(self._ring, event)
  *         if unlikely(self._ring.local.producer.noted != 0):
  *             self.log_noted()             # <<<<<<<<<<<<<<
  *         if unlikely(result == PUSH_TOO_LARGE):
  *             raise self._too_large(event.row.span_length)
 */
-    __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 198, __pyx_L1_error)
+    __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 199, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":197
+    /* "nodedb_ring/ends/_producer.pyx":198
  *             raise TypeError("a WriteEvent that __init__ never made has no fields")
  *         result = push_event(self._ring, event)
  *         if unlikely(self._ring.local.producer.noted != 0):             # <<<<<<<<<<<<<<
@@ -10120,7 +10140,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":199
+  /* "nodedb_ring/ends/_producer.pyx":200
  *         if unlikely(self._ring.local.producer.noted != 0):
  *             self.log_noted()
  *         if unlikely(result == PUSH_TOO_LARGE):             # <<<<<<<<<<<<<<
@@ -10132,7 +10152,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":200
+    /* "nodedb_ring/ends/_producer.pyx":201
  *             self.log_noted()
  *         if unlikely(result == PUSH_TOO_LARGE):
  *             raise self._too_large(event.row.span_length)             # <<<<<<<<<<<<<<
@@ -10141,7 +10161,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
 */
     __pyx_t_5 = ((PyObject *)__pyx_v_self);
     __Pyx_INCREF(__pyx_t_5);
-    __pyx_t_7 = __Pyx_PyLong_From_uint32_t(__pyx_v_event->row.span_length); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 200, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyLong_From_uint32_t(__pyx_v_event->row.span_length); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 201, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __pyx_t_6 = 0;
     {
@@ -10149,14 +10169,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
       __pyx_t_4 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_too_large, __pyx_callargs+__pyx_t_6, (2-__pyx_t_6) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 200, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 201, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
     }
     __Pyx_Raise(__pyx_t_4, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __PYX_ERR(0, 200, __pyx_L1_error)
+    __PYX_ERR(0, 201, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":199
+    /* "nodedb_ring/ends/_producer.pyx":200
  *         if unlikely(self._ring.local.producer.noted != 0):
  *             self.log_noted()
  *         if unlikely(result == PUSH_TOO_LARGE):             # <<<<<<<<<<<<<<
@@ -10165,14 +10185,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":201
+  /* "nodedb_ring/ends/_producer.pyx":202
  *         if unlikely(result == PUSH_TOO_LARGE):
  *             raise self._too_large(event.row.span_length)
  *         return result == PUSH_DONE             # <<<<<<<<<<<<<<
  * 
  *     def emit_batch(self, batch, timeout=0.0):
 */
-  __pyx_t_4 = __Pyx_PyBool_FromLong((__pyx_v_result == __pyx_e_11nodedb_ring_5_ring_PUSH_DONE)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 201, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyBool_FromLong((__pyx_v_result == __pyx_e_11nodedb_ring_5_ring_PUSH_DONE)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 202, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   {
     PyObject *__pyx_temp;
@@ -10185,7 +10205,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   __pyx_t_4 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":179
+  /* "nodedb_ring/ends/_producer.pyx":180
  *         return 0
  * 
  *     def emit(self, WriteEvent event not None):             # <<<<<<<<<<<<<<
@@ -10207,7 +10227,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_10emit(
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":203
+/* "nodedb_ring/ends/_producer.pyx":204
  *         return result == PUSH_DONE
  * 
  *     def emit_batch(self, batch, timeout=0.0):             # <<<<<<<<<<<<<<
@@ -10256,35 +10276,35 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_batch,&__pyx_mstate_global->__pyx_n_u_timeout,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 203, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 204, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 203, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 204, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 203, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 204, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "emit_batch", 0) < (0)) __PYX_ERR(0, 203, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "emit_batch", 0) < (0)) __PYX_ERR(0, 204, __pyx_L3_error)
       if (!values[1]) values[1] = __Pyx_NewRef(((PyObject *)__pyx_mstate_global->__pyx_float_0_0));
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("emit_batch", 0, 1, 2, i); __PYX_ERR(0, 203, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("emit_batch", 0, 1, 2, i); __PYX_ERR(0, 204, __pyx_L3_error) }
       }
     } else {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 203, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 204, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 203, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 204, __pyx_L3_error)
         break;
         default: goto __pyx_L5_argtuple_error;
       }
@@ -10295,7 +10315,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("emit_batch", 0, 1, 2, __pyx_nargs); __PYX_ERR(0, 203, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("emit_batch", 0, 1, 2, __pyx_nargs); __PYX_ERR(0, 204, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -10348,17 +10368,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("emit_batch", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":231
+  /* "nodedb_ring/ends/_producer.pyx":232
  *         cdef RowBlock block
  *         cdef PushResult why
  *         cdef int64_t limit = limit_ns(timeout)             # <<<<<<<<<<<<<<
  *         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
  *         cdef uint64_t done = 0, need, end
 */
-  __pyx_t_1 = __pyx_f_11nodedb_ring_4ends_7timeout_limit_ns(__pyx_v_timeout); if (unlikely(__pyx_t_1 == ((int64_t)-2L) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_11nodedb_ring_4ends_7timeout_limit_ns(__pyx_v_timeout); if (unlikely(__pyx_t_1 == ((int64_t)-2L) && PyErr_Occurred())) __PYX_ERR(0, 232, __pyx_L1_error)
   __pyx_v_limit = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":232
+  /* "nodedb_ring/ends/_producer.pyx":233
  *         cdef PushResult why
  *         cdef int64_t limit = limit_ns(timeout)
  *         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit             # <<<<<<<<<<<<<<
@@ -10377,7 +10397,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 
   __pyx_v_deadline = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":233
+  /* "nodedb_ring/ends/_producer.pyx":234
  *         cdef int64_t limit = limit_ns(timeout)
  *         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
  *         cdef uint64_t done = 0, need, end             # <<<<<<<<<<<<<<
@@ -10386,7 +10406,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_done = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":234
+  /* "nodedb_ring/ends/_producer.pyx":235
  *         cdef int64_t deadline = monotonic() + limit if limit > 0 else limit
  *         cdef uint64_t done = 0, need, end
  *         cdef bint packed, may_wait = limit != 0             # <<<<<<<<<<<<<<
@@ -10395,7 +10415,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_may_wait = (__pyx_v_limit != 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":235
+  /* "nodedb_ring/ends/_producer.pyx":236
  *         cdef uint64_t done = 0, need, end
  *         cdef bint packed, may_wait = limit != 0
  *         cdef ProducerSide* side = &self._ring.local.producer             # <<<<<<<<<<<<<<
@@ -10404,7 +10424,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_side = (&__pyx_v_self->_ring->local->producer);
 
-  /* "nodedb_ring/ends/_producer.pyx":237
+  /* "nodedb_ring/ends/_producer.pyx":238
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         cdef uint32_t untold
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):             # <<<<<<<<<<<<<<
@@ -10433,17 +10453,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":238
+    /* "nodedb_ring/ends/_producer.pyx":239
  *         cdef uint32_t untold
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
  *             self.admit()             # <<<<<<<<<<<<<<
  *         if type(batch) is not EventBatch:
  *             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
 */
-    __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 238, __pyx_L1_error)
+    __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 239, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":237
+    /* "nodedb_ring/ends/_producer.pyx":238
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         cdef uint32_t untold
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):             # <<<<<<<<<<<<<<
@@ -10452,21 +10472,21 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":239
+  /* "nodedb_ring/ends/_producer.pyx":240
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
  *             self.admit()
  *         if type(batch) is not EventBatch:             # <<<<<<<<<<<<<<
  *             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
  *         block = batch._block
 */
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_EventBatch); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 239, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_EventBatch); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 240, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __pyx_t_3 = (((PyObject *)Py_TYPE(__pyx_v_batch)) != __pyx_t_5);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   if (unlikely(__pyx_t_3)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":240
+    /* "nodedb_ring/ends/_producer.pyx":241
  *             self.admit()
  *         if type(batch) is not EventBatch:
  *             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")             # <<<<<<<<<<<<<<
@@ -10474,9 +10494,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
  *         block.check_open()
 */
     __pyx_t_6 = NULL;
-    __pyx_t_7 = __Pyx_PyObject_FormatSimpleAndDecref(PyObject_Repr(__pyx_v_batch), __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 240, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_FormatSimpleAndDecref(PyObject_Repr(__pyx_v_batch), __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 241, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
-    __pyx_t_8 = __Pyx_PyUnicode_Concat__Pyx_ReferenceSharing_OwnStrongReferenceInPlace(__pyx_t_7, __pyx_mstate_global->__pyx_kp_u_must_be_an_EventBatch_EventBatc); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 240, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyUnicode_Concat__Pyx_ReferenceSharing_OwnStrongReferenceInPlace(__pyx_t_7, __pyx_mstate_global->__pyx_kp_u_must_be_an_EventBatch_EventBatc); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 241, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     __pyx_t_9 = 1;
@@ -10485,14 +10505,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_TypeError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 240, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 241, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_Raise(__pyx_t_5, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __PYX_ERR(0, 240, __pyx_L1_error)
+    __PYX_ERR(0, 241, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":239
+    /* "nodedb_ring/ends/_producer.pyx":240
  *         if unlikely(self._ring.local.producer.owner != thread_token() or self._barred != 0):
  *             self.admit()
  *         if type(batch) is not EventBatch:             # <<<<<<<<<<<<<<
@@ -10501,30 +10521,30 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":241
+  /* "nodedb_ring/ends/_producer.pyx":242
  *         if type(batch) is not EventBatch:
  *             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
  *         block = batch._block             # <<<<<<<<<<<<<<
  *         block.check_open()
  *         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_batch, __pyx_mstate_global->__pyx_n_u_block); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 241, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_batch, __pyx_mstate_global->__pyx_n_u_block); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 242, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  if (!(likely(((__pyx_t_5) == Py_None) || likely(__Pyx_TypeTest(__pyx_t_5, __pyx_mstate_global->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock))))) __PYX_ERR(0, 241, __pyx_L1_error)
+  if (!(likely(((__pyx_t_5) == Py_None) || likely(__Pyx_TypeTest(__pyx_t_5, __pyx_mstate_global->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock))))) __PYX_ERR(0, 242, __pyx_L1_error)
   __pyx_v_block = ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_t_5);
   __pyx_t_5 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":242
+  /* "nodedb_ring/ends/_producer.pyx":243
  *             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
  *         block = batch._block
  *         block.check_open()             # <<<<<<<<<<<<<<
  *         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
  *         if need != 0:
 */
-  __pyx_t_4 = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->check_open(__pyx_v_block); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 242, __pyx_L1_error)
+  __pyx_t_4 = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->check_open(__pyx_v_block); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 243, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":243
+  /* "nodedb_ring/ends/_producer.pyx":244
  *         block = batch._block
  *         block.check_open()
  *         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)             # <<<<<<<<<<<<<<
@@ -10533,7 +10553,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_need = __pyx_f_11nodedb_ring_5_ring_ring_too_large(__pyx_v_self->_ring, __pyx_v_block->rows, __pyx_v_block->count, __pyx_v_block->payload_bytes);
 
-  /* "nodedb_ring/ends/_producer.pyx":244
+  /* "nodedb_ring/ends/_producer.pyx":245
  *         block.check_open()
  *         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
  *         if need != 0:             # <<<<<<<<<<<<<<
@@ -10545,7 +10565,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   if (unlikely(__pyx_t_3)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":245
+    /* "nodedb_ring/ends/_producer.pyx":246
  *         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
  *         if need != 0:
  *             raise self._too_large(need)             # <<<<<<<<<<<<<<
@@ -10554,7 +10574,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     __pyx_t_8 = ((PyObject *)__pyx_v_self);
     __Pyx_INCREF(__pyx_t_8);
-    __pyx_t_6 = __Pyx_PyLong_From_uint64_t(__pyx_v_need); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 245, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyLong_From_uint64_t(__pyx_v_need); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 246, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __pyx_t_9 = 0;
     {
@@ -10562,14 +10582,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
       __pyx_t_5 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_too_large, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 245, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 246, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_Raise(__pyx_t_5, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __PYX_ERR(0, 245, __pyx_L1_error)
+    __PYX_ERR(0, 246, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":244
+    /* "nodedb_ring/ends/_producer.pyx":245
  *         block.check_open()
  *         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
  *         if need != 0:             # <<<<<<<<<<<<<<
@@ -10578,7 +10598,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":246
+  /* "nodedb_ring/ends/_producer.pyx":247
  *         if need != 0:
  *             raise self._too_large(need)
  *         packed = block.is_packed(&end)             # <<<<<<<<<<<<<<
@@ -10587,7 +10607,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_packed = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->is_packed(__pyx_v_block, (&__pyx_v_end));
 
-  /* "nodedb_ring/ends/_producer.pyx":247
+  /* "nodedb_ring/ends/_producer.pyx":248
  *             raise self._too_large(need)
  *         packed = block.is_packed(&end)
  *         untold = side.noted & NOTED_PRESSURE             # <<<<<<<<<<<<<<
@@ -10596,7 +10616,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_untold = (__pyx_v_side->noted & __pyx_e_11nodedb_ring_5_ring_NOTED_PRESSURE);
 
-  /* "nodedb_ring/ends/_producer.pyx":248
+  /* "nodedb_ring/ends/_producer.pyx":249
  *         packed = block.is_packed(&end)
  *         untold = side.noted & NOTED_PRESSURE
  *         while True:             # <<<<<<<<<<<<<<
@@ -10605,7 +10625,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   while (1) {
 
-    /* "nodedb_ring/ends/_producer.pyx":249
+    /* "nodedb_ring/ends/_producer.pyx":250
  *         untold = side.noted & NOTED_PRESSURE
  *         while True:
  *             if packed:             # <<<<<<<<<<<<<<
@@ -10614,7 +10634,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     if (__pyx_v_packed) {
 
-      /* "nodedb_ring/ends/_producer.pyx":250
+      /* "nodedb_ring/ends/_producer.pyx":251
  *         while True:
  *             if packed:
  *                 done += ring_fit_packed(self._ring, block.rows + done, block.count - done, block.bytes, end, &why)             # <<<<<<<<<<<<<<
@@ -10623,7 +10643,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
       __pyx_v_done = (__pyx_v_done + __pyx_f_11nodedb_ring_5_ring_ring_fit_packed(__pyx_v_self->_ring, (__pyx_v_block->rows + __pyx_v_done), (__pyx_v_block->count - __pyx_v_done), __pyx_v_block->bytes, __pyx_v_end, (&__pyx_v_why)));
 
-      /* "nodedb_ring/ends/_producer.pyx":249
+      /* "nodedb_ring/ends/_producer.pyx":250
  *         untold = side.noted & NOTED_PRESSURE
  *         while True:
  *             if packed:             # <<<<<<<<<<<<<<
@@ -10633,7 +10653,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
       goto __pyx_L10;
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":252
+    /* "nodedb_ring/ends/_producer.pyx":253
  *                 done += ring_fit_packed(self._ring, block.rows + done, block.count - done, block.bytes, end, &why)
  *             else:
  *                 done += ring_fit_rows(self._ring, block.rows + done, block.count - done, block.bytes, &why)             # <<<<<<<<<<<<<<
@@ -10645,7 +10665,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
     }
     __pyx_L10:;
 
-    /* "nodedb_ring/ends/_producer.pyx":253
+    /* "nodedb_ring/ends/_producer.pyx":254
  *             else:
  *                 done += ring_fit_rows(self._ring, block.rows + done, block.count - done, block.bytes, &why)
  *             if limit != 0:             # <<<<<<<<<<<<<<
@@ -10657,7 +10677,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":255
+      /* "nodedb_ring/ends/_producer.pyx":256
  *             if limit != 0:
  *                 # Who waits for room keeps the ring full by intent: that is counted, and would be logged at every turn.
  *                 side.noted &= ~<uint32_t>NOTED_PRESSURE             # <<<<<<<<<<<<<<
@@ -10666,7 +10686,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
       __pyx_v_side->noted = (__pyx_v_side->noted & (~((uint32_t)__pyx_e_11nodedb_ring_5_ring_NOTED_PRESSURE)));
 
-      /* "nodedb_ring/ends/_producer.pyx":253
+      /* "nodedb_ring/ends/_producer.pyx":254
  *             else:
  *                 done += ring_fit_rows(self._ring, block.rows + done, block.count - done, block.bytes, &why)
  *             if limit != 0:             # <<<<<<<<<<<<<<
@@ -10675,7 +10695,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":256
+    /* "nodedb_ring/ends/_producer.pyx":257
  *                 # Who waits for room keeps the ring full by intent: that is counted, and would be logged at every turn.
  *                 side.noted &= ~<uint32_t>NOTED_PRESSURE
  *             if done == block.count or why != PUSH_FULL or limit == 0:             # <<<<<<<<<<<<<<
@@ -10711,7 +10731,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":257
+      /* "nodedb_ring/ends/_producer.pyx":258
  *                 side.noted &= ~<uint32_t>NOTED_PRESSURE
  *             if done == block.count or why != PUSH_FULL or limit == 0:
  *                 break             # <<<<<<<<<<<<<<
@@ -10720,7 +10740,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
       goto __pyx_L9_break;
 
-      /* "nodedb_ring/ends/_producer.pyx":256
+      /* "nodedb_ring/ends/_producer.pyx":257
  *                 # Who waits for room keeps the ring full by intent: that is counted, and would be logged at every turn.
  *                 side.noted &= ~<uint32_t>NOTED_PRESSURE
  *             if done == block.count or why != PUSH_FULL or limit == 0:             # <<<<<<<<<<<<<<
@@ -10729,7 +10749,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":258
+    /* "nodedb_ring/ends/_producer.pyx":259
  *             if done == block.count or why != PUSH_FULL or limit == 0:
  *                 break
  *             if unlikely(side.noted != 0):             # <<<<<<<<<<<<<<
@@ -10741,27 +10761,27 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":259
+      /* "nodedb_ring/ends/_producer.pyx":260
  *                 break
  *             if unlikely(side.noted != 0):
  *                 self.log_noted()             # <<<<<<<<<<<<<<
  *                 block.check_open()
  *             row_is_packed(block.rows + done, &need)
 */
-      __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 259, __pyx_L1_error)
+      __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 260, __pyx_L1_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":260
+      /* "nodedb_ring/ends/_producer.pyx":261
  *             if unlikely(side.noted != 0):
  *                 self.log_noted()
  *                 block.check_open()             # <<<<<<<<<<<<<<
  *             row_is_packed(block.rows + done, &need)
  *             if (
 */
-      __pyx_t_4 = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->check_open(__pyx_v_block); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 260, __pyx_L1_error)
+      __pyx_t_4 = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->check_open(__pyx_v_block); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 261, __pyx_L1_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":258
+      /* "nodedb_ring/ends/_producer.pyx":259
  *             if done == block.count or why != PUSH_FULL or limit == 0:
  *                 break
  *             if unlikely(side.noted != 0):             # <<<<<<<<<<<<<<
@@ -10770,7 +10790,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":261
+    /* "nodedb_ring/ends/_producer.pyx":262
  *                 self.log_noted()
  *                 block.check_open()
  *             row_is_packed(block.rows + done, &need)             # <<<<<<<<<<<<<<
@@ -10779,7 +10799,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     (void)(__pyx_f_11nodedb_ring_5_ring_row_is_packed((__pyx_v_block->rows + __pyx_v_done), (&__pyx_v_need)));
 
-    /* "nodedb_ring/ends/_producer.pyx":263
+    /* "nodedb_ring/ends/_producer.pyx":264
  *             row_is_packed(block.rows + done, &need)
  *             if (
  *                 not self.wait_until(1, need, min(block.count - done, self._ring.capacity // GATHER), deadline)             # <<<<<<<<<<<<<<
@@ -10800,7 +10820,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
       __pyx_t_12 = __pyx_t_11;
     }
 
-    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(__pyx_v_self, 1, __pyx_v_need, __pyx_t_12, __pyx_v_deadline); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 263, __pyx_L1_error)
+    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(__pyx_v_self, 1, __pyx_v_need, __pyx_t_12, __pyx_v_deadline); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 264, __pyx_L1_error)
 
     __pyx_t_13 = (!__pyx_t_2);
 
@@ -10814,7 +10834,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
       goto __pyx_L18_bool_binop_done;
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":264
+    /* "nodedb_ring/ends/_producer.pyx":265
  *             if (
  *                 not self.wait_until(1, need, min(block.count - done, self._ring.capacity // GATHER), deadline)
  *                 or 0 < deadline <= monotonic()             # <<<<<<<<<<<<<<
@@ -10830,7 +10850,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 
     __pyx_L18_bool_binop_done:;
 
-    /* "nodedb_ring/ends/_producer.pyx":262
+    /* "nodedb_ring/ends/_producer.pyx":263
  *                 block.check_open()
  *             row_is_packed(block.rows + done, &need)
  *             if (             # <<<<<<<<<<<<<<
@@ -10840,7 +10860,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":266
+      /* "nodedb_ring/ends/_producer.pyx":267
  *                 or 0 < deadline <= monotonic()
  *             ):
  *                 limit = 0             # <<<<<<<<<<<<<<
@@ -10849,7 +10869,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
       __pyx_v_limit = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":262
+      /* "nodedb_ring/ends/_producer.pyx":263
  *                 block.check_open()
  *             row_is_packed(block.rows + done, &need)
  *             if (             # <<<<<<<<<<<<<<
@@ -10858,7 +10878,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":267
+    /* "nodedb_ring/ends/_producer.pyx":268
  *             ):
  *                 limit = 0
  *             if unlikely(self._barred != 0):             # <<<<<<<<<<<<<<
@@ -10870,7 +10890,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":268
+      /* "nodedb_ring/ends/_producer.pyx":269
  *                 limit = 0
  *             if unlikely(self._barred != 0):
  *                 if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -10882,14 +10902,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
       if (__pyx_t_3) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":269
+        /* "nodedb_ring/ends/_producer.pyx":270
  *             if unlikely(self._barred != 0):
  *                 if self._barred & BARRED_CLOSED:
  *                     return done             # <<<<<<<<<<<<<<
  *                 self.admit()
  *             # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
 */
-        __pyx_t_5 = __Pyx_PyLong_From_uint64_t(__pyx_v_done); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 269, __pyx_L1_error)
+        __pyx_t_5 = __Pyx_PyLong_From_uint64_t(__pyx_v_done); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 270, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_5);
         {
           PyObject *__pyx_temp;
@@ -10902,7 +10922,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
         __pyx_t_5 = 0;
         goto __pyx_L0;
 
-        /* "nodedb_ring/ends/_producer.pyx":268
+        /* "nodedb_ring/ends/_producer.pyx":269
  *                 limit = 0
  *             if unlikely(self._barred != 0):
  *                 if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -10911,17 +10931,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
       }
 
-      /* "nodedb_ring/ends/_producer.pyx":270
+      /* "nodedb_ring/ends/_producer.pyx":271
  *                 if self._barred & BARRED_CLOSED:
  *                     return done
  *                 self.admit()             # <<<<<<<<<<<<<<
  *             # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
  *             block.check_open()
 */
-      __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 270, __pyx_L1_error)
+      __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 271, __pyx_L1_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":267
+      /* "nodedb_ring/ends/_producer.pyx":268
  *             ):
  *                 limit = 0
  *             if unlikely(self._barred != 0):             # <<<<<<<<<<<<<<
@@ -10930,19 +10950,19 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":272
+    /* "nodedb_ring/ends/_producer.pyx":273
  *                 self.admit()
  *             # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
  *             block.check_open()             # <<<<<<<<<<<<<<
  *         if done < block.count and side.corrupt == SOUND:
  *             ring_drop_rows(self._ring, block.rows, done, block.count, why)
 */
-    __pyx_t_4 = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->check_open(__pyx_v_block); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 272, __pyx_L1_error)
+    __pyx_t_4 = ((struct __pyx_vtabstruct_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_v_block->__pyx_vtab)->check_open(__pyx_v_block); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 273, __pyx_L1_error)
 
   }
   __pyx_L9_break:;
 
-  /* "nodedb_ring/ends/_producer.pyx":273
+  /* "nodedb_ring/ends/_producer.pyx":274
  *             # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
  *             block.check_open()
  *         if done < block.count and side.corrupt == SOUND:             # <<<<<<<<<<<<<<
@@ -10968,7 +10988,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":274
+    /* "nodedb_ring/ends/_producer.pyx":275
  *             block.check_open()
  *         if done < block.count and side.corrupt == SOUND:
  *             ring_drop_rows(self._ring, block.rows, done, block.count, why)             # <<<<<<<<<<<<<<
@@ -10977,7 +10997,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
     __pyx_f_11nodedb_ring_5_ring_ring_drop_rows(__pyx_v_self->_ring, __pyx_v_block->rows, __pyx_v_done, __pyx_v_block->count, __pyx_v_why);
 
-    /* "nodedb_ring/ends/_producer.pyx":273
+    /* "nodedb_ring/ends/_producer.pyx":274
  *             # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
  *             block.check_open()
  *         if done < block.count and side.corrupt == SOUND:             # <<<<<<<<<<<<<<
@@ -10986,7 +11006,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":275
+  /* "nodedb_ring/ends/_producer.pyx":276
  *         if done < block.count and side.corrupt == SOUND:
  *             ring_drop_rows(self._ring, block.rows, done, block.count, why)
  *         side.noted |= untold             # <<<<<<<<<<<<<<
@@ -10995,7 +11015,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   __pyx_v_side->noted = (__pyx_v_side->noted | __pyx_v_untold);
 
-  /* "nodedb_ring/ends/_producer.pyx":276
+  /* "nodedb_ring/ends/_producer.pyx":277
  *             ring_drop_rows(self._ring, block.rows, done, block.count, why)
  *         side.noted |= untold
  *         if may_wait:             # <<<<<<<<<<<<<<
@@ -11004,17 +11024,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   if (__pyx_v_may_wait) {
 
-    /* "nodedb_ring/ends/_producer.pyx":278
+    /* "nodedb_ring/ends/_producer.pyx":279
  *         if may_wait:
  *             # But where it ends, the log has to know: it may have said SUSPENDED before.
  *             self.note_pressure()             # <<<<<<<<<<<<<<
  *         if unlikely(side.noted != 0):
  *             self.log_noted()
 */
-    __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 278, __pyx_L1_error)
+    __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 279, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":276
+    /* "nodedb_ring/ends/_producer.pyx":277
  *             ring_drop_rows(self._ring, block.rows, done, block.count, why)
  *         side.noted |= untold
  *         if may_wait:             # <<<<<<<<<<<<<<
@@ -11023,7 +11043,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":279
+  /* "nodedb_ring/ends/_producer.pyx":280
  *             # But where it ends, the log has to know: it may have said SUSPENDED before.
  *             self.note_pressure()
  *         if unlikely(side.noted != 0):             # <<<<<<<<<<<<<<
@@ -11035,17 +11055,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":280
+    /* "nodedb_ring/ends/_producer.pyx":281
  *             self.note_pressure()
  *         if unlikely(side.noted != 0):
  *             self.log_noted()             # <<<<<<<<<<<<<<
  *         return done
  * 
 */
-    __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 280, __pyx_L1_error)
+    __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 281, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":279
+    /* "nodedb_ring/ends/_producer.pyx":280
  *             # But where it ends, the log has to know: it may have said SUSPENDED before.
  *             self.note_pressure()
  *         if unlikely(side.noted != 0):             # <<<<<<<<<<<<<<
@@ -11054,14 +11074,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":281
+  /* "nodedb_ring/ends/_producer.pyx":282
  *         if unlikely(side.noted != 0):
  *             self.log_noted()
  *         return done             # <<<<<<<<<<<<<<
  * 
  *     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):
 */
-  __pyx_t_5 = __Pyx_PyLong_From_uint64_t(__pyx_v_done); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 281, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_From_uint64_t(__pyx_v_done); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 282, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   {
     PyObject *__pyx_temp;
@@ -11074,7 +11094,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   __pyx_t_5 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":203
+  /* "nodedb_ring/ends/_producer.pyx":204
  *         return result == PUSH_DONE
  * 
  *     def emit_batch(self, batch, timeout=0.0):             # <<<<<<<<<<<<<<
@@ -11107,7 +11127,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_12emit_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":283
+/* "nodedb_ring/ends/_producer.pyx":284
  *         return done
  * 
  *     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):             # <<<<<<<<<<<<<<
@@ -11157,22 +11177,22 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_n,&__pyx_mstate_global->__pyx_n_u_timeout,&__pyx_mstate_global->__pyx_n_u_payload_bytes,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 283, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 284, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 283, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 284, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 283, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 284, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "wait_for_room", 0) < (0)) __PYX_ERR(0, 283, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "wait_for_room", 0) < (0)) __PYX_ERR(0, 284, __pyx_L3_error)
       if (!values[0]) values[0] = __Pyx_NewRef(((PyObject *)__pyx_mstate_global->__pyx_int_1));
       if (!values[1]) values[1] = __Pyx_NewRef(((PyObject *)Py_None));
       if (!values[2]) values[2] = __Pyx_NewRef(((PyObject *)__pyx_mstate_global->__pyx_int_0));
@@ -11180,11 +11200,11 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 283, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 284, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 283, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 284, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
@@ -11199,7 +11219,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("wait_for_room", 0, 0, 2, __pyx_nargs); __PYX_ERR(0, 283, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("wait_for_room", 0, 0, 2, __pyx_nargs); __PYX_ERR(0, 284, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -11245,28 +11265,28 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("wait_for_room", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":306
+  /* "nodedb_ring/ends/_producer.pyx":307
  *             Another call waits for room already, whose signal handler this is.
  *         """
  *         cdef int64_t limit = limit_ns(timeout)             # <<<<<<<<<<<<<<
  *         if not 1 <= n <= self.ring.capacity:
  *             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
 */
-  __pyx_t_1 = __pyx_f_11nodedb_ring_4ends_7timeout_limit_ns(__pyx_v_timeout); if (unlikely(__pyx_t_1 == ((int64_t)-2L) && PyErr_Occurred())) __PYX_ERR(0, 306, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_11nodedb_ring_4ends_7timeout_limit_ns(__pyx_v_timeout); if (unlikely(__pyx_t_1 == ((int64_t)-2L) && PyErr_Occurred())) __PYX_ERR(0, 307, __pyx_L1_error)
   __pyx_v_limit = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":307
+  /* "nodedb_ring/ends/_producer.pyx":308
  *         """
  *         cdef int64_t limit = limit_ns(timeout)
  *         if not 1 <= n <= self.ring.capacity:             # <<<<<<<<<<<<<<
  *             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
  *         if payload_bytes < 0:
 */
-  __pyx_t_2 = __Pyx_PyObject_CompareBoolLe_int_object(__pyx_mstate_global->__pyx_int_1, __pyx_v_n, Py_LE); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 307, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_CompareBoolLe_int_object(__pyx_mstate_global->__pyx_int_1, __pyx_v_n, Py_LE); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 308, __pyx_L1_error)
   if (__pyx_t_2) {
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 307, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 308, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_2 = __Pyx_PyObject_CompareBoolLe_object_object(__pyx_v_n, __pyx_t_3, Py_LE); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 307, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyObject_CompareBoolLe_object_object(__pyx_v_n, __pyx_t_3, Py_LE); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 308, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   }
   __pyx_t_4 = (!__pyx_t_2);
@@ -11275,7 +11295,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
   if (unlikely(__pyx_t_4)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":308
+    /* "nodedb_ring/ends/_producer.pyx":309
  *         cdef int64_t limit = limit_ns(timeout)
  *         if not 1 <= n <= self.ring.capacity:
  *             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")             # <<<<<<<<<<<<<<
@@ -11283,11 +11303,11 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
 */
     __pyx_t_5 = NULL;
-    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_v_n, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 308, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_v_n, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 309, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_7 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 308, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 309, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
-    __pyx_t_8 = __Pyx_PyObject_FormatSimple(__pyx_t_7, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 308, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyObject_FormatSimple(__pyx_t_7, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 309, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     __pyx_t_9[0] = __pyx_mstate_global->__pyx_kp_u_n_2;
@@ -11304,7 +11324,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
     __pyx_t_11 |= __Pyx_PyUnicode_KIND_04(__pyx_t_9[1]) | __Pyx_PyUnicode_KIND_04(__pyx_t_9[3]);
     #endif
     __pyx_t_7 = __Pyx_PyUnicode_Join(__pyx_t_9, 5, __pyx_t_10, __pyx_t_11);
-    if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 308, __pyx_L1_error)
+    if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 309, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
@@ -11314,14 +11334,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
       __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_12, (2-__pyx_t_12) | (__pyx_t_12*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 308, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 309, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 308, __pyx_L1_error)
+    __PYX_ERR(0, 309, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":307
+    /* "nodedb_ring/ends/_producer.pyx":308
  *         """
  *         cdef int64_t limit = limit_ns(timeout)
  *         if not 1 <= n <= self.ring.capacity:             # <<<<<<<<<<<<<<
@@ -11330,18 +11350,18 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":309
+  /* "nodedb_ring/ends/_producer.pyx":310
  *         if not 1 <= n <= self.ring.capacity:
  *             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
  *         if payload_bytes < 0:             # <<<<<<<<<<<<<<
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:
 */
-  __pyx_t_4 = __Pyx_PyObject_CompareBoolLt_object_int(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_int_0, Py_LT); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 309, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_CompareBoolLt_object_int(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_int_0, Py_LT); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 310, __pyx_L1_error)
   if (unlikely(__pyx_t_4)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":310
+    /* "nodedb_ring/ends/_producer.pyx":311
  *             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
  *         if payload_bytes < 0:
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")             # <<<<<<<<<<<<<<
@@ -11349,7 +11369,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
  *             raise self._too_large(payload_bytes)
 */
     __pyx_t_7 = NULL;
-    __pyx_t_5 = __Pyx_PyObject_FormatSimple(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 310, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_FormatSimple(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 311, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __pyx_t_13[0] = __pyx_mstate_global->__pyx_kp_u_payload_bytes_2;
     __pyx_t_13[1] = __pyx_t_5;
@@ -11363,7 +11383,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
     __pyx_t_11 |= __Pyx_PyUnicode_KIND_04(__pyx_t_13[1]);
     #endif
     __pyx_t_8 = __Pyx_PyUnicode_Join(__pyx_t_13, 3, __pyx_t_10, __pyx_t_11);
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 310, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 311, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_12 = 1;
@@ -11372,14 +11392,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
       __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_12, (2-__pyx_t_12) | (__pyx_t_12*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 310, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 311, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 310, __pyx_L1_error)
+    __PYX_ERR(0, 311, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":309
+    /* "nodedb_ring/ends/_producer.pyx":310
  *         if not 1 <= n <= self.ring.capacity:
  *             raise ValueError(f"n {n}: must be in 1 .. {self.ring.capacity}, the ring's capacity")
  *         if payload_bytes < 0:             # <<<<<<<<<<<<<<
@@ -11388,21 +11408,21 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":311
+  /* "nodedb_ring/ends/_producer.pyx":312
  *         if payload_bytes < 0:
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:             # <<<<<<<<<<<<<<
  *             raise self._too_large(payload_bytes)
  *         self.admit()
 */
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_arena_bytes); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 311, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_arena_bytes); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 312, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_4 = __Pyx_PyObject_CompareBoolGt_object_object(__pyx_v_payload_bytes, __pyx_t_3, Py_GT); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 311, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_CompareBoolGt_object_object(__pyx_v_payload_bytes, __pyx_t_3, Py_GT); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 312, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   if (unlikely(__pyx_t_4)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":312
+    /* "nodedb_ring/ends/_producer.pyx":313
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:
  *             raise self._too_large(payload_bytes)             # <<<<<<<<<<<<<<
@@ -11416,14 +11436,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
       PyObject *__pyx_callargs[2] = {__pyx_t_8, __pyx_v_payload_bytes};
       __pyx_t_3 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_too_large, __pyx_callargs+__pyx_t_12, (2-__pyx_t_12) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 312, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 313, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 312, __pyx_L1_error)
+    __PYX_ERR(0, 313, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":311
+    /* "nodedb_ring/ends/_producer.pyx":312
  *         if payload_bytes < 0:
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:             # <<<<<<<<<<<<<<
@@ -11432,26 +11452,26 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":313
+  /* "nodedb_ring/ends/_producer.pyx":314
  *         if payload_bytes > self.ring.arena_bytes:
  *             raise self._too_large(payload_bytes)
  *         self.admit()             # <<<<<<<<<<<<<<
  *         return self.wait_until(n, payload_bytes, n, monotonic() + limit if limit > 0 else limit)
  * 
 */
-  __pyx_t_11 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_11 == ((int)-1))) __PYX_ERR(0, 313, __pyx_L1_error)
+  __pyx_t_11 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_11 == ((int)-1))) __PYX_ERR(0, 314, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":314
+  /* "nodedb_ring/ends/_producer.pyx":315
  *             raise self._too_large(payload_bytes)
  *         self.admit()
  *         return self.wait_until(n, payload_bytes, n, monotonic() + limit if limit > 0 else limit)             # <<<<<<<<<<<<<<
  * 
  *     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:
 */
-  __pyx_t_14 = __Pyx_PyLong_As_uint64_t(__pyx_v_n); if (unlikely((__pyx_t_14 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 314, __pyx_L1_error)
-  __pyx_t_15 = __Pyx_PyLong_As_uint64_t(__pyx_v_payload_bytes); if (unlikely((__pyx_t_15 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 314, __pyx_L1_error)
-  __pyx_t_16 = __Pyx_PyLong_As_uint64_t(__pyx_v_n); if (unlikely((__pyx_t_16 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 314, __pyx_L1_error)
+  __pyx_t_14 = __Pyx_PyLong_As_uint64_t(__pyx_v_n); if (unlikely((__pyx_t_14 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 315, __pyx_L1_error)
+  __pyx_t_15 = __Pyx_PyLong_As_uint64_t(__pyx_v_payload_bytes); if (unlikely((__pyx_t_15 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 315, __pyx_L1_error)
+  __pyx_t_16 = __Pyx_PyLong_As_uint64_t(__pyx_v_n); if (unlikely((__pyx_t_16 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 315, __pyx_L1_error)
   __pyx_t_4 = (__pyx_v_limit > 0);
 
   if (__pyx_t_4) {
@@ -11462,12 +11482,12 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
     __pyx_t_1 = __pyx_v_limit;
   }
 
-  __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(__pyx_v_self, __pyx_t_14, __pyx_t_15, __pyx_t_16, __pyx_t_1); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 314, __pyx_L1_error)
+  __pyx_t_4 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(__pyx_v_self, __pyx_t_14, __pyx_t_15, __pyx_t_16, __pyx_t_1); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 315, __pyx_L1_error)
 
 
 
 
-  __pyx_t_3 = __Pyx_PyBool_FromLong(__pyx_t_4); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 314, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyBool_FromLong(__pyx_t_4); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 315, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
 
   {
@@ -11481,7 +11501,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
   __pyx_t_3 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":283
+  /* "nodedb_ring/ends/_producer.pyx":284
  *         return done
  * 
  *     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):             # <<<<<<<<<<<<<<
@@ -11505,7 +11525,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14wait_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":316
+/* "nodedb_ring/ends/_producer.pyx":317
  *         return self.wait_until(n, payload_bytes, n, monotonic() + limit if limit > 0 else limit)
  * 
  *     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:             # <<<<<<<<<<<<<<
@@ -11547,7 +11567,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("wait_until", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":318
+  /* "nodedb_ring/ends/_producer.pyx":319
  *     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:
  *         """Waits, without the GIL, until there is room; whether there is. Answers signals; a negative deadline is none."""
  *         cdef int64_t left = deadline, nap             # <<<<<<<<<<<<<<
@@ -11556,7 +11576,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   __pyx_v_left = __pyx_v_deadline;
 
-  /* "nodedb_ring/ends/_producer.pyx":320
+  /* "nodedb_ring/ends/_producer.pyx":321
  *         cdef int64_t left = deadline, nap
  *         cdef WaitResult result
  *         if self._is_waiting:             # <<<<<<<<<<<<<<
@@ -11565,7 +11585,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   if (unlikely(__pyx_v_self->_is_waiting)) {
 
-    /* "nodedb_ring/ends/_producer.pyx":321
+    /* "nodedb_ring/ends/_producer.pyx":322
  *         cdef WaitResult result
  *         if self._is_waiting:
  *             raise BusyError(f"producer of core {self.core_id}: another call waits for room already; one at a time")             # <<<<<<<<<<<<<<
@@ -11573,11 +11593,11 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
  *             # By a handler of the log, say: then the role is perhaps a successor's.
 */
     __pyx_t_2 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 321, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 322, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 321, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 322, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_FormatSimple(__pyx_t_4, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 321, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_FormatSimple(__pyx_t_4, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 322, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_6[0] = __pyx_mstate_global->__pyx_kp_u_producer_of_core;
@@ -11592,7 +11612,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
     __pyx_t_8 |= __Pyx_PyUnicode_KIND_04(__pyx_t_6[1]);
     #endif
     __pyx_t_4 = __Pyx_PyUnicode_Join(__pyx_t_6, 3, __pyx_t_7, __pyx_t_8);
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 321, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 322, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_9 = 1;
@@ -11613,14 +11633,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 321, __pyx_L1_error)
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 322, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_1);
     }
     __Pyx_Raise(__pyx_t_1, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    __PYX_ERR(0, 321, __pyx_L1_error)
+    __PYX_ERR(0, 322, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":320
+    /* "nodedb_ring/ends/_producer.pyx":321
  *         cdef int64_t left = deadline, nap
  *         cdef WaitResult result
  *         if self._is_waiting:             # <<<<<<<<<<<<<<
@@ -11629,7 +11649,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":322
+  /* "nodedb_ring/ends/_producer.pyx":323
  *         if self._is_waiting:
  *             raise BusyError(f"producer of core {self.core_id}: another call waits for room already; one at a time")
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -11641,7 +11661,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
   if (__pyx_t_10) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":324
+    /* "nodedb_ring/ends/_producer.pyx":325
  *         if self._barred & BARRED_CLOSED:
  *             # By a handler of the log, say: then the role is perhaps a successor's.
  *             return False             # <<<<<<<<<<<<<<
@@ -11654,7 +11674,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":322
+    /* "nodedb_ring/ends/_producer.pyx":323
  *         if self._is_waiting:
  *             raise BusyError(f"producer of core {self.core_id}: another call waits for room already; one at a time")
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -11663,7 +11683,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":325
+  /* "nodedb_ring/ends/_producer.pyx":326
  *             # By a handler of the log, say: then the role is perhaps a successor's.
  *             return False
  *         if unlikely(self._ring.local.producer.owner != thread_token()):             # <<<<<<<<<<<<<<
@@ -11675,17 +11695,17 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
   if (__pyx_t_10) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":327
+    /* "nodedb_ring/ends/_producer.pyx":328
  *         if unlikely(self._ring.local.producer.owner != thread_token()):
  *             # Bound to another thread meanwhile, or this is a forked child, by such a handler too.
  *             self.admit()             # <<<<<<<<<<<<<<
  *         self._is_waiting = True
  *         try:
 */
-    __pyx_t_8 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 327, __pyx_L1_error)
+    __pyx_t_8 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 328, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":325
+    /* "nodedb_ring/ends/_producer.pyx":326
  *             # By a handler of the log, say: then the role is perhaps a successor's.
  *             return False
  *         if unlikely(self._ring.local.producer.owner != thread_token()):             # <<<<<<<<<<<<<<
@@ -11694,7 +11714,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":328
+  /* "nodedb_ring/ends/_producer.pyx":329
  *             # Bound to another thread meanwhile, or this is a forked child, by such a handler too.
  *             self.admit()
  *         self._is_waiting = True             # <<<<<<<<<<<<<<
@@ -11703,7 +11723,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   __pyx_v_self->_is_waiting = 1;
 
-  /* "nodedb_ring/ends/_producer.pyx":329
+  /* "nodedb_ring/ends/_producer.pyx":330
  *             self.admit()
  *         self._is_waiting = True
  *         try:             # <<<<<<<<<<<<<<
@@ -11712,7 +11732,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   /*try:*/ {
 
-    /* "nodedb_ring/ends/_producer.pyx":330
+    /* "nodedb_ring/ends/_producer.pyx":331
  *         self._is_waiting = True
  *         try:
  *             while deadline != 0:             # <<<<<<<<<<<<<<
@@ -11725,7 +11745,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 
       if (!__pyx_t_10) break;
 
-      /* "nodedb_ring/ends/_producer.pyx":331
+      /* "nodedb_ring/ends/_producer.pyx":332
  *         try:
  *             while deadline != 0:
  *                 if deadline > 0:             # <<<<<<<<<<<<<<
@@ -11737,7 +11757,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       if (__pyx_t_10) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":332
+        /* "nodedb_ring/ends/_producer.pyx":333
  *             while deadline != 0:
  *                 if deadline > 0:
  *                     left = max(deadline - monotonic(), <int64_t>0)             # <<<<<<<<<<<<<<
@@ -11761,7 +11781,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
         __pyx_v_left = __pyx_t_13;
 
 
-        /* "nodedb_ring/ends/_producer.pyx":331
+        /* "nodedb_ring/ends/_producer.pyx":332
  *         try:
  *             while deadline != 0:
  *                 if deadline > 0:             # <<<<<<<<<<<<<<
@@ -11770,7 +11790,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
       }
 
-      /* "nodedb_ring/ends/_producer.pyx":333
+      /* "nodedb_ring/ends/_producer.pyx":334
  *                 if deadline > 0:
  *                     left = max(deadline - monotonic(), <int64_t>0)
  *                 nap = <int64_t>LONGEST_SLEEP_NS if left < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)             # <<<<<<<<<<<<<<
@@ -11804,7 +11824,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 
       __pyx_v_nap = __pyx_t_13;
 
-      /* "nodedb_ring/ends/_producer.pyx":334
+      /* "nodedb_ring/ends/_producer.pyx":335
  *                     left = max(deadline - monotonic(), <int64_t>0)
  *                 nap = <int64_t>LONGEST_SLEEP_NS if left < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
  *                 with nogil:             # <<<<<<<<<<<<<<
@@ -11817,7 +11837,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
           __Pyx_FastGIL_Remember();
           /*try:*/ {
 
-            /* "nodedb_ring/ends/_producer.pyx":335
+            /* "nodedb_ring/ends/_producer.pyx":336
  *                 nap = <int64_t>LONGEST_SLEEP_NS if left < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
  *                 with nogil:
  *                     result = ring_wait_room(self._ring, slots, payload, gather, nap, DEFAULT_SPIN_NS)             # <<<<<<<<<<<<<<
@@ -11827,7 +11847,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
             __pyx_v_result = __pyx_f_11nodedb_ring_5_ring_ring_wait_room(__pyx_v_self->_ring, __pyx_v_slots, __pyx_v_payload, __pyx_v_gather, __pyx_v_nap, __pyx_e_11nodedb_ring_4ends_7timeout_DEFAULT_SPIN_NS);
           }
 
-          /* "nodedb_ring/ends/_producer.pyx":334
+          /* "nodedb_ring/ends/_producer.pyx":335
  *                     left = max(deadline - monotonic(), <int64_t>0)
  *                 nap = <int64_t>LONGEST_SLEEP_NS if left < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
  *                 with nogil:             # <<<<<<<<<<<<<<
@@ -11844,7 +11864,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
           }
       }
 
-      /* "nodedb_ring/ends/_producer.pyx":336
+      /* "nodedb_ring/ends/_producer.pyx":337
  *                 with nogil:
  *                     result = ring_wait_room(self._ring, slots, payload, gather, nap, DEFAULT_SPIN_NS)
  *                 if result == WAIT_READY:             # <<<<<<<<<<<<<<
@@ -11856,7 +11876,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       if (__pyx_t_10) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":337
+        /* "nodedb_ring/ends/_producer.pyx":338
  *                     result = ring_wait_room(self._ring, slots, payload, gather, nap, DEFAULT_SPIN_NS)
  *                 if result == WAIT_READY:
  *                     break             # <<<<<<<<<<<<<<
@@ -11865,7 +11885,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
         goto __pyx_L10_break;
 
-        /* "nodedb_ring/ends/_producer.pyx":336
+        /* "nodedb_ring/ends/_producer.pyx":337
  *                 with nogil:
  *                     result = ring_wait_room(self._ring, slots, payload, gather, nap, DEFAULT_SPIN_NS)
  *                 if result == WAIT_READY:             # <<<<<<<<<<<<<<
@@ -11874,17 +11894,17 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
       }
 
-      /* "nodedb_ring/ends/_producer.pyx":338
+      /* "nodedb_ring/ends/_producer.pyx":339
  *                 if result == WAIT_READY:
  *                     break
  *                 PyErr_CheckSignals()             # <<<<<<<<<<<<<<
  *                 if unlikely(self._ring.local.alive == 0):
  *                     # The handler has forked, and this is the child.
 */
-      __pyx_t_8 = PyErr_CheckSignals(); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 338, __pyx_L7_error)
+      __pyx_t_8 = PyErr_CheckSignals(); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 339, __pyx_L7_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":339
+      /* "nodedb_ring/ends/_producer.pyx":340
  *                     break
  *                 PyErr_CheckSignals()
  *                 if unlikely(self._ring.local.alive == 0):             # <<<<<<<<<<<<<<
@@ -11896,7 +11916,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       if (unlikely(__pyx_t_10)) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":341
+        /* "nodedb_ring/ends/_producer.pyx":342
  *                 if unlikely(self._ring.local.alive == 0):
  *                     # The handler has forked, and this is the child.
  *                     raise forked("producer", self.core_id)             # <<<<<<<<<<<<<<
@@ -11904,9 +11924,9 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
  *                     break
 */
         __pyx_t_3 = NULL;
-        __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_forked); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 341, __pyx_L7_error)
+        __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_forked); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 342, __pyx_L7_error)
         __Pyx_GOTREF(__pyx_t_4);
-        __pyx_t_2 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 341, __pyx_L7_error)
+        __pyx_t_2 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 342, __pyx_L7_error)
         __Pyx_GOTREF(__pyx_t_2);
         __pyx_t_9 = 1;
         #if CYTHON_UNPACK_METHODS
@@ -11926,14 +11946,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
           __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
           __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
           __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-          if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 341, __pyx_L7_error)
+          if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 342, __pyx_L7_error)
           __Pyx_GOTREF(__pyx_t_1);
         }
         __Pyx_Raise(__pyx_t_1, 0, 0, 0);
         __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-        __PYX_ERR(0, 341, __pyx_L7_error)
+        __PYX_ERR(0, 342, __pyx_L7_error)
 
-        /* "nodedb_ring/ends/_producer.pyx":339
+        /* "nodedb_ring/ends/_producer.pyx":340
  *                     break
  *                 PyErr_CheckSignals()
  *                 if unlikely(self._ring.local.alive == 0):             # <<<<<<<<<<<<<<
@@ -11942,7 +11962,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
       }
 
-      /* "nodedb_ring/ends/_producer.pyx":342
+      /* "nodedb_ring/ends/_producer.pyx":343
  *                     # The handler has forked, and this is the child.
  *                     raise forked("producer", self.core_id)
  *                 if self._barred & BARRED_CLOSED or (result == WAIT_TIMEOUT and left == nap):             # <<<<<<<<<<<<<<
@@ -11978,7 +11998,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       if (__pyx_t_10) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":343
+        /* "nodedb_ring/ends/_producer.pyx":344
  *                     raise forked("producer", self.core_id)
  *                 if self._barred & BARRED_CLOSED or (result == WAIT_TIMEOUT and left == nap):
  *                     break             # <<<<<<<<<<<<<<
@@ -11987,7 +12007,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
         goto __pyx_L10_break;
 
-        /* "nodedb_ring/ends/_producer.pyx":342
+        /* "nodedb_ring/ends/_producer.pyx":343
  *                     # The handler has forked, and this is the child.
  *                     raise forked("producer", self.core_id)
  *                 if self._barred & BARRED_CLOSED or (result == WAIT_TIMEOUT and left == nap):             # <<<<<<<<<<<<<<
@@ -11999,7 +12019,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
     __pyx_L10_break:;
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":345
+  /* "nodedb_ring/ends/_producer.pyx":346
  *                     break
  *         finally:
  *             self._is_waiting = False             # <<<<<<<<<<<<<<
@@ -12010,7 +12030,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
     /*normal exit:*/{
       __pyx_v_self->_is_waiting = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":346
+      /* "nodedb_ring/ends/_producer.pyx":347
  *         finally:
  *             self._is_waiting = False
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -12036,7 +12056,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       if (__pyx_t_10) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":347
+        /* "nodedb_ring/ends/_producer.pyx":348
  *             self._is_waiting = False
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:
  *                 self.ring.let_go()             # <<<<<<<<<<<<<<
@@ -12045,7 +12065,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
         ((struct __pyx_vtabstruct_11nodedb_ring_5_ring_EventRing *)__pyx_v_self->ring->__pyx_vtab)->let_go(__pyx_v_self->ring);
 
-        /* "nodedb_ring/ends/_producer.pyx":346
+        /* "nodedb_ring/ends/_producer.pyx":347
  *         finally:
  *             self._is_waiting = False
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -12076,7 +12096,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
       __pyx_t_8 = __pyx_lineno; __pyx_t_16 = __pyx_clineno; __pyx_t_17 = __pyx_filename;
       {
 
-        /* "nodedb_ring/ends/_producer.pyx":345
+        /* "nodedb_ring/ends/_producer.pyx":346
  *                     break
  *         finally:
  *             self._is_waiting = False             # <<<<<<<<<<<<<<
@@ -12085,7 +12105,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
         __pyx_v_self->_is_waiting = 0;
 
-        /* "nodedb_ring/ends/_producer.pyx":346
+        /* "nodedb_ring/ends/_producer.pyx":347
  *         finally:
  *             self._is_waiting = False
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -12111,7 +12131,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
         if (__pyx_t_10) {
 
 
-          /* "nodedb_ring/ends/_producer.pyx":347
+          /* "nodedb_ring/ends/_producer.pyx":348
  *             self._is_waiting = False
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:
  *                 self.ring.let_go()             # <<<<<<<<<<<<<<
@@ -12120,7 +12140,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
           ((struct __pyx_vtabstruct_11nodedb_ring_5_ring_EventRing *)__pyx_v_self->ring->__pyx_vtab)->let_go(__pyx_v_self->ring);
 
-          /* "nodedb_ring/ends/_producer.pyx":346
+          /* "nodedb_ring/ends/_producer.pyx":347
  *         finally:
  *             self._is_waiting = False
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -12144,7 +12164,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
     __pyx_L8:;
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":348
+  /* "nodedb_ring/ends/_producer.pyx":349
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:
  *                 self.ring.let_go()
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -12156,7 +12176,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
   if (__pyx_t_10) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":349
+    /* "nodedb_ring/ends/_producer.pyx":350
  *                 self.ring.let_go()
  *         if self._barred & BARRED_CLOSED:
  *             return False             # <<<<<<<<<<<<<<
@@ -12169,7 +12189,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":348
+    /* "nodedb_ring/ends/_producer.pyx":349
  *             if self._barred & BARRED_CLOSED and self._ring.local.alive:
  *                 self.ring.let_go()
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -12178,17 +12198,17 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":350
+  /* "nodedb_ring/ends/_producer.pyx":351
  *         if self._barred & BARRED_CLOSED:
  *             return False
  *         self.check_block()             # <<<<<<<<<<<<<<
  *         return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)
  * 
 */
-  __pyx_t_16 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_16 == ((int)-1))) __PYX_ERR(0, 350, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_16 == ((int)-1))) __PYX_ERR(0, 351, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":351
+  /* "nodedb_ring/ends/_producer.pyx":352
  *             return False
  *         self.check_block()
  *         return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)             # <<<<<<<<<<<<<<
@@ -12216,7 +12236,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":316
+  /* "nodedb_ring/ends/_producer.pyx":317
  *         return self.wait_until(n, payload_bytes, n, monotonic() + limit if limit > 0 else limit)
  * 
  *     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:             # <<<<<<<<<<<<<<
@@ -12242,7 +12262,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_wait_until(str
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":353
+/* "nodedb_ring/ends/_producer.pyx":354
  *         return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)
  * 
  *     def reserve(self, n, payload_bytes=0):             # <<<<<<<<<<<<<<
@@ -12291,35 +12311,35 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_n,&__pyx_mstate_global->__pyx_n_u_payload_bytes,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 353, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 354, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 353, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 354, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 353, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 354, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "reserve", 0) < (0)) __PYX_ERR(0, 353, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "reserve", 0) < (0)) __PYX_ERR(0, 354, __pyx_L3_error)
       if (!values[1]) values[1] = __Pyx_NewRef(((PyObject *)__pyx_mstate_global->__pyx_int_0));
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("reserve", 0, 1, 2, i); __PYX_ERR(0, 353, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("reserve", 0, 1, 2, i); __PYX_ERR(0, 354, __pyx_L3_error) }
       }
     } else {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 353, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 354, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 353, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 354, __pyx_L3_error)
         break;
         default: goto __pyx_L5_argtuple_error;
       }
@@ -12330,7 +12350,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("reserve", 0, 1, 2, __pyx_nargs); __PYX_ERR(0, 353, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("reserve", 0, 1, 2, __pyx_nargs); __PYX_ERR(0, 354, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -12369,18 +12389,18 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("reserve", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":367
+  /* "nodedb_ring/ends/_producer.pyx":368
  *             `payload_bytes` is more than the whole arena.
  *         """
  *         if n < 1:             # <<<<<<<<<<<<<<
  *             raise ValueError(f"n {n}: must be at least 1")
  *         if payload_bytes < 0:
 */
-  __pyx_t_1 = __Pyx_PyObject_CompareBoolLt_object_int(__pyx_v_n, __pyx_mstate_global->__pyx_int_1, Py_LT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 367, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_CompareBoolLt_object_int(__pyx_v_n, __pyx_mstate_global->__pyx_int_1, Py_LT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 368, __pyx_L1_error)
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":368
+    /* "nodedb_ring/ends/_producer.pyx":369
  *         """
  *         if n < 1:
  *             raise ValueError(f"n {n}: must be at least 1")             # <<<<<<<<<<<<<<
@@ -12388,7 +12408,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
 */
     __pyx_t_3 = NULL;
-    __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_v_n, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 368, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_v_n, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 369, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_5[0] = __pyx_mstate_global->__pyx_kp_u_n_2;
     __pyx_t_5[1] = __pyx_t_4;
@@ -12402,7 +12422,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
     __pyx_t_7 |= __Pyx_PyUnicode_KIND_04(__pyx_t_5[1]);
     #endif
     __pyx_t_8 = __Pyx_PyUnicode_Join(__pyx_t_5, 3, __pyx_t_6, __pyx_t_7);
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 368, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 369, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_9 = 1;
@@ -12411,14 +12431,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 368, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 369, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 368, __pyx_L1_error)
+    __PYX_ERR(0, 369, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":367
+    /* "nodedb_ring/ends/_producer.pyx":368
  *             `payload_bytes` is more than the whole arena.
  *         """
  *         if n < 1:             # <<<<<<<<<<<<<<
@@ -12427,18 +12447,18 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":369
+  /* "nodedb_ring/ends/_producer.pyx":370
  *         if n < 1:
  *             raise ValueError(f"n {n}: must be at least 1")
  *         if payload_bytes < 0:             # <<<<<<<<<<<<<<
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:
 */
-  __pyx_t_1 = __Pyx_PyObject_CompareBoolLt_object_int(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_int_0, Py_LT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 369, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_CompareBoolLt_object_int(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_int_0, Py_LT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 370, __pyx_L1_error)
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":370
+    /* "nodedb_ring/ends/_producer.pyx":371
  *             raise ValueError(f"n {n}: must be at least 1")
  *         if payload_bytes < 0:
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")             # <<<<<<<<<<<<<<
@@ -12446,7 +12466,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
  *             raise self._too_large(payload_bytes)
 */
     __pyx_t_8 = NULL;
-    __pyx_t_3 = __Pyx_PyObject_FormatSimple(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 370, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_FormatSimple(__pyx_v_payload_bytes, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 371, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_5[0] = __pyx_mstate_global->__pyx_kp_u_payload_bytes_2;
     __pyx_t_5[1] = __pyx_t_3;
@@ -12460,7 +12480,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
     __pyx_t_7 |= __Pyx_PyUnicode_KIND_04(__pyx_t_5[1]);
     #endif
     __pyx_t_4 = __Pyx_PyUnicode_Join(__pyx_t_5, 3, __pyx_t_6, __pyx_t_7);
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 370, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 371, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_9 = 1;
@@ -12469,14 +12489,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 370, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 371, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 370, __pyx_L1_error)
+    __PYX_ERR(0, 371, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":369
+    /* "nodedb_ring/ends/_producer.pyx":370
  *         if n < 1:
  *             raise ValueError(f"n {n}: must be at least 1")
  *         if payload_bytes < 0:             # <<<<<<<<<<<<<<
@@ -12485,21 +12505,21 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":371
+  /* "nodedb_ring/ends/_producer.pyx":372
  *         if payload_bytes < 0:
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:             # <<<<<<<<<<<<<<
  *             raise self._too_large(payload_bytes)
  *         return Reservation(self, min(n, self.ring.capacity), payload_bytes)
 */
-  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_arena_bytes); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 371, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_arena_bytes); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 372, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_1 = __Pyx_PyObject_CompareBoolGt_object_object(__pyx_v_payload_bytes, __pyx_t_2, Py_GT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 371, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_CompareBoolGt_object_object(__pyx_v_payload_bytes, __pyx_t_2, Py_GT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 372, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":372
+    /* "nodedb_ring/ends/_producer.pyx":373
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:
  *             raise self._too_large(payload_bytes)             # <<<<<<<<<<<<<<
@@ -12513,14 +12533,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
       PyObject *__pyx_callargs[2] = {__pyx_t_4, __pyx_v_payload_bytes};
       __pyx_t_2 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_too_large, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 372, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 373, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 372, __pyx_L1_error)
+    __PYX_ERR(0, 373, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":371
+    /* "nodedb_ring/ends/_producer.pyx":372
  *         if payload_bytes < 0:
  *             raise ValueError(f"payload_bytes {payload_bytes}: must not be negative")
  *         if payload_bytes > self.ring.arena_bytes:             # <<<<<<<<<<<<<<
@@ -12529,7 +12549,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":373
+  /* "nodedb_ring/ends/_producer.pyx":374
  *         if payload_bytes > self.ring.arena_bytes:
  *             raise self._too_large(payload_bytes)
  *         return Reservation(self, min(n, self.ring.capacity), payload_bytes)             # <<<<<<<<<<<<<<
@@ -12537,11 +12557,11 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
  *     def _too_large(self, size):
 */
   __pyx_t_4 = NULL;
-  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 373, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 374, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   __Pyx_INCREF(__pyx_v_n);
   __pyx_t_3 = __pyx_v_n;
-  __pyx_t_1 = __Pyx_PyObject_CompareBoolLt_object_object(__pyx_t_8, __pyx_t_3, Py_LT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 373, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_CompareBoolLt_object_object(__pyx_t_8, __pyx_t_3, Py_LT); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 374, __pyx_L1_error)
   if (__pyx_t_1) {
     __Pyx_INCREF(__pyx_t_8);
     __pyx_t_10 = __pyx_t_8;
@@ -12558,7 +12578,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
     __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_callargs+__pyx_t_9, (4-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 373, __pyx_L1_error)
+    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 374, __pyx_L1_error)
     __Pyx_GOTREF((PyObject *)__pyx_t_2);
   }
   {
@@ -12572,7 +12592,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
   __pyx_t_2 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":353
+  /* "nodedb_ring/ends/_producer.pyx":354
  *         return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)
  * 
  *     def reserve(self, n, payload_bytes=0):             # <<<<<<<<<<<<<<
@@ -12595,7 +12615,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16reser
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":375
+/* "nodedb_ring/ends/_producer.pyx":376
  *         return Reservation(self, min(n, self.ring.capacity), payload_bytes)
  * 
  *     def _too_large(self, size):             # <<<<<<<<<<<<<<
@@ -12642,32 +12662,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_size,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 375, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 376, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 375, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 376, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_too_large", 0) < (0)) __PYX_ERR(0, 375, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_too_large", 0) < (0)) __PYX_ERR(0, 376, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_too_large", 1, 1, 1, i); __PYX_ERR(0, 375, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_too_large", 1, 1, 1, i); __PYX_ERR(0, 376, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 375, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 376, __pyx_L3_error)
     }
     __pyx_v_size = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("_too_large", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 375, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("_too_large", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 376, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -12707,7 +12727,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_18_too_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_too_large", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":376
+  /* "nodedb_ring/ends/_producer.pyx":377
  * 
  *     def _too_large(self, size):
  *         return EventTooLargeError(             # <<<<<<<<<<<<<<
@@ -12715,26 +12735,26 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_18_too_
  *             "make the bus with a larger arena_bytes"
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_EventTooLargeError); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 376, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_EventTooLargeError); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 377, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
 
-  /* "nodedb_ring/ends/_producer.pyx":377
+  /* "nodedb_ring/ends/_producer.pyx":378
  *     def _too_large(self, size):
  *         return EventTooLargeError(
  *             f"payload of {size} bytes: the arena of core {self.core_id} has {self.ring.arena_bytes}; "             # <<<<<<<<<<<<<<
  *             "make the bus with a larger arena_bytes"
  *         )
 */
-  __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_v_size, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 377, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_v_size, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 378, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 377, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 378, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 377, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 378, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_arena_bytes); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 377, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_arena_bytes); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 378, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 377, __pyx_L1_error)
+  __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 378, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_7);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_8[0] = __pyx_mstate_global->__pyx_kp_u_payload_of;
@@ -12753,7 +12773,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_18_too_
   __pyx_t_10 |= __Pyx_PyUnicode_KIND_04(__pyx_t_8[1]) | __Pyx_PyUnicode_KIND_04(__pyx_t_8[3]) | __Pyx_PyUnicode_KIND_04(__pyx_t_8[5]);
   #endif
   __pyx_t_5 = __Pyx_PyUnicode_Join(__pyx_t_8, 7, __pyx_t_9, __pyx_t_10);
-  if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 377, __pyx_L1_error)
+  if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 378, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
@@ -12776,7 +12796,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_18_too_
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 376, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 377, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   {
@@ -12790,7 +12810,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_18_too_
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":375
+  /* "nodedb_ring/ends/_producer.pyx":376
  *         return Reservation(self, min(n, self.ring.capacity), payload_bytes)
  * 
  *     def _too_large(self, size):             # <<<<<<<<<<<<<<
@@ -12815,7 +12835,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_18_too_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":381
+/* "nodedb_ring/ends/_producer.pyx":382
  *         )
  * 
  *     def bind(self):             # <<<<<<<<<<<<<<
@@ -12884,7 +12904,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("bind", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":389
+  /* "nodedb_ring/ends/_producer.pyx":390
  *             A reservation is open, or this process inherited the end by fork.
  *         """
  *         if self._ring.local.alive == 0:             # <<<<<<<<<<<<<<
@@ -12896,7 +12916,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":390
+    /* "nodedb_ring/ends/_producer.pyx":391
  *         """
  *         if self._ring.local.alive == 0:
  *             raise forked("producer", self.core_id)             # <<<<<<<<<<<<<<
@@ -12904,9 +12924,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_forked); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 390, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_forked); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 391, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 390, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 391, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __pyx_t_6 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -12926,14 +12946,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 390, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 391, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 390, __pyx_L1_error)
+    __PYX_ERR(0, 391, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":389
+    /* "nodedb_ring/ends/_producer.pyx":390
  *             A reservation is open, or this process inherited the end by fork.
  *         """
  *         if self._ring.local.alive == 0:             # <<<<<<<<<<<<<<
@@ -12942,7 +12962,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":391
+  /* "nodedb_ring/ends/_producer.pyx":392
  *         if self._ring.local.alive == 0:
  *             raise forked("producer", self.core_id)
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -12954,7 +12974,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":392
+    /* "nodedb_ring/ends/_producer.pyx":393
  *             raise forked("producer", self.core_id)
  *         if self._barred & BARRED_CLOSED:
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")             # <<<<<<<<<<<<<<
@@ -12962,11 +12982,11 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
 */
     __pyx_t_4 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 392, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 393, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 392, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 393, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_3, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 392, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_3, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 393, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_8[0] = __pyx_mstate_global->__pyx_kp_u_producer_of_core;
@@ -12981,7 +13001,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
     __pyx_t_10 |= __Pyx_PyUnicode_KIND_04(__pyx_t_8[1]);
     #endif
     __pyx_t_3 = __Pyx_PyUnicode_Join(__pyx_t_8, 3, __pyx_t_9, __pyx_t_10);
-    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 392, __pyx_L1_error)
+    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 393, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     __pyx_t_6 = 1;
@@ -13002,14 +13022,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 392, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 393, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 392, __pyx_L1_error)
+    __PYX_ERR(0, 393, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":391
+    /* "nodedb_ring/ends/_producer.pyx":392
  *         if self._ring.local.alive == 0:
  *             raise forked("producer", self.core_id)
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -13018,7 +13038,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":393
+  /* "nodedb_ring/ends/_producer.pyx":394
  *         if self._barred & BARRED_CLOSED:
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")
  *         if self._barred & BARRED_RESERVED:             # <<<<<<<<<<<<<<
@@ -13030,7 +13050,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":394
+    /* "nodedb_ring/ends/_producer.pyx":395
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")
  *         if self._barred & BARRED_RESERVED:
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")             # <<<<<<<<<<<<<<
@@ -13038,11 +13058,11 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
  *             raise BusyError(f"producer of core {self.core_id}: a call waits for room on it; bind when it has returned")
 */
     __pyx_t_5 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 394, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 395, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 394, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 395, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_4, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 394, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_4, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 395, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_8[0] = __pyx_mstate_global->__pyx_kp_u_producer_of_core;
@@ -13057,7 +13077,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
     __pyx_t_10 |= __Pyx_PyUnicode_KIND_04(__pyx_t_8[1]);
     #endif
     __pyx_t_4 = __Pyx_PyUnicode_Join(__pyx_t_8, 3, __pyx_t_9, __pyx_t_10);
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 394, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 395, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     __pyx_t_6 = 1;
@@ -13078,14 +13098,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 394, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 395, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 394, __pyx_L1_error)
+    __PYX_ERR(0, 395, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":393
+    /* "nodedb_ring/ends/_producer.pyx":394
  *         if self._barred & BARRED_CLOSED:
  *             raise ClosedError(f"producer of core {self.core_id}: is closed")
  *         if self._barred & BARRED_RESERVED:             # <<<<<<<<<<<<<<
@@ -13094,7 +13114,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":395
+  /* "nodedb_ring/ends/_producer.pyx":396
  *         if self._barred & BARRED_RESERVED:
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
  *         if self._is_waiting:             # <<<<<<<<<<<<<<
@@ -13103,7 +13123,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
 */
   if (unlikely(__pyx_v_self->_is_waiting)) {
 
-    /* "nodedb_ring/ends/_producer.pyx":396
+    /* "nodedb_ring/ends/_producer.pyx":397
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
  *         if self._is_waiting:
  *             raise BusyError(f"producer of core {self.core_id}: a call waits for room on it; bind when it has returned")             # <<<<<<<<<<<<<<
@@ -13111,11 +13131,11 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
  *         self._ring.local.producer.owner = thread_token()
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 396, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_BusyError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 397, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 396, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 397, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 396, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_FormatSimple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 397, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_8[0] = __pyx_mstate_global->__pyx_kp_u_producer_of_core;
@@ -13130,7 +13150,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
     __pyx_t_10 |= __Pyx_PyUnicode_KIND_04(__pyx_t_8[1]);
     #endif
     __pyx_t_5 = __Pyx_PyUnicode_Join(__pyx_t_8, 3, __pyx_t_9, __pyx_t_10);
-    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 396, __pyx_L1_error)
+    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 397, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     __pyx_t_6 = 1;
@@ -13151,14 +13171,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 396, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 397, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 396, __pyx_L1_error)
+    __PYX_ERR(0, 397, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":395
+    /* "nodedb_ring/ends/_producer.pyx":396
  *         if self._barred & BARRED_RESERVED:
  *             raise BusyError(f"producer of core {self.core_id}: has an open reservation; leave its with block first")
  *         if self._is_waiting:             # <<<<<<<<<<<<<<
@@ -13167,17 +13187,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":397
+  /* "nodedb_ring/ends/_producer.pyx":398
  *         if self._is_waiting:
  *             raise BusyError(f"producer of core {self.core_id}: a call waits for room on it; bind when it has returned")
  *         self.check_block()             # <<<<<<<<<<<<<<
  *         self._ring.local.producer.owner = thread_token()
  * 
 */
-  __pyx_t_10 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_10 == ((int)-1))) __PYX_ERR(0, 397, __pyx_L1_error)
+  __pyx_t_10 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_10 == ((int)-1))) __PYX_ERR(0, 398, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":398
+  /* "nodedb_ring/ends/_producer.pyx":399
  *             raise BusyError(f"producer of core {self.core_id}: a call waits for room on it; bind when it has returned")
  *         self.check_block()
  *         self._ring.local.producer.owner = thread_token()             # <<<<<<<<<<<<<<
@@ -13186,7 +13206,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
 */
   __pyx_v_self->_ring->local->producer.owner = __pyx_f_11nodedb_ring_5_ring_thread_token();
 
-  /* "nodedb_ring/ends/_producer.pyx":381
+  /* "nodedb_ring/ends/_producer.pyx":382
  *         )
  * 
  *     def bind(self):             # <<<<<<<<<<<<<<
@@ -13211,7 +13231,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_20bind(
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":400
+/* "nodedb_ring/ends/_producer.pyx":401
  *         self._ring.local.producer.owner = thread_token()
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -13273,7 +13293,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("close", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":402
+  /* "nodedb_ring/ends/_producer.pyx":403
  *     def close(self):
  *         """Says that nothing follows. The consumer drains what there is, and then sees the disconnect. May be repeated."""
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -13285,7 +13305,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":403
+    /* "nodedb_ring/ends/_producer.pyx":404
  *         """Says that nothing follows. The consumer drains what there is, and then sees the disconnect. May be repeated."""
  *         if self._barred & BARRED_CLOSED:
  *             return             # <<<<<<<<<<<<<<
@@ -13302,7 +13322,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":402
+    /* "nodedb_ring/ends/_producer.pyx":403
  *     def close(self):
  *         """Says that nothing follows. The consumer drains what there is, and then sees the disconnect. May be repeated."""
  *         if self._barred & BARRED_CLOSED:             # <<<<<<<<<<<<<<
@@ -13311,7 +13331,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":404
+  /* "nodedb_ring/ends/_producer.pyx":405
  *         if self._barred & BARRED_CLOSED:
  *             return
  *         self._barred |= BARRED_CLOSED             # <<<<<<<<<<<<<<
@@ -13320,7 +13340,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   __pyx_v_self->_barred = (__pyx_v_self->_barred | __pyx_e_11nodedb_ring_4ends_9_producer_BARRED_CLOSED);
 
-  /* "nodedb_ring/ends/_producer.pyx":405
+  /* "nodedb_ring/ends/_producer.pyx":406
  *             return
  *         self._barred |= BARRED_CLOSED
  *         if self._ring.local.alive == 0:             # <<<<<<<<<<<<<<
@@ -13332,7 +13352,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":406
+    /* "nodedb_ring/ends/_producer.pyx":407
  *         self._barred |= BARRED_CLOSED
  *         if self._ring.local.alive == 0:
  *             return             # <<<<<<<<<<<<<<
@@ -13349,7 +13369,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":405
+    /* "nodedb_ring/ends/_producer.pyx":406
  *             return
  *         self._barred |= BARRED_CLOSED
  *         if self._ring.local.alive == 0:             # <<<<<<<<<<<<<<
@@ -13358,7 +13378,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":407
+  /* "nodedb_ring/ends/_producer.pyx":408
  *         if self._ring.local.alive == 0:
  *             return
  *         ring_close_producer(self._ring)             # <<<<<<<<<<<<<<
@@ -13367,7 +13387,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   __pyx_f_11nodedb_ring_5_ring_ring_close_producer(__pyx_v_self->_ring);
 
-  /* "nodedb_ring/ends/_producer.pyx":408
+  /* "nodedb_ring/ends/_producer.pyx":409
  *             return
  *         ring_close_producer(self._ring)
  *         if not self._is_waiting:             # <<<<<<<<<<<<<<
@@ -13379,7 +13399,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":409
+    /* "nodedb_ring/ends/_producer.pyx":410
  *         ring_close_producer(self._ring)
  *         if not self._is_waiting:
  *             self.ring.let_go()             # <<<<<<<<<<<<<<
@@ -13388,7 +13408,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
     ((struct __pyx_vtabstruct_11nodedb_ring_5_ring_EventRing *)__pyx_v_self->ring->__pyx_vtab)->let_go(__pyx_v_self->ring);
 
-    /* "nodedb_ring/ends/_producer.pyx":408
+    /* "nodedb_ring/ends/_producer.pyx":409
  *             return
  *         ring_close_producer(self._ring)
  *         if not self._is_waiting:             # <<<<<<<<<<<<<<
@@ -13397,7 +13417,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":411
+  /* "nodedb_ring/ends/_producer.pyx":412
  *             self.ring.let_go()
  *         # An overflow that the log has seen begin ends here at the latest.
  *         if self._ring.local.producer.overflowing:             # <<<<<<<<<<<<<<
@@ -13409,7 +13429,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":412
+    /* "nodedb_ring/ends/_producer.pyx":413
  *         # An overflow that the log has seen begin ends here at the latest.
  *         if self._ring.local.producer.overflowing:
  *             self._ring.local.producer.overflowing = 0             # <<<<<<<<<<<<<<
@@ -13418,7 +13438,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
     __pyx_v_self->_ring->local->producer.overflowing = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":413
+    /* "nodedb_ring/ends/_producer.pyx":414
  *         if self._ring.local.producer.overflowing:
  *             self._ring.local.producer.overflowing = 0
  *             self._ring.local.producer.noted |= NOTED_OVERFLOW_ENDED             # <<<<<<<<<<<<<<
@@ -13427,7 +13447,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
     __pyx_v_self->_ring->local->producer.noted = (__pyx_v_self->_ring->local->producer.noted | __pyx_e_11nodedb_ring_5_ring_NOTED_OVERFLOW_ENDED);
 
-    /* "nodedb_ring/ends/_producer.pyx":411
+    /* "nodedb_ring/ends/_producer.pyx":412
  *             self.ring.let_go()
  *         # An overflow that the log has seen begin ends here at the latest.
  *         if self._ring.local.producer.overflowing:             # <<<<<<<<<<<<<<
@@ -13436,7 +13456,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":415
+  /* "nodedb_ring/ends/_producer.pyx":416
  *             self._ring.local.producer.noted |= NOTED_OVERFLOW_ENDED
  *         # And what was held back to keep to a pair a second is told now or never.
  *         self._overflow_logged_ns = 0             # <<<<<<<<<<<<<<
@@ -13445,7 +13465,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   __pyx_v_self->_overflow_logged_ns = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":416
+  /* "nodedb_ring/ends/_producer.pyx":417
  *         # And what was held back to keep to a pair a second is told now or never.
  *         self._overflow_logged_ns = 0
  *         if self._pressure_held:             # <<<<<<<<<<<<<<
@@ -13454,7 +13474,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   if (__pyx_v_self->_pressure_held) {
 
-    /* "nodedb_ring/ends/_producer.pyx":417
+    /* "nodedb_ring/ends/_producer.pyx":418
  *         self._overflow_logged_ns = 0
  *         if self._pressure_held:
  *             self._pressure_told_ns[:] = [0, 0, 0]             # <<<<<<<<<<<<<<
@@ -13464,17 +13484,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
     static PY_LONG_LONG const __pyx_carray__3[3] = {0,0,0};
     memcpy(&(__pyx_v_self->_pressure_told_ns[0]), __pyx_carray__3, sizeof(__pyx_v_self->_pressure_told_ns[0]) * (3));
 
-    /* "nodedb_ring/ends/_producer.pyx":418
+    /* "nodedb_ring/ends/_producer.pyx":419
  *         if self._pressure_held:
  *             self._pressure_told_ns[:] = [0, 0, 0]
  *             self.note_pressure()             # <<<<<<<<<<<<<<
  *         # That the block is corrupt has been told, or no longer matters.
  *         if self._ring.local.producer.noted != 0 and self._ring.local.producer.corrupt == SOUND:
 */
-    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 418, __pyx_L1_error)
+    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 419, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":416
+    /* "nodedb_ring/ends/_producer.pyx":417
  *         # And what was held back to keep to a pair a second is told now or never.
  *         self._overflow_logged_ns = 0
  *         if self._pressure_held:             # <<<<<<<<<<<<<<
@@ -13483,7 +13503,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":420
+  /* "nodedb_ring/ends/_producer.pyx":421
  *             self.note_pressure()
  *         # That the block is corrupt has been told, or no longer matters.
  *         if self._ring.local.producer.noted != 0 and self._ring.local.producer.corrupt == SOUND:             # <<<<<<<<<<<<<<
@@ -13509,17 +13529,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":421
+    /* "nodedb_ring/ends/_producer.pyx":422
  *         # That the block is corrupt has been told, or no longer matters.
  *         if self._ring.local.producer.noted != 0 and self._ring.local.producer.corrupt == SOUND:
  *             self.log_noted()             # <<<<<<<<<<<<<<
  * 
  *     def stats(self):
 */
-    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 421, __pyx_L1_error)
+    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 422, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":420
+    /* "nodedb_ring/ends/_producer.pyx":421
  *             self.note_pressure()
  *         # That the block is corrupt has been told, or no longer matters.
  *         if self._ring.local.producer.noted != 0 and self._ring.local.producer.corrupt == SOUND:             # <<<<<<<<<<<<<<
@@ -13528,7 +13548,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":400
+  /* "nodedb_ring/ends/_producer.pyx":401
  *         self._ring.local.producer.owner = thread_token()
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -13548,7 +13568,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_22close
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":423
+/* "nodedb_ring/ends/_producer.pyx":424
  *             self.log_noted()
  * 
  *     def stats(self):             # <<<<<<<<<<<<<<
@@ -13611,7 +13631,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24stats
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("stats", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":425
+  /* "nodedb_ring/ends/_producer.pyx":426
  *     def stats(self):
  *         """The accounts of this producer as a ``ProducerStats``."""
  *         return producer_stats(self.ring)             # <<<<<<<<<<<<<<
@@ -13619,7 +13639,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24stats
  *     @property
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_producer_stats); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 425, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_producer_stats); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 426, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __pyx_t_4 = 1;
   #if CYTHON_UNPACK_METHODS
@@ -13638,7 +13658,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24stats
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_3, __pyx_callargs+__pyx_t_4, (2-__pyx_t_4) | (__pyx_t_4*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 425, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 426, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   {
@@ -13652,7 +13672,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24stats
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":423
+  /* "nodedb_ring/ends/_producer.pyx":424
  *             self.log_noted()
  * 
  *     def stats(self):             # <<<<<<<<<<<<<<
@@ -13673,7 +13693,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24stats
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":427
+/* "nodedb_ring/ends/_producer.pyx":428
  *         return producer_stats(self.ring)
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13705,14 +13725,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_7core_i
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":430
+  /* "nodedb_ring/ends/_producer.pyx":431
  *     def core_id(self):
  *         """The Data Plane core that this end belongs to."""
  *         return self.ring.core_id             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 430, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 431, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   {
     PyObject *__pyx_temp;
@@ -13725,7 +13745,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_7core_i
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":427
+  /* "nodedb_ring/ends/_producer.pyx":428
  *         return producer_stats(self.ring)
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13744,7 +13764,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_7core_i
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":432
+/* "nodedb_ring/ends/_producer.pyx":433
  *         return self.ring.core_id
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13776,14 +13796,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_8capaci
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":435
+  /* "nodedb_ring/ends/_producer.pyx":436
  *     def capacity(self):
  *         """Events that the ring holds, each slot usable: a power of two."""
  *         return self.ring.capacity             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 435, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_capacity); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 436, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   {
     PyObject *__pyx_temp;
@@ -13796,7 +13816,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_8capaci
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":432
+  /* "nodedb_ring/ends/_producer.pyx":433
  *         return self.ring.core_id
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13815,7 +13835,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_8capaci
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":437
+/* "nodedb_ring/ends/_producer.pyx":438
  *         return self.ring.capacity
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13847,14 +13867,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_11utili
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":440
+  /* "nodedb_ring/ends/_producer.pyx":441
  *     def utilization(self):
  *         """Whole percent in use, 0 to 100, the fuller of slots and arena: a snapshot."""
  *         return self.ring.utilization             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 440, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 441, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   {
     PyObject *__pyx_temp;
@@ -13867,7 +13887,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_11utili
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":437
+  /* "nodedb_ring/ends/_producer.pyx":438
  *         return self.ring.capacity
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13886,7 +13906,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_11utili
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":442
+/* "nodedb_ring/ends/_producer.pyx":443
  *         return self.ring.utilization
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13918,14 +13938,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16emitt
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":445
+  /* "nodedb_ring/ends/_producer.pyx":446
  *     def emitted_sequence(self):
  *         """The highest sequence number tried, enqueued or not; None while nothing was tried."""
  *         return self.ring.emitted_sequence             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_emitted_sequence); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 445, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_emitted_sequence); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 446, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   {
     PyObject *__pyx_temp;
@@ -13938,7 +13958,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16emitt
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":442
+  /* "nodedb_ring/ends/_producer.pyx":443
  *         return self.ring.utilization
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13957,7 +13977,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_16emitt
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":447
+/* "nodedb_ring/ends/_producer.pyx":448
  *         return self.ring.emitted_sequence
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -13992,19 +14012,19 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_13next_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":450
+  /* "nodedb_ring/ends/_producer.pyx":451
  *     def next_sequence(self):
  *         """The number after the highest tried; 1 while nothing was tried."""
  *         highest = self.ring.emitted_sequence             # <<<<<<<<<<<<<<
  *         return 1 if highest is None else highest + 1
  * 
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_emitted_sequence); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 450, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_emitted_sequence); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 451, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_v_highest = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":451
+  /* "nodedb_ring/ends/_producer.pyx":452
  *         """The number after the highest tried; 1 while nothing was tried."""
  *         highest = self.ring.emitted_sequence
  *         return 1 if highest is None else highest + 1             # <<<<<<<<<<<<<<
@@ -14016,7 +14036,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_13next_
     __Pyx_INCREF(__pyx_mstate_global->__pyx_int_1);
     __pyx_t_1 = __pyx_mstate_global->__pyx_int_1;
   } else {
-    __pyx_t_3 = __Pyx_PyLong_AddObjC(__pyx_v_highest, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 451, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyLong_AddObjC(__pyx_v_highest, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 452, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_1 = __pyx_t_3;
     __pyx_t_3 = 0;
@@ -14033,7 +14053,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_13next_
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":447
+  /* "nodedb_ring/ends/_producer.pyx":448
  *         return self.ring.emitted_sequence
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -14054,7 +14074,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_13next_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":453
+/* "nodedb_ring/ends/_producer.pyx":454
  *         return 1 if highest is None else highest + 1
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -14090,7 +14110,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":456
+  /* "nodedb_ring/ends/_producer.pyx":457
  *     def pressure_state(self):
  *         """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
  *         cdef Ring* ring = self._ring             # <<<<<<<<<<<<<<
@@ -14101,7 +14121,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 
   __pyx_v_ring = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":457
+  /* "nodedb_ring/ends/_producer.pyx":458
  *         """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
  *         cdef Ring* ring = self._ring
  *         if ring.local.producer.owner == thread_token():             # <<<<<<<<<<<<<<
@@ -14113,7 +14133,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":458
+    /* "nodedb_ring/ends/_producer.pyx":459
  *         cdef Ring* ring = self._ring
  *         if ring.local.producer.owner == thread_token():
  *             ring_observe(ring)             # <<<<<<<<<<<<<<
@@ -14122,7 +14142,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 */
     __pyx_f_11nodedb_ring_5_ring_ring_observe(__pyx_v_ring);
 
-    /* "nodedb_ring/ends/_producer.pyx":459
+    /* "nodedb_ring/ends/_producer.pyx":460
  *         if ring.local.producer.owner == thread_token():
  *             ring_observe(ring)
  *             if self._pressure_held:             # <<<<<<<<<<<<<<
@@ -14131,17 +14151,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 */
     if (__pyx_v_self->_pressure_held) {
 
-      /* "nodedb_ring/ends/_producer.pyx":460
+      /* "nodedb_ring/ends/_producer.pyx":461
  *             ring_observe(ring)
  *             if self._pressure_held:
  *                 self.note_pressure()             # <<<<<<<<<<<<<<
  *             if ring.local.producer.noted != 0:
  *                 self.log_noted()
 */
-      __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 460, __pyx_L1_error)
+      __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 461, __pyx_L1_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":459
+      /* "nodedb_ring/ends/_producer.pyx":460
  *         if ring.local.producer.owner == thread_token():
  *             ring_observe(ring)
  *             if self._pressure_held:             # <<<<<<<<<<<<<<
@@ -14150,7 +14170,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":461
+    /* "nodedb_ring/ends/_producer.pyx":462
  *             if self._pressure_held:
  *                 self.note_pressure()
  *             if ring.local.producer.noted != 0:             # <<<<<<<<<<<<<<
@@ -14162,17 +14182,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
     if (__pyx_t_2) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":462
+      /* "nodedb_ring/ends/_producer.pyx":463
  *                 self.note_pressure()
  *             if ring.local.producer.noted != 0:
  *                 self.log_noted()             # <<<<<<<<<<<<<<
  *             return _STATES[ring.local.producer.pressure]
  *         return self.ring.pressure_state
 */
-      __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 462, __pyx_L1_error)
+      __pyx_t_3 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 463, __pyx_L1_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":461
+      /* "nodedb_ring/ends/_producer.pyx":462
  *             if self._pressure_held:
  *                 self.note_pressure()
  *             if ring.local.producer.noted != 0:             # <<<<<<<<<<<<<<
@@ -14181,7 +14201,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":463
+    /* "nodedb_ring/ends/_producer.pyx":464
  *             if ring.local.producer.noted != 0:
  *                 self.log_noted()
  *             return _STATES[ring.local.producer.pressure]             # <<<<<<<<<<<<<<
@@ -14190,7 +14210,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 */
     if (unlikely(__pyx_v_11nodedb_ring_4ends_9_producer__STATES == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not subscriptable");
-      __PYX_ERR(0, 463, __pyx_L1_error)
+      __PYX_ERR(0, 464, __pyx_L1_error)
     }
     {
       PyObject *__pyx_temp;
@@ -14203,7 +14223,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":457
+    /* "nodedb_ring/ends/_producer.pyx":458
  *         """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
  *         cdef Ring* ring = self._ring
  *         if ring.local.producer.owner == thread_token():             # <<<<<<<<<<<<<<
@@ -14212,14 +14232,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":464
+  /* "nodedb_ring/ends/_producer.pyx":465
  *                 self.log_noted()
  *             return _STATES[ring.local.producer.pressure]
  *         return self.ring.pressure_state             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_pressure_state); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 464, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->ring), __pyx_mstate_global->__pyx_n_u_pressure_state); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 465, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   {
     PyObject *__pyx_temp;
@@ -14232,7 +14252,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
   __pyx_t_4 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":453
+  /* "nodedb_ring/ends/_producer.pyx":454
  *         return 1 if highest is None else highest + 1
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -14252,7 +14272,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_14press
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":466
+/* "nodedb_ring/ends/_producer.pyx":467
  *         return self.ring.pressure_state
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -14285,7 +14305,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24is_co
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":472
+  /* "nodedb_ring/ends/_producer.pyx":473
  *         On a private bus for good. On a shared one until a successor claims that end; there it costs two system calls.
  *         """
  *         if not ring_consumer_lost(self._ring):             # <<<<<<<<<<<<<<
@@ -14297,7 +14317,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24is_co
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":473
+    /* "nodedb_ring/ends/_producer.pyx":474
  *         """
  *         if not ring_consumer_lost(self._ring):
  *             return False             # <<<<<<<<<<<<<<
@@ -14315,7 +14335,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24is_co
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":472
+    /* "nodedb_ring/ends/_producer.pyx":473
  *         On a private bus for good. On a shared one until a successor claims that end; there it costs two system calls.
  *         """
  *         if not ring_consumer_lost(self._ring):             # <<<<<<<<<<<<<<
@@ -14324,17 +14344,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24is_co
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":474
+  /* "nodedb_ring/ends/_producer.pyx":475
  *         if not ring_consumer_lost(self._ring):
  *             return False
  *         self.log_disconnect()             # <<<<<<<<<<<<<<
  *         return True
  * 
 */
-  __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 474, __pyx_L1_error)
+  __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 475, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":475
+  /* "nodedb_ring/ends/_producer.pyx":476
  *             return False
  *         self.log_disconnect()
  *         return True             # <<<<<<<<<<<<<<
@@ -14352,7 +14372,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24is_co
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":466
+  /* "nodedb_ring/ends/_producer.pyx":467
  *         return self.ring.pressure_state
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -14370,7 +14390,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_24is_co
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":477
+/* "nodedb_ring/ends/_producer.pyx":478
  *         return True
  * 
  *     cdef int log_disconnect(self) except -1:             # <<<<<<<<<<<<<<
@@ -14397,7 +14417,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("log_disconnect", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":479
+  /* "nodedb_ring/ends/_producer.pyx":480
  *     cdef int log_disconnect(self) except -1:
  *         # Once a consumer: on a shared ring each claim of that end is another.
  *         cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)             # <<<<<<<<<<<<<<
@@ -14406,7 +14426,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
 */
   __pyx_v_claim = nodedb_load_relaxed((&__pyx_v_self->_ring->header->consumer_claim));
 
-  /* "nodedb_ring/ends/_producer.pyx":480
+  /* "nodedb_ring/ends/_producer.pyx":481
  *         # Once a consumer: on a shared ring each claim of that end is another.
  *         cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)
  *         if self._disconnect_logged != claim and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -14432,7 +14452,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":481
+    /* "nodedb_ring/ends/_producer.pyx":482
  *         cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)
  *         if self._disconnect_logged != claim and self._ring.local.alive:
  *             self._disconnect_logged = claim             # <<<<<<<<<<<<<<
@@ -14441,7 +14461,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
 */
     __pyx_v_self->_disconnect_logged = __pyx_v_claim;
 
-    /* "nodedb_ring/ends/_producer.pyx":482
+    /* "nodedb_ring/ends/_producer.pyx":483
  *         if self._disconnect_logged != claim and self._ring.local.alive:
  *             self._disconnect_logged = claim
  *             tell(             # <<<<<<<<<<<<<<
@@ -14449,25 +14469,25 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
  *                 extra=self._fields(),
 */
     __pyx_t_4 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 482, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 483, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
 
-    /* "nodedb_ring/ends/_producer.pyx":483
+    /* "nodedb_ring/ends/_producer.pyx":484
  *             self._disconnect_logged = claim
  *             tell(
  *                 logging.WARNING, "core %d: the consumer has gone; events are dropped from here on", self.core_id,             # <<<<<<<<<<<<<<
  *                 extra=self._fields(),
  *             )
 */
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 483, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 484, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_7 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 483, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 484, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 483, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 484, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
 
-    /* "nodedb_ring/ends/_producer.pyx":484
+    /* "nodedb_ring/ends/_producer.pyx":485
  *             tell(
  *                 logging.WARNING, "core %d: the consumer has gone; events are dropped from here on", self.core_id,
  *                 extra=self._fields(),             # <<<<<<<<<<<<<<
@@ -14481,12 +14501,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
       PyObject *__pyx_callargs[2] = {__pyx_t_9, NULL};
       __pyx_t_8 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_fields, __pyx_callargs+__pyx_t_10, (1-__pyx_t_10) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_9); __pyx_t_9 = 0;
-      if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 484, __pyx_L1_error)
+      if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 485, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_8);
     }
     #if CYTHON_VECTORCALL
 
-    /* "nodedb_ring/ends/_producer.pyx":482
+    /* "nodedb_ring/ends/_producer.pyx":483
  *         if self._disconnect_logged != claim and self._ring.local.alive:
  *             self._disconnect_logged = claim
  *             tell(             # <<<<<<<<<<<<<<
@@ -14510,13 +14530,13 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
       PyObject *__pyx_callargs[5] = {__pyx_t_4, __pyx_t_7, __pyx_mstate_global->__pyx_kp_u_core_d_the_consumer_has_gone_eve, __pyx_t_6, __pyx_t_8};
       #if CYTHON_VECTORCALL
       __pyx_t_9 = __pyx_mstate_global->__pyx_tuple[1];
-      if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 482, __pyx_L1_error)
+      if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 483, __pyx_L1_error)
       __Pyx_INCREF(__pyx_t_9);
       #else
       {
         PyObject *__pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_extra};
         __pyx_t_9 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+4, 1);
-        if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 482, __pyx_L1_error)
+        if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 483, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_9);
       }
       #endif
@@ -14529,12 +14549,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
       __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 482, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 483, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":480
+    /* "nodedb_ring/ends/_producer.pyx":481
  *         # Once a consumer: on a shared ring each claim of that end is another.
  *         cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)
  *         if self._disconnect_logged != claim and self._ring.local.alive:             # <<<<<<<<<<<<<<
@@ -14543,7 +14563,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":486
+  /* "nodedb_ring/ends/_producer.pyx":487
  *                 extra=self._fields(),
  *             )
  *         return 0             # <<<<<<<<<<<<<<
@@ -14556,7 +14576,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":477
+  /* "nodedb_ring/ends/_producer.pyx":478
  *         return True
  * 
  *     cdef int log_disconnect(self) except -1:             # <<<<<<<<<<<<<<
@@ -14582,7 +14602,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":488
+/* "nodedb_ring/ends/_producer.pyx":489
  *         return 0
  * 
  *     def _fields(self):             # <<<<<<<<<<<<<<
@@ -14644,7 +14664,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_26_fiel
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_fields", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":489
+  /* "nodedb_ring/ends/_producer.pyx":490
  * 
  *     def _fields(self):
  *         cdef RingHeader* header = self._ring.header             # <<<<<<<<<<<<<<
@@ -14655,42 +14675,42 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_26_fiel
 
   __pyx_v_header = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":491
+  /* "nodedb_ring/ends/_producer.pyx":492
  *         cdef RingHeader* header = self._ring.header
  *         return {
  *             "core": self.core_id,             # <<<<<<<<<<<<<<
  *             "utilization": self.utilization,
  *             "dropped": header.dropped_full + header.dropped_disconnected,
 */
-  __pyx_t_2 = __Pyx_PyDict_NewPresized(3); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 491, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyDict_NewPresized(3); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 492, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 491, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 492, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  if (PyDict_SetItem(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_core, __pyx_t_3) < (0)) __PYX_ERR(0, 491, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_core, __pyx_t_3) < (0)) __PYX_ERR(0, 492, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":492
+  /* "nodedb_ring/ends/_producer.pyx":493
  *         return {
  *             "core": self.core_id,
  *             "utilization": self.utilization,             # <<<<<<<<<<<<<<
  *             "dropped": header.dropped_full + header.dropped_disconnected,
  *         }
 */
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 492, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 493, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  if (PyDict_SetItem(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_utilization, __pyx_t_3) < (0)) __PYX_ERR(0, 491, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_utilization, __pyx_t_3) < (0)) __PYX_ERR(0, 492, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":493
+  /* "nodedb_ring/ends/_producer.pyx":494
  *             "core": self.core_id,
  *             "utilization": self.utilization,
  *             "dropped": header.dropped_full + header.dropped_disconnected,             # <<<<<<<<<<<<<<
  *         }
  * 
 */
-  __pyx_t_3 = __Pyx_PyLong_From_uint64_t((__pyx_v_header->dropped_full + __pyx_v_header->dropped_disconnected)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 493, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyLong_From_uint64_t((__pyx_v_header->dropped_full + __pyx_v_header->dropped_disconnected)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 494, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  if (PyDict_SetItem(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_dropped, __pyx_t_3) < (0)) __PYX_ERR(0, 491, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_dropped, __pyx_t_3) < (0)) __PYX_ERR(0, 492, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   {
     PyObject *__pyx_temp;
@@ -14703,7 +14723,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_26_fiel
   __pyx_t_2 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":488
+  /* "nodedb_ring/ends/_producer.pyx":489
  *         return 0
  * 
  *     def _fields(self):             # <<<<<<<<<<<<<<
@@ -14724,7 +14744,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_26_fiel
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":496
+/* "nodedb_ring/ends/_producer.pyx":497
  *         }
  * 
  *     cdef int note_pressure(self) except -1:             # <<<<<<<<<<<<<<
@@ -14739,7 +14759,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "nodedb_ring/ends/_producer.pyx":498
+  /* "nodedb_ring/ends/_producer.pyx":499
  *     cdef int note_pressure(self) except -1:
  *         """Has the state logged if the log has another: each at most once a second, but for the return to NORMAL."""
  *         cdef ProducerSide* side = &self._ring.local.producer             # <<<<<<<<<<<<<<
@@ -14748,7 +14768,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
   __pyx_v_side = (&__pyx_v_self->_ring->local->producer);
 
-  /* "nodedb_ring/ends/_producer.pyx":500
+  /* "nodedb_ring/ends/_producer.pyx":501
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         cdef int64_t now
  *         self._pressure_held = False             # <<<<<<<<<<<<<<
@@ -14757,7 +14777,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
   __pyx_v_self->_pressure_held = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":501
+  /* "nodedb_ring/ends/_producer.pyx":502
  *         cdef int64_t now
  *         self._pressure_held = False
  *         if side.pressure == self._pressure_told:             # <<<<<<<<<<<<<<
@@ -14769,7 +14789,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":502
+    /* "nodedb_ring/ends/_producer.pyx":503
  *         self._pressure_held = False
  *         if side.pressure == self._pressure_told:
  *             return 0             # <<<<<<<<<<<<<<
@@ -14782,7 +14802,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":501
+    /* "nodedb_ring/ends/_producer.pyx":502
  *         cdef int64_t now
  *         self._pressure_held = False
  *         if side.pressure == self._pressure_told:             # <<<<<<<<<<<<<<
@@ -14791,7 +14811,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":503
+  /* "nodedb_ring/ends/_producer.pyx":504
  *         if side.pressure == self._pressure_told:
  *             return 0
  *         if side.pressure != PRESSURE_NORMAL:             # <<<<<<<<<<<<<<
@@ -14803,7 +14823,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":504
+    /* "nodedb_ring/ends/_producer.pyx":505
  *             return 0
  *         if side.pressure != PRESSURE_NORMAL:
  *             now = monotonic()             # <<<<<<<<<<<<<<
@@ -14812,7 +14832,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
     __pyx_v_now = __pyx_f_11nodedb_ring_5_ring_monotonic();
 
-    /* "nodedb_ring/ends/_producer.pyx":505
+    /* "nodedb_ring/ends/_producer.pyx":506
  *         if side.pressure != PRESSURE_NORMAL:
  *             now = monotonic()
  *             if 0 < self._pressure_told_ns[side.pressure] and now - self._pressure_told_ns[side.pressure] < SECOND_NS:             # <<<<<<<<<<<<<<
@@ -14838,7 +14858,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
     if (__pyx_t_1) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":507
+      /* "nodedb_ring/ends/_producer.pyx":508
  *             if 0 < self._pressure_told_ns[side.pressure] and now - self._pressure_told_ns[side.pressure] < SECOND_NS:
  *                 # Told by the next call that waits, or that reads the state, or by close().
  *                 self._pressure_held = True             # <<<<<<<<<<<<<<
@@ -14847,7 +14867,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
       __pyx_v_self->_pressure_held = 1;
 
-      /* "nodedb_ring/ends/_producer.pyx":508
+      /* "nodedb_ring/ends/_producer.pyx":509
  *                 # Told by the next call that waits, or that reads the state, or by close().
  *                 self._pressure_held = True
  *                 return 0             # <<<<<<<<<<<<<<
@@ -14860,7 +14880,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
       }
       goto __pyx_L0;
 
-      /* "nodedb_ring/ends/_producer.pyx":505
+      /* "nodedb_ring/ends/_producer.pyx":506
  *         if side.pressure != PRESSURE_NORMAL:
  *             now = monotonic()
  *             if 0 < self._pressure_told_ns[side.pressure] and now - self._pressure_told_ns[side.pressure] < SECOND_NS:             # <<<<<<<<<<<<<<
@@ -14869,7 +14889,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":503
+    /* "nodedb_ring/ends/_producer.pyx":504
  *         if side.pressure == self._pressure_told:
  *             return 0
  *         if side.pressure != PRESSURE_NORMAL:             # <<<<<<<<<<<<<<
@@ -14878,7 +14898,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":509
+  /* "nodedb_ring/ends/_producer.pyx":510
  *                 self._pressure_held = True
  *                 return 0
  *         side.noted |= <uint32_t>1 << side.pressure             # <<<<<<<<<<<<<<
@@ -14887,7 +14907,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
 */
   __pyx_v_side->noted = (__pyx_v_side->noted | (((uint32_t)1) << __pyx_v_side->pressure));
 
-  /* "nodedb_ring/ends/_producer.pyx":510
+  /* "nodedb_ring/ends/_producer.pyx":511
  *                 return 0
  *         side.noted |= <uint32_t>1 << side.pressure
  *         return 0             # <<<<<<<<<<<<<<
@@ -14900,7 +14920,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":496
+  /* "nodedb_ring/ends/_producer.pyx":497
  *         }
  * 
  *     cdef int note_pressure(self) except -1:             # <<<<<<<<<<<<<<
@@ -14916,7 +14936,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_note_pressure(
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":512
+/* "nodedb_ring/ends/_producer.pyx":513
  *         return 0
  * 
  *     cdef int log_noted(self) except -1:             # <<<<<<<<<<<<<<
@@ -14956,7 +14976,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("log_noted", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":514
+  /* "nodedb_ring/ends/_producer.pyx":515
  *     cdef int log_noted(self) except -1:
  *         """Logs what emitting has noted, the ring being consistent by now: a handler may emit in its turn."""
  *         cdef ProducerSide* side = &self._ring.local.producer             # <<<<<<<<<<<<<<
@@ -14965,7 +14985,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   __pyx_v_side = (&__pyx_v_self->_ring->local->producer);
 
-  /* "nodedb_ring/ends/_producer.pyx":515
+  /* "nodedb_ring/ends/_producer.pyx":516
  *         """Logs what emitting has noted, the ring being consistent by now: a handler may emit in its turn."""
  *         cdef ProducerSide* side = &self._ring.local.producer
  *         cdef uint32_t noted = side.noted             # <<<<<<<<<<<<<<
@@ -14976,7 +14996,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 
   __pyx_v_noted = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":518
+  /* "nodedb_ring/ends/_producer.pyx":519
  *         cdef uint64_t count, first, last
  *         cdef int64_t now
  *         side.noted = 0             # <<<<<<<<<<<<<<
@@ -14985,17 +15005,17 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   __pyx_v_side->noted = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":519
+  /* "nodedb_ring/ends/_producer.pyx":520
  *         cdef int64_t now
  *         side.noted = 0
  *         self.check_block()             # <<<<<<<<<<<<<<
  *         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):
  *             now = monotonic()
 */
-  __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 519, __pyx_L1_error)
+  __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 520, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":520
+  /* "nodedb_ring/ends/_producer.pyx":521
  *         side.noted = 0
  *         self.check_block()
  *         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):             # <<<<<<<<<<<<<<
@@ -15007,7 +15027,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":521
+    /* "nodedb_ring/ends/_producer.pyx":522
  *         self.check_block()
  *         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):
  *             now = monotonic()             # <<<<<<<<<<<<<<
@@ -15016,7 +15036,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
     __pyx_v_now = __pyx_f_11nodedb_ring_5_ring_monotonic();
 
-    /* "nodedb_ring/ends/_producer.pyx":522
+    /* "nodedb_ring/ends/_producer.pyx":523
  *         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):
  *             now = monotonic()
  *             if not self._overflow_open:             # <<<<<<<<<<<<<<
@@ -15028,7 +15048,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":523
+      /* "nodedb_ring/ends/_producer.pyx":524
  *             now = monotonic()
  *             if not self._overflow_open:
  *                 if self._overflow_logged_ns != 0 and now - self._overflow_logged_ns < SECOND_NS:             # <<<<<<<<<<<<<<
@@ -15054,7 +15074,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
       if (__pyx_t_3) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":525
+        /* "nodedb_ring/ends/_producer.pyx":526
  *                 if self._overflow_logged_ns != 0 and now - self._overflow_logged_ns < SECOND_NS:
  *                     # Too soon after the last: told with the next, in one sum.
  *                     side.noted |= noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED)             # <<<<<<<<<<<<<<
@@ -15063,7 +15083,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
         __pyx_v_side->noted = (__pyx_v_side->noted | (__pyx_v_noted & (__pyx_e_11nodedb_ring_5_ring_NOTED_OVERFLOW_BEGAN | __pyx_e_11nodedb_ring_5_ring_NOTED_OVERFLOW_ENDED)));
 
-        /* "nodedb_ring/ends/_producer.pyx":523
+        /* "nodedb_ring/ends/_producer.pyx":524
  *             now = monotonic()
  *             if not self._overflow_open:
  *                 if self._overflow_logged_ns != 0 and now - self._overflow_logged_ns < SECOND_NS:             # <<<<<<<<<<<<<<
@@ -15073,7 +15093,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
         goto __pyx_L5;
       }
 
-      /* "nodedb_ring/ends/_producer.pyx":527
+      /* "nodedb_ring/ends/_producer.pyx":528
  *                     side.noted |= noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED)
  *                 else:
  *                     self._overflow_open = True             # <<<<<<<<<<<<<<
@@ -15083,7 +15103,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
       /*else*/ {
         __pyx_v_self->_overflow_open = 1;
 
-        /* "nodedb_ring/ends/_producer.pyx":528
+        /* "nodedb_ring/ends/_producer.pyx":529
  *                 else:
  *                     self._overflow_open = True
  *                     self._overflow_logged_ns = now             # <<<<<<<<<<<<<<
@@ -15092,7 +15112,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
         __pyx_v_self->_overflow_logged_ns = __pyx_v_now;
 
-        /* "nodedb_ring/ends/_producer.pyx":529
+        /* "nodedb_ring/ends/_producer.pyx":530
  *                     self._overflow_open = True
  *                     self._overflow_logged_ns = now
  *                     tell(             # <<<<<<<<<<<<<<
@@ -15100,32 +15120,32 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
  *                         self.core_id, side.overflow_first, extra=self._fields(),
 */
         __pyx_t_6 = NULL;
-        __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 529, __pyx_L1_error)
+        __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 530, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_7);
 
-        /* "nodedb_ring/ends/_producer.pyx":530
+        /* "nodedb_ring/ends/_producer.pyx":531
  *                     self._overflow_logged_ns = now
  *                     tell(
  *                         logging.WARNING, "core %d: the ring overflows; events are dropped from sequence %d on",             # <<<<<<<<<<<<<<
  *                         self.core_id, side.overflow_first, extra=self._fields(),
  *                     )
 */
-        __Pyx_GetModuleGlobalName(__pyx_t_8, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 530, __pyx_L1_error)
+        __Pyx_GetModuleGlobalName(__pyx_t_8, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 531, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_8);
-        __pyx_t_9 = __Pyx_PyObject_GetAttrStr(__pyx_t_8, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 530, __pyx_L1_error)
+        __pyx_t_9 = __Pyx_PyObject_GetAttrStr(__pyx_t_8, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 531, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_9);
         __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
-        /* "nodedb_ring/ends/_producer.pyx":531
+        /* "nodedb_ring/ends/_producer.pyx":532
  *                     tell(
  *                         logging.WARNING, "core %d: the ring overflows; events are dropped from sequence %d on",
  *                         self.core_id, side.overflow_first, extra=self._fields(),             # <<<<<<<<<<<<<<
  *                     )
  *             if self._overflow_open and side.overflowing == 0:
 */
-        __pyx_t_8 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 531, __pyx_L1_error)
+        __pyx_t_8 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 532, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_8);
-        __pyx_t_10 = __Pyx_PyLong_From_uint64_t(__pyx_v_side->overflow_first); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 531, __pyx_L1_error)
+        __pyx_t_10 = __Pyx_PyLong_From_uint64_t(__pyx_v_side->overflow_first); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 532, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_10);
         __pyx_t_12 = ((PyObject *)__pyx_v_self);
         __Pyx_INCREF(__pyx_t_12);
@@ -15134,12 +15154,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
           PyObject *__pyx_callargs[2] = {__pyx_t_12, NULL};
           __pyx_t_11 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_fields, __pyx_callargs+__pyx_t_13, (1-__pyx_t_13) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
           __Pyx_XDECREF(__pyx_t_12); __pyx_t_12 = 0;
-          if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 531, __pyx_L1_error)
+          if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 532, __pyx_L1_error)
           __Pyx_GOTREF(__pyx_t_11);
         }
         #if CYTHON_VECTORCALL
 
-        /* "nodedb_ring/ends/_producer.pyx":529
+        /* "nodedb_ring/ends/_producer.pyx":530
  *                     self._overflow_open = True
  *                     self._overflow_logged_ns = now
  *                     tell(             # <<<<<<<<<<<<<<
@@ -15163,13 +15183,13 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
           PyObject *__pyx_callargs[6] = {__pyx_t_6, __pyx_t_9, __pyx_mstate_global->__pyx_kp_u_core_d_the_ring_overflows_events, __pyx_t_8, __pyx_t_10, __pyx_t_11};
           #if CYTHON_VECTORCALL
           __pyx_t_12 = __pyx_mstate_global->__pyx_tuple[1];
-          if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 529, __pyx_L1_error)
+          if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 530, __pyx_L1_error)
           __Pyx_INCREF(__pyx_t_12);
           #else
           {
             PyObject *__pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_extra};
             __pyx_t_12 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+5, 1);
-            if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 529, __pyx_L1_error)
+            if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 530, __pyx_L1_error)
             __Pyx_GOTREF(__pyx_t_12);
           }
           #endif
@@ -15183,14 +15203,14 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
           __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
           __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
           __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
-          if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 529, __pyx_L1_error)
+          if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 530, __pyx_L1_error)
           __Pyx_GOTREF(__pyx_t_5);
         }
         __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       }
       __pyx_L5:;
 
-      /* "nodedb_ring/ends/_producer.pyx":522
+      /* "nodedb_ring/ends/_producer.pyx":523
  *         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):
  *             now = monotonic()
  *             if not self._overflow_open:             # <<<<<<<<<<<<<<
@@ -15199,7 +15219,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":533
+    /* "nodedb_ring/ends/_producer.pyx":534
  *                         self.core_id, side.overflow_first, extra=self._fields(),
  *                     )
  *             if self._overflow_open and side.overflowing == 0:             # <<<<<<<<<<<<<<
@@ -15221,7 +15241,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
     if (__pyx_t_3) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":534
+      /* "nodedb_ring/ends/_producer.pyx":535
  *                     )
  *             if self._overflow_open and side.overflowing == 0:
  *                 count, first, last = side.overflow_count, side.overflow_first, side.overflow_last             # <<<<<<<<<<<<<<
@@ -15238,7 +15258,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
       __pyx_v_first = __pyx_t_15;
       __pyx_v_last = __pyx_t_16;
 
-      /* "nodedb_ring/ends/_producer.pyx":535
+      /* "nodedb_ring/ends/_producer.pyx":536
  *             if self._overflow_open and side.overflowing == 0:
  *                 count, first, last = side.overflow_count, side.overflow_first, side.overflow_last
  *                 side.overflow_count = 0             # <<<<<<<<<<<<<<
@@ -15247,7 +15267,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
       __pyx_v_side->overflow_count = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":536
+      /* "nodedb_ring/ends/_producer.pyx":537
  *                 count, first, last = side.overflow_count, side.overflow_first, side.overflow_last
  *                 side.overflow_count = 0
  *                 self._overflow_open = False             # <<<<<<<<<<<<<<
@@ -15256,7 +15276,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
       __pyx_v_self->_overflow_open = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":538
+      /* "nodedb_ring/ends/_producer.pyx":539
  *                 self._overflow_open = False
  *                 # Not all of them: the sum of several, and that of a producer that tries again, has some between that went in.
  *                 tell(             # <<<<<<<<<<<<<<
@@ -15264,36 +15284,36 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
  *                     "core %d: the overflow is over; %d of the events from sequence %d to %d were dropped",
 */
       __pyx_t_7 = NULL;
-      __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 538, __pyx_L1_error)
+      __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 539, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_12);
 
-      /* "nodedb_ring/ends/_producer.pyx":539
+      /* "nodedb_ring/ends/_producer.pyx":540
  *                 # Not all of them: the sum of several, and that of a producer that tries again, has some between that went in.
  *                 tell(
  *                     logging.WARNING,             # <<<<<<<<<<<<<<
  *                     "core %d: the overflow is over; %d of the events from sequence %d to %d were dropped",
  *                     self.core_id, count, first, last, extra=self._fields(),
 */
-      __Pyx_GetModuleGlobalName(__pyx_t_11, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 539, __pyx_L1_error)
+      __Pyx_GetModuleGlobalName(__pyx_t_11, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 540, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
-      __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_t_11, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 539, __pyx_L1_error)
+      __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_t_11, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 540, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
       __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":541
+      /* "nodedb_ring/ends/_producer.pyx":542
  *                     logging.WARNING,
  *                     "core %d: the overflow is over; %d of the events from sequence %d to %d were dropped",
  *                     self.core_id, count, first, last, extra=self._fields(),             # <<<<<<<<<<<<<<
  *                 )
  *         if noted & 1 << <int>PRESSURE_THROTTLED:
 */
-      __pyx_t_11 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 541, __pyx_L1_error)
+      __pyx_t_11 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 542, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
-      __pyx_t_8 = __Pyx_PyLong_From_uint64_t(__pyx_v_count); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 541, __pyx_L1_error)
+      __pyx_t_8 = __Pyx_PyLong_From_uint64_t(__pyx_v_count); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 542, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_8);
-      __pyx_t_9 = __Pyx_PyLong_From_uint64_t(__pyx_v_first); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 541, __pyx_L1_error)
+      __pyx_t_9 = __Pyx_PyLong_From_uint64_t(__pyx_v_first); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 542, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_9);
-      __pyx_t_6 = __Pyx_PyLong_From_uint64_t(__pyx_v_last); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 541, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyLong_From_uint64_t(__pyx_v_last); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 542, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
       __pyx_t_18 = ((PyObject *)__pyx_v_self);
       __Pyx_INCREF(__pyx_t_18);
@@ -15302,12 +15322,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
         PyObject *__pyx_callargs[2] = {__pyx_t_18, NULL};
         __pyx_t_17 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_fields, __pyx_callargs+__pyx_t_13, (1-__pyx_t_13) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_18); __pyx_t_18 = 0;
-        if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 541, __pyx_L1_error)
+        if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 542, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_17);
       }
       #if CYTHON_VECTORCALL
 
-      /* "nodedb_ring/ends/_producer.pyx":538
+      /* "nodedb_ring/ends/_producer.pyx":539
  *                 self._overflow_open = False
  *                 # Not all of them: the sum of several, and that of a producer that tries again, has some between that went in.
  *                 tell(             # <<<<<<<<<<<<<<
@@ -15331,13 +15351,13 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
         PyObject *__pyx_callargs[8] = {__pyx_t_7, __pyx_t_10, __pyx_mstate_global->__pyx_kp_u_core_d_the_overflow_is_over_d_of, __pyx_t_11, __pyx_t_8, __pyx_t_9, __pyx_t_6, __pyx_t_17};
         #if CYTHON_VECTORCALL
         __pyx_t_18 = __pyx_mstate_global->__pyx_tuple[1];
-        if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 538, __pyx_L1_error)
+        if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 539, __pyx_L1_error)
         __Pyx_INCREF(__pyx_t_18);
         #else
         {
           PyObject *__pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_extra};
           __pyx_t_18 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+7, 1);
-          if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 538, __pyx_L1_error)
+          if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 539, __pyx_L1_error)
           __Pyx_GOTREF(__pyx_t_18);
         }
         #endif
@@ -15353,12 +15373,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
         __Pyx_DECREF(__pyx_t_17); __pyx_t_17 = 0;
         __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
         __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
-        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 538, __pyx_L1_error)
+        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 539, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_5);
       }
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":533
+      /* "nodedb_ring/ends/_producer.pyx":534
  *                         self.core_id, side.overflow_first, extra=self._fields(),
  *                     )
  *             if self._overflow_open and side.overflowing == 0:             # <<<<<<<<<<<<<<
@@ -15367,7 +15387,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":520
+    /* "nodedb_ring/ends/_producer.pyx":521
  *         side.noted = 0
  *         self.check_block()
  *         if noted & (NOTED_OVERFLOW_BEGAN | NOTED_OVERFLOW_ENDED):             # <<<<<<<<<<<<<<
@@ -15376,7 +15396,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":543
+  /* "nodedb_ring/ends/_producer.pyx":544
  *                     self.core_id, count, first, last, extra=self._fields(),
  *                 )
  *         if noted & 1 << <int>PRESSURE_THROTTLED:             # <<<<<<<<<<<<<<
@@ -15388,7 +15408,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":544
+    /* "nodedb_ring/ends/_producer.pyx":545
  *                 )
  *         if noted & 1 << <int>PRESSURE_THROTTLED:
  *             self._log_state(PressureState.THROTTLED)             # <<<<<<<<<<<<<<
@@ -15397,9 +15417,9 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
     __pyx_t_12 = ((PyObject *)__pyx_v_self);
     __Pyx_INCREF(__pyx_t_12);
-    __Pyx_GetModuleGlobalName(__pyx_t_18, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 544, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_18, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 545, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_18);
-    __pyx_t_17 = __Pyx_PyObject_GetAttrStr(__pyx_t_18, __pyx_mstate_global->__pyx_n_u_THROTTLED); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 544, __pyx_L1_error)
+    __pyx_t_17 = __Pyx_PyObject_GetAttrStr(__pyx_t_18, __pyx_mstate_global->__pyx_n_u_THROTTLED); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 545, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_17);
     __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
     __pyx_t_13 = 0;
@@ -15408,12 +15428,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
       __pyx_t_5 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_log_state, __pyx_callargs+__pyx_t_13, (2-__pyx_t_13) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_12); __pyx_t_12 = 0;
       __Pyx_DECREF(__pyx_t_17); __pyx_t_17 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 544, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 545, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":543
+    /* "nodedb_ring/ends/_producer.pyx":544
  *                     self.core_id, count, first, last, extra=self._fields(),
  *                 )
  *         if noted & 1 << <int>PRESSURE_THROTTLED:             # <<<<<<<<<<<<<<
@@ -15422,7 +15442,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":545
+  /* "nodedb_ring/ends/_producer.pyx":546
  *         if noted & 1 << <int>PRESSURE_THROTTLED:
  *             self._log_state(PressureState.THROTTLED)
  *         if noted & 1 << <int>PRESSURE_SUSPENDED:             # <<<<<<<<<<<<<<
@@ -15434,7 +15454,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":546
+    /* "nodedb_ring/ends/_producer.pyx":547
  *             self._log_state(PressureState.THROTTLED)
  *         if noted & 1 << <int>PRESSURE_SUSPENDED:
  *             self._log_state(PressureState.SUSPENDED)             # <<<<<<<<<<<<<<
@@ -15443,9 +15463,9 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
     __pyx_t_17 = ((PyObject *)__pyx_v_self);
     __Pyx_INCREF(__pyx_t_17);
-    __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 546, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 547, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_12);
-    __pyx_t_18 = __Pyx_PyObject_GetAttrStr(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_SUSPENDED); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 546, __pyx_L1_error)
+    __pyx_t_18 = __Pyx_PyObject_GetAttrStr(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_SUSPENDED); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 547, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_18);
     __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
     __pyx_t_13 = 0;
@@ -15454,12 +15474,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
       __pyx_t_5 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_log_state, __pyx_callargs+__pyx_t_13, (2-__pyx_t_13) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_17); __pyx_t_17 = 0;
       __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 546, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 547, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":545
+    /* "nodedb_ring/ends/_producer.pyx":546
  *         if noted & 1 << <int>PRESSURE_THROTTLED:
  *             self._log_state(PressureState.THROTTLED)
  *         if noted & 1 << <int>PRESSURE_SUSPENDED:             # <<<<<<<<<<<<<<
@@ -15468,7 +15488,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":547
+  /* "nodedb_ring/ends/_producer.pyx":548
  *         if noted & 1 << <int>PRESSURE_SUSPENDED:
  *             self._log_state(PressureState.SUSPENDED)
  *         if noted & 1 << <int>PRESSURE_NORMAL:             # <<<<<<<<<<<<<<
@@ -15480,7 +15500,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":548
+    /* "nodedb_ring/ends/_producer.pyx":549
  *             self._log_state(PressureState.SUSPENDED)
  *         if noted & 1 << <int>PRESSURE_NORMAL:
  *             self._log_state(PressureState.NORMAL)             # <<<<<<<<<<<<<<
@@ -15489,9 +15509,9 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
     __pyx_t_18 = ((PyObject *)__pyx_v_self);
     __Pyx_INCREF(__pyx_t_18);
-    __Pyx_GetModuleGlobalName(__pyx_t_17, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 548, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_17, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 549, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_17);
-    __pyx_t_12 = __Pyx_PyObject_GetAttrStr(__pyx_t_17, __pyx_mstate_global->__pyx_n_u_NORMAL); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 548, __pyx_L1_error)
+    __pyx_t_12 = __Pyx_PyObject_GetAttrStr(__pyx_t_17, __pyx_mstate_global->__pyx_n_u_NORMAL); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 549, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_12);
     __Pyx_DECREF(__pyx_t_17); __pyx_t_17 = 0;
     __pyx_t_13 = 0;
@@ -15500,12 +15520,12 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
       __pyx_t_5 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_log_state, __pyx_callargs+__pyx_t_13, (2-__pyx_t_13) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_18); __pyx_t_18 = 0;
       __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 548, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 549, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":547
+    /* "nodedb_ring/ends/_producer.pyx":548
  *         if noted & 1 << <int>PRESSURE_SUSPENDED:
  *             self._log_state(PressureState.SUSPENDED)
  *         if noted & 1 << <int>PRESSURE_NORMAL:             # <<<<<<<<<<<<<<
@@ -15514,7 +15534,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":549
+  /* "nodedb_ring/ends/_producer.pyx":550
  *         if noted & 1 << <int>PRESSURE_NORMAL:
  *             self._log_state(PressureState.NORMAL)
  *         if noted & NOTED_DISCONNECT:             # <<<<<<<<<<<<<<
@@ -15526,17 +15546,17 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   if (__pyx_t_3) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":550
+    /* "nodedb_ring/ends/_producer.pyx":551
  *             self._log_state(PressureState.NORMAL)
  *         if noted & NOTED_DISCONNECT:
  *             self.log_disconnect()             # <<<<<<<<<<<<<<
  *         return 0
  * 
 */
-    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 550, __pyx_L1_error)
+    __pyx_t_2 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_disconnect(__pyx_v_self); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 551, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":549
+    /* "nodedb_ring/ends/_producer.pyx":550
  *         if noted & 1 << <int>PRESSURE_NORMAL:
  *             self._log_state(PressureState.NORMAL)
  *         if noted & NOTED_DISCONNECT:             # <<<<<<<<<<<<<<
@@ -15545,7 +15565,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":551
+  /* "nodedb_ring/ends/_producer.pyx":552
  *         if noted & NOTED_DISCONNECT:
  *             self.log_disconnect()
  *         return 0             # <<<<<<<<<<<<<<
@@ -15558,7 +15578,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":512
+  /* "nodedb_ring/ends/_producer.pyx":513
  *         return 0
  * 
  *     cdef int log_noted(self) except -1:             # <<<<<<<<<<<<<<
@@ -15592,7 +15612,7 @@ static int __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(stru
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":553
+/* "nodedb_ring/ends/_producer.pyx":554
  *         return 0
  * 
  *     def _log_state(self, state):             # <<<<<<<<<<<<<<
@@ -15639,32 +15659,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_state,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 553, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 554, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 553, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 554, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_log_state", 0) < (0)) __PYX_ERR(0, 553, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_log_state", 0) < (0)) __PYX_ERR(0, 554, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_log_state", 1, 1, 1, i); __PYX_ERR(0, 553, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_log_state", 1, 1, 1, i); __PYX_ERR(0, 554, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 553, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 554, __pyx_L3_error)
     }
     __pyx_v_state = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("_log_state", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 553, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("_log_state", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 554, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -15705,32 +15725,32 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_log_state", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":554
+  /* "nodedb_ring/ends/_producer.pyx":555
  * 
  *     def _log_state(self, state):
  *         level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO             # <<<<<<<<<<<<<<
  *         self._pressure_told = _STATES.index(state)
  *         self._pressure_told_ns[self._pressure_told] = monotonic()
 */
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 554, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_PressureState); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 555, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_SUSPENDED); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 554, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_SUSPENDED); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 555, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_t_4 = (__pyx_v_state == __pyx_t_3);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   if (__pyx_t_4) {
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 554, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 555, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 554, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_WARNING); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 555, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_1 = __pyx_t_2;
     __pyx_t_2 = 0;
   } else {
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 554, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_logging); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 555, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_INFO); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 554, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_INFO); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 555, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __pyx_t_1 = __pyx_t_3;
@@ -15740,20 +15760,20 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
   __pyx_v_level = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":555
+  /* "nodedb_ring/ends/_producer.pyx":556
  *     def _log_state(self, state):
  *         level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO
  *         self._pressure_told = _STATES.index(state)             # <<<<<<<<<<<<<<
  *         self._pressure_told_ns[self._pressure_told] = monotonic()
  *         tell(
 */
-  __pyx_t_1 = __Pyx_CallUnboundCMethod1(&__pyx_mstate_global->__pyx_umethod_PyTuple_Type__index, __pyx_v_11nodedb_ring_4ends_9_producer__STATES, __pyx_v_state); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 555, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_CallUnboundCMethod1(&__pyx_mstate_global->__pyx_umethod_PyTuple_Type__index, __pyx_v_11nodedb_ring_4ends_9_producer__STATES, __pyx_v_state); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 556, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_5 = __Pyx_PyIndex_AsSsize_t(__pyx_t_1); if (unlikely((__pyx_t_5 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 555, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyIndex_AsSsize_t(__pyx_t_1); if (unlikely((__pyx_t_5 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 556, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_v_self->_pressure_told = __pyx_t_5;
 
-  /* "nodedb_ring/ends/_producer.pyx":556
+  /* "nodedb_ring/ends/_producer.pyx":557
  *         level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO
  *         self._pressure_told = _STATES.index(state)
  *         self._pressure_told_ns[self._pressure_told] = monotonic()             # <<<<<<<<<<<<<<
@@ -15762,7 +15782,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
 */
   (__pyx_v_self->_pressure_told_ns[__pyx_v_self->_pressure_told]) = __pyx_f_11nodedb_ring_5_ring_monotonic();
 
-  /* "nodedb_ring/ends/_producer.pyx":557
+  /* "nodedb_ring/ends/_producer.pyx":558
  *         self._pressure_told = _STATES.index(state)
  *         self._pressure_told_ns[self._pressure_told] = monotonic()
  *         tell(             # <<<<<<<<<<<<<<
@@ -15770,19 +15790,19 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
  *             extra=self._fields(),
 */
   __pyx_t_3 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 557, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_tell); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 558, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
 
-  /* "nodedb_ring/ends/_producer.pyx":558
+  /* "nodedb_ring/ends/_producer.pyx":559
  *         self._pressure_told_ns[self._pressure_told] = monotonic()
  *         tell(
  *             level, "core %d: the ring is %s at %d %%", self.core_id, str(state).lower(), self.utilization,             # <<<<<<<<<<<<<<
  *             extra=self._fields(),
  *         )
 */
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 558, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_core_id); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 559, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_9 = __Pyx_PyObject_Unicode(__pyx_v_state); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 558, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyObject_Unicode(__pyx_v_state); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 559, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   __pyx_t_8 = __pyx_t_9;
   __Pyx_INCREF(__pyx_t_8);
@@ -15792,14 +15812,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
     __pyx_t_7 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_lower, __pyx_callargs+__pyx_t_10, (1-__pyx_t_10) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
     __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
-    if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 558, __pyx_L1_error)
+    if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 559, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
   }
-  if (!(likely(PyUnicode_CheckExact(__pyx_t_7))||((__pyx_t_7) == Py_None) || __Pyx_RaiseUnexpectedTypeError("str", __pyx_t_7))) __PYX_ERR(0, 558, __pyx_L1_error)
-  __pyx_t_9 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 558, __pyx_L1_error)
+  if (!(likely(PyUnicode_CheckExact(__pyx_t_7))||((__pyx_t_7) == Py_None) || __Pyx_RaiseUnexpectedTypeError("str", __pyx_t_7))) __PYX_ERR(0, 559, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_utilization); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 559, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
 
-  /* "nodedb_ring/ends/_producer.pyx":559
+  /* "nodedb_ring/ends/_producer.pyx":560
  *         tell(
  *             level, "core %d: the ring is %s at %d %%", self.core_id, str(state).lower(), self.utilization,
  *             extra=self._fields(),             # <<<<<<<<<<<<<<
@@ -15813,12 +15833,12 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
     PyObject *__pyx_callargs[2] = {__pyx_t_11, NULL};
     __pyx_t_8 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_fields, __pyx_callargs+__pyx_t_10, (1-__pyx_t_10) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_11); __pyx_t_11 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 559, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 560, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
   #if CYTHON_VECTORCALL
 
-  /* "nodedb_ring/ends/_producer.pyx":557
+  /* "nodedb_ring/ends/_producer.pyx":558
  *         self._pressure_told = _STATES.index(state)
  *         self._pressure_told_ns[self._pressure_told] = monotonic()
  *         tell(             # <<<<<<<<<<<<<<
@@ -15842,13 +15862,13 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
     PyObject *__pyx_callargs[7] = {__pyx_t_3, __pyx_v_level, __pyx_mstate_global->__pyx_kp_u_core_d_the_ring_is_s_at_d, __pyx_t_6, __pyx_t_7, __pyx_t_9, __pyx_t_8};
     #if CYTHON_VECTORCALL
     __pyx_t_11 = __pyx_mstate_global->__pyx_tuple[1];
-    if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 557, __pyx_L1_error)
+    if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 558, __pyx_L1_error)
     __Pyx_INCREF(__pyx_t_11);
     #else
     {
       PyObject *__pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_extra};
       __pyx_t_11 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+6, 1);
-      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 557, __pyx_L1_error)
+      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 558, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
     }
     #endif
@@ -15862,12 +15882,12 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 557, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 558, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":553
+  /* "nodedb_ring/ends/_producer.pyx":554
  *         return 0
  * 
  *     def _log_state(self, state):             # <<<<<<<<<<<<<<
@@ -15896,12 +15916,12 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_28_log_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pxd":9
+/* "nodedb_ring/ends/_producer.pxd":10
  * 
  * cdef class EventProducer:
  *     cdef readonly EventRing ring             # <<<<<<<<<<<<<<
  *     cdef Ring* _ring
- *     cdef int _barred            # BARRED_* bits: why emitting goes the slow way
+ *     cdef BufferPool _pool             # of reservations
 */
 
 /* Python wrapper */
@@ -15963,7 +15983,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_13EventProducer_4ring__
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":598
+/* "nodedb_ring/ends/_producer.pyx":599
  *     cdef readonly object published
  * 
  *     def __cinit__(self, EventProducer producer not None, uint64_t wanted, uint64_t payload_bytes):             # <<<<<<<<<<<<<<
@@ -16011,46 +16031,46 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_producer,&__pyx_mstate_global->__pyx_n_u_wanted,&__pyx_mstate_global->__pyx_n_u_payload_bytes,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 598, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 599, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 598, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 598, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 598, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__cinit__", 0) < (0)) __PYX_ERR(0, 598, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__cinit__", 0) < (0)) __PYX_ERR(0, 599, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 3, 3, i); __PYX_ERR(0, 598, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 3, 3, i); __PYX_ERR(0, 599, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 3)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 598, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 599, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 598, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 599, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 598, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 599, __pyx_L3_error)
     }
     __pyx_v_producer = ((struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer *)values[0]);
-    __pyx_v_wanted = __Pyx_PyLong_As_uint64_t(values[1]); if (unlikely((__pyx_v_wanted == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 598, __pyx_L3_error)
-    __pyx_v_payload_bytes = __Pyx_PyLong_As_uint64_t(values[2]); if (unlikely((__pyx_v_payload_bytes == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 598, __pyx_L3_error)
+    __pyx_v_wanted = __Pyx_PyLong_As_uint64_t(values[1]); if (unlikely((__pyx_v_wanted == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 599, __pyx_L3_error)
+    __pyx_v_payload_bytes = __Pyx_PyLong_As_uint64_t(values[2]); if (unlikely((__pyx_v_payload_bytes == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 599, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 598, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 599, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -16061,7 +16081,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return -1;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_producer), __pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, 0, "producer", 0))) __PYX_ERR(0, 598, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_producer), __pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, 0, "producer", 0))) __PYX_ERR(0, 599, __pyx_L1_error)
   __pyx_r = __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(((struct __pyx_obj_11nodedb_ring_4ends_9_producer_Reservation *)__pyx_v_self), __pyx_v_producer, __pyx_v_wanted, __pyx_v_payload_bytes);
 
   /* function exit code */
@@ -16092,7 +16112,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(struc
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__cinit__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":599
+  /* "nodedb_ring/ends/_producer.pyx":600
  * 
  *     def __cinit__(self, EventProducer producer not None, uint64_t wanted, uint64_t payload_bytes):
  *         self._producer = producer             # <<<<<<<<<<<<<<
@@ -16104,7 +16124,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(struc
   __Pyx_GOTREF((PyObject *)__pyx_v_self->_producer);
   __Pyx_DECREF_SET(__pyx_v_self->_producer, __pyx_v_producer);
 
-  /* "nodedb_ring/ends/_producer.pyx":600
+  /* "nodedb_ring/ends/_producer.pyx":601
  *     def __cinit__(self, EventProducer producer not None, uint64_t wanted, uint64_t payload_bytes):
  *         self._producer = producer
  *         self._wanted = wanted             # <<<<<<<<<<<<<<
@@ -16113,7 +16133,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(struc
 */
   __pyx_v_self->_wanted = __pyx_v_wanted;
 
-  /* "nodedb_ring/ends/_producer.pyx":601
+  /* "nodedb_ring/ends/_producer.pyx":602
  *         self._producer = producer
  *         self._wanted = wanted
  *         self._payload_bytes = payload_bytes             # <<<<<<<<<<<<<<
@@ -16122,21 +16142,21 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(struc
 */
   __pyx_v_self->_payload_bytes = __pyx_v_payload_bytes;
 
-  /* "nodedb_ring/ends/_producer.pyx":602
+  /* "nodedb_ring/ends/_producer.pyx":603
  *         self._wanted = wanted
  *         self._payload_bytes = payload_bytes
  *         self._arrays = {}             # <<<<<<<<<<<<<<
  *         self.published = 0
  * 
 */
-  __pyx_t_1 = __Pyx_PyDict_NewPresized(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyDict_NewPresized(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 603, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_GIVEREF(__pyx_t_1);
   __Pyx_GOTREF(__pyx_v_self->_arrays);
   __Pyx_DECREF_SET(__pyx_v_self->_arrays, ((PyObject*)__pyx_t_1));
   __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":603
+  /* "nodedb_ring/ends/_producer.pyx":604
  *         self._payload_bytes = payload_bytes
  *         self._arrays = {}
  *         self.published = 0             # <<<<<<<<<<<<<<
@@ -16148,7 +16168,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(struc
   __Pyx_GOTREF(__pyx_v_self->published);
   __Pyx_DECREF_SET(__pyx_v_self->published, __pyx_mstate_global->__pyx_int_0);
 
-  /* "nodedb_ring/ends/_producer.pyx":598
+  /* "nodedb_ring/ends/_producer.pyx":599
  *     cdef readonly object published
  * 
  *     def __cinit__(self, EventProducer producer not None, uint64_t wanted, uint64_t payload_bytes):             # <<<<<<<<<<<<<<
@@ -16169,7 +16189,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation___cinit__(struc
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":605
+/* "nodedb_ring/ends/_producer.pyx":606
  *         self.published = 0
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -16192,7 +16212,7 @@ static void __pyx_pw_11nodedb_ring_4ends_9_producer_11Reservation_3__dealloc__(P
 
 static void __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_2__dealloc__(struct __pyx_obj_11nodedb_ring_4ends_9_producer_Reservation *__pyx_v_self) {
 
-  /* "nodedb_ring/ends/_producer.pyx":607
+  /* "nodedb_ring/ends/_producer.pyx":608
  *     def __dealloc__(self):
  *         # Entered and dropped without an exit, by a generator that was never resumed say.
  *         if self._is_open:             # <<<<<<<<<<<<<<
@@ -16201,7 +16221,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_2__dealloc__(s
 */
   if (__pyx_v_self->_is_open) {
 
-    /* "nodedb_ring/ends/_producer.pyx":608
+    /* "nodedb_ring/ends/_producer.pyx":609
  *         # Entered and dropped without an exit, by a generator that was never resumed say.
  *         if self._is_open:
  *             self._producer._barred &= ~BARRED_RESERVED             # <<<<<<<<<<<<<<
@@ -16210,7 +16230,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_2__dealloc__(s
 */
     __pyx_v_self->_producer->_barred = (__pyx_v_self->_producer->_barred & (~__pyx_e_11nodedb_ring_4ends_9_producer_BARRED_RESERVED));
 
-    /* "nodedb_ring/ends/_producer.pyx":607
+    /* "nodedb_ring/ends/_producer.pyx":608
  *     def __dealloc__(self):
  *         # Entered and dropped without an exit, by a generator that was never resumed say.
  *         if self._is_open:             # <<<<<<<<<<<<<<
@@ -16219,7 +16239,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_2__dealloc__(s
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":605
+  /* "nodedb_ring/ends/_producer.pyx":606
  *         self.published = 0
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -16231,7 +16251,7 @@ static void __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_2__dealloc__(s
 
 }
 
-/* "nodedb_ring/ends/_producer.pyx":610
+/* "nodedb_ring/ends/_producer.pyx":611
  *             self._producer._barred &= ~BARRED_RESERVED
  * 
  *     def __enter__(self):             # <<<<<<<<<<<<<<
@@ -16305,7 +16325,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__enter__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":611
+  /* "nodedb_ring/ends/_producer.pyx":612
  * 
  *     def __enter__(self):
  *         cdef Ring* ring = self._producer._ring             # <<<<<<<<<<<<<<
@@ -16316,7 +16336,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 
   __pyx_v_ring = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":614
+  /* "nodedb_ring/ends/_producer.pyx":615
  *         cdef uint64_t free, count, sequence, i
  *         cdef EventRow blank
  *         if self._block is not None:             # <<<<<<<<<<<<<<
@@ -16327,7 +16347,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":615
+    /* "nodedb_ring/ends/_producer.pyx":616
  *         cdef EventRow blank
  *         if self._block is not None:
  *             raise ClosedError("a reservation serves one with block: reserve again")             # <<<<<<<<<<<<<<
@@ -16335,7 +16355,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
  *         # Numbers are any u64, and so the last one is followed by the first.
 */
     __pyx_t_4 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 615, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 616, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __pyx_t_6 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -16354,14 +16374,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
       __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_5, __pyx_callargs+__pyx_t_6, (2-__pyx_t_6) | (__pyx_t_6*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 615, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 616, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 615, __pyx_L1_error)
+    __PYX_ERR(0, 616, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":614
+    /* "nodedb_ring/ends/_producer.pyx":615
  *         cdef uint64_t free, count, sequence, i
  *         cdef EventRow blank
  *         if self._block is not None:             # <<<<<<<<<<<<<<
@@ -16370,33 +16390,33 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":616
+  /* "nodedb_ring/ends/_producer.pyx":617
  *         if self._block is not None:
  *             raise ClosedError("a reservation serves one with block: reserve again")
  *         self._producer.admit()             # <<<<<<<<<<<<<<
  *         # Numbers are any u64, and so the last one is followed by the first.
  *         sequence = self._producer.next_sequence & 0xFFFFFFFFFFFFFFFF
 */
-  __pyx_t_7 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self->_producer); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 616, __pyx_L1_error)
+  __pyx_t_7 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self->_producer); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 617, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":618
+  /* "nodedb_ring/ends/_producer.pyx":619
  *         self._producer.admit()
  *         # Numbers are any u64, and so the last one is followed by the first.
  *         sequence = self._producer.next_sequence & 0xFFFFFFFFFFFFFFFF             # <<<<<<<<<<<<<<
  *         count = 0
  *         if ring_make_room(ring, 1, self._payload_bytes):
 */
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_producer), __pyx_mstate_global->__pyx_n_u_next_sequence); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 618, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self->_producer), __pyx_mstate_global->__pyx_n_u_next_sequence); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 619, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_5 = __Pyx_PyNumber_And_object_int(__pyx_t_3, __pyx_mstate_global->__pyx_int_0xffffffffffffffff); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 618, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyNumber_And_object_int(__pyx_t_3, __pyx_mstate_global->__pyx_int_0xffffffffffffffff); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 619, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-  __pyx_t_8 = __Pyx_PyLong_As_uint64_t(__pyx_t_5); if (unlikely((__pyx_t_8 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 618, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyLong_As_uint64_t(__pyx_t_5); if (unlikely((__pyx_t_8 == ((uint64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 619, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_v_sequence = __pyx_t_8;
 
-  /* "nodedb_ring/ends/_producer.pyx":619
+  /* "nodedb_ring/ends/_producer.pyx":620
  *         # Numbers are any u64, and so the last one is followed by the first.
  *         sequence = self._producer.next_sequence & 0xFFFFFFFFFFFFFFFF
  *         count = 0             # <<<<<<<<<<<<<<
@@ -16405,7 +16425,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   __pyx_v_count = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":620
+  /* "nodedb_ring/ends/_producer.pyx":621
  *         sequence = self._producer.next_sequence & 0xFFFFFFFFFFFFFFFF
  *         count = 0
  *         if ring_make_room(ring, 1, self._payload_bytes):             # <<<<<<<<<<<<<<
@@ -16417,7 +16437,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":621
+    /* "nodedb_ring/ends/_producer.pyx":622
  *         count = 0
  *         if ring_make_room(ring, 1, self._payload_bytes):
  *             free = ring.capacity - (ring.local.producer.published - ring.local.producer.seen_released)             # <<<<<<<<<<<<<<
@@ -16426,7 +16446,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
     __pyx_v_free = (__pyx_v_ring->capacity - (__pyx_v_ring->local->producer.published - __pyx_v_ring->local->producer.seen_released));
 
-    /* "nodedb_ring/ends/_producer.pyx":622
+    /* "nodedb_ring/ends/_producer.pyx":623
  *         if ring_make_room(ring, 1, self._payload_bytes):
  *             free = ring.capacity - (ring.local.producer.published - ring.local.producer.seen_released)
  *             count = min(self._wanted, free)             # <<<<<<<<<<<<<<
@@ -16450,7 +16470,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
     __pyx_v_count = __pyx_t_10;
 
 
-    /* "nodedb_ring/ends/_producer.pyx":620
+    /* "nodedb_ring/ends/_producer.pyx":621
  *         sequence = self._producer.next_sequence & 0xFFFFFFFFFFFFFFFF
  *         count = 0
  *         if ring_make_room(ring, 1, self._payload_bytes):             # <<<<<<<<<<<<<<
@@ -16459,7 +16479,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":623
+  /* "nodedb_ring/ends/_producer.pyx":624
  *             free = ring.capacity - (ring.local.producer.published - ring.local.producer.seen_released)
  *             count = min(self._wanted, free)
  *         for i in range(count):             # <<<<<<<<<<<<<<
@@ -16473,7 +16493,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   for (__pyx_t_9 = 0; __pyx_t_9 < __pyx_t_8; __pyx_t_9+=1) {
     __pyx_v_i = __pyx_t_9;
 
-    /* "nodedb_ring/ends/_producer.pyx":624
+    /* "nodedb_ring/ends/_producer.pyx":625
  *             count = min(self._wanted, free)
  *         for i in range(count):
  *             if not ring_index_names_a_row(ring, ring.local.producer.published + i):             # <<<<<<<<<<<<<<
@@ -16485,7 +16505,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
     if (__pyx_t_2) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":625
+      /* "nodedb_ring/ends/_producer.pyx":626
  *         for i in range(count):
  *             if not ring_index_names_a_row(ring, ring.local.producer.published + i):
  *                 break             # <<<<<<<<<<<<<<
@@ -16494,7 +16514,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
       goto __pyx_L6_break;
 
-      /* "nodedb_ring/ends/_producer.pyx":624
+      /* "nodedb_ring/ends/_producer.pyx":625
  *             count = min(self._wanted, free)
  *         for i in range(count):
  *             if not ring_index_names_a_row(ring, ring.local.producer.published + i):             # <<<<<<<<<<<<<<
@@ -16506,32 +16526,35 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   __pyx_L6_break:;
 
 
-  /* "nodedb_ring/ends/_producer.pyx":626
+  /* "nodedb_ring/ends/_producer.pyx":627
  *             if not ring_index_names_a_row(ring, ring.local.producer.published + i):
  *                 break
  *         self._producer.check_block()             # <<<<<<<<<<<<<<
  *         # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
- *         self._block = new_block(count, self._payload_bytes, None)
+ *         self._block = new_block(count, self._payload_bytes, self._producer._pool)
 */
-  __pyx_t_7 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self->_producer); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 626, __pyx_L1_error)
+  __pyx_t_7 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_check_block(__pyx_v_self->_producer); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 627, __pyx_L1_error)
 
 
-  /* "nodedb_ring/ends/_producer.pyx":628
+  /* "nodedb_ring/ends/_producer.pyx":629
  *         self._producer.check_block()
  *         # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
- *         self._block = new_block(count, self._payload_bytes, None)             # <<<<<<<<<<<<<<
+ *         self._block = new_block(count, self._payload_bytes, self._producer._pool)             # <<<<<<<<<<<<<<
  *         # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
  *         if self._payload_bytes:
 */
-  __pyx_t_5 = ((PyObject *)__pyx_f_11nodedb_ring_5batch_10_row_block_new_block(__pyx_v_count, __pyx_v_self->_payload_bytes, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)Py_None))); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 628, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  __Pyx_GIVEREF(__pyx_t_5);
+  __pyx_t_5 = ((PyObject *)__pyx_v_self->_producer->_pool);
+  __Pyx_INCREF(__pyx_t_5);
+  __pyx_t_3 = ((PyObject *)__pyx_f_11nodedb_ring_5batch_10_row_block_new_block(__pyx_v_count, __pyx_v_self->_payload_bytes, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)__pyx_t_5))); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 629, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_3);
+  __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+  __Pyx_GIVEREF(__pyx_t_3);
   __Pyx_GOTREF((PyObject *)__pyx_v_self->_block);
-  __Pyx_DECREF_SET(__pyx_v_self->_block, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_t_5));
-  __pyx_t_5 = 0;
+  __Pyx_DECREF_SET(__pyx_v_self->_block, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_t_3));
+  __pyx_t_3 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":630
- *         self._block = new_block(count, self._payload_bytes, None)
+  /* "nodedb_ring/ends/_producer.pyx":631
+ *         self._block = new_block(count, self._payload_bytes, self._producer._pool)
  *         # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
  *         if self._payload_bytes:             # <<<<<<<<<<<<<<
  *             memset(self._block.bytes, 0, self._payload_bytes)
@@ -16542,7 +16565,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":631
+    /* "nodedb_ring/ends/_producer.pyx":632
  *         # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
  *         if self._payload_bytes:
  *             memset(self._block.bytes, 0, self._payload_bytes)             # <<<<<<<<<<<<<<
@@ -16551,8 +16574,8 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
     (void)(memset(__pyx_v_self->_block->bytes, 0, __pyx_v_self->_payload_bytes));
 
-    /* "nodedb_ring/ends/_producer.pyx":630
- *         self._block = new_block(count, self._payload_bytes, None)
+    /* "nodedb_ring/ends/_producer.pyx":631
+ *         self._block = new_block(count, self._payload_bytes, self._producer._pool)
  *         # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
  *         if self._payload_bytes:             # <<<<<<<<<<<<<<
  *             memset(self._block.bytes, 0, self._payload_bytes)
@@ -16560,7 +16583,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":632
+  /* "nodedb_ring/ends/_producer.pyx":633
  *         if self._payload_bytes:
  *             memset(self._block.bytes, 0, self._payload_bytes)
  *         self._block.writable = True             # <<<<<<<<<<<<<<
@@ -16569,7 +16592,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   __pyx_v_self->_block->writable = 1;
 
-  /* "nodedb_ring/ends/_producer.pyx":633
+  /* "nodedb_ring/ends/_producer.pyx":634
  *             memset(self._block.bytes, 0, self._payload_bytes)
  *         self._block.writable = True
  *         _blank_row(&blank)             # <<<<<<<<<<<<<<
@@ -16578,7 +16601,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   __pyx_f_11nodedb_ring_4ends_9_producer__blank_row((&__pyx_v_blank));
 
-  /* "nodedb_ring/ends/_producer.pyx":634
+  /* "nodedb_ring/ends/_producer.pyx":635
  *         self._block.writable = True
  *         _blank_row(&blank)
  *         for i in range(count):             # <<<<<<<<<<<<<<
@@ -16592,7 +16615,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   for (__pyx_t_9 = 0; __pyx_t_9 < __pyx_t_8; __pyx_t_9+=1) {
     __pyx_v_i = __pyx_t_9;
 
-    /* "nodedb_ring/ends/_producer.pyx":635
+    /* "nodedb_ring/ends/_producer.pyx":636
  *         _blank_row(&blank)
  *         for i in range(count):
  *             self._block.rows[i] = blank             # <<<<<<<<<<<<<<
@@ -16601,7 +16624,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
     (__pyx_v_self->_block->rows[__pyx_v_i]) = __pyx_v_blank;
 
-    /* "nodedb_ring/ends/_producer.pyx":636
+    /* "nodedb_ring/ends/_producer.pyx":637
  *         for i in range(count):
  *             self._block.rows[i] = blank
  *             self._block.rows[i].sequence = sequence + i             # <<<<<<<<<<<<<<
@@ -16612,7 +16635,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   }
 
 
-  /* "nodedb_ring/ends/_producer.pyx":637
+  /* "nodedb_ring/ends/_producer.pyx":638
  *             self._block.rows[i] = blank
  *             self._block.rows[i].sequence = sequence + i
  *         self._producer._barred |= BARRED_RESERVED             # <<<<<<<<<<<<<<
@@ -16621,7 +16644,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   __pyx_v_self->_producer->_barred = (__pyx_v_self->_producer->_barred | __pyx_e_11nodedb_ring_4ends_9_producer_BARRED_RESERVED);
 
-  /* "nodedb_ring/ends/_producer.pyx":638
+  /* "nodedb_ring/ends/_producer.pyx":639
  *             self._block.rows[i].sequence = sequence + i
  *         self._producer._barred |= BARRED_RESERVED
  *         self._is_open = True             # <<<<<<<<<<<<<<
@@ -16630,7 +16653,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
 */
   __pyx_v_self->_is_open = 1;
 
-  /* "nodedb_ring/ends/_producer.pyx":639
+  /* "nodedb_ring/ends/_producer.pyx":640
  *         self._producer._barred |= BARRED_RESERVED
  *         self._is_open = True
  *         return self             # <<<<<<<<<<<<<<
@@ -16648,7 +16671,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":610
+  /* "nodedb_ring/ends/_producer.pyx":611
  *             self._producer._barred &= ~BARRED_RESERVED
  * 
  *     def __enter__(self):             # <<<<<<<<<<<<<<
@@ -16675,7 +16698,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_4__enter_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":641
+/* "nodedb_ring/ends/_producer.pyx":642
  *         return self
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):             # <<<<<<<<<<<<<<
@@ -16724,38 +16747,38 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_exc_type,&__pyx_mstate_global->__pyx_n_u_exc_value,&__pyx_mstate_global->__pyx_n_u_traceback,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 641, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 642, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 641, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 642, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 641, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 642, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 641, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 642, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__exit__", 0) < (0)) __PYX_ERR(0, 641, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__exit__", 0) < (0)) __PYX_ERR(0, 642, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, i); __PYX_ERR(0, 641, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, i); __PYX_ERR(0, 642, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 3)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 641, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 642, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 641, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 642, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 641, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 642, __pyx_L3_error)
     }
     __pyx_v_exc_type = values[0];
     __pyx_v_exc_value = values[1];
@@ -16763,7 +16786,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 641, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__exit__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 642, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -16804,7 +16827,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__exit__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":642
+  /* "nodedb_ring/ends/_producer.pyx":643
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):
  *         if not self._is_open:             # <<<<<<<<<<<<<<
@@ -16816,7 +16839,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":643
+    /* "nodedb_ring/ends/_producer.pyx":644
  *     def __exit__(self, exc_type, exc_value, traceback):
  *         if not self._is_open:
  *             raise ClosedError("this reservation is not open")             # <<<<<<<<<<<<<<
@@ -16824,7 +16847,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
  *         self._producer._barred &= ~BARRED_RESERVED
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 643, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 644, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_5 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -16843,14 +16866,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_5, (2-__pyx_t_5) | (__pyx_t_5*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 643, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 644, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 643, __pyx_L1_error)
+    __PYX_ERR(0, 644, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":642
+    /* "nodedb_ring/ends/_producer.pyx":643
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):
  *         if not self._is_open:             # <<<<<<<<<<<<<<
@@ -16859,7 +16882,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":644
+  /* "nodedb_ring/ends/_producer.pyx":645
  *         if not self._is_open:
  *             raise ClosedError("this reservation is not open")
  *         self._is_open = False             # <<<<<<<<<<<<<<
@@ -16868,7 +16891,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
   __pyx_v_self->_is_open = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":645
+  /* "nodedb_ring/ends/_producer.pyx":646
  *             raise ClosedError("this reservation is not open")
  *         self._is_open = False
  *         self._producer._barred &= ~BARRED_RESERVED             # <<<<<<<<<<<<<<
@@ -16877,7 +16900,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
   __pyx_v_self->_producer->_barred = (__pyx_v_self->_producer->_barred & (~__pyx_e_11nodedb_ring_4ends_9_producer_BARRED_RESERVED));
 
-  /* "nodedb_ring/ends/_producer.pyx":646
+  /* "nodedb_ring/ends/_producer.pyx":647
  *         self._is_open = False
  *         self._producer._barred &= ~BARRED_RESERVED
  *         self._block.ended = True             # <<<<<<<<<<<<<<
@@ -16886,7 +16909,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
   __pyx_v_self->_block->ended = 1;
 
-  /* "nodedb_ring/ends/_producer.pyx":648
+  /* "nodedb_ring/ends/_producer.pyx":649
  *         self._block.ended = True
  *         # Whoever asks the memory itself for leave to write is refused from here on, too.
  *         self._block.writable = False             # <<<<<<<<<<<<<<
@@ -16895,7 +16918,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
   __pyx_v_self->_block->writable = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":649
+  /* "nodedb_ring/ends/_producer.pyx":650
  *         # Whoever asks the memory itself for leave to write is refused from here on, too.
  *         self._block.writable = False
  *         for array in self._arrays.values():             # <<<<<<<<<<<<<<
@@ -16905,9 +16928,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
   __pyx_t_6 = 0;
   if (unlikely(__pyx_v_self->_arrays == Py_None)) {
     PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "values");
-    __PYX_ERR(0, 649, __pyx_L1_error)
+    __PYX_ERR(0, 650, __pyx_L1_error)
   }
-  __pyx_t_4 = __Pyx_dict_iterator(__pyx_v_self->_arrays, 1, __pyx_mstate_global->__pyx_n_u_values, (&__pyx_t_7), (&__pyx_t_8)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 649, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_dict_iterator(__pyx_v_self->_arrays, 1, __pyx_mstate_global->__pyx_n_u_values, (&__pyx_t_7), (&__pyx_t_8)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 650, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_XDECREF(__pyx_t_2);
   __pyx_t_2 = __pyx_t_4;
@@ -16915,26 +16938,26 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
   while (1) {
     __pyx_t_9 = __Pyx_dict_iter_next(__pyx_t_2, __pyx_t_7, &__pyx_t_6, NULL, &__pyx_t_4, NULL, __pyx_t_8);
     if (unlikely(__pyx_t_9 == 0)) break;
-    if (unlikely(__pyx_t_9 == -1)) __PYX_ERR(0, 649, __pyx_L1_error)
+    if (unlikely(__pyx_t_9 == -1)) __PYX_ERR(0, 650, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_XDECREF_SET(__pyx_v_array, __pyx_t_4);
     __pyx_t_4 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":650
+    /* "nodedb_ring/ends/_producer.pyx":651
  *         self._block.writable = False
  *         for array in self._arrays.values():
  *             array.flags.writeable = False             # <<<<<<<<<<<<<<
  *         if exc_type is None and self._block.count != 0:
  *             self._producer.admit()
 */
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_flags); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 650, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_flags); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 651, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    if (__Pyx_PyObject_SetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_writeable, Py_False) < (0)) __PYX_ERR(0, 650, __pyx_L1_error)
+    if (__Pyx_PyObject_SetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_writeable, Py_False) < (0)) __PYX_ERR(0, 651, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   }
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":651
+  /* "nodedb_ring/ends/_producer.pyx":652
  *         for array in self._arrays.values():
  *             array.flags.writeable = False
  *         if exc_type is None and self._block.count != 0:             # <<<<<<<<<<<<<<
@@ -16959,17 +16982,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":652
+    /* "nodedb_ring/ends/_producer.pyx":653
  *             array.flags.writeable = False
  *         if exc_type is None and self._block.count != 0:
  *             self._producer.admit()             # <<<<<<<<<<<<<<
  *             self.published = _publish_block(self._producer._ring, self._block)
  *             if self._producer._ring.local.producer.noted != 0:
 */
-    __pyx_t_8 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self->_producer); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 652, __pyx_L1_error)
+    __pyx_t_8 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_admit(__pyx_v_self->_producer); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 653, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":653
+    /* "nodedb_ring/ends/_producer.pyx":654
  *         if exc_type is None and self._block.count != 0:
  *             self._producer.admit()
  *             self.published = _publish_block(self._producer._ring, self._block)             # <<<<<<<<<<<<<<
@@ -16978,9 +17001,9 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
     __pyx_t_2 = ((PyObject *)__pyx_v_self->_block);
     __Pyx_INCREF(__pyx_t_2);
-    __pyx_t_11 = __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(__pyx_v_self->_producer->_ring, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_t_2)); if (unlikely(__pyx_t_11 == ((uint64_t)0) && PyErr_Occurred())) __PYX_ERR(0, 653, __pyx_L1_error)
+    __pyx_t_11 = __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(__pyx_v_self->_producer->_ring, ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *)__pyx_t_2)); if (unlikely(__pyx_t_11 == ((uint64_t)0) && PyErr_Occurred())) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __pyx_t_2 = __Pyx_PyLong_From_uint64_t(__pyx_t_11); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 653, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyLong_From_uint64_t(__pyx_t_11); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
 
     __Pyx_GIVEREF(__pyx_t_2);
@@ -16988,7 +17011,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
     __Pyx_DECREF_SET(__pyx_v_self->published, __pyx_t_2);
     __pyx_t_2 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":654
+    /* "nodedb_ring/ends/_producer.pyx":655
  *             self._producer.admit()
  *             self.published = _publish_block(self._producer._ring, self._block)
  *             if self._producer._ring.local.producer.noted != 0:             # <<<<<<<<<<<<<<
@@ -17000,17 +17023,17 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
     if (__pyx_t_1) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":655
+      /* "nodedb_ring/ends/_producer.pyx":656
  *             self.published = _publish_block(self._producer._ring, self._block)
  *             if self._producer._ring.local.producer.noted != 0:
  *                 self._producer.log_noted()             # <<<<<<<<<<<<<<
  * 
  *     def __len__(self):
 */
-      __pyx_t_8 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self->_producer); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 655, __pyx_L1_error)
+      __pyx_t_8 = __pyx_f_11nodedb_ring_4ends_9_producer_13EventProducer_log_noted(__pyx_v_self->_producer); if (unlikely(__pyx_t_8 == ((int)-1))) __PYX_ERR(0, 656, __pyx_L1_error)
 
 
-      /* "nodedb_ring/ends/_producer.pyx":654
+      /* "nodedb_ring/ends/_producer.pyx":655
  *             self._producer.admit()
  *             self.published = _publish_block(self._producer._ring, self._block)
  *             if self._producer._ring.local.producer.noted != 0:             # <<<<<<<<<<<<<<
@@ -17019,7 +17042,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":651
+    /* "nodedb_ring/ends/_producer.pyx":652
  *         for array in self._arrays.values():
  *             array.flags.writeable = False
  *         if exc_type is None and self._block.count != 0:             # <<<<<<<<<<<<<<
@@ -17028,7 +17051,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":641
+  /* "nodedb_ring/ends/_producer.pyx":642
  *         return self
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):             # <<<<<<<<<<<<<<
@@ -17052,7 +17075,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_6__exit__
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":657
+/* "nodedb_ring/ends/_producer.pyx":658
  *                 self._producer.log_noted()
  * 
  *     def __len__(self):             # <<<<<<<<<<<<<<
@@ -17080,7 +17103,7 @@ static Py_ssize_t __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_8__len__
   uint64_t __pyx_t_1;
   int __pyx_t_2;
 
-  /* "nodedb_ring/ends/_producer.pyx":658
+  /* "nodedb_ring/ends/_producer.pyx":659
  * 
  *     def __len__(self):
  *         return 0 if self._block is None else self._block.count             # <<<<<<<<<<<<<<
@@ -17101,7 +17124,7 @@ static Py_ssize_t __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_8__len__
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":657
+  /* "nodedb_ring/ends/_producer.pyx":658
  *                 self._producer.log_noted()
  * 
  *     def __len__(self):             # <<<<<<<<<<<<<<
@@ -17115,7 +17138,7 @@ static Py_ssize_t __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_8__len__
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":660
+/* "nodedb_ring/ends/_producer.pyx":661
  *         return 0 if self._block is None else self._block.count
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -17148,16 +17171,16 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_7records_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":663
+  /* "nodedb_ring/ends/_producer.pyx":664
  *     def records(self):
  *         """The rows as a writable array of ``EVENT_DTYPE``, shape (n,)."""
  *         return self._array("records", None)             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_array); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 663, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_array); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 664, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_2 = __Pyx_PyObject_Call(__pyx_t_1, __pyx_mstate_global->__pyx_tuple[2], NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 663, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_Call(__pyx_t_1, __pyx_mstate_global->__pyx_tuple[2], NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 664, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   {
@@ -17171,7 +17194,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_7records_
   __pyx_t_2 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":660
+  /* "nodedb_ring/ends/_producer.pyx":661
  *         return 0 if self._block is None else self._block.count
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -17191,7 +17214,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_7records_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":665
+/* "nodedb_ring/ends/_producer.pyx":666
  *         return self._array("records", None)
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -17224,16 +17247,16 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_7payload_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":668
+  /* "nodedb_ring/ends/_producer.pyx":669
  *     def payload(self):
  *         """The block of payload as a writable array of uint8, shape (payload_bytes,)."""
  *         return self._array("payload", None)             # <<<<<<<<<<<<<<
  * 
  *     def __getitem__(self, str column):
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_array); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 668, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_array); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 669, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_2 = __Pyx_PyObject_Call(__pyx_t_1, __pyx_mstate_global->__pyx_tuple[3], NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 668, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_Call(__pyx_t_1, __pyx_mstate_global->__pyx_tuple[3], NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 669, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   {
@@ -17247,7 +17270,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_7payload_
   __pyx_t_2 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":665
+  /* "nodedb_ring/ends/_producer.pyx":666
  *         return self._array("records", None)
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -17267,7 +17290,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_7payload_
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":670
+/* "nodedb_ring/ends/_producer.pyx":671
  *         return self._array("payload", None)
  * 
  *     def __getitem__(self, str column):             # <<<<<<<<<<<<<<
@@ -17286,7 +17309,7 @@ static PyObject *__pyx_pw_11nodedb_ring_4ends_9_producer_11Reservation_11__getit
   __Pyx_RefNannyDeclarations
   __Pyx_RefNannySetupContext("__getitem__ (wrapper)", 0);
   __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_column), (&PyUnicode_Type), 1, "column", 1))) __PYX_ERR(0, 670, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_column), (&PyUnicode_Type), 1, "column", 1))) __PYX_ERR(0, 671, __pyx_L1_error)
   __pyx_r = __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_10__getitem__(((struct __pyx_obj_11nodedb_ring_4ends_9_producer_Reservation *)__pyx_v_self), ((PyObject*)__pyx_v_column));
 
   /* function exit code */
@@ -17311,7 +17334,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_10__getit
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__getitem__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":671
+  /* "nodedb_ring/ends/_producer.pyx":672
  * 
  *     def __getitem__(self, str column):
  *         return self._array("column", column)             # <<<<<<<<<<<<<<
@@ -17325,7 +17348,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_10__getit
     PyObject *__pyx_callargs[3] = {__pyx_t_2, __pyx_mstate_global->__pyx_n_u_column, __pyx_v_column};
     __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_array, __pyx_callargs+__pyx_t_3, (3-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 671, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 672, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   {
@@ -17339,7 +17362,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_10__getit
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":670
+  /* "nodedb_ring/ends/_producer.pyx":671
  *         return self._array("payload", None)
  * 
  *     def __getitem__(self, str column):             # <<<<<<<<<<<<<<
@@ -17359,7 +17382,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_10__getit
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":673
+/* "nodedb_ring/ends/_producer.pyx":674
  *         return self._array("column", column)
  * 
  *     def __setitem__(self, str column, value):             # <<<<<<<<<<<<<<
@@ -17378,7 +17401,7 @@ static int __pyx_pw_11nodedb_ring_4ends_9_producer_11Reservation_13__setitem__(P
   __Pyx_RefNannyDeclarations
   __Pyx_RefNannySetupContext("__setitem__ (wrapper)", 0);
   __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_column), (&PyUnicode_Type), 1, "column", 1))) __PYX_ERR(0, 673, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_column), (&PyUnicode_Type), 1, "column", 1))) __PYX_ERR(0, 674, __pyx_L1_error)
   __pyx_r = __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(((struct __pyx_obj_11nodedb_ring_4ends_9_producer_Reservation *)__pyx_v_self), ((PyObject*)__pyx_v_column), ((PyObject *)__pyx_v_value));
 
   /* function exit code */
@@ -17419,19 +17442,19 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__setitem__", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":674
+  /* "nodedb_ring/ends/_producer.pyx":675
  * 
  *     def __setitem__(self, str column, value):
  *         cdef object array = self[column]             # <<<<<<<<<<<<<<
  *         cdef int beyond = 0
  *         if PyLong_Check(value) and not PyBool_Check(value) and 0 <= PyLong_AsLongLongAndOverflow(value, &beyond) <= 255:
 */
-  __pyx_t_1 = __Pyx_PyObject_GetItem(((PyObject *)__pyx_v_self), __pyx_v_column); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 674, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetItem(((PyObject *)__pyx_v_self), __pyx_v_column); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 675, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_v_array = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":675
+  /* "nodedb_ring/ends/_producer.pyx":676
  *     def __setitem__(self, str column, value):
  *         cdef object array = self[column]
  *         cdef int beyond = 0             # <<<<<<<<<<<<<<
@@ -17440,7 +17463,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
 */
   __pyx_v_beyond = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":676
+  /* "nodedb_ring/ends/_producer.pyx":677
  *         cdef object array = self[column]
  *         cdef int beyond = 0
  *         if PyLong_Check(value) and not PyBool_Check(value) and 0 <= PyLong_AsLongLongAndOverflow(value, &beyond) <= 255:             # <<<<<<<<<<<<<<
@@ -17467,7 +17490,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
 
     goto __pyx_L4_bool_binop_done;
   }
-  __pyx_t_4 = PyLong_AsLongLongAndOverflow(__pyx_v_value, (&__pyx_v_beyond)); if (unlikely(__pyx_t_4 == ((PY_LONG_LONG)-1LL) && PyErr_Occurred())) __PYX_ERR(0, 676, __pyx_L1_error)
+  __pyx_t_4 = PyLong_AsLongLongAndOverflow(__pyx_v_value, (&__pyx_v_beyond)); if (unlikely(__pyx_t_4 == ((PY_LONG_LONG)-1LL) && PyErr_Occurred())) __PYX_ERR(0, 677, __pyx_L1_error)
   __pyx_t_3 = (0 <= __pyx_t_4);
   if (__pyx_t_3) {
     __pyx_t_3 = (__pyx_t_4 <= 0xFF);
@@ -17480,16 +17503,16 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":678
+    /* "nodedb_ring/ends/_producer.pyx":679
  *         if PyLong_Check(value) and not PyBool_Check(value) and 0 <= PyLong_AsLongLongAndOverflow(value, &beyond) <= 255:
  *             # One small number for all rows, which every column holds: the case of code that fills a few rows at a time.
  *             array[...] = value             # <<<<<<<<<<<<<<
  *             return
  *         checked = fixed_column(column, value, check_members=False)
 */
-    if (unlikely((PyObject_SetItem(__pyx_v_array, Py_Ellipsis, __pyx_v_value) < 0))) __PYX_ERR(0, 678, __pyx_L1_error)
+    if (unlikely((PyObject_SetItem(__pyx_v_array, Py_Ellipsis, __pyx_v_value) < 0))) __PYX_ERR(0, 679, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":679
+    /* "nodedb_ring/ends/_producer.pyx":680
  *             # One small number for all rows, which every column holds: the case of code that fills a few rows at a time.
  *             array[...] = value
  *             return             # <<<<<<<<<<<<<<
@@ -17501,7 +17524,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":676
+    /* "nodedb_ring/ends/_producer.pyx":677
  *         cdef object array = self[column]
  *         cdef int beyond = 0
  *         if PyLong_Check(value) and not PyBool_Check(value) and 0 <= PyLong_AsLongLongAndOverflow(value, &beyond) <= 255:             # <<<<<<<<<<<<<<
@@ -17510,7 +17533,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":680
+  /* "nodedb_ring/ends/_producer.pyx":681
  *             array[...] = value
  *             return
  *         checked = fixed_column(column, value, check_members=False)             # <<<<<<<<<<<<<<
@@ -17518,7 +17541,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
  *             raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")
 */
   __pyx_t_5 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_fixed_column); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 680, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_fixed_column); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 681, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   #if CYTHON_VECTORCALL
   #endif
@@ -17538,13 +17561,13 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
     PyObject *__pyx_callargs[4] = {__pyx_t_5, __pyx_v_column, __pyx_v_value, Py_False};
     #if CYTHON_VECTORCALL
     __pyx_t_8 = __pyx_mstate_global->__pyx_tuple[4];
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 680, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 681, __pyx_L1_error)
     __Pyx_INCREF(__pyx_t_8);
     #else
     {
       PyObject *__pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_check_members};
       __pyx_t_8 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+3, 1);
-      if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 680, __pyx_L1_error)
+      if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 681, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_8);
     }
     #endif
@@ -17554,22 +17577,22 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
     #endif
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 680, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 681, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __pyx_v_checked = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":681
+  /* "nodedb_ring/ends/_producer.pyx":682
  *             return
  *         checked = fixed_column(column, value, check_members=False)
  *         if checked.ndim != 0 and len(checked) not in (1, len(array)):             # <<<<<<<<<<<<<<
  *             raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")
  *         array[...] = checked
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_checked, __pyx_mstate_global->__pyx_n_u_ndim); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 681, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_checked, __pyx_mstate_global->__pyx_n_u_ndim); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 682, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_3 = (__Pyx_PyLong_BoolNeObjC(__pyx_t_1, __pyx_mstate_global->__pyx_int_0, 0, 0)); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 681, __pyx_L1_error)
+  __pyx_t_3 = (__Pyx_PyLong_BoolNeObjC(__pyx_t_1, __pyx_mstate_global->__pyx_int_0, 0, 0)); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 682, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   if (__pyx_t_3) {
 
@@ -17579,8 +17602,8 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
 
     goto __pyx_L8_bool_binop_done;
   }
-  __pyx_t_9 = PyObject_Length(__pyx_v_array); if (unlikely(__pyx_t_9 == ((Py_ssize_t)-1))) __PYX_ERR(0, 681, __pyx_L1_error)
-  __pyx_t_10 = PyObject_Length(__pyx_v_checked); if (unlikely(__pyx_t_10 == ((Py_ssize_t)-1))) __PYX_ERR(0, 681, __pyx_L1_error)
+  __pyx_t_9 = PyObject_Length(__pyx_v_array); if (unlikely(__pyx_t_9 == ((Py_ssize_t)-1))) __PYX_ERR(0, 682, __pyx_L1_error)
+  __pyx_t_10 = PyObject_Length(__pyx_v_checked); if (unlikely(__pyx_t_10 == ((Py_ssize_t)-1))) __PYX_ERR(0, 682, __pyx_L1_error)
   __pyx_t_11 = (__pyx_t_10 != 1);
 
   if (__pyx_t_11) {
@@ -17609,7 +17632,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":682
+    /* "nodedb_ring/ends/_producer.pyx":683
  *         checked = fixed_column(column, value, check_members=False)
  *         if checked.ndim != 0 and len(checked) not in (1, len(array)):
  *             raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")             # <<<<<<<<<<<<<<
@@ -17617,16 +17640,16 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
  * 
 */
     __pyx_t_6 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_8, __pyx_mstate_global->__pyx_n_u_BatchError); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 682, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_8, __pyx_mstate_global->__pyx_n_u_BatchError); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 683, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
-    __pyx_t_5 = __Pyx_PyUnicode_Unicode(__pyx_v_column); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 682, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyUnicode_Unicode(__pyx_v_column); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 683, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_9 = PyObject_Length(__pyx_v_checked); if (unlikely(__pyx_t_9 == ((Py_ssize_t)-1))) __PYX_ERR(0, 682, __pyx_L1_error)
-    __pyx_t_12 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_t_9, 0, ' ', 'd'); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 682, __pyx_L1_error)
+    __pyx_t_9 = PyObject_Length(__pyx_v_checked); if (unlikely(__pyx_t_9 == ((Py_ssize_t)-1))) __PYX_ERR(0, 683, __pyx_L1_error)
+    __pyx_t_12 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_t_9, 0, ' ', 'd'); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 683, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_12);
 
-    __pyx_t_9 = PyObject_Length(__pyx_v_array); if (unlikely(__pyx_t_9 == ((Py_ssize_t)-1))) __PYX_ERR(0, 682, __pyx_L1_error)
-    __pyx_t_13 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_t_9, 0, ' ', 'd'); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 682, __pyx_L1_error)
+    __pyx_t_9 = PyObject_Length(__pyx_v_array); if (unlikely(__pyx_t_9 == ((Py_ssize_t)-1))) __PYX_ERR(0, 683, __pyx_L1_error)
+    __pyx_t_13 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_t_9, 0, ' ', 'd'); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 683, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_13);
 
     __pyx_t_14[0] = __pyx_t_5;
@@ -17644,7 +17667,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
     __pyx_t_15 |= __Pyx_PyUnicode_KIND_04(__pyx_t_14[0]);
     #endif
     __pyx_t_16 = __Pyx_PyUnicode_Join(__pyx_t_14, 6, __pyx_t_9, __pyx_t_15);
-    if (unlikely(!__pyx_t_16)) __PYX_ERR(0, 682, __pyx_L1_error)
+    if (unlikely(!__pyx_t_16)) __PYX_ERR(0, 683, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_16);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
@@ -17667,14 +17690,14 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_16); __pyx_t_16 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 682, __pyx_L1_error)
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 683, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_1);
     }
     __Pyx_Raise(__pyx_t_1, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    __PYX_ERR(0, 682, __pyx_L1_error)
+    __PYX_ERR(0, 683, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":681
+    /* "nodedb_ring/ends/_producer.pyx":682
  *             return
  *         checked = fixed_column(column, value, check_members=False)
  *         if checked.ndim != 0 and len(checked) not in (1, len(array)):             # <<<<<<<<<<<<<<
@@ -17683,16 +17706,16 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":683
+  /* "nodedb_ring/ends/_producer.pyx":684
  *         if checked.ndim != 0 and len(checked) not in (1, len(array)):
  *             raise BatchError(f"{column} of {len(checked)} values: must be one, or one for each of the {len(array)} rows")
  *         array[...] = checked             # <<<<<<<<<<<<<<
  * 
  *     def _array(self, str kind, column):
 */
-  if (unlikely((PyObject_SetItem(__pyx_v_array, Py_Ellipsis, __pyx_v_checked) < 0))) __PYX_ERR(0, 683, __pyx_L1_error)
+  if (unlikely((PyObject_SetItem(__pyx_v_array, Py_Ellipsis, __pyx_v_checked) < 0))) __PYX_ERR(0, 684, __pyx_L1_error)
 
-  /* "nodedb_ring/ends/_producer.pyx":673
+  /* "nodedb_ring/ends/_producer.pyx":674
  *         return self._array("column", column)
  * 
  *     def __setitem__(self, str column, value):             # <<<<<<<<<<<<<<
@@ -17722,7 +17745,7 @@ static int __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_12__setitem__(s
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":685
+/* "nodedb_ring/ends/_producer.pyx":686
  *         array[...] = checked
  * 
  *     def _array(self, str kind, column):             # <<<<<<<<<<<<<<
@@ -17771,39 +17794,39 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_kind,&__pyx_mstate_global->__pyx_n_u_column,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 685, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 686, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 685, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 686, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 685, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 686, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_array", 0) < (0)) __PYX_ERR(0, 685, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_array", 0) < (0)) __PYX_ERR(0, 686, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 2; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_array", 1, 2, 2, i); __PYX_ERR(0, 685, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_array", 1, 2, 2, i); __PYX_ERR(0, 686, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 2)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 685, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 686, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 685, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 686, __pyx_L3_error)
     }
     __pyx_v_kind = ((PyObject*)values[0]);
     __pyx_v_column = values[1];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("_array", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 685, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("_array", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 686, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -17814,7 +17837,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_kind), (&PyUnicode_Type), 1, "kind", 1))) __PYX_ERR(0, 685, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_kind), (&PyUnicode_Type), 1, "kind", 1))) __PYX_ERR(0, 686, __pyx_L1_error)
   __pyx_r = __pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(((struct __pyx_obj_11nodedb_ring_4ends_9_producer_Reservation *)__pyx_v_self), __pyx_v_kind, __pyx_v_column);
 
   /* function exit code */
@@ -17848,7 +17871,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_array", 0);
 
-  /* "nodedb_ring/ends/_producer.pyx":687
+  /* "nodedb_ring/ends/_producer.pyx":688
  *     def _array(self, str kind, column):
  *         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
  *         if not self._is_open:             # <<<<<<<<<<<<<<
@@ -17860,7 +17883,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":688
+    /* "nodedb_ring/ends/_producer.pyx":689
  *         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
  *         if not self._is_open:
  *             raise ClosedError("a reservation's rows are there inside its with block only")             # <<<<<<<<<<<<<<
@@ -17868,7 +17891,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
  *         if array is None:
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 688, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ClosedError); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 689, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_5 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -17887,14 +17910,14 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_5, (2-__pyx_t_5) | (__pyx_t_5*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 688, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 689, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 688, __pyx_L1_error)
+    __PYX_ERR(0, 689, __pyx_L1_error)
 
-    /* "nodedb_ring/ends/_producer.pyx":687
+    /* "nodedb_ring/ends/_producer.pyx":688
  *     def _array(self, str kind, column):
  *         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
  *         if not self._is_open:             # <<<<<<<<<<<<<<
@@ -17903,7 +17926,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":689
+  /* "nodedb_ring/ends/_producer.pyx":690
  *         if not self._is_open:
  *             raise ClosedError("a reservation's rows are there inside its with block only")
  *         array = self._arrays.get((kind, column))             # <<<<<<<<<<<<<<
@@ -17912,23 +17935,23 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
 */
   if (unlikely(__pyx_v_self->_arrays == Py_None)) {
     PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "get");
-    __PYX_ERR(0, 689, __pyx_L1_error)
+    __PYX_ERR(0, 690, __pyx_L1_error)
   }
-  __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 689, __pyx_L1_error)
+  __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 690, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_INCREF(__pyx_v_kind);
   __Pyx_GIVEREF(__pyx_v_kind);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_kind) != (0)) __PYX_ERR(0, 689, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_kind) != (0)) __PYX_ERR(0, 690, __pyx_L1_error);
   __Pyx_INCREF(__pyx_v_column);
   __Pyx_GIVEREF(__pyx_v_column);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_v_column) != (0)) __PYX_ERR(0, 689, __pyx_L1_error);
-  __pyx_t_4 = __Pyx_PyDict_GetItemDefault(__pyx_v_self->_arrays, __pyx_t_2, Py_None); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 689, __pyx_L1_error)
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_v_column) != (0)) __PYX_ERR(0, 690, __pyx_L1_error);
+  __pyx_t_4 = __Pyx_PyDict_GetItemDefault(__pyx_v_self->_arrays, __pyx_t_2, Py_None); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 690, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_v_array = __pyx_t_4;
   __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":690
+  /* "nodedb_ring/ends/_producer.pyx":691
  *             raise ClosedError("a reservation's rows are there inside its with block only")
  *         array = self._arrays.get((kind, column))
  *         if array is None:             # <<<<<<<<<<<<<<
@@ -17939,33 +17962,33 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
   if (__pyx_t_1) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":691
+    /* "nodedb_ring/ends/_producer.pyx":692
  *         array = self._arrays.get((kind, column))
  *         if array is None:
  *             if kind == "column":             # <<<<<<<<<<<<<<
  *                 array = self.records[column]
  *             elif kind == "records":
 */
-    __pyx_t_1 = __Pyx_PyObject_CompareBoolEq_str_str(__pyx_v_kind, __pyx_mstate_global->__pyx_n_u_column, Py_EQ); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 691, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PyObject_CompareBoolEq_str_str(__pyx_v_kind, __pyx_mstate_global->__pyx_n_u_column, Py_EQ); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 692, __pyx_L1_error)
     if (__pyx_t_1) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":692
+      /* "nodedb_ring/ends/_producer.pyx":693
  *         if array is None:
  *             if kind == "column":
  *                 array = self.records[column]             # <<<<<<<<<<<<<<
  *             elif kind == "records":
  *                 array = self._block.records()
 */
-      __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_records); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 692, __pyx_L1_error)
+      __pyx_t_4 = __Pyx_PyObject_GetAttrStr(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_records); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 693, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
-      __pyx_t_2 = __Pyx_PyObject_GetItem(__pyx_t_4, __pyx_v_column); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 692, __pyx_L1_error)
+      __pyx_t_2 = __Pyx_PyObject_GetItem(__pyx_t_4, __pyx_v_column); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 693, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF_SET(__pyx_v_array, __pyx_t_2);
       __pyx_t_2 = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":691
+      /* "nodedb_ring/ends/_producer.pyx":692
  *         array = self._arrays.get((kind, column))
  *         if array is None:
  *             if kind == "column":             # <<<<<<<<<<<<<<
@@ -17975,18 +17998,18 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
       goto __pyx_L5;
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":693
+    /* "nodedb_ring/ends/_producer.pyx":694
  *             if kind == "column":
  *                 array = self.records[column]
  *             elif kind == "records":             # <<<<<<<<<<<<<<
  *                 array = self._block.records()
  *             else:
 */
-    __pyx_t_1 = __Pyx_PyObject_CompareBoolEq_str_str(__pyx_v_kind, __pyx_mstate_global->__pyx_n_u_records, Py_EQ); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 693, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PyObject_CompareBoolEq_str_str(__pyx_v_kind, __pyx_mstate_global->__pyx_n_u_records, Py_EQ); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 694, __pyx_L1_error)
     if (__pyx_t_1) {
 
 
-      /* "nodedb_ring/ends/_producer.pyx":694
+      /* "nodedb_ring/ends/_producer.pyx":695
  *                 array = self.records[column]
  *             elif kind == "records":
  *                 array = self._block.records()             # <<<<<<<<<<<<<<
@@ -18000,13 +18023,13 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
         PyObject *__pyx_callargs[2] = {__pyx_t_4, NULL};
         __pyx_t_2 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_records, __pyx_callargs+__pyx_t_5, (1-__pyx_t_5) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 694, __pyx_L1_error)
+        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 695, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_2);
       }
       __Pyx_DECREF_SET(__pyx_v_array, __pyx_t_2);
       __pyx_t_2 = 0;
 
-      /* "nodedb_ring/ends/_producer.pyx":693
+      /* "nodedb_ring/ends/_producer.pyx":694
  *             if kind == "column":
  *                 array = self.records[column]
  *             elif kind == "records":             # <<<<<<<<<<<<<<
@@ -18016,7 +18039,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
       goto __pyx_L5;
     }
 
-    /* "nodedb_ring/ends/_producer.pyx":696
+    /* "nodedb_ring/ends/_producer.pyx":697
  *                 array = self._block.records()
  *             else:
  *                 array = self._block.payload()             # <<<<<<<<<<<<<<
@@ -18031,7 +18054,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
         PyObject *__pyx_callargs[2] = {__pyx_t_4, NULL};
         __pyx_t_2 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_payload, __pyx_callargs+__pyx_t_5, (1-__pyx_t_5) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 696, __pyx_L1_error)
+        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 697, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_2);
       }
       __Pyx_DECREF_SET(__pyx_v_array, __pyx_t_2);
@@ -18039,7 +18062,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
     }
     __pyx_L5:;
 
-    /* "nodedb_ring/ends/_producer.pyx":697
+    /* "nodedb_ring/ends/_producer.pyx":698
  *             else:
  *                 array = self._block.payload()
  *             self._arrays[kind, column] = array             # <<<<<<<<<<<<<<
@@ -18048,20 +18071,20 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
 */
     if (unlikely(__pyx_v_self->_arrays == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not subscriptable");
-      __PYX_ERR(0, 697, __pyx_L1_error)
+      __PYX_ERR(0, 698, __pyx_L1_error)
     }
-    __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 697, __pyx_L1_error)
+    __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 698, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
     __Pyx_INCREF(__pyx_v_kind);
     __Pyx_GIVEREF(__pyx_v_kind);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_kind) != (0)) __PYX_ERR(0, 697, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_kind) != (0)) __PYX_ERR(0, 698, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_column);
     __Pyx_GIVEREF(__pyx_v_column);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_v_column) != (0)) __PYX_ERR(0, 697, __pyx_L1_error);
-    if (unlikely((PyDict_SetItem(__pyx_v_self->_arrays, __pyx_t_2, __pyx_v_array) < 0))) __PYX_ERR(0, 697, __pyx_L1_error)
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_v_column) != (0)) __PYX_ERR(0, 698, __pyx_L1_error);
+    if (unlikely((PyDict_SetItem(__pyx_v_self->_arrays, __pyx_t_2, __pyx_v_array) < 0))) __PYX_ERR(0, 698, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-    /* "nodedb_ring/ends/_producer.pyx":690
+    /* "nodedb_ring/ends/_producer.pyx":691
  *             raise ClosedError("a reservation's rows are there inside its with block only")
  *         array = self._arrays.get((kind, column))
  *         if array is None:             # <<<<<<<<<<<<<<
@@ -18070,7 +18093,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":698
+  /* "nodedb_ring/ends/_producer.pyx":699
  *                 array = self._block.payload()
  *             self._arrays[kind, column] = array
  *         return array             # <<<<<<<<<<<<<<
@@ -18088,7 +18111,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":685
+  /* "nodedb_ring/ends/_producer.pyx":686
  *         array[...] = checked
  * 
  *     def _array(self, str kind, column):             # <<<<<<<<<<<<<<
@@ -18110,7 +18133,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_14_array(
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":596
+/* "nodedb_ring/ends/_producer.pyx":597
  *     cdef bint _is_open
  *     cdef dict _arrays
  *     cdef readonly object published             # <<<<<<<<<<<<<<
@@ -18177,7 +18200,7 @@ static PyObject *__pyx_pf_11nodedb_ring_4ends_9_producer_11Reservation_9publishe
   return __pyx_r;
 }
 
-/* "nodedb_ring/ends/_producer.pyx":701
+/* "nodedb_ring/ends/_producer.pyx":702
  * 
  * 
  * cdef void _blank_row(EventRow* row) noexcept:             # <<<<<<<<<<<<<<
@@ -18193,7 +18216,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
   uint32_t __pyx_t_4;
   int __pyx_t_5;
 
-  /* "nodedb_ring/ends/_producer.pyx":703
+  /* "nodedb_ring/ends/_producer.pyx":704
  * cdef void _blank_row(EventRow* row) noexcept:
  *     cdef int k
  *     memset(row, 0, sizeof(EventRow))             # <<<<<<<<<<<<<<
@@ -18202,7 +18225,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
 */
   (void)(memset(__pyx_v_row, 0, (sizeof(nodedb_row))));
 
-  /* "nodedb_ring/ends/_producer.pyx":704
+  /* "nodedb_ring/ends/_producer.pyx":705
  *     cdef int k
  *     memset(row, 0, sizeof(EventRow))
  *     row.system_time_ms = row.valid_time_ms = NO_TIME             # <<<<<<<<<<<<<<
@@ -18212,7 +18235,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
   __pyx_v_row->system_time_ms = NODEDB_NO_TIME;
   __pyx_v_row->valid_time_ms = NODEDB_NO_TIME;
 
-  /* "nodedb_ring/ends/_producer.pyx":705
+  /* "nodedb_ring/ends/_producer.pyx":706
  *     memset(row, 0, sizeof(EventRow))
  *     row.system_time_ms = row.valid_time_ms = NO_TIME
  *     row.count = 1             # <<<<<<<<<<<<<<
@@ -18221,7 +18244,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
 */
   __pyx_v_row->count = 1;
 
-  /* "nodedb_ring/ends/_producer.pyx":706
+  /* "nodedb_ring/ends/_producer.pyx":707
  *     row.system_time_ms = row.valid_time_ms = NO_TIME
  *     row.count = 1
  *     for k in range(FIELD_COUNT):             # <<<<<<<<<<<<<<
@@ -18235,7 +18258,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_k = __pyx_t_3;
 
-    /* "nodedb_ring/ends/_producer.pyx":707
+    /* "nodedb_ring/ends/_producer.pyx":708
  *     row.count = 1
  *     for k in range(FIELD_COUNT):
  *         row.field[k].length = 0 if k < 2 else NULL_LENGTH             # <<<<<<<<<<<<<<
@@ -18256,7 +18279,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
   }
 
 
-  /* "nodedb_ring/ends/_producer.pyx":701
+  /* "nodedb_ring/ends/_producer.pyx":702
  * 
  * 
  * cdef void _blank_row(EventRow* row) noexcept:             # <<<<<<<<<<<<<<
@@ -18269,7 +18292,7 @@ static void __pyx_f_11nodedb_ring_4ends_9_producer__blank_row(nodedb_row *__pyx_
 
 }
 
-/* "nodedb_ring/ends/_producer.pyx":710
+/* "nodedb_ring/ends/_producer.pyx":711
  * 
  * 
  * cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:             # <<<<<<<<<<<<<<
@@ -18311,7 +18334,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":716
+  /* "nodedb_ring/ends/_producer.pyx":717
  *     or an earlier one does. So spans neither start nor end before those of earlier rows, as the arena's tail needs.
  *     """
  *     cdef ProducerSide* side = &ring.local.producer             # <<<<<<<<<<<<<<
@@ -18320,7 +18343,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_v_side = (&__pyx_v_ring->local->producer);
 
-  /* "nodedb_ring/ends/_producer.pyx":717
+  /* "nodedb_ring/ends/_producer.pyx":718
  *     """
  *     cdef ProducerSide* side = &ring.local.producer
  *     cdef uint64_t count = block.count, size = block.payload_bytes             # <<<<<<<<<<<<<<
@@ -18334,7 +18357,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 
   __pyx_v_size = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":718
+  /* "nodedb_ring/ends/_producer.pyx":719
  *     cdef ProducerSide* side = &ring.local.producer
  *     cdef uint64_t count = block.count, size = block.payload_bytes
  *     cdef uint64_t published = side.published, start, offset, end, i             # <<<<<<<<<<<<<<
@@ -18345,7 +18368,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 
   __pyx_v_published = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":719
+  /* "nodedb_ring/ends/_producer.pyx":720
  *     cdef uint64_t count = block.count, size = block.payload_bytes
  *     cdef uint64_t published = side.published, start, offset, end, i
  *     cdef uint64_t highest = 0             # <<<<<<<<<<<<<<
@@ -18354,7 +18377,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_v_highest = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":724
+  /* "nodedb_ring/ends/_producer.pyx":725
  *     cdef EventRow* row
  *     cdef int k
  *     if load_acquire_u32(&ring.header.consumer_claim) & GONE:             # <<<<<<<<<<<<<<
@@ -18366,7 +18389,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":725
+    /* "nodedb_ring/ends/_producer.pyx":726
  *     cdef int k
  *     if load_acquire_u32(&ring.header.consumer_claim) & GONE:
  *         ring_drop_rows(ring, block.rows, 0, count, PUSH_DISCONNECTED)             # <<<<<<<<<<<<<<
@@ -18375,7 +18398,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     __pyx_f_11nodedb_ring_5_ring_ring_drop_rows(__pyx_v_ring, __pyx_v_block->rows, 0, __pyx_v_count, __pyx_e_11nodedb_ring_5_ring_PUSH_DISCONNECTED);
 
-    /* "nodedb_ring/ends/_producer.pyx":726
+    /* "nodedb_ring/ends/_producer.pyx":727
  *     if load_acquire_u32(&ring.header.consumer_claim) & GONE:
  *         ring_drop_rows(ring, block.rows, 0, count, PUSH_DISCONNECTED)
  *         return 0             # <<<<<<<<<<<<<<
@@ -18388,7 +18411,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":724
+    /* "nodedb_ring/ends/_producer.pyx":725
  *     cdef EventRow* row
  *     cdef int k
  *     if load_acquire_u32(&ring.header.consumer_claim) & GONE:             # <<<<<<<<<<<<<<
@@ -18397,7 +18420,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":728
+  /* "nodedb_ring/ends/_producer.pyx":729
  *         return 0
  *     # Only this thread takes room, so what was free when the reservation began still is.
  *     if not ring_make_room(ring, count, size):             # <<<<<<<<<<<<<<
@@ -18409,7 +18432,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":730
+    /* "nodedb_ring/ends/_producer.pyx":731
  *     if not ring_make_room(ring, count, size):
  *         # Or the block is corrupt by now, as is noted.
  *         return 0             # <<<<<<<<<<<<<<
@@ -18422,7 +18445,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     }
     goto __pyx_L0;
 
-    /* "nodedb_ring/ends/_producer.pyx":728
+    /* "nodedb_ring/ends/_producer.pyx":729
  *         return 0
  *     # Only this thread takes room, so what was free when the reservation began still is.
  *     if not ring_make_room(ring, count, size):             # <<<<<<<<<<<<<<
@@ -18431,7 +18454,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":731
+  /* "nodedb_ring/ends/_producer.pyx":732
  *         # Or the block is corrupt by now, as is noted.
  *         return 0
  *     start = side.arena_head             # <<<<<<<<<<<<<<
@@ -18442,7 +18465,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 
   __pyx_v_start = __pyx_t_1;
 
-  /* "nodedb_ring/ends/_producer.pyx":732
+  /* "nodedb_ring/ends/_producer.pyx":733
  *         return 0
  *     start = side.arena_head
  *     offset = start - side.arena_lap             # <<<<<<<<<<<<<<
@@ -18451,7 +18474,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_v_offset = (__pyx_v_start - __pyx_v_side->arena_lap);
 
-  /* "nodedb_ring/ends/_producer.pyx":733
+  /* "nodedb_ring/ends/_producer.pyx":734
  *     start = side.arena_head
  *     offset = start - side.arena_lap
  *     if size != 0:             # <<<<<<<<<<<<<<
@@ -18463,7 +18486,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   if (__pyx_t_2) {
 
 
-    /* "nodedb_ring/ends/_producer.pyx":734
+    /* "nodedb_ring/ends/_producer.pyx":735
  *     offset = start - side.arena_lap
  *     if size != 0:
  *         memcpy(ring.arena + offset, block.bytes, size)             # <<<<<<<<<<<<<<
@@ -18472,7 +18495,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     (void)(memcpy((__pyx_v_ring->arena + __pyx_v_offset), __pyx_v_block->bytes, __pyx_v_size));
 
-    /* "nodedb_ring/ends/_producer.pyx":733
+    /* "nodedb_ring/ends/_producer.pyx":734
  *     start = side.arena_head
  *     offset = start - side.arena_lap
  *     if size != 0:             # <<<<<<<<<<<<<<
@@ -18481,7 +18504,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":735
+  /* "nodedb_ring/ends/_producer.pyx":736
  *     if size != 0:
  *         memcpy(ring.arena + offset, block.bytes, size)
  *     high = 0             # <<<<<<<<<<<<<<
@@ -18490,7 +18513,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_v_high = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":736
+  /* "nodedb_ring/ends/_producer.pyx":737
  *         memcpy(ring.arena + offset, block.bytes, size)
  *     high = 0
  *     for i in range(count):             # <<<<<<<<<<<<<<
@@ -18504,7 +18527,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
     __pyx_v_i = __pyx_t_4;
 
-    /* "nodedb_ring/ends/_producer.pyx":738
+    /* "nodedb_ring/ends/_producer.pyx":739
  *     for i in range(count):
  *         # Checked in a copy that nobody else can write to, and so used as it was checked.
  *         memcpy(&checked, block.rows + i, sizeof(EventRow))             # <<<<<<<<<<<<<<
@@ -18513,7 +18536,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     (void)(memcpy((&__pyx_v_checked), (__pyx_v_block->rows + __pyx_v_i), (sizeof(nodedb_row))));
 
-    /* "nodedb_ring/ends/_producer.pyx":739
+    /* "nodedb_ring/ends/_producer.pyx":740
  *         # Checked in a copy that nobody else can write to, and so used as it was checked.
  *         memcpy(&checked, block.rows + i, sizeof(EventRow))
  *         clear_reserved(&checked)             # <<<<<<<<<<<<<<
@@ -18522,17 +18545,17 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     nodedb_clear_reserved((&__pyx_v_checked));
 
-    /* "nodedb_ring/ends/_producer.pyx":740
+    /* "nodedb_ring/ends/_producer.pyx":741
  *         memcpy(&checked, block.rows + i, sizeof(EventRow))
  *         clear_reserved(&checked)
  *         check_rows(&checked, 1, ring.arena + offset, size, i)             # <<<<<<<<<<<<<<
  *         highest = max(highest, checked.sequence)
  *         low = NULL_LENGTH
 */
-    __pyx_t_5 = __pyx_f_11nodedb_ring_5batch_10_row_block_check_rows((&__pyx_v_checked), 1, (__pyx_v_ring->arena + __pyx_v_offset), __pyx_v_size, __pyx_v_i); if (unlikely(__pyx_t_5 == ((int)-1))) __PYX_ERR(0, 740, __pyx_L1_error)
+    __pyx_t_5 = __pyx_f_11nodedb_ring_5batch_10_row_block_check_rows((&__pyx_v_checked), 1, (__pyx_v_ring->arena + __pyx_v_offset), __pyx_v_size, __pyx_v_i); if (unlikely(__pyx_t_5 == ((int)-1))) __PYX_ERR(0, 741, __pyx_L1_error)
 
 
-    /* "nodedb_ring/ends/_producer.pyx":741
+    /* "nodedb_ring/ends/_producer.pyx":742
  *         clear_reserved(&checked)
  *         check_rows(&checked, 1, ring.arena + offset, size, i)
  *         highest = max(highest, checked.sequence)             # <<<<<<<<<<<<<<
@@ -18556,7 +18579,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     __pyx_v_highest = __pyx_t_8;
 
 
-    /* "nodedb_ring/ends/_producer.pyx":742
+    /* "nodedb_ring/ends/_producer.pyx":743
  *         check_rows(&checked, 1, ring.arena + offset, size, i)
  *         highest = max(highest, checked.sequence)
  *         low = NULL_LENGTH             # <<<<<<<<<<<<<<
@@ -18565,7 +18588,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     __pyx_v_low = NODEDB_NULL_LENGTH;
 
-    /* "nodedb_ring/ends/_producer.pyx":743
+    /* "nodedb_ring/ends/_producer.pyx":744
  *         highest = max(highest, checked.sequence)
  *         low = NULL_LENGTH
  *         for k in range(FIELD_COUNT):             # <<<<<<<<<<<<<<
@@ -18579,7 +18602,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     for (__pyx_t_5 = 0; __pyx_t_5 < __pyx_t_10; __pyx_t_5+=1) {
       __pyx_v_k = __pyx_t_5;
 
-      /* "nodedb_ring/ends/_producer.pyx":744
+      /* "nodedb_ring/ends/_producer.pyx":745
  *         low = NULL_LENGTH
  *         for k in range(FIELD_COUNT):
  *             if checked.field[k].length != 0 and checked.field[k].length != NULL_LENGTH:             # <<<<<<<<<<<<<<
@@ -18605,7 +18628,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
       if (__pyx_t_2) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":745
+        /* "nodedb_ring/ends/_producer.pyx":746
  *         for k in range(FIELD_COUNT):
  *             if checked.field[k].length != 0 and checked.field[k].length != NULL_LENGTH:
  *                 low = min(low, checked.field[k].offset)             # <<<<<<<<<<<<<<
@@ -18629,7 +18652,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
         __pyx_v_low = __pyx_t_14;
 
 
-        /* "nodedb_ring/ends/_producer.pyx":746
+        /* "nodedb_ring/ends/_producer.pyx":747
  *             if checked.field[k].length != 0 and checked.field[k].length != NULL_LENGTH:
  *                 low = min(low, checked.field[k].offset)
  *                 high = max(high, checked.field[k].offset + checked.field[k].length)             # <<<<<<<<<<<<<<
@@ -18653,7 +18676,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
         __pyx_v_high = __pyx_t_13;
 
 
-        /* "nodedb_ring/ends/_producer.pyx":744
+        /* "nodedb_ring/ends/_producer.pyx":745
  *         low = NULL_LENGTH
  *         for k in range(FIELD_COUNT):
  *             if checked.field[k].length != 0 and checked.field[k].length != NULL_LENGTH:             # <<<<<<<<<<<<<<
@@ -18664,7 +18687,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     }
 
 
-    /* "nodedb_ring/ends/_producer.pyx":747
+    /* "nodedb_ring/ends/_producer.pyx":748
  *                 low = min(low, checked.field[k].offset)
  *                 high = max(high, checked.field[k].offset + checked.field[k].length)
  *         checked.span_offset = low             # <<<<<<<<<<<<<<
@@ -18673,7 +18696,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     __pyx_v_checked.span_offset = __pyx_v_low;
 
-    /* "nodedb_ring/ends/_producer.pyx":748
+    /* "nodedb_ring/ends/_producer.pyx":749
  *                 high = max(high, checked.field[k].offset + checked.field[k].length)
  *         checked.span_offset = low
  *         checked.span_length = high             # <<<<<<<<<<<<<<
@@ -18682,7 +18705,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     __pyx_v_checked.span_length = __pyx_v_high;
 
-    /* "nodedb_ring/ends/_producer.pyx":749
+    /* "nodedb_ring/ends/_producer.pyx":750
  *         checked.span_offset = low
  *         checked.span_length = high
  *         memcpy(ring_row(ring, published + i), &checked, sizeof(EventRow))             # <<<<<<<<<<<<<<
@@ -18693,7 +18716,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   }
 
 
-  /* "nodedb_ring/ends/_producer.pyx":750
+  /* "nodedb_ring/ends/_producer.pyx":751
  *         checked.span_length = high
  *         memcpy(ring_row(ring, published + i), &checked, sizeof(EventRow))
  *     low = high             # <<<<<<<<<<<<<<
@@ -18702,7 +18725,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_v_low = __pyx_v_high;
 
-  /* "nodedb_ring/ends/_producer.pyx":751
+  /* "nodedb_ring/ends/_producer.pyx":752
  *         memcpy(ring_row(ring, published + i), &checked, sizeof(EventRow))
  *     low = high
  *     for i in range(count, 0, -1):             # <<<<<<<<<<<<<<
@@ -18712,7 +18735,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   for (__pyx_t_1 = __pyx_v_count + 1; __pyx_t_1 > 0 + 1; ) { __pyx_t_1-=1;
     __pyx_v_i = __pyx_t_1;
 
-    /* "nodedb_ring/ends/_producer.pyx":752
+    /* "nodedb_ring/ends/_producer.pyx":753
  *     low = high
  *     for i in range(count, 0, -1):
  *         row = ring_row(ring, published + i - 1)             # <<<<<<<<<<<<<<
@@ -18721,7 +18744,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     __pyx_v_row = __pyx_f_11nodedb_ring_5_ring_ring_row(__pyx_v_ring, ((__pyx_v_published + __pyx_v_i) - 1));
 
-    /* "nodedb_ring/ends/_producer.pyx":753
+    /* "nodedb_ring/ends/_producer.pyx":754
  *     for i in range(count, 0, -1):
  *         row = ring_row(ring, published + i - 1)
  *         low = min(low, row.span_offset)             # <<<<<<<<<<<<<<
@@ -18745,7 +18768,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     __pyx_v_low = __pyx_t_12;
 
 
-    /* "nodedb_ring/ends/_producer.pyx":754
+    /* "nodedb_ring/ends/_producer.pyx":755
  *         row = ring_row(ring, published + i - 1)
  *         low = min(low, row.span_offset)
  *         end = max(row.span_length, low)             # <<<<<<<<<<<<<<
@@ -18769,7 +18792,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     __pyx_v_end = __pyx_t_14;
 
 
-    /* "nodedb_ring/ends/_producer.pyx":755
+    /* "nodedb_ring/ends/_producer.pyx":756
  *         low = min(low, row.span_offset)
  *         end = max(row.span_length, low)
  *         for k in range(FIELD_COUNT):             # <<<<<<<<<<<<<<
@@ -18783,7 +18806,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     for (__pyx_t_5 = 0; __pyx_t_5 < __pyx_t_10; __pyx_t_5+=1) {
       __pyx_v_k = __pyx_t_5;
 
-      /* "nodedb_ring/ends/_producer.pyx":756
+      /* "nodedb_ring/ends/_producer.pyx":757
  *         end = max(row.span_length, low)
  *         for k in range(FIELD_COUNT):
  *             if row.field[k].length == 0 or row.field[k].length == NULL_LENGTH:             # <<<<<<<<<<<<<<
@@ -18809,7 +18832,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
       if (__pyx_t_2) {
 
 
-        /* "nodedb_ring/ends/_producer.pyx":757
+        /* "nodedb_ring/ends/_producer.pyx":758
  *         for k in range(FIELD_COUNT):
  *             if row.field[k].length == 0 or row.field[k].length == NULL_LENGTH:
  *                 row.field[k].offset = low             # <<<<<<<<<<<<<<
@@ -18818,7 +18841,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
         (__pyx_v_row->field[__pyx_v_k]).offset = __pyx_v_low;
 
-        /* "nodedb_ring/ends/_producer.pyx":756
+        /* "nodedb_ring/ends/_producer.pyx":757
  *         end = max(row.span_length, low)
  *         for k in range(FIELD_COUNT):
  *             if row.field[k].length == 0 or row.field[k].length == NULL_LENGTH:             # <<<<<<<<<<<<<<
@@ -18829,7 +18852,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     }
 
 
-    /* "nodedb_ring/ends/_producer.pyx":758
+    /* "nodedb_ring/ends/_producer.pyx":759
  *             if row.field[k].length == 0 or row.field[k].length == NULL_LENGTH:
  *                 row.field[k].offset = low
  *         shift_fields(row, <uint32_t>offset)             # <<<<<<<<<<<<<<
@@ -18838,7 +18861,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
     nodedb_shift_fields(__pyx_v_row, ((uint32_t)__pyx_v_offset));
 
-    /* "nodedb_ring/ends/_producer.pyx":759
+    /* "nodedb_ring/ends/_producer.pyx":760
  *                 row.field[k].offset = low
  *         shift_fields(row, <uint32_t>offset)
  *         ring_stamp(row, published + i - 1, start + low, offset + low, end - low)             # <<<<<<<<<<<<<<
@@ -18848,7 +18871,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
     __pyx_f_11nodedb_ring_5_ring_ring_stamp(__pyx_v_row, ((__pyx_v_published + __pyx_v_i) - 1), (__pyx_v_start + __pyx_v_low), (__pyx_v_offset + __pyx_v_low), (__pyx_v_end - __pyx_v_low));
   }
 
-  /* "nodedb_ring/ends/_producer.pyx":760
+  /* "nodedb_ring/ends/_producer.pyx":761
  *         shift_fields(row, <uint32_t>offset)
  *         ring_stamp(row, published + i - 1, start + low, offset + low, end - low)
  *     ring_intend(ring, highest)             # <<<<<<<<<<<<<<
@@ -18857,7 +18880,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_f_11nodedb_ring_5_ring_ring_intend(__pyx_v_ring, __pyx_v_highest);
 
-  /* "nodedb_ring/ends/_producer.pyx":761
+  /* "nodedb_ring/ends/_producer.pyx":762
  *         ring_stamp(row, published + i - 1, start + low, offset + low, end - low)
  *     ring_intend(ring, highest)
  *     ring_publish_stamped(ring, count, start + high, highest)             # <<<<<<<<<<<<<<
@@ -18865,7 +18888,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
 */
   __pyx_f_11nodedb_ring_5_ring_ring_publish_stamped(__pyx_v_ring, __pyx_v_count, (__pyx_v_start + __pyx_v_high), __pyx_v_highest);
 
-  /* "nodedb_ring/ends/_producer.pyx":762
+  /* "nodedb_ring/ends/_producer.pyx":763
  *     ring_intend(ring, highest)
  *     ring_publish_stamped(ring, count, start + high, highest)
  *     return count             # <<<<<<<<<<<<<<
@@ -18876,7 +18899,7 @@ static uint64_t __pyx_f_11nodedb_ring_4ends_9_producer__publish_block(nodedb_rin
   }
   goto __pyx_L0;
 
-  /* "nodedb_ring/ends/_producer.pyx":710
+  /* "nodedb_ring/ends/_producer.pyx":711
  * 
  * 
  * cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:             # <<<<<<<<<<<<<<
@@ -18919,6 +18942,7 @@ static PyObject *__pyx_tp_new__initialisation_11nodedb_ring_4ends_9_producer_Eve
   struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer *p = ((struct __pyx_obj_11nodedb_ring_4ends_9_producer_EventProducer *)o);
   p->__pyx_vtab = __pyx_vtabptr_11nodedb_ring_4ends_9_producer_EventProducer;
   p->ring = ((struct __pyx_obj_11nodedb_ring_5_ring_EventRing *)Py_None); Py_INCREF(Py_None);
+  p->_pool = ((struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)Py_None); Py_INCREF(Py_None);
   {
     int cinit_result = __pyx_pw_11nodedb_ring_4ends_9_producer_13EventProducer_1__cinit__(o, 
 #if CYTHON_VECTORCALL_TPNEW
@@ -18983,6 +19007,7 @@ static void __pyx_tp_dealloc_11nodedb_ring_4ends_9_producer_EventProducer(PyObje
     __Pyx_PyErr_RestoreException(etype, eval, etb);
   }
   Py_CLEAR(p->ring);
+  Py_CLEAR(p->_pool);
   PyTypeObject *tp = Py_TYPE(o);
   #if CYTHON_USE_TYPE_SLOTS
   (*tp->tp_free)(o);
@@ -19570,14 +19595,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_11nodedb_ring_4ends_9_producer_Reserv
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_11nodedb_ring_4ends_9_producer_Reservation", 0);
   /*--- Exttype __pyx_obj_11nodedb_ring_4ends_9_producer_Reservation ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_11nodedb_ring_4ends_9_producer_Reservation_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation)) __PYX_ERR(0, 563, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_11nodedb_ring_4ends_9_producer_Reservation_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation)) __PYX_ERR(0, 564, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation = &__pyx_type_11nodedb_ring_4ends_9_producer_Reservation;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation) < (0)) __PYX_ERR(0, 563, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation) < (0)) __PYX_ERR(0, 564, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation);
@@ -19587,7 +19612,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_11nodedb_ring_4ends_9_producer_Reserv
     __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Reservation, (PyObject *) __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation) < (0)) __PYX_ERR(0, 563, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Reservation, (PyObject *) __pyx_mstate->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation) < (0)) __PYX_ERR(0, 564, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -19617,19 +19642,7 @@ static int __Pyx_modinit_Type_import_code(__pyx_mstatetype *__pyx_mstate) {
   __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_5_ring_EventRing) __PYX_ERR(2, 788, __pyx_L1_error)
   if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_5_ring_EventRing, (void**)&__pyx_vtabptr_11nodedb_ring_5_ring_EventRing) != 1)) __PYX_ERR(2, 788, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __pyx_t_1 = PyImport_ImportModule(__Pyx_BUILTIN_MODULE_NAME); if (unlikely(!__pyx_t_1)) __PYX_ERR(3, 9, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_1);
-  __pyx_mstate->__pyx_ptype_7cpython_4type_type = __Pyx_ImportType_3_3_1(__pyx_t_1, __Pyx_BUILTIN_MODULE_NAME, "type",
-  #if defined(PYPY_VERSION_NUM) && PYPY_VERSION_NUM < 0x050B0000
-  sizeof(PyTypeObject), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(PyTypeObject),
-  #elif CYTHON_COMPILING_IN_LIMITED_API
-  0, 0,
-  #else
-  sizeof(PyHeapTypeObject), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(PyHeapTypeObject),
-  #endif
-  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_7cpython_4type_type) __PYX_ERR(3, 9, __pyx_L1_error)
-  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __pyx_t_1 = PyImport_ImportModule("nodedb_ring.batch._row_block"); if (unlikely(!__pyx_t_1)) __PYX_ERR(4, 16, __pyx_L1_error)
+  __pyx_t_1 = PyImport_ImportModule("nodedb_ring.batch._row_block"); if (unlikely(!__pyx_t_1)) __PYX_ERR(3, 16, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool = __Pyx_ImportType_3_3_1(__pyx_t_1, "nodedb_ring.batch._row_block", "BufferPool",
   #if defined(PYPY_VERSION_NUM) && PYPY_VERSION_NUM < 0x050B0000
@@ -19639,8 +19652,8 @@ static int __Pyx_modinit_Type_import_code(__pyx_mstatetype *__pyx_mstate) {
   #else
   sizeof(struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool),
   #endif
-  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool) __PYX_ERR(4, 16, __pyx_L1_error)
-  if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool, (void**)&__pyx_vtabptr_11nodedb_ring_5batch_10_row_block_BufferPool) != 1)) __PYX_ERR(4, 16, __pyx_L1_error)
+  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool) __PYX_ERR(3, 16, __pyx_L1_error)
+  if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_BufferPool, (void**)&__pyx_vtabptr_11nodedb_ring_5batch_10_row_block_BufferPool) != 1)) __PYX_ERR(3, 16, __pyx_L1_error)
   __pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock = __Pyx_ImportType_3_3_1(__pyx_t_1, "nodedb_ring.batch._row_block", "RowBlock",
   #if defined(PYPY_VERSION_NUM) && PYPY_VERSION_NUM < 0x050B0000
   sizeof(struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock),
@@ -19649,8 +19662,20 @@ static int __Pyx_modinit_Type_import_code(__pyx_mstatetype *__pyx_mstate) {
   #else
   sizeof(struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock),
   #endif
-  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock) __PYX_ERR(4, 25, __pyx_L1_error)
-  if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock, (void**)&__pyx_vtabptr_11nodedb_ring_5batch_10_row_block_RowBlock) != 1)) __PYX_ERR(4, 25, __pyx_L1_error)
+  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock) __PYX_ERR(3, 25, __pyx_L1_error)
+  if (unlikely(__Pyx_GetVtable(__pyx_mstate->__pyx_ptype_11nodedb_ring_5batch_10_row_block_RowBlock, (void**)&__pyx_vtabptr_11nodedb_ring_5batch_10_row_block_RowBlock) != 1)) __PYX_ERR(3, 25, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  __pyx_t_1 = PyImport_ImportModule(__Pyx_BUILTIN_MODULE_NAME); if (unlikely(!__pyx_t_1)) __PYX_ERR(4, 9, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  __pyx_mstate->__pyx_ptype_7cpython_4type_type = __Pyx_ImportType_3_3_1(__pyx_t_1, __Pyx_BUILTIN_MODULE_NAME, "type",
+  #if defined(PYPY_VERSION_NUM) && PYPY_VERSION_NUM < 0x050B0000
+  sizeof(PyTypeObject), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(PyTypeObject),
+  #elif CYTHON_COMPILING_IN_LIMITED_API
+  0, 0,
+  #else
+  sizeof(PyHeapTypeObject), __PYX_GET_STRUCT_ALIGNMENT_3_3_1(PyHeapTypeObject),
+  #endif
+  __Pyx_ImportType_CheckSize_Warn_3_3_1); if (!__pyx_mstate->__pyx_ptype_7cpython_4type_type) __PYX_ERR(4, 9, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_t_1 = PyImport_ImportModule("nodedb_ring.batch._event"); if (unlikely(!__pyx_t_1)) __PYX_ERR(5, 8, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
@@ -20270,93 +20295,93 @@ __Pyx_RefNannySetupContext("PyInit__producer", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_producer_stats, __pyx_t_4) < (0)) __PYX_ERR(0, 93, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":145
+  /* "nodedb_ring/ends/_producer.pyx":146
  *             ring_close_producer(self._ring)
  * 
  *     def __reduce__(self):             # <<<<<<<<<<<<<<
  *         raise TypeError(
  *             "an EventProducer is a claim of this process, and cannot be pickled: pass the EventBus, and call its "
 */
-  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_5__reduce__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer___reduce, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 145, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_5__reduce__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer___reduce, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 146, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_reduce, __pyx_t_4) < (0)) __PYX_ERR(0, 145, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_reduce, __pyx_t_4) < (0)) __PYX_ERR(0, 146, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":151
+  /* "nodedb_ring/ends/_producer.pyx":152
  *         )
  * 
  *     def __enter__(self):             # <<<<<<<<<<<<<<
  *         return self
  * 
 */
-  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_7__enter__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer___enter, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 151, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_7__enter__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer___enter, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 152, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_enter, __pyx_t_4) < (0)) __PYX_ERR(0, 151, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_enter, __pyx_t_4) < (0)) __PYX_ERR(0, 152, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":154
+  /* "nodedb_ring/ends/_producer.pyx":155
  *         return self
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):             # <<<<<<<<<<<<<<
  *         self.close()
  * 
 */
-  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_9__exit__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer___exit, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 154, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_9__exit__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer___exit, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 155, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_exit, __pyx_t_4) < (0)) __PYX_ERR(0, 154, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_exit, __pyx_t_4) < (0)) __PYX_ERR(0, 155, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":179
+  /* "nodedb_ring/ends/_producer.pyx":180
  *         return 0
  * 
  *     def emit(self, WriteEvent event not None):             # <<<<<<<<<<<<<<
  *         """Enqueues one event: True, or False if it was dropped and counted. Never blocks.
  * 
 */
-  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_11emit, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_emit, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 179, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_11emit, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_emit, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 180, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_emit, __pyx_t_4) < (0)) __PYX_ERR(0, 179, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_emit, __pyx_t_4) < (0)) __PYX_ERR(0, 180, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":203
+  /* "nodedb_ring/ends/_producer.pyx":204
  *         return result == PUSH_DONE
  * 
  *     def emit_batch(self, batch, timeout=0.0):             # <<<<<<<<<<<<<<
  *         """Enqueues the events of an ``EventBatch`` in order; returns how many, a prefix. Never blocks unless asked to.
  * 
 */
-  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_13emit_batch, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_emit_batch, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[5])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 203, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_13emit_batch, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_emit_batch, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[5])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 204, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_4, __pyx_mstate_global->__pyx_tuple[5]);
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_emit_batch, __pyx_t_4) < (0)) __PYX_ERR(0, 203, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_emit_batch, __pyx_t_4) < (0)) __PYX_ERR(0, 204, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":283
+  /* "nodedb_ring/ends/_producer.pyx":284
  *         return done
  * 
  *     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):             # <<<<<<<<<<<<<<
  *         """Waits until the ring has room for `n` events; whether it has. What it has, it keeps: only this end takes room.
  * 
 */
-  __pyx_t_4 = __Pyx_PyDict_NewPresized(1); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 283, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyDict_NewPresized(1); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 284, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  if (PyDict_SetItem(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_payload_bytes, __pyx_mstate_global->__pyx_int_0) < (0)) __PYX_ERR(0, 283, __pyx_L1_error)
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_15wait_for_room, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_wait_for_room, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[6])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 283, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_payload_bytes, __pyx_mstate_global->__pyx_int_0) < (0)) __PYX_ERR(0, 284, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_15wait_for_room, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_wait_for_room, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[6])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 284, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
@@ -20364,161 +20389,161 @@ __Pyx_RefNannySetupContext("PyInit__producer", 0);
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[6]);
   __Pyx_CyFunction_SetDefaultsKwDict(__pyx_t_2, __pyx_t_4);
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_wait_for_room, __pyx_t_2) < (0)) __PYX_ERR(0, 283, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_wait_for_room, __pyx_t_2) < (0)) __PYX_ERR(0, 284, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":353
+  /* "nodedb_ring/ends/_producer.pyx":354
  *         return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)
  * 
  *     def reserve(self, n, payload_bytes=0):             # <<<<<<<<<<<<<<
  *         """Room for up to `n` events, to fill in place of making them: a context manager, see ``Reservation``.
  * 
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_17reserve, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_reserve, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 353, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_17reserve, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_reserve, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 354, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[7]);
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_reserve, __pyx_t_2) < (0)) __PYX_ERR(0, 353, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_reserve, __pyx_t_2) < (0)) __PYX_ERR(0, 354, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":375
+  /* "nodedb_ring/ends/_producer.pyx":376
  *         return Reservation(self, min(n, self.ring.capacity), payload_bytes)
  * 
  *     def _too_large(self, size):             # <<<<<<<<<<<<<<
  *         return EventTooLargeError(
  *             f"payload of {size} bytes: the arena of core {self.core_id} has {self.ring.arena_bytes}; "
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_19_too_large, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer__too_large, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 375, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_19_too_large, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer__too_large, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 376, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_too_large, __pyx_t_2) < (0)) __PYX_ERR(0, 375, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_too_large, __pyx_t_2) < (0)) __PYX_ERR(0, 376, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":381
+  /* "nodedb_ring/ends/_producer.pyx":382
  *         )
  * 
  *     def bind(self):             # <<<<<<<<<<<<<<
  *         """Makes the calling thread the owner.
  * 
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_21bind, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_bind, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[9])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 381, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_21bind, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_bind, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[9])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 382, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_bind, __pyx_t_2) < (0)) __PYX_ERR(0, 381, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_bind, __pyx_t_2) < (0)) __PYX_ERR(0, 382, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":400
+  /* "nodedb_ring/ends/_producer.pyx":401
  *         self._ring.local.producer.owner = thread_token()
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
  *         """Says that nothing follows. The consumer drains what there is, and then sees the disconnect. May be repeated."""
  *         if self._barred & BARRED_CLOSED:
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_23close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_close, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[10])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 400, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_23close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_close, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[10])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 401, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_2) < (0)) __PYX_ERR(0, 400, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_2) < (0)) __PYX_ERR(0, 401, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":423
+  /* "nodedb_ring/ends/_producer.pyx":424
  *             self.log_noted()
  * 
  *     def stats(self):             # <<<<<<<<<<<<<<
  *         """The accounts of this producer as a ``ProducerStats``."""
  *         return producer_stats(self.ring)
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_25stats, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_stats, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[11])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 423, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_25stats, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer_stats, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[11])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 424, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_stats, __pyx_t_2) < (0)) __PYX_ERR(0, 423, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_stats, __pyx_t_2) < (0)) __PYX_ERR(0, 424, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":488
+  /* "nodedb_ring/ends/_producer.pyx":489
  *         return 0
  * 
  *     def _fields(self):             # <<<<<<<<<<<<<<
  *         cdef RingHeader* header = self._ring.header
  *         return {
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_27_fields, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer__fields, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[12])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 488, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_27_fields, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer__fields, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[12])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 489, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_fields, __pyx_t_2) < (0)) __PYX_ERR(0, 488, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_fields, __pyx_t_2) < (0)) __PYX_ERR(0, 489, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":553
+  /* "nodedb_ring/ends/_producer.pyx":554
  *         return 0
  * 
  *     def _log_state(self, state):             # <<<<<<<<<<<<<<
  *         level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO
  *         self._pressure_told = _STATES.index(state)
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_29_log_state, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer__log_state, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[13])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 553, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_13EventProducer_29_log_state, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_EventProducer__log_state, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[13])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 554, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_log_state, __pyx_t_2) < (0)) __PYX_ERR(0, 553, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_EventProducer, __pyx_mstate_global->__pyx_n_u_log_state, __pyx_t_2) < (0)) __PYX_ERR(0, 554, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":610
+  /* "nodedb_ring/ends/_producer.pyx":611
  *             self._producer._barred &= ~BARRED_RESERVED
  * 
  *     def __enter__(self):             # <<<<<<<<<<<<<<
  *         cdef Ring* ring = self._producer._ring
  *         cdef uint64_t free, count, sequence, i
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_11Reservation_5__enter__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Reservation___enter, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[14])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_11Reservation_5__enter__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Reservation___enter, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[14])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_mstate_global->__pyx_n_u_enter, __pyx_t_2) < (0)) __PYX_ERR(0, 610, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_mstate_global->__pyx_n_u_enter, __pyx_t_2) < (0)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":641
+  /* "nodedb_ring/ends/_producer.pyx":642
  *         return self
  * 
  *     def __exit__(self, exc_type, exc_value, traceback):             # <<<<<<<<<<<<<<
  *         if not self._is_open:
  *             raise ClosedError("this reservation is not open")
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_11Reservation_7__exit__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Reservation___exit, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[15])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 641, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_11Reservation_7__exit__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Reservation___exit, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[15])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 642, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_mstate_global->__pyx_n_u_exit, __pyx_t_2) < (0)) __PYX_ERR(0, 641, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_mstate_global->__pyx_n_u_exit, __pyx_t_2) < (0)) __PYX_ERR(0, 642, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":685
+  /* "nodedb_ring/ends/_producer.pyx":686
  *         array[...] = checked
  * 
  *     def _array(self, str kind, column):             # <<<<<<<<<<<<<<
  *         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
  *         if not self._is_open:
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_11Reservation_15_array, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Reservation__array, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[16])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 685, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_11nodedb_ring_4ends_9_producer_11Reservation_15_array, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Reservation__array, NULL, __pyx_mstate_global->__pyx_n_u_nodedb_ring_ends__producer, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[16])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 686, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_mstate_global->__pyx_n_u_array, __pyx_t_2) < (0)) __PYX_ERR(0, 685, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_11nodedb_ring_4ends_9_producer_Reservation, __pyx_mstate_global->__pyx_n_u_array, __pyx_t_2) < (0)) __PYX_ERR(0, 686, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "nodedb_ring/ends/_producer.pyx":710
+  /* "nodedb_ring/ends/_producer.pyx":711
  * 
  * 
  * cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:             # <<<<<<<<<<<<<<
@@ -20601,7 +20626,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[0]);
 
-  /* "nodedb_ring/ends/_producer.pyx":482
+  /* "nodedb_ring/ends/_producer.pyx":483
  *         if self._disconnect_logged != claim and self._ring.local.alive:
  *             self._disconnect_logged = claim
  *             tell(             # <<<<<<<<<<<<<<
@@ -20610,12 +20635,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_extra};
-    __pyx_mstate_global->__pyx_tuple[1] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[1])) __PYX_ERR(0, 482, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[1] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[1])) __PYX_ERR(0, 483, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[1]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[1]);
 
-  /* "nodedb_ring/ends/_producer.pyx":663
+  /* "nodedb_ring/ends/_producer.pyx":664
  *     def records(self):
  *         """The rows as a writable array of ``EVENT_DTYPE``, shape (n,)."""
  *         return self._array("records", None)             # <<<<<<<<<<<<<<
@@ -20624,12 +20649,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[2] = {__pyx_mstate_global->__pyx_n_u_records, Py_None};
-    __pyx_mstate_global->__pyx_tuple[2] = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_mstate_global->__pyx_tuple[2])) __PYX_ERR(0, 663, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[2] = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_mstate_global->__pyx_tuple[2])) __PYX_ERR(0, 664, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[2]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[2]);
 
-  /* "nodedb_ring/ends/_producer.pyx":668
+  /* "nodedb_ring/ends/_producer.pyx":669
  *     def payload(self):
  *         """The block of payload as a writable array of uint8, shape (payload_bytes,)."""
  *         return self._array("payload", None)             # <<<<<<<<<<<<<<
@@ -20638,12 +20663,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[2] = {__pyx_mstate_global->__pyx_n_u_payload, Py_None};
-    __pyx_mstate_global->__pyx_tuple[3] = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_mstate_global->__pyx_tuple[3])) __PYX_ERR(0, 668, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[3] = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_mstate_global->__pyx_tuple[3])) __PYX_ERR(0, 669, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[3]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[3]);
 
-  /* "nodedb_ring/ends/_producer.pyx":680
+  /* "nodedb_ring/ends/_producer.pyx":681
  *             array[...] = value
  *             return
  *         checked = fixed_column(column, value, check_members=False)             # <<<<<<<<<<<<<<
@@ -20652,12 +20677,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {__pyx_mstate_global->__pyx_n_u_check_members};
-    __pyx_mstate_global->__pyx_tuple[4] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[4])) __PYX_ERR(0, 680, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[4] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[4])) __PYX_ERR(0, 681, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[4]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[4]);
 
-  /* "nodedb_ring/ends/_producer.pyx":203
+  /* "nodedb_ring/ends/_producer.pyx":204
  *         return result == PUSH_DONE
  * 
  *     def emit_batch(self, batch, timeout=0.0):             # <<<<<<<<<<<<<<
@@ -20666,12 +20691,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {__pyx_mstate_global->__pyx_float_0_0};
-    __pyx_mstate_global->__pyx_tuple[5] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[5])) __PYX_ERR(0, 203, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[5] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[5])) __PYX_ERR(0, 204, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[5]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[5]);
 
-  /* "nodedb_ring/ends/_producer.pyx":283
+  /* "nodedb_ring/ends/_producer.pyx":284
  *         return done
  * 
  *     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):             # <<<<<<<<<<<<<<
@@ -20680,12 +20705,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[2] = {__pyx_mstate_global->__pyx_int_1, Py_None};
-    __pyx_mstate_global->__pyx_tuple[6] = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_mstate_global->__pyx_tuple[6])) __PYX_ERR(0, 283, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[6] = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_mstate_global->__pyx_tuple[6])) __PYX_ERR(0, 284, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[6]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[6]);
 
-  /* "nodedb_ring/ends/_producer.pyx":353
+  /* "nodedb_ring/ends/_producer.pyx":354
  *         return ring_make_room(self._ring, slots, payload) and not ring_consumer_lost(self._ring)
  * 
  *     def reserve(self, n, payload_bytes=0):             # <<<<<<<<<<<<<<
@@ -20694,7 +20719,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {__pyx_mstate_global->__pyx_int_0};
-    __pyx_mstate_global->__pyx_tuple[7] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[7])) __PYX_ERR(0, 353, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[7] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[7])) __PYX_ERR(0, 354, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[7]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[7]);
@@ -20736,30 +20761,30 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
     const struct { const unsigned int length: 8; } str_length_index[] = {{26},{5},{4},{5},{45},{21},{1},{56},{52},{53},{11},{67},{20},{18},{22},{47},{40},{1},{4},{179},{51},{50},{57},{8},{131},{63},{83},{32},{67},{7},{6},{2},{9},{2},{25},{29},{29},{23},{23},{26},{22},{18},{30},{11},{14},{17},{28},{10},{9},{11},{10},{13},{23},{22},{24},{21},{24},{24},{18},{19},{18},{24},{21},{19},{27},{18},{4},{6},{14},{13},{13},{11},{21},{20},{18},{9},{9},{7},{20},{7},{12},{17},{9},{8},{8},{8},{10},{8},{14},{12},{10},{12},{6},{6},{7},{13},{10},{10},{11},{5},{18},{5},{13},{17},{4},{5},{5},{10},{16},{12},{8},{13},{18},{5},{6},{4},{17},{7},{5},{8},{12},{4},{7},{20},{12},{4},{10},{7},{16},{3},{6},{5},{8},{9},{5},{22},{12},{5},{6},{4},{4},{3},{6},{15},{1},{5},{5},{4},{21},{5},{5},{13},{6},{6},{7},{5},{8},{1},{4},{4},{13},{26},{18},{15},{9},{6},{7},{13},{3},{14},{8},{14},{7},{7},{6},{4},{4},{8},{10},{4},{4},{5},{10},{16},{12},{5},{5},{19},{4},{20},{7},{9},{6},{11},{6},{13},{6},{3},{9}};
-    const struct { const unsigned int length: 11; } bytes_length_index[] = {{126},{1169},{239},{270},{155},{9},{12},{7},{34},{95},{286},{41},{111},{187},{13},{131},{150},{148},{95},{590}};
+    const struct { const unsigned int length: 11; } bytes_length_index[] = {{126},{1169},{239},{270},{155},{9},{12},{7},{34},{95},{290},{41},{111},{187},{13},{131},{150},{148},{95},{590}};
     #ifndef CYTHON_COMPRESS_STRINGS
       #define CYTHON_COMPRESS_STRINGS 90
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (3210 bytes) */
-static const char cstring[] = "x\332\265WK{\323V\032&4\003\2415%&@\013\245T\006\002\t\245a\014!\205\244s1\344B\030\032r\003\n\264\250\212t\034\213\310\222\255\213\035Sf\036\226Yj\251\245\226Zj\351\245\227^j\351e~\002?a\336\357H\276%\351\224vfx\036\254s\276s\316w}\277\367\234\010\0335\233Y\323\202]`\202d2]\022\214\274 \033&\023\204\202d\t4\023L\243j\t\025Ishc\321\261la\203\t\206\316\256\013\206I_!\217/\223\344\002\355&E\327\371\257\251\352\233W-A\226J\222\254\332\265\211iA\302D\323\204\252\244\332\026?d\032F\021\032\004\325\236\0216T]\021\252\005F3n\333d\266c\352L\3019\335\200B\363\300\323\222f2I\251\315pG$\0336l\265\310\246\271\006I\027\214\022\024\232\314bfE\262UC\237\0214&U\230@:\252\252]\02064C\336\022\362\252i\331\323\202\nw5\303\"\233\3558\241c\256\302t\373\236d\313\205\231\236\361D\3364\212\"\243\271%\024\245-fq\027\220\202X\326\243\302&\243\030g\2732U\027\262\302\304\204\220H\020 Iu\266\t/+p\277\n\367\013\222\2560E0\034\273\033\245\304\323\312\243#kUS\265\2319\303\355\363\244o8I\\\222\240I\346&\222\306\253*\3622\377m\tg\226\014\233\266\302\251\3735\273@\311\267\004\205i\352\0063%\233i5\301\262MU\206V\332\244\013\313s\313\337L\336\231D\036\024\344\3615\223\021\255\345l\310\232dY\024r\036&U\315F<v\255\304\254\ta1/\324\014\007\241\300u\333\020J\330\327{\300\246\n[\314\346\336^\225tD\316\013#\3428\001FPT\023F\220\004:=/i\026\233\220\204g\024\047\317}\354\272(\252\272j\213\"\314T\340iQR\030\317\211n\240\224LS,\251\267\350\002\215\222\372t\213>\235lA\2016%U\357;\001\334r\324#y\344\250I\005\263Te\037n\014]\253I\212\"\"\n\326F\312\262i(\216\014\257\220X ^\223\324b\334\030\230\227LCf\226u\235\247S\346\321S\335K\252\274\245\021\352x\266(31\316\234\316N\000\237L\227\022\335c\343\204 \332\030wF\242\2277\356\250\022\267\263l\350\226S\304\"%f\023\261\317$\310\344Q)\246Q*\241D\204b\201Gh\350}\307\r$6\257\031U\n\203\3063Xi7x\242\207\237\265X\331a\272L\007\251b\370\255\262\256\376>\225\034\272P7jQO`\347\350\350\376\365\266]\353\327\335\3555i\350\212jI\033\032\003\312\361\273)\253V<Rt\240\001\375\263!\222""\332\211\r\336\263\262\2419E\335\332\277\300M\211|\334\273H\356a\207\274U\0028,\007\255\324\263\310t\305\232\320\324\"\n\263_ll\242\371\366\211\215\252\316L\253\240\226\366\255Xh\203~5\246i\230\275\222\033\264\357\206\330\206\300D\251\266]\222j\232!\361\262$\303\270\321;8\351\2609G_oK\250\026\047\035\342GNgsd\016\200\253\361\301}\316\202|\330e\274>t\367M&D\0213f\212\342>\3616\265\351^\251\311h\264O\036\267\356\036!2)Rr\330\036\271m\030\"\247\270~9]#\375\022\316\350\375\"\206\232\355\227\304\345\357\227\047\024\321/\344\265\352\027\321\255$\342R\022\351R\342K\353\206\361\210\273GI\\\\\232\177\274\364x\365\373\334\243\307m\004p\371r\002\2535\n\260\255\214&\326j\267V=\303n\242\367\010y\232\373d\222iJ\265\265\047k\313sK\263s\263\353\017V\037\257\257?\232\233}\226[]Z\\Z\020\305\345\3326\376\317\202\352\305%\266m\257\262\274(\202fD\374KX\231\321\230\363\266\270\311l\020p\221\004\211\375\266MQ\314;\272L\337\"H\224\177\021\205\306\317\352R\221\177\201T\261bSS\322\254\354HZ{\245\r\004Q\304\225\320\336\317=\0279\301&\220\020UK\004\214q\023\252:\353\"\242\213\201\236K\216\237\226\254\232.\253\306D\347\220\305k\333G\002\373\032\237\240\263\241I\372\0267\315\225\211\005u\263\320\035\211UX5\3439\202u,\326~\335\310\005\006o\213\254\210k\324\2225r\023\033lS\222\031\321\007\307`l\227\332q\037\255\220@T\301\226\216n+\270\351I\001x\r\024\256\3432d\212\002\372N(0\371\210}\313\211,\357h\032!\271\213f\032aC\362\021\333\314\t*\211\371\205\207\317\266e\272~\031}\371;\017x0%\376&\022\333\252\333\047\363\3526fq(yM\332\264\000\372-\246\344M\306\310:\200R\200\377\314\354\246\013\3000\267T\344\226\000\303\212\326\026\206\000\325~\325\032\234\3218\237\362\037\2212\006\312\213\0316&T\372\005\025\342z`f\021 \241\266\323q\003\024\351\271\241\303\355\216\262}\004\333!N\335\300Q\215j\203+\235z\305\"VVD\206\247F\225n\302\016I\243\264\010-a\326>\202-\301\363\244t1\024\333\312\333_.\265xa\025+!\021|\034\315&\217,\246\345\333\216\002\370\n\313KX\241\007\206\245\276a\210\325\266\370\017\007]w\024\3473""\236\307\360\343\266\271)\313\261@\345JoXx\315iv\3014l\033\215\327+\307\003\031]\321\001\0470gh\n\332DS\337p\362\210\337\372}\224V\225\000\023\245Z\250\361\027g\334\312\324\326\266\230\315\366\244Z\274\035\177\226\035\253\260\312\303\025\306z\226\205k\327\351y\351\310\364\202\243\343\306\306\353\275\n8l\305\251\370e-\366<\374\256\215\037*Am\262\360\237\254?\203\347\277b\335Qu{jR\264\017\036\355\035\214\037\302`\217\216\203d\007i\343\373h \214U\014U\031?D\013\267n\212\037v\326\351\034\336\263\271=\305\303\214\036x\366\377A\301\035\234\352,}h\231\257\375\357Lv\227\376\220\3618\333\364\273\257r\364\357\200\205\3370t\3370M\247D\215\321\233\340\203\025}Xy>8\262\361\203\255t\202\355\033\377\306\346\377\322\021.\340\234@|\020O\333\177b\340J\266\354XD\177\211\306;\212\006^\021\206\256\312\361B\211\231`\345dW\347\342\216\247y\256\265jug1\365\036\002}\3416\301\366-\246\047&\351&\355py,368\277\306\023\360)\370\256\355\356V\317h\317\251\216\363r\\\337\304\3156\201\367I\351\252\352\361\320\220e\247$\351r\255\273\332G\n\277\033\350]X}\030=f\377LF\2227\322\252Q\275\307\377\032\2756vP\205\377\200\306{N>\317\314e\303\320\010U\361\333\206G\257\263d\313\273\201\335\301\013\236\342\217\372\345\335\301\263\336y\177\305\227\374J\260\322\032\314\370\347\203\225@\n*!&_yo\203l\220\013\236\206\331=\223\223n\306\315\272\263\336Q\257\354\037\365\313\301@k\360\223\235\277x\003\255\241a7\345\345\274\025/\357\347h\362\047w\325-\267\206N\273+\255\241/=\374t\324D\267\346\033\254y3\372^\214\304\237[C\027<-\310`e>\2729\333\230k\236\214\376\361S\364\323\253\326\320Y\357\024\035\373\302\373\216\314\004g\202\267\365l}\256\221&u?\006i\234\231\n\317\327W\352\254\221m\r\235\367\036aO:\270\022\246\352\271\372\223F&\261\314\177\316z\351\344\347s/\345\347\020\263\022\\\245\263\357\340\351\047;\223;\266\233m\245N\272_\303{\2515\224\332yD\361\244v\036\272\232\237\361\2634\\p\357z\271]>\370\316+\223d\321]\367>\367?C\002Ri\367\214\373O\237\353\272\353\336w\035o\326\037\364\027\202o\303K\310ej\330\375\330\273\342""\017\320\340\270\367\n\201\316\206\037\327\307\032\227\033R+u\002\246\247\275\247\376Tp6\274Z\037\251\347Z\303\247\334\207\336\353`\200\\K\355\314\273\031\032|\272\243\"\227\251\3434>\261S\346\237\350D\306O\267R\010+:w\267\236\256_\256\353\315\\s=Zy\032=}\366\216\227\340\250\373\026\232G\202\357\243\273\213\315\317\242e\244\"\025\245.x\233\376S\252D2\223<;\2724\025\252u\036V\256\225\032\211F\276\r\355\372tc\2559\320<\323\254DO\236G\317yM\220\243\313n\301\223H\3759\3572\371\371\376\310\241c)\244p\333\255\"w\275I|\350\346)e#\356\244\373\306\377*<\034f\310\247\001\312\322_\2754R\362\221?\351#\252x\303\210?\033\034\t\324\360\227\306\305\306l\363HS\215\236\375\320J}\346\226\275A\357\241\317\025\316\271\247]\211\362\200\254E#\343\274\332\203\341|}\2741\323\334\240\350\206\323\235\252\355\362\201\312AjG_\177W\207\047T\3512\271\230\201\305\252W\360\345\340T\260\322\352\0265\306v\256\317\026e\321\001\256\237\370\231\356d\025P\276\033\336\013\245\216\275\016j\222\362\\\364/\373yJ\361\261V\352\024\332\005\345\377\302\233\204\021\204T\001\nnR7\275K\234\352\207\337\260;\350>\000\204\016\373W\002\236\255)w\004N!j\007\340*\267\206?GJ\036\020\214[\3513\256\014Xs\311\202\177\047\310\356v\207\344\355\2207\340\235\361\336\004\351\304\257\330\\\315;\354!\230\343\035\237IXq\237z\337\372\227\240\224\026\276\360\262\360`\240\247;\250\241\237y\211\006\332|\027\200\207\364\010\252\274\350\213a\317\344EP\336%h]\242\326I\222>\034\r_\244x\200\306\373\001O\353\247\236\324\253l!\270\025l\240\234\263\365#\365|c\261\371<z\n\324\275\210\333\047C\256\237\330\371\027\022\244\370\230\274\037\216A\327\343\364I\367\n\202=\357\257S\260=Q\362\264F\027\262a:\274L\365\352[\032\367\262\321\371\033A\031vs\255.>\372\305\035:\230\207\211c\376\331\340z\210\006x\177\216\\\270\303\271\360\0108o1x\026\336\017\3376n5\344\346\251^\357\217\270\334*\355\234\003\243\255\003\351\271\304\210\007\355i\367\034\317\365P\\\353\275\n\313I\002\332k\013\336\255\270\315.\273[~\0324n\243\322HM\225\200\020\201\332\267\242\361\2777""\006\336O\034:v\301\373\201\330=\216\313\004\206\310<\207\361I\367\032@\274\356\247\243\213S\241\204V\277\335H\332\362\244\227M\226\243/\277\241\353\240-\236\364\234\330\355\330n&!\0472m\2733\340\020\313\277\021\216\204\213\365\265\306\341\306xs*ZY\213\326^D/^F\203W\375\362\373\363\224\254\233;\253q~\023\353~\346w\033=\261\363\213\227\361\246\375\265`0\230#\006\217\006\307\300Awz\242\025\374c\000\331=PI\245\276Z\257\202e\343\353g\024\244w\213t_\004\247O\342\316C\003\356\036\220\361_/!\320\201\376Oh\216\312w\017q\227\343\273\016\006\216\357\274\214\t \206\351X0\032TCV\277\323\270\335\344\331\275\355~\024\367y\047\2324H\346\265?\320\236\234B\203\335#\0068F\315\316\033\375\004\256\276\301\340A8W?S7\033g\032Ns!Z{\022=y\031\275\3749\372\271\020\025\212QQ\217t\203\372\3768\277\327\306\302Q\036x\245\361\244y\225W\001Q\274\212^\345\243\374f\264Y \315\025w\315\033\330\345\027\215\304\311!\241\026\007\304q\013*.\005/B\253~\245\361\021.\326a\276\272\315i\230V\245\370\202\302\347\264\373\222.5\334?\336\250W\361W\351\025\201\364\202=\206\211\360>\361\263\376}\377Mx:\334\344\336\254\343&y\023=\3771\372\221E,\337\032\036qo\342\201\360\326\277\033\344\310\371\201\256\231ETw\2006L\2725\220`\246u\nlDJ\347\275\314.\356\332/\274\\\234\316\303\356(\252\241\200i\325\300\302\355\222:\007lLz\333\276\023,\204S\365\323\365B#!h^\276\354n\314:\3356;\n\324f:\r\206\224\377\033\263\256\204c";
-    PyObject *data = __Pyx_DecompressString(cstring, 3210, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (3214 bytes) */
+static const char cstring[] = "x\332\265WK{\323V\032&4\003\2415%&@\013\245T\006\002\t\245a\014!\205\244s1\344B\030\032r\003\n\264\250\212t\034\213\310\222\255\213\035Sf\036\226Yj\251\245\226Zj\351\245\227^j\351e~\002?a\336\357H\276%\351\224vfx\036\254s\276s\316w}\277\367\234\010\0335\233Y\323\202]`\202d2]\022\214\274 \033&\023\204\202d\t4\023L\243j\t\025Ishc\321\261la\203\t\206\316\256\013\206I_!\217/\223\344\002\355&E\327\371\257\251\352\233W-A\226J\222\254\332\265\211iA\302D\323\204\252\244\332\026?d\032F\021\032\004\325\236\0216T]\021\252\005F3n\333d\266c\352L\3019\335\200B\363\300\323\222f2I\251\315pG$\0336l\265\310\246\271\006I\027\214\022\024\232\314bfE\262UC\237\0214&U\230@:\252\252]\02064C\336\022\362\252i\331\323\202\nw5\303\"\233\3558\241c\256\302t\373\236d\313\205\231\236\361D\3364\212\"\243\271%\024\245-fq\027\220\202X\326\243\302&\243\030g\2732U\027\262\302\304\204\220H\020 Iu\266\t/+p\277\n\367\013\222\2560E0\034\273\033\245\304\323\312\243#kUS\265\2319\303\355\363\244o8I\\\222\240I\346&\222\306\253*\3622\377m\tg\226\014\233\266\302\251\3735\273@\311\267\004\205i\352\0063%\233i5\301\262MU\206V\332\244\013\313s\313\337L\336\231D\036\024\344\3615\223\021\255\345l\310\232dY\024r\036&U\315F<v\255\304\254\ta1/\324\014\007\241\300u\333\020J\330\327{\300\246\n[\314\346\336^\225tD\316\013#\3428\001FPT\023F\220\004:=/i\026\233\220\204g\024\047\317}\354\272(\252\272j\213\"\314T\340iQR\030\317\211n\240\224LS,\251\267\350\002\215\222\372t\213>\235lA\2016%U\357;\001\334r\324#y\344\250I\005\263Te\037n\014]\253I\212\"\"\n\326F\312\262i(\216\014\257\220X ^\223\324b\334\030\230\227LCf\226u\235\247S\346\321S\335K\252\274\245\021\352x\266(31\316\234\316N\000\237L\227\022\335c\343\204 \332\030wF\242\2277\356\250\022\267\263l\350\226S\304\"%f\023\261\317$\310\344Q)\246Q*\241D\204b\201Gh\350}\307\r$6\257\031U\n\203\3063Xi7x\242\207\237\265X\331a\272L\007\251b\370\255\262\256\376>\225\034\272P7jQO`\347\350\350\376\365\266]\353\327\335\3555i\350\212jI\033\032\003\312\361\273)\253V<Rt\240\001\375\263!\222""\332\211\r\336\263\262\2419E\335\332\277\300M\211|\334\273H\356a\207\274U\0028,\007\255\324\263\310t\305\232\320\324\"\n\263_ll\242\371\366\211\215\252\316L\253\240\226\366\255Xh\203~5\246i\230\275\222\033\264\357\206\330\206\300D\251\266]\222j\232!\361\262$\303\270\321;8\351\2609G_oK\250\026\047\035\342GNgsd\016\200\253\361\301}\316\202|\330e\274>t\367M&D\0213f\212\342>\3616\265\351^\251\311h\264O\036\267\356\036!2)Rr\330\036\271m\030\"\247\270~9]#\375\022\316\350\375\"\206\232\355\227\304\345\357\227\047\024\321/\344\265\352\027\321\255$\342R\022\351R\342K\353\206\361\210\273GI\\\\\232\177\274\364x\365\373\334\243\307m\004p\371r\002\2535\n\260\255\214&\326j\267V=\303n\242\367\010y\232\373d\222iJ\265\265\047k\313sK\263s\263\353\017V\037\257\257?\232\233}\226[]Z\\Z\020\305\345\3326\376\317\202\352\305%\266m\257\262\274(\202fD\374KX\231\321\230\363\266\270\311l\020p\221\004\211\375\266MQ\314;\272L\337\"H\224\177\021\205\306\317\352R\221\177\201T\261bSS\322\254\354HZ{\245\r\004Q\304\225\320\336\317=\0279\301&\220\020UK\004\214q\023\252:\353\"\242\213\201\236K\216\237\226\254\232.\253\306D\347\220\305k\333G\002\373\032\237\240\263\241I\372\0267\315\225\211\005u\263\320\035\211UX5\3439\202u,\326~\335\310\005\006o\213\254\210k\324\2225r\023\033lS\222\031\321\007\307`l\227\332q\037\255\220@T\301\226\216n+\270\351I\001x\r\024\256\3432d\212\002\372N(0\371\210}\313\211,\357h\032!\271\213f\032aC\362\021\333\314\t*\211\371\205\207\317\266e\272~\031}\371;\017x0%\376&\022\333\252\333\047\363\3526fq(yM\332\264\000\372-\246\344M\306\310:\200R\200\377\314\354\246\013\3000\267T\344\226\000\303\212\326\026\206\000\325~\325\032\234\3218\237\362\037\2212\006\312\213\0316&T\372\005\025\342z`f\021 \241\266\323q\003\024\351\271\241\303\355\216\262}\004\333!N\335\300Q\215j\203+\235z\305\"VVD\206\247F\225n\302\016I\243\264\010-a\326>\202-\301\363\244t1\024\333\312\333_.\265xa\025+!\021|\034\315&\217,\246\345\333\216\002\370\n\313KX\241\007\206\245\276a\210\325\266\370\017\007]w\024\3473""\236\307\360\343\266\271)\313\261@\345JoXx\315iv\3014l\033\215\327+\307\003\031]\321\001\0470gh\n\332DS\337p\362\210\337\372}\224V\225\000\023\245Z\250\361\027g\334\312\324\326\266\230\315\366\244Z\274\035\177\226\035\253\260\312\303\025\306z\226\205k\327\351y\351\310\364\202\243\343\306\306\353\275\n8l\305\251\370e-\366<\374\256\215\037*Am\262\360\237\254?\203\347\277b\335Qu{jR\264\017\036\355\035\214\037\302`\217\216\203d\007i\343\373h \214U\014U\031?D\013\267n\212\037v\326\351\034\336\263\271=\305\303\214\036x\366\377A\301\035\234\352,}h\231\257\375\357Lv\227\376\220\3618\333\364\273\257r\364\357\200\205\3370t\3370M\247D\215\321\233\340\203\025}Xy>8\262\361\203\255t\202\355\033\377\306\346\377\322\021.\340\234@|\020O\333\177b\340J\266\354XD\177\211\306;\212\006^\021\206\256\312\361B\211\231`\345dW\347\342\216\247y\256\265jug1\365\036\002}\3416\301\366-\246\047&\351&\355py,368\277\306\023\360)\370\256\355\356V\317h\317\251\216\363r\\\337\304\3156\201\367I\351\252\352\361\320\220e\247$\351r\255\273\332G\n\277\033\350]X}\030=f\377LF\2227\322\252Q\275\307\377\032\2756vP\205\377\200\306{N>\317\314e\303\320\010U\361\333\206G\257\263d\313\273\201\335\301\013\236\342\217\372\345\335\301\263\336y\177\305\227\374J\260\322\032\314\370\347\203\225@\n*!&_yo\203l\220\013\236\206\331=\223\223n\306\315\272\263\336Q\257\354\037\365\313\301@k\360\223\235\277x\003\255\241a7\345\345\274\025/\357\347h\362\047w\325-\267\206N\273+\255\241/=\374t\324D\267\346\033\254y3\372^\214\304\237[C\027<-\310`e>\2729\333\230k\236\214\376\361S\364\323\253\326\320Y\357\024\035\373\302\373\216\314\004g\202\267\365l}\256\221&u?\006i\234\231\n\317\327W\352\254\221m\r\235\367\036aO:\270\022\246\352\271\372\223F&\261\314\177\316z\351\344\347s/\345\347\020\263\022\\\245\263\357\340\351\047;\223;\266\233m\245N\272_\303{\2515\224\332yD\361\244v\036\272\232\237\361\2634\\p\357z\271]>\370\316+\223d\321]\367>\367?C\002Ri\367\214\373O\237\353\272\353\336w\035o\326\037\364\027\202o\303K\310ej\330\375\330\273\342""\017\320\340\270\367\n\201\316\206\037\327\307\032\227\033R+u\002\246\247\275\247\376Tp6\274Z\037\251\347Z\303\247\334\207\336\353`\200\\K\355\314\273\031\032|\272\243\"\227\251\3434>\261S\346\237\350D\306O\267R\010+:w\267\236\256_\256\353\315\\s=Zy\032=}\366\216\227\340\250\373\026\232G\202\357\243\273\213\315\317\242e\244\"\025\245.x\233\376S\252D2\223<;\2724\025\252u\036V\256\225\032\211F\276\r\355\372tc\2559\320<\323\254DO\236G\317yM\220\243\313n\301\223H\3759\3572\371\371\376\310\241c)\244p\333\255\"w\275I|\350\346)e#\356\244\373\306\377*<\034f\310\247\001\312\322_\2754R\362\221?\351#\252x\303\210?\033\034\t\324\360\227\306\305\306l\363HS\215\236\375\320J}\346\226\275A\357\241\317\025\316\271\247]\211\362\200\254E#\343\274\332\203\341|}\2741\323\334\240\350\206\323\235\252\355\362\201\312AjG_\177W\237m|\334\204\224\252]&73\260Z\365\n\276\034\234\nVZ\335\302\306\370\316\365\331\243L:\300\366\023?\323\235\254\002\316w\303{\241\324\261\331ANR\242\213\376e?Oi>\326J\235B\313\000\002_x\2230\202\260*@\302M\352\250w\271\335\003 8\354\016\272\017\000\243\303\376\225\200gl\312\035\201S\210\334\001\300\312\255\341\317\221\226\007\004\345V\372\214+\003\332\\\262\340\337\t\262\273\335!y;\344\rxg\2747A:\361+6W\363\016{\010\346x\307g\022V\334\247\336\267\376%(\245\205/\274,<\030\350\351\020j\352g^\242\2016\337\005\350!=\202J/\372b\3303y\021\224w\t^\227\250}\222\244\017G\303\027)\036 \362~\300\323\372\251\047\365*[\010n\005\033(\351l\375H=\337Xl>\217\236\002y/\342\026\312\220\353\047v\376\205\004)>&\357\207c\340\3658}\322\275\202`\317\373\353\024lO\224<\255\321\205l\230\016/S\275\372\226\306\275lt\376FP\206\335\\\253\213\217~q\207\022\346a\342\230\1776\270\036\242\t\336\237#\027\356p><\002\336[\014\236\205\367\303\267\215[\r\271y\252\327\373#.\267J;\347\300j\353@{.1\342A{\332=\307s=\024\327z\257\302r\222\200\366\332\202w+n\265\313\356\226\237\006\225\333\2504RS% D\240\367\255h\374\357\215\201\367\023\207\216]\360~ \206\217\3432\201!2\317a|\322\275\006\020\257\373\351\350\342T(""\241\335o7\222\326<\351e\223\345\350\313o\350Jh\213\047=\047v;\266\233I\010\212L\333\356\014x\304\362o\204#\341b}\255q\2701\336\234\212V\326\242\265\027\321\213\227\321\340U\277\374\376<%\353\346\316j\234\337\304\272\237\371\335FO\354\374\342e\274i\177-\030\014\346\210\305\243\3011\360\320\235\236h\005\377\030@v\017tR\251\257\326\253`\332\370\n\032\005\361\335\"\335\027\301\353\223\270\367\320\200\273\007d\374\327K\010t\240\377\023\252\243\362\335C\334\345\370\276\203\201\343;/c\002\210a:\026\214\006\325\220\325\3574n7yvo\273\037\305}\336\211&\r\222y\355\017\264\047\247\320`\367\210\001\216Q\263\363F?\201\353o0x\020\316\325\317\324\315\306\231\206\323\\\210\326\236DO^F/\177\216~.D\205bT\324#\335\240\276?\316\357\266\261p\224\007^i<i^\345U@\024\257\242W\371(\277\031m\026Hs\305]\363\006v\371e#qrH\250\305\001q\334\202\212K\301\213\320\252_i|\204\313u\230\257ns*\246U)\276\244\3609\355\276\244\213\rw\2207\352U\374UzI \275`\217a\"\274O\374\254\177\337\177\023\236\0167\2717\353\270M\336D\317\177\214~d\021\313\267\206G\334\233x$\274\365\357\0069r~\240kf\021\325\035\240\r\223n\r$\230i\235\002\033\221\322y/\263\213\373\366\013/\027\247\363\260;\212j(`Z5\260p\303\244\316\001\033\223\336\266\357\004\013\341T\375t\275\320H\010\232\227/\273\033\263N\267\315\216\002\265\231N\203!\345\377\006oi\206\031";
+    PyObject *data = __Pyx_DecompressString(cstring, 3214, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (4299 bytes) */
-static const char cstring[] = "\377 bytes: \377the aren\377a of cor\177e  has \n\001\377 rows va\373lu%\001must \377be one, \333or\004\001 f\005\000ea\323ch8\001E\001,J\002ri\377ng\047s cap\377acity.: \375a\n\000ll wai{ts0\002roomG\000\377 it; bin?d when\013\000w\002\377returned\3265\000no\235\000r)\022al\277ready;\204\002a}ta\000time:\271\002\337an opN\000re\377servatio\377n; leave\376o\000s with \377block fi\277rst: i\254\000l\343osp\001\340\005A\000Eve\377ntBatch;\375 \002\007.from_\375e\030\001s make\261s\207\"\274 \016\003: :\006t\364q\001\264 1\n\007in 1\217 .. \037\004\336\000\321!n\253eg\243\000v\274\000w\372 h\377anded ou\214\323\000\336\005a \323!\227B\377  \177writer;{\002\366\277Bbu\321\004a la\257rger\320C_\342B?=N\263@Note\354@\250 \337Cytho\354 s \377delibera\377tely str\363icS\000!\001n PE\277P-484 \211\000 \337rejec\270@su\277bclass\357\001f\277 built\315\000t\377ypes. If\177 you ne\270\000/to p%\000 &\010\346`\337n set\355b\047a\311n\330@\224B_<\000\255a d\313irb\000i\241@;\000Fa\177lse.a W\344\001\374\203B\265\003__init\353__d\000v\341\000mad\355e\253\204\002no\310@eld1s\245 \353Gm\000rv\231D\353G\373: \222ce aga\333in%\n\047s\360\204\003ar\366\250!er\256`nsid\376\247nonlyadd\363_n\322 \242eProd\263uc\367 \313`a \246 i\371m\223\205\003\333`proce\227ss,\312\"c\371\002\311\205\001p\017ickl\346\204\001\251\"\210\206\001\356c\255u!\006ll\256\204\002pU\004(;) \356!he \224\205\003Q\004\366\264\206\002%d\311\206\003cons\363um\377@\305\206\001gone\363; \247\204\004\322\001drop\331p\333`\302\204\001 h\336\001onz2\no\326 flow\221\205\001\036\010\001; %d\331\206\005\357\204\0047\002\377sequence\010\033\001\355@\"\000w\254!Y\004\205\n\266\204\002\377is %s at&K\001%%\016\017p\005s\225\027g\t\377ondisabl\367een\002\001gcis\376\004\003dn node\267db_\205\210\001.b\274\206\001.\177columns\007\017\302\303\206\002_ \002*\t\206\211\0018\000ck\273pr\264@ureG\te\377nds.limi\373ts\005\017ogger\376\035\016ownersh\273ip7\016sta8\014r\327ror\236\t/l\001/_\376\373E.pyxpayGloa\222B\004\004\343\206\003 ""\240e>\305\212\006this \375\210\010\347\210\001\350\361\207\001\234\211\001\326\210\002Ek\001Bus\005y\004\002C\201\211\002\017\002\364\210\007\203\211\002\326\204\005\376\000\n.__ente\227r__\006\016x\243\206\001\035\rr\231e\236\205\001\035\016fi\267\206\001K\014l\327og_\231!ec\014toCo_\336\210\002|\013\303\213\001\216\013c\316\212\001\002\241\013e\261@\000\017\371C\313\013\234\207\004\340\013\370\247B\363\013\320\214\001_for_<\317\214\001\254\213\002TooL\376\211\001\324\"\377INFONORM\247ALO\372E\354\"P\320dS2\373@e\261\207\005\t\001sR\252\214\007\000\010\360\337\047\006\014\342\"\034\narra\377ySUSPEND\377EDTHROTT\377LEDWARNI\177NG__Pyx\001\000\377Dict_Nex\377tRef__al\047l__\004\000\220\212\003e\010\001\344\212\002\377_getitem\360\031\001\342D\357@\326B__fu{nc2\001main\003\002\357odul7\002nam\232?\002ph\000vt\241\206\001Z\001q\347ual\022\005\201e__s\247et_)\004\265\002_\224\216\002_\376\215c_is_cor\177outine_\211f\341_\373F\266\220\002\337\214\003\363\002asy_ncio.,\006s\373\206\002\360\370\206\n\214\207\003\356\206\010\376\217\001blan\371k\217\217\002\224\221\002_high~\000\007_water\024\003\356\352\000use\326\220\005che\377ck_membe\317rscl\243\001\213 tr\177aceback\377b\360\367\207\003\331\221\001\306\207\016\356\221\001_idc\377ountdead\376=\001disconn\377ecteddon\211e\253\212\004\262\212\004_\022\n\307\212\003\210@l\201l\330\204\001\334\204\001\307\210\003\346\204\001=\000\000\004_\236\245\212\005ende\333\207\002\273\220\002e\213xc\373\215\001e\004\001\343\222\002\215`r\345a\217\221\002_g\005\337\212\005fix\367ed_\302\211\003flag\377sforkedf\177reefull\246`\307heaZ\000\265!\251#_m\377arkiinde\375x\300askindl\367astJ\016leve\361l\313\211\002\320\211\002\220`cond\345s\334\211\003l\314\211\002\002\001ing\377lowermay\376\215@itnndim\036\353\217\001next\331\006\230\212\016\260\211\006\333no8\000l_\231@ns\365i\220\223\001s\222\212\001d_el\247sew\206\215\001\234\212\006p\267@e9d\336\211\004\324\211\npop\212\213\005\227\210\003\370\221\216\005\231\216\005\256\210\002sreco""\367rds\341\217\004resu{lt\223\225\001self\260\215\005\233se\357@fa\027\000\335\217\001s\377izeslots\000\000\002\372b\000\007\371c\024\003\371c\224\211\002\266\213\002\177suspend\313\t\375t\313 thrott\373le\013\nimeou\371t\224\204\006\361`oldut\217iliz\240\225\002\346\226\003\306\210\nw\377antedwhyx\355\223\002\305\206\003\323\206\001t_11\334\215\010\373_5\351\215\002_Push\355R\352\002 (\373\215\010 *,~\333\223\001uct __\222\207\001gobj1\r\244\216\002_6\324\225\003=_\356\222\010*)\000pT\000\022\004\275_c\030Waitg\024u\377int64_t,a \000\007\n\007\024\006\037\004)\000,\000\340\263\014\000\021:\0217\002g\001 (v\337oid)\000w\00132\003_t\201.\202\017\047\0037\003\260,\314\220\005\027ow \335\222\001t\317!\000>\210+Y8\241\000S\006__\301\202#*w:\300f\n\232GH2\350#\360!\251N\000\000\333\000\000\006\020, \311\032CoOrrup\272\233\001\254g)2\024\210\371\201#R\034\264\205\007)\231\023\276\204\005\361I 1*\016\034\335\204\023\271\202$)\000\313\236\001\353\211\002\370\336\220\002\t\003\333\227\005_lost\370\034\003\206\235\001\034\003monot\357onic5\003per\307cen\037\004\264\222\006Q\003fi\343t_\342\237\001\004\007\365\211\003\000th~\332\236\001_tokenl\004X\234\236\001\374\224\006\220\003ob\334\236\001e\235\0033se\354\210\001\247\005ke\000\007\047\014\"\264\006c\332C\240\004\267\232\004_\t\n\252\231\001\376\227\010occupan\003cy\220#\310\231\001\234\207\n\203\206\027\322\204\024\217\210\005\337)\000str\374\210 10\274\254!\235\221\004RowB\301\240\002*\371(\313\210\021\0370Buffe\037rPool\322a\326\220\003\233B\367new\223\222\003\200\001\340\004\377\036\230d\240%\240q\340\377\004\031\230\034\240Q\240a\377\240v\250Q\330\004!\240\377\034\250Q\250a\250v\260\376\n\000\037\230|\2501\250A\277\250V\2601\330\004\000\n\022\377\220!\2201\220D\230\007\377\230q\240\007\240q\250\001\377\330\004\013\210=\230\001\330\377\010\020\220\014\230A\230Q\357\230f\240A\t\001\005\220R\377\220q\330\010\025\220Q\330\347\010\035\230\002\000K\006\3203F\377\300e\3102\320M_\320\377_`\330\010\036\230l\250\375!k\000F\3202""D\300E\377\310\022\320K]\320]^\337\330\010\031\230\0243\001\033\230\375<c\001\250\026\250|\2701\357\270E\300\021K\001\\\250\021\3761\0006\260\034\270Q\270e\377\3001\330\010\034\230L\250\375\001\022\000&\260\014\270A\270gU\300!s\004z\002\031\2302\000\276\000\002\030\230\014\240A\361\000d\353\250\0478\001\200\247\000\013\2104\377\210t\2201\330\014\022\220\375+\273\000a\330\010\014\210L\376\314\001\014\210J\220l\240!\375\240[\000\014\210G\2209\230{A\340\030\000G\220<\230\324\000\377\014\210I\220T\230\030\240\375\027\376\000\014\021\220\026\220}\376\362\001\013\2109\220C\220u\377\230D\240\004\240G\2507\373\260#\311 \014\020\220\n\230\357&\240\001\330\006\000\r\230^\376\324 D\260\n\270(\300$\337\300a\330\014\017x\000:\230\377V\2406\250\031\260\047\270\377\023\270A\330\020\024\220J\357\230j\250\001\227\001\014\210F\273\220!\240\001\016\210i\311 \014\335\r\254\001\017\210q\002\002\320\017\337!\240\021\330\014\331\000\320\032\3779\270\021\270$\270n\310\377A\310T\320QV\320V}W\325\001\020\220\007\220|W\000\377\023\250M\3209I\310\027\373\320P\207@\014\320\014\036\230\307g\240V\332A\347\000\n\001a\230\177t\320#6\260i\270\322\002\377A\330\014\023\320\0237\260\377t\270:\300S\310\001\310\377\026\310v\320UY\320Y|\217B\241 $\220h\230a\264!\367\032\230$\244\001\360\006\000\t}\014\300 x\220w\230a\270*\367J\220f\257!\023\2204\220\277z\240\037\260\002\260\221@\020}\220\246`\013\210>\230\021\220 \237\003\2404\240ql\000\034\002\023\377\240D\250\006\250i\260{\377\300\"\300D\310\006\310i\377\320WX\330\014\027\220q\337\230\004\230J\240\221BE\220\347\025\220a\204!\263 \320\023)\376\351B\004\260F\270)\300;\213\310b\332\001\020\231`\257D\247AJ\373\220i\240\204\002t\320+<\270\320\272@\346Am\000\276\204\0014\253\000h\240/c\250\024\250\220!\210\316D\326\204\003\361A\376Ac\006\302!u\230A\230\327U\240!\276A\007\333@A\230\377R\230|\2509\260B\260\360\250b\241b\255f\230D\"\240$\240\377f\250A\330\010\t\330\014\357\024\220D\230\374@\033\2304T\267`\320\000v\203`2\327\205\001\200\216\004\276\361k\020\220""\004\220H\300`\002\367\240&\250\251\"6\220\023\220\356\224@\017\210u\332`q\330\020\365\030\220 H\303\204\001\330\021\026\220\367c\230\021\014\003G\2408\250\3431\340\030\002\006\002\354a\010\230\001\377\230\026\230z\250\021\330\010\366\262b\340\010\352\204\001y\230\002\230\362\312\000\r\341\204\006\377\204\001v\220V\230\1777\240#\240Q\330\014\026\000?\033\2301\230D\240\247B\227\205\004?\020\220\005\220W\230\277$)\001\2739\240\250`\020\220\006\343@I\367\240_\260\002\010Z\250q\340\345\010\346`#\267\205\001\356$\020\320\020}\"\314\001\250\023\250C\250\362@\237\020\220\016\230a\211\003G\003G\377\2503\250b\260\004\260D\377\270\006\270f\300I\310Y\353\320V\363`Z\262\205\001\n\230!\376\246!\017\210~\230Q\230d?\240!\200A\360\020\357c\252\010w\022\220&\352\000\034\240T\351\001\374\333\010\321\206\002\320\0361\260\021\260\371$\254A\016\n)\2301\320\034\007/\250qu\000\203\207\004\233b\t\013\206\207\006\375F`\000\t\240\031\250,\260\325a\200\000\032\364\204\0018\207\211\002\006\230\377f\240I\250W\260C\260\177|\3003\300c\310\024\262\t\317\006\220a\330\364 &\001E\230\337\024\230T\240\023\265!\022\220\376y\000\230A\330\010\021\220\032\222\347\"\010\346CA\rq\372\004;\005G\373\2303\341\205\003$\220k\240\021\277\240%\240t\2501\331Aw\376\205a\320\004\036\230k\320)\377@\300\001\360.\000\t\036s\230X\332\212\001y\0014\210r\301`|{\001\302\204\002\022\220*\230A\207\000\377\021\320\"6\260a\260t7\2705\300\220\206\004\022\230\204\211\002\034\000\347\320\035-\213\213\001\267\001>\230\022O\2304\230u\261\003r\003!\242\211\001\367F\220!\324at\220;\230\377a\230s\240/\260\023\260\377I\270S\300\002\300)\310\3776\320QS\320SZ\320\377Z[\320\004\047\240q\360=\034\241\207\0012\210R\210\373\205\002w\004\363\240!V\005L&\017\210{\230\377!\230:\240S\250\004\250\375E\372\212\001\320\004(\250\001\360\3358\343\010 \240\t\342`B\250\377i\260v\270R\270w\300\335a\370\213\004%\240V\340`a\330\377\010\"\240!\2404\240v\332\330\214\001\340\222DD\230\237\202!4\210\247q\220\007\337\210\005\273AB\365\000q~\346\214\003Q\330""\010\r\210[\203\215\001\376\237\204\005(\250%\250w\260e\337\2708\3005\310\360\210\0025\220\371\003\341\213\003\272&\021\220\025\220j\353\240\001\305@!\205a\024\220W\331\230P\000\257\207\002\017\210\344\206\002\017\240\375q\347\000H\260E\270\026\270\377r\300\026\300u\310G\320\377SU\320U[\320[`\377\320`h\320hm\320m\257n\320no\364\206\001\r\323\214\002(\373\260%\364\002v\300U\310\047\376\201BY\320Y^\320^f\277\320fg\320gh\357\213\001v_\220S\230\001\340\344\213\002a\230\207\002\375\014\325\207\003u\230G\2403\240\377d\250#\250Z\260s\270\377&\300\003\3001\330\020\021\222\241\214\001x\202\212\002\032\001a\233\214\003\004\000\025\373\220[\321\214\001\031\230\021\230%o\230v\240R\302\217\001\250a\272\207\001\375\020\355\210\001\013\2401\240C\240\337z\260\025\260g\204@v\300\377T\310\026\310z\320Y\\\377\320\\e\320ef\330\020\377\023\2202\220R\220|\240W9\250A\261\210\001\001]\007I\333@\375\001\035\0014\220y\240\002\240\337!\330\024\033\230\206\000\024\220\377F\230!\340\014\021\220\033\376\263\205\001\013\2105\220\002\220%\377\220w\230d\240$\240i\177\250s\260!\330\014\032\231`\3774\230x\240u\250G\260?6\270\025\270h\300\232\212\004\375\205\002G1\340\014\361\207\002\206\206\005\300\220\001s\320\212\003\013\n\230\305\204\002q";
-    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 4299, 6998);
+    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (4306 bytes) */
+static const char cstring[] = "\377 bytes: \377the aren\377a of cor\177e  has \n\001\377 rows va\373lu%\001must \377be one, \333or\004\001 f\005\000ea\323ch8\001E\001,J\002ri\377ng\047s cap\377acity.: \375a\n\000ll wai{ts0\002roomG\000\377 it; bin?d when\013\000w\002\377returned\3265\000no\235\000r)\022al\277ready;\204\002a}ta\000time:\271\002\337an opN\000re\377servatio\377n; leave\376o\000s with \377block fi\277rst: i\254\000l\343osp\001\340\005A\000Eve\377ntBatch;\375 \002\007.from_\375e\030\001s make\261s\207\"\274 \016\003: :\006t\364q\001\264 1\n\007in 1\217 .. \037\004\336\000\321!n\253eg\243\000v\274\000w\372 h\377anded ou\214\323\000\336\005a \323!\227B\377  \177writer;{\002\366\277Bbu\321\004a la\257rger\320C_\342B?=N\263@Note\354@\250 \337Cytho\354 s \377delibera\377tely str\363icS\000!\001n PE\277P-484 \211\000 \337rejec\270@su\277bclass\357\001f\277 built\315\000t\377ypes. If\177 you ne\270\000/to p%\000 &\010\346`\337n set\355b\047a\311n\330@\224B_<\000\255a d\313irb\000i\241@;\000Fa\177lse.a W\344\001\374\203B\265\003__init\353__d\000v\341\000mad\355e\253\204\002no\310@eld1s\245 \353Gm\000rv\231D\353G\373: \222ce aga\333in%\n\047s\360\204\003ar\366\250!er\256`nsid\376\247nonlyadd\363_n\322 \242eProd\263uc\367 \313`a \246 i\371m\223\205\003\333`proce\227ss,\312\"c\371\002\311\205\001p\017ickl\346\204\001\251\"\210\206\001\356c\255u!\006ll\256\204\002pU\004(;) \356!he \224\205\003Q\004\366\264\206\002%d\311\206\003cons\363um\377@\305\206\001gone\363; \247\204\004\322\001drop\331p\333`\302\204\001 h\336\001onz2\no\326 flow\221\205\001\036\010\001; %d\331\206\005\357\204\0047\002\377sequence\010\033\001\355@\"\000w\254!Y\004\205\n\266\204\002\377is %s at&K\001%%\016\017p\005s\225\027g\t\377ondisabl\367een\002\001gcis\376\004\003dn node\267db_\205\210\001.b\274\206\001.\177columns\007\017\302\303\206\002_ \002*\t\206\211\0018\000ck\273pr\264@ureG\te\377nds.limi\373ts\005\017ogger\376\035\016ownersh\273ip7\016sta8\014r\327ror\236\t/l\001/_\376\373E.pyxpayGloa\222B\004\004\343\206\003 ""\240e>\305\212\006this \375\210\010\347\210\001\350\361\207\001\234\211\001\326\210\002Ek\001Bus\005y\004\002C\201\211\002\017\002\364\210\007\203\211\002\326\204\005\376\000\n.__ente\227r__\006\016x\243\206\001\035\rr\231e\236\205\001\035\016fi\267\206\001K\014l\327og_\231!ec\014toCo_\336\210\002|\013\303\213\001\216\013c\316\212\001\002\241\013e\261@\000\017\371C\313\013\234\207\004\340\013\370\247B\363\013\320\214\001_for_<\317\214\001\254\213\002TooL\376\211\001\324\"\377INFONORM\247ALO\372E\354\"P\320dS2\373@e\261\207\005\t\001sR\252\214\007\000\010\360\337\047\006\014\342\"\034\narra\377ySUSPEND\377EDTHROTT\377LEDWARNI\177NG__Pyx\001\000\377Dict_Nex\377tRef__al\047l__\004\000\220\212\003e\010\001\344\212\002\377_getitem\360\031\001\342D\357@\326B__fu{nc2\001main\003\002\357odul7\002nam\232?\002ph\000vt\241\206\001Z\001q\347ual\022\005\201e__s\247et_)\004\265\002_\224\216\002_\376\215c_is_cor\177outine_\211f\341_\373F\266\220\002\337\214\003\363\002asy_ncio.,\006s\373\206\002\360\370\206\n\214\207\003\356\206\010\376\217\001blan\371k\217\217\002\224\221\002_high~\000\007_water\024\003\356\352\000use\326\220\005che\377ck_membe\317rscl\243\001\213 tr\177aceback\377b\360\367\207\003\331\221\001\306\207\016\356\221\001_idc\377ountdead\376=\001disconn\377ecteddon\211e\253\212\004\262\212\004_\022\n\307\212\003\210@l\201l\330\204\001\334\204\001\307\210\003\346\204\001=\000\000\004_\236\245\212\005ende\333\207\002\273\220\002e\213xc\373\215\001e\004\001\343\222\002\215`r\345a\217\221\002_g\005\337\212\005fix\367ed_\302\211\003flag\377sforkedf\177reefull\246`\307heaZ\000\265!\251#_m\377arkiinde\375x\300askindl\367astJ\016leve\361l\313\211\002\320\211\002\220`cond\345s\334\211\003l\314\211\002\002\001ing\377lowermay\376\215@itnndim\036\353\217\001next\331\006\230\212\016\260\211\006\333no8\000l_\231@ns\365i\220\223\001s\222\212\001d_el\247sew\206\215\001\234\212\006p\267@e9d\336\211\004\324\211\npop\212\213\005\227\210\003\370\221\216\005\231\216\005\256\210\002sreco""\367rds\341\217\004resu{lt\223\225\001self\260\215\005\233se\357@fa\027\000\335\217\001s\377izeslots\000\000\002\372b\000\007\371c\024\003\371c\224\211\002\266\213\002\177suspend\313\t\375t\313 thrott\373le\013\nimeou\371t\224\204\006\361`oldut\217iliz\240\225\002\346\226\003\306\210\nw\377antedwhyx\355\223\002\305\206\003\323\206\001t_11\334\215\010\373_5\351\215\002_Push\355R\352\002 (\373\215\010 *,~\333\223\001uct __\222\207\001gobj1\r\244\216\002_6\324\225\003=_\356\222\010*)\000pT\000\022\004\275_c\030Waitg\024u\377int64_t,a \000\007\n\007\024\006\037\004)\000,\000\340\263\014\000\021:\0217\002g\001 (v\337oid)\000w\00132\003_t\201.\202\017\047\0037\003\260,\314\220\005\027ow \335\222\001t\317!\000>\210+Y8\241\000S\006__\301\202#*w:\300f\n\232GH2\350#\360!\251N\000\000\333\000\000\006\020, \311\032CoOrrup\272\233\001\254g)2\024\210\371\201#R\034\264\205\007)\231\023\276\204\005\361I 1*\016\034\335\204\023\271\202$)\000\313\236\001\353\211\002\370\336\220\002\t\003\333\227\005_lost\370\034\003\206\235\001\034\003monot\357onic5\003per\307cen\037\004\264\222\006Q\003fi\343t_\342\237\001\004\007\365\211\003\000th~\332\236\001_tokenl\004X\234\236\001\374\224\006\220\003ob\334\236\001e\235\0033se\354\210\001\247\005ke\000\007\047\014\"\264\006c\332C\240\004\267\232\004_\t\n\252\231\001\376\227\010occupan\003cy\220#\310\231\001\234\207\n\203\206\027\322\204\024\217\210\005\337)\000str\374\210 10\274\254!\235\221\004RowB\301\240\002*\371(\313\210\021\0370Buffe\037rPool\322a\326\220\003\233B\367new\223\222\003\200\001\340\004\377\036\230d\240%\240q\340\377\004\031\230\034\240Q\240a\377\240v\250Q\330\004!\240\377\034\250Q\250a\250v\260\376\n\000\037\230|\2501\250A\277\250V\2601\330\004\000\n\022\377\220!\2201\220D\230\007\377\230q\240\007\240q\250\001\377\330\004\013\210=\230\001\330\377\010\020\220\014\230A\230Q\357\230f\240A\t\001\005\220R\377\220q\330\010\025\220Q\330\347\010\035\230\002\000K\006\3203F\377\300e\3102\320M_\320\377_`\330\010\036\230l\250\375!k\000F\3202""D\300E\377\310\022\320K]\320]^\337\330\010\031\230\0243\001\033\230\375<c\001\250\026\250|\2701\357\270E\300\021K\001\\\250\021\3761\0006\260\034\270Q\270e\377\3001\330\010\034\230L\250\375\001\022\000&\260\014\270A\270gU\300!s\004z\002\031\2302\000\276\000\002\030\230\014\240A\361\000d\353\250\0478\001\200\247\000\013\2104\377\210t\2201\330\014\022\220\375+\273\000a\330\010\014\210L\376\314\001\014\210J\220l\240!\375\240[\000\014\210G\2209\230{A\340\030\000G\220<\230\324\000\377\014\210I\220T\230\030\240\375\027\376\000\014\021\220\026\220}\376\362\001\013\2109\220C\220u\377\230D\240\004\240G\2507\373\260#\311 \014\020\220\n\230\357&\240\001\330\006\000\r\230^\376\324 D\260\n\270(\300$\337\300a\330\014\017x\000:\230\377V\2406\250\031\260\047\270\377\023\270A\330\020\024\220J\357\230j\250\001\227\001\014\210F\273\220!\240\001\016\210i\311 \014\335\r\254\001\017\210q\002\002\320\017\337!\240\021\330\014\331\000\320\032\3779\270\021\270$\270n\310\377A\310T\320QV\320V}W\325\001\020\220\007\220|W\000\377\023\250M\3209I\310\027\373\320P\207@\014\320\014\036\230\307g\240V\332A\347\000\n\001a\230\177t\320#6\260i\270\322\002\377A\330\014\023\320\0237\260\377t\270:\300S\310\001\310\377\026\310v\320UY\320Y|\217B\241 $\220h\230a\264!\367\032\230$\244\001\360\006\000\t}\014\300 x\220w\230a\270*\367J\220f\257!\023\2204\220\277z\240\037\260\002\260\221@\020}\220\246`\013\210>\230\021\220 \237\003\2404\240ql\000\034\002\023\377\240D\250\006\250i\260{\377\300\"\300D\310\006\310i\377\320WX\330\014\027\220q\337\230\004\230J\240\221BE\220\347\025\220a\204!\263 \320\023)\376\351B\004\260F\270)\300;\213\310b\332\001\020\231`\257D\247AJ\373\220i\240\204\002t\320+<\270\177D\300\n\310!\340\010\352A\364q\000\302\204\0014\257\000h\240c\250K\024\250\224!\210\322D\332\204\003A\202a\374g\006\306!u\230A\230U\240\365!\302A\007\337@A\230R\230?|\2509\260B\260\254b\245b\374\261f\234D\"\240$\240f\250\377A\330\010\t\330\014\024\220;D\230\200`\033\2304\273`\324\0005v\207`2\333\205\001\200A\217\003\365k""\337\020\220\004\220H\304`\002\240{&\250\255\"6\220\023\220\230@\367\017\210u\336`q\330\020\030\372\224 H\307\204\001\330\021\026\220c\373\230\021\014\003G\2408\2501\361\340\030\002\006\002\360a\010\230\001\230\177\026\230z\250\021\330\010\266b^\376\003y\230\002\230\312\000\r\345\204\006\376\203\205\001v\220V\2307\240#\357\240Q\330\014\026\000\033\2301\347\230D\240\253B\233\205\004\020\220\005g\220W\230\252\004)\0019\240\254`\367\020\220\006\347@I\240_\260\276\002\010Z\250q\340\010\352`#\274\273\205\001\356$\020\320\020\"\314\001\250\357\023\250C\250\366@\020\220\016\363\230a\215CG\003G\2503\250\377b\260\004\260D\270\006\270\177f\300I\310Y\320V\367`\335Z\266\205\001\n\230!\246!\017\210\377~\230Q\230d\240!\200\347A\360\020\363c\252\010\022\220&\016\352\000\034\240T\351\001\324\206\001\337\004\325\206\002\177\320\0361\260\021\260$\254A\376\016\n)\2301\320\034/\250Aqu\000\207\207\004\233b\t\013\212\207\006F`\000\177\t\240\031\250,\260a\200\000\365\032\370\204\0018\213\211\002\006\230f\240\377I\250W\260C\260|\300\3373\300c\310\024\262\t\006\220\363a\330\370`&\001E\230\024\230\267T\240\023\265!\022\220y\000\230\277A\330\010\021\220\032\347\"\010\344\346CA\rq\372\004;\005G\2303\376\345\205\003$\220k\240\021\240%\257\240t\2501\331Aw\205a\320\377\004\036\230k\320)@\300\377\001\360.\000\t\036\230X\034\336\212\001y\0014\210r\301`{\001\302\204\002\337\022\220*\230A\207\000\021\320\377\"6\260a\260t\2705\315\300\224\206\004\022\230\210\211\002\034\000\320\035\371-\217\213\001\267\001>\230\022\2304\323\230u\261\003r\003!\246\211\001F\220\375!\324at\220;\230a\230\377s\240/\260\023\260I\270\377S\300\002\300)\3106\320\377QS\320SZ\320Z[\177\320\004\047\240q\360\034\245\207\001\3172\210R\210\373\205\002w\004\240!\374V\005L&\017\210{\230!\230\177:\240S\250\004\250E\376\212\001\177\320\004(\250\001\3608\343\010\367 \240\t\342`B\250i\260\177v\270R\270w\300a\374\213\004\367%\240V\340`a\330\010\"\277\240!\2404\240v\334\214\001\340\366\222DD\230\237\202!4\210q\220\251\007\343\210\005\273AB""\365\000q\352\214\003Q\237\330\010\r\210[\207\215\001\237\204\005(\377\250%\250w\260e\2708w\3005\310\364\210\0025\220\003\345\213\003\376\272&\021\220\025\220j\240\001z\305@!\205a\024\220W\230P\000v\257\207\002\017\210\344\206\002\017\240q\347\000\377H\260E\270\026\270r\300\377\026\300u\310G\320SU\377\320U[\320[`\320`\377h\320hm\320mn\320\353no\364\206\001\r\327\214\002(\260%\276\364\002v\300U\310\047\201BY\377\320Y^\320^f\320f\357g\320gh\363\213\001v\220SW\230\001\340\350\213\002a\230\207\002\014\325\207\003\377u\230G\2403\240d\250\377#\250Z\260s\270&\300\277\003\3001\330\020\021\245\214\001x\344\206\212\002\032\001a\237\214\003\004\000\025\220[\376\325\214\001\031\230\021\230%\230v[\240R\306\217\001\250a\272\207\001\020\355\210\001\377\013\2401\240C\240z\260\367\025\260g\204@v\300T\310\377\026\310z\320Y\\\320\\\377e\320ef\330\020\023\220\3772\220R\220|\2409\250UA\261\210\001\001]\007I\333@\001\035\001\3774\220y\240\002\240!\330\367\024\033\230\206\000\024\220F\230\277!\340\014\021\220\033\263\205\001\013\377\2105\220\002\220%\220w\377\230d\240$\240i\250s\337\260!\330\014\032\231`4\230\377x\240u\250G\2606\270\317\025\270h\300\232\212\004\375\205\0021\340\321\014\361\207\002\206\206\005\304\220\001s\320\212\003\n\230\002\305\204\002q";
+    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 4306, 7002);
     #define __Pyx_DecompressString_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #else /* compression: none (6998 bytes) */
-static const char bytes[] = " bytes: the arena of core  has  of  rows values: must be one, or one for each of the , the ring\047s capacity.: a call waits for room on it; bind when it has returned: another call waits for room already; one at a time: has an open reservation; leave its with block first: is closed: must be an EventBatch; EventBatch.from_events makes one of events: must be at least 1: must be in 1 .. : must not be negative: was handed out already; a ring has one writer; make the bus with a larger arena_bytes?NoneNote that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.a WriteEvent that __init__ never made has no fieldsa reservation serves one with block: reserve againa reservation\047s rows are there inside its with block onlyadd_notean EventProducer is a claim of this process, and cannot be pickled: pass the EventBus, and call its producer() in the other processcore %d: the consumer has gone; events are dropped from here oncore %d: the overflow is over; %d of the events from sequence %d to %d were droppedcore %d: the ring is %s at %d %%core %d: the ring overflows; events are dropped from sequence %d ondisableenablegcisenabledn nodedb_ring.batch.columnsnodedb_ring.batch.event_batchnodedb_ring.core.backpressurenodedb_ring.ends.limitsnodedb_ring.ends.loggernodedb_ring.ends.ownershipnodedb_ring.ends.statsnodedb_ring.errorsnodedb_ring/ends/_producer.pyxpayload of payload_bytes producer of core this reservation is not openBatchErrorBusyErrorClosedErrorEventBatchEventProducerEventProducer.__enter__EventProducer.__exit__EventProducer.__reduce__EventProducer._fieldsEventProducer._log_stateEventProducer._too_largeEventProducer.bindEventProducer.closeEventProducer.emitEventProducer.emit_batchEventProducer.reserveEventProducer.statsEventProducer.wait_for_roomEventTooLargeErrorINFONORMALOwnershipErrorPressureStateProducerStatsReservationReservation.__enter__Reservation"".__exit__Reservation._arraySUSPENDEDTHROTTLEDWARNING__Pyx_PyDict_NextRef__all____annotate____class_getitem____enter____exit____func____main____module____name____pyx_vtable____qualname____reduce____set_name___array_block_fields_is_coroutine_log_state_too_largearena_bytesarrayasyncio.coroutinesbatchbatch.columnsbatch.event_batchbindblankblockbytes_highbytes_high_waterbytes_in_usecapacitycheck_memberscline_in_tracebackclosecolumncorecore.backpressurecore_idcountdeadlinedisconnecteddonedroppeddropped_disconnecteddropped_fullemitemit_batchemittedemitted_sequenceenderrorseventexc_typeexc_valueextrafirst_dropped_sequencefixed_columnflagsforkedfreefullgetheaderhigh_water_markiindexitemskindlast_dropped_sequencelevellimitlimit_secondslimitsloggerlogginglowermay_waitnndimneednext_sequencenodedb_ring.ends._producernormal_transitionsowned_elsewhereownershippackedpayloadpayload_bytespoppressure_stateproducerproducer_statsrecordsreserveresultringselfsequencesetdefaultsidesizeslotsslots_highslots_high_waterslots_in_usestatestatssuspend_transitionstellthrottle_transitionstimeouttracebackuntoldutilizationvalueswait_for_roomwantedwhywriteable__pyx_t_11nodedb_ring_5_ring_PushResult (nodedb_ring *, struct __pyx_obj_11nodedb_ring_5batch_6_event_WriteEvent *)\000push_event__pyx_t_11nodedb_ring_5_ring_WaitResult (nodedb_ring *, uint64_t, uint64_t, uint64_t, int64_t, int64_t)\000int (nodedb_ring *)\000int (nodedb_ring *, uint64_t, uint64_t)\000int64_t (void)\000uint32_t (nodedb_ring *, uint64_t, uint64_t)\000uint64_t (nodedb_ring *, nodedb_row const *, uint64_t, uint64_t)\000uint64_t (nodedb_ring *, nodedb_row const *, uint64_t, uint8_t const *, __pyx_t_11nodedb_ring_5_ring_PushResult *)\000uint64_t (nodedb_ring *, nodedb_row const *, uint64_t, uint8_t const *, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult *)\000uint64_t (void)\000void (nodedb_ring *)\000\000\000\000\000void (nodedb_ring *, __pyx_t_11nodedb_ring_5_ring_Corruption, uint64_t)\000\000void (nodedb_ring *, nodedb_row const ""*, uint64_t, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult)\000void (nodedb_ring *, uint64_t *, uint64_t *)\000void (nodedb_ring *, uint64_t, uint64_t, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult)\000ring_wait_room\000ring_consumer_lost\000ring_make_room\000monotonic\000ring_percent\000ring_too_large\000ring_fit_rows\000ring_fit_packed\000thread_token\000ring_close_producer\000ring_observe\000ring_settle\000ring_wake\000ring_wake_producer\000ring_consumer_corrupt\000ring_producer_corrupt\000ring_drop_rows\000ring_occupancy\000ring_dropint (nodedb_row const *, uint64_t, uint8_t const *, uint64_t, uint64_t)\000struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *(uint64_t, uint64_t, struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)\000check_rows\000new_block\200\001\340\004\036\230d\240%\240q\340\004\031\230\034\240Q\240a\240v\250Q\330\004!\240\034\250Q\250a\250v\260Q\330\004\037\230|\2501\250A\250V\2601\330\004\037\230|\2501\250A\250V\2601\330\004\022\220!\2201\220D\230\007\230q\240\007\240q\250\001\330\004\013\210=\230\001\330\010\020\220\014\230A\230Q\230f\240A\330\010\020\220\005\220R\220q\330\010\025\220Q\330\010\035\230Q\330\010\037\230|\2501\250A\250V\3203F\300e\3102\320M_\320_`\330\010\036\230l\250!\2501\250F\3202D\300E\310\022\320K]\320]^\330\010\031\230\024\230Q\330\010\033\230<\240q\250\001\250\026\250|\2701\270E\300\021\330\010\035\230\\\250\021\250!\2506\260\034\270Q\270e\3001\330\010\034\230L\250\001\250\021\250&\260\014\270A\270U\300!\330\010\025\220Q\330\010\025\220Q\330\010\031\230\021\330\010\031\230\021\330\010\030\230\014\240A\240Q\240d\250\047\260\034\270Q\200A\330\010\013\2104\210t\2201\330\014\022\220+\230Q\230a\330\010\014\210L\230\001\330\010\014\210J\220l\240!\2401\330\010\014\210G\2209\230A\340\010\014\210G\220<\230q\330\010\014\210I\220T\230\030\240\027\250\001\330\014\021\220\026\220}\240A\330\010\013\2109\220C\220u\230D\240\004\240G\2507\260#\260Q\330\014\020\220\n\230&\240\001\330\014\020\220\r\230^\2501""\250D\260\n\270(\300$\300a\330\014\017\210t\220:\230V\2406\250\031\260\047\270\023\270A\330\020\024\220J\230j\250\001\200A\330\010\014\210F\220!\200A\330\010\016\210i\220q\330\014\r\200A\330\010\017\210q\200A\330\010\017\320\017!\240\021\330\014\031\230\021\320\0329\270\021\270$\270n\310A\310T\320QV\320VW\200A\330\010\020\220\007\220|\2406\250\023\250M\3209I\310\027\320PQ\330\010\014\320\014\036\230g\240V\2501\250A\330\010\014\320\014\036\230a\230t\320#6\260i\270q\330\010\014\210A\330\014\023\320\0237\260t\270:\300S\310\001\310\026\310v\320UY\320Y]\320]^\330\014\022\220$\220h\230a\200A\330\010\032\230$\230j\250\001\360\006\000\t\014\2104\210x\220w\230a\330\014\022\220+\230Q\230a\330\010\014\210J\220f\230A\340\010\023\2204\220z\240\037\260\002\260!\330\010\020\220\001\330\010\013\210>\230\021\230&\240\003\2404\240q\330\014\023\2204\220z\240\023\240D\250\006\250i\260{\300\"\300D\310\006\310i\320WX\330\014\027\220q\230\004\230J\240a\330\010\014\210E\220\025\220a\220q\330\014\017\210t\320\023)\250\021\250&\260\004\260F\270)\300;\310b\320PQ\330\020\021\330\010\014\210J\220l\240!\340\010\014\210J\220i\230q\240\007\240t\320+<\270A\340\010\013\2104\210q\330\014\022\220!\2204\220w\230h\240c\250\024\250Q\330\010\014\210G\220<\230q\330\010\022\220!\2201\220A\330\010\014\210E\220\025\220a\220q\330\014\020\220\007\220u\230A\230U\240!\330\014\020\220\007\220u\230A\230R\230|\2509\260B\260a\330\010\014\210J\220l\240!\330\010\014\210L\230\001\330\010\017\210q\200A\330\010\"\240$\240f\250A\330\010\t\330\014\024\220D\230\001\330\014\033\2304\230q\330\014\027\220v\230^\2502\250V\2601\200A\340\010\013\2104\210t\2201\330\014\022\220+\230Q\230a\330\010\020\220\004\220H\230D\240\002\240&\250\001\330\010\013\2106\220\023\220A\330\014\017\210u\220C\220q\330\020\030\230\004\230H\240A\240Q\330\021\026\220c\230\021\330\020\030\230\004\230G\2408\2501\340\020\030\230\004\230G\2408\2501\330\014\020\220\010\230\001\230\026\230z\250\021\330\010\017\210q\200A\340\010\013\2104\210y\230\002\230!\330""\014\r\330\010\014\210L\230\001\330\010\013\2104\210v\220V\2307\240#\240Q\330\014\r\330\010\033\2301\230D\240\001\330\010\013\2104\210t\2201\330\014\020\220\005\220W\230A\340\010\013\2104\210v\220V\2309\240A\330\014\020\220\006\220f\230I\240_\260A\330\014\020\220\006\220f\230I\240Z\250q\340\010\014\320\014#\2401\330\010\013\2104\210q\330\014\020\320\020\"\240&\250\001\250\023\250C\250q\330\014\020\220\016\230a\340\010\013\2104\210v\220V\2309\240G\2503\250b\260\004\260D\270\006\270f\300I\310Y\320VY\320YZ\330\014\020\220\n\230!\200A\340\010\017\210~\230Q\230d\240!\200A\360\020\000\t\014\2104\210v\220V\2307\240#\240Q\330\014\022\220&\230\001\230\034\240T\250\021\330\010\013\2104\210y\230\002\230!\330\014\022\220+\230Q\320\0361\260\021\260$\260a\330\010\013\2104\210y\230\002\230!\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\013\2104\210q\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\014\210L\230\001\330\010\014\210F\220&\230\t\240\031\250,\260a\200A\360\032\000\t\014\2108\2201\220D\230\006\230f\240I\250W\260C\260|\3003\300c\310\024\310Y\320VY\320YZ\330\014\020\220\006\220a\330\010\013\2108\2201\220E\230\024\230T\240\023\240A\330\014\022\220)\2301\230A\330\010\021\220\032\2301\230D\240\010\250\001\330\010\013\2108\2201\220D\230\006\230f\240I\250W\260C\260q\330\014\020\220\n\230!\330\010\013\2108\2201\220G\2303\230a\330\014\022\220$\220k\240\021\240%\240t\2501\330\010\017\210w\220c\230\021\320\004\036\230k\320)@\300\001\360.\000\t\036\230X\240Q\240a\330\010\013\2104\210r\220\023\220E\230\024\230U\240!\330\014\022\220*\230A\230T\240\021\320\"6\260a\260t\2705\300\001\330\010\013\210>\230\022\2301\330\014\022\220*\230A\320\035-\250Q\250a\330\010\013\210>\230\022\2304\230u\240A\330\014\022\220$\220k\240\021\240!\330\010\014\210F\220!\330\010\017\210t\220;\230a\230s\240/\260\023\260I\270S\300\002\300)\3106\320QS\320SZ\320Z[\320\004\047\240q\360\034\000\t\014\2102\210R\210q\330\014\022\220*\230A\230T\240\021\240!\330\010\013\210>\230\022\2301\330\014\022""\220*\230A\320\035-\250Q\250a\330\010\013\210>\230\022\2304\230u\240A\330\014\022\220$\220k\240\021\240!\330\010\017\210{\230!\230:\240S\250\004\250E\260\034\270Q\320\004(\250\001\3608\000\t\036\230X\240Q\240a\330\010 \240\t\250\023\250B\250i\260v\270R\270w\300a\330\010\035\230Q\330\010%\240V\2503\250a\330\010\"\240!\2404\240v\250V\2601\340\010\013\2108\2201\220D\230\006\230f\240I\250W\260C\260|\3003\300c\310\024\310Y\320VY\320YZ\330\014\020\220\006\220a\330\010\013\2104\210q\220\007\220w\230a\330\014\022\220)\2301\230B\230a\230q\330\010\020\220\005\220Q\330\010\r\210[\230\001\330\010\017\210~\230Q\230d\240(\250%\250w\260e\2708\3005\310\001\330\010\013\2105\220\003\2201\330\014\022\220$\220k\240\021\240!\330\010\021\220\025\220j\240\001\240\021\240!\330\010\021\220\024\220W\230B\230a\330\010\t\330\014\017\210q\330\020\030\230\017\240q\250\004\250H\260E\270\026\270r\300\026\300u\310G\320SU\320U[\320[`\320`h\320hm\320mn\320no\340\020\030\230\r\240Q\240d\250(\260%\260v\270R\270v\300U\310\047\320QS\320SY\320Y^\320^f\320fg\320gh\330\014\017\210v\220S\230\001\340\020\024\220J\230a\230z\250\021\330\014\017\210u\220C\220u\230G\2403\240d\250#\250Z\260s\270&\300\003\3001\330\020\021\330\014\017\210x\220q\230\004\230G\2403\240a\330\020\024\220J\230a\330\020\025\220[\240\001\330\014\031\230\021\230%\230v\240R\240v\250Q\250a\330\014\r\330\020\024\220D\230\013\2401\240C\240z\260\025\260g\270R\270v\300T\310\026\310z\320Y\\\320\\e\320ef\330\020\023\2202\220R\220|\2409\250A\340\020\030\230\001\330\014\017\210x\220q\230\004\230I\240S\250\001\330\020\023\2204\220y\240\002\240!\330\024\033\2301\330\020\024\220F\230!\340\014\021\220\033\230A\330\010\013\2105\220\002\220%\220w\230d\240$\240i\250s\260!\330\014\032\230!\2304\230x\240u\250G\2606\270\025\270h\300a\330\010\014\210J\220a\330\010\013\2101\340\014\020\220\016\230a\330\010\013\2108\2201\220D\230\007\230s\240!\330\014\020\220\n\230!\330\010\017\210q";
+    #else /* compression: none (7002 bytes) */
+static const char bytes[] = " bytes: the arena of core  has  of  rows values: must be one, or one for each of the , the ring\047s capacity.: a call waits for room on it; bind when it has returned: another call waits for room already; one at a time: has an open reservation; leave its with block first: is closed: must be an EventBatch; EventBatch.from_events makes one of events: must be at least 1: must be in 1 .. : must not be negative: was handed out already; a ring has one writer; make the bus with a larger arena_bytes?NoneNote that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.a WriteEvent that __init__ never made has no fieldsa reservation serves one with block: reserve againa reservation\047s rows are there inside its with block onlyadd_notean EventProducer is a claim of this process, and cannot be pickled: pass the EventBus, and call its producer() in the other processcore %d: the consumer has gone; events are dropped from here oncore %d: the overflow is over; %d of the events from sequence %d to %d were droppedcore %d: the ring is %s at %d %%core %d: the ring overflows; events are dropped from sequence %d ondisableenablegcisenabledn nodedb_ring.batch.columnsnodedb_ring.batch.event_batchnodedb_ring.core.backpressurenodedb_ring.ends.limitsnodedb_ring.ends.loggernodedb_ring.ends.ownershipnodedb_ring.ends.statsnodedb_ring.errorsnodedb_ring/ends/_producer.pyxpayload of payload_bytes producer of core this reservation is not openBatchErrorBusyErrorClosedErrorEventBatchEventProducerEventProducer.__enter__EventProducer.__exit__EventProducer.__reduce__EventProducer._fieldsEventProducer._log_stateEventProducer._too_largeEventProducer.bindEventProducer.closeEventProducer.emitEventProducer.emit_batchEventProducer.reserveEventProducer.statsEventProducer.wait_for_roomEventTooLargeErrorINFONORMALOwnershipErrorPressureStateProducerStatsReservationReservation.__enter__Reservation"".__exit__Reservation._arraySUSPENDEDTHROTTLEDWARNING__Pyx_PyDict_NextRef__all____annotate____class_getitem____enter____exit____func____main____module____name____pyx_vtable____qualname____reduce____set_name___array_block_fields_is_coroutine_log_state_too_largearena_bytesarrayasyncio.coroutinesbatchbatch.columnsbatch.event_batchbindblankblockbytes_highbytes_high_waterbytes_in_usecapacitycheck_memberscline_in_tracebackclosecolumncorecore.backpressurecore_idcountdeadlinedisconnecteddonedroppeddropped_disconnecteddropped_fullemitemit_batchemittedemitted_sequenceenderrorseventexc_typeexc_valueextrafirst_dropped_sequencefixed_columnflagsforkedfreefullgetheaderhigh_water_markiindexitemskindlast_dropped_sequencelevellimitlimit_secondslimitsloggerlogginglowermay_waitnndimneednext_sequencenodedb_ring.ends._producernormal_transitionsowned_elsewhereownershippackedpayloadpayload_bytespoppressure_stateproducerproducer_statsrecordsreserveresultringselfsequencesetdefaultsidesizeslotsslots_highslots_high_waterslots_in_usestatestatssuspend_transitionstellthrottle_transitionstimeouttracebackuntoldutilizationvalueswait_for_roomwantedwhywriteable__pyx_t_11nodedb_ring_5_ring_PushResult (nodedb_ring *, struct __pyx_obj_11nodedb_ring_5batch_6_event_WriteEvent *)\000push_event__pyx_t_11nodedb_ring_5_ring_WaitResult (nodedb_ring *, uint64_t, uint64_t, uint64_t, int64_t, int64_t)\000int (nodedb_ring *)\000int (nodedb_ring *, uint64_t, uint64_t)\000int64_t (void)\000uint32_t (nodedb_ring *, uint64_t, uint64_t)\000uint64_t (nodedb_ring *, nodedb_row const *, uint64_t, uint64_t)\000uint64_t (nodedb_ring *, nodedb_row const *, uint64_t, uint8_t const *, __pyx_t_11nodedb_ring_5_ring_PushResult *)\000uint64_t (nodedb_ring *, nodedb_row const *, uint64_t, uint8_t const *, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult *)\000uint64_t (void)\000void (nodedb_ring *)\000\000\000\000\000void (nodedb_ring *, __pyx_t_11nodedb_ring_5_ring_Corruption, uint64_t)\000\000void (nodedb_ring *, nodedb_row const ""*, uint64_t, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult)\000void (nodedb_ring *, uint64_t *, uint64_t *)\000void (nodedb_ring *, uint64_t, uint64_t, uint64_t, __pyx_t_11nodedb_ring_5_ring_PushResult)\000ring_wait_room\000ring_consumer_lost\000ring_make_room\000monotonic\000ring_percent\000ring_too_large\000ring_fit_rows\000ring_fit_packed\000thread_token\000ring_close_producer\000ring_observe\000ring_settle\000ring_wake\000ring_wake_producer\000ring_consumer_corrupt\000ring_producer_corrupt\000ring_drop_rows\000ring_occupancy\000ring_dropint (nodedb_row const *, uint64_t, uint8_t const *, uint64_t, uint64_t)\000struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock *(uint64_t, uint64_t, struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *)\000check_rows\000new_block\200\001\340\004\036\230d\240%\240q\340\004\031\230\034\240Q\240a\240v\250Q\330\004!\240\034\250Q\250a\250v\260Q\330\004\037\230|\2501\250A\250V\2601\330\004\037\230|\2501\250A\250V\2601\330\004\022\220!\2201\220D\230\007\230q\240\007\240q\250\001\330\004\013\210=\230\001\330\010\020\220\014\230A\230Q\230f\240A\330\010\020\220\005\220R\220q\330\010\025\220Q\330\010\035\230Q\330\010\037\230|\2501\250A\250V\3203F\300e\3102\320M_\320_`\330\010\036\230l\250!\2501\250F\3202D\300E\310\022\320K]\320]^\330\010\031\230\024\230Q\330\010\033\230<\240q\250\001\250\026\250|\2701\270E\300\021\330\010\035\230\\\250\021\250!\2506\260\034\270Q\270e\3001\330\010\034\230L\250\001\250\021\250&\260\014\270A\270U\300!\330\010\025\220Q\330\010\025\220Q\330\010\031\230\021\330\010\031\230\021\330\010\030\230\014\240A\240Q\240d\250\047\260\034\270Q\200A\330\010\013\2104\210t\2201\330\014\022\220+\230Q\230a\330\010\014\210L\230\001\330\010\014\210J\220l\240!\2401\330\010\014\210G\2209\230A\340\010\014\210G\220<\230q\330\010\014\210I\220T\230\030\240\027\250\001\330\014\021\220\026\220}\240A\330\010\013\2109\220C\220u\230D\240\004\240G\2507\260#\260Q\330\014\020\220\n\230&\240\001\330\014\020\220\r\230^\2501""\250D\260\n\270(\300$\300a\330\014\017\210t\220:\230V\2406\250\031\260\047\270\023\270A\330\020\024\220J\230j\250\001\200A\330\010\014\210F\220!\200A\330\010\016\210i\220q\330\014\r\200A\330\010\017\210q\200A\330\010\017\320\017!\240\021\330\014\031\230\021\320\0329\270\021\270$\270n\310A\310T\320QV\320VW\200A\330\010\020\220\007\220|\2406\250\023\250M\3209I\310\027\320PQ\330\010\014\320\014\036\230g\240V\2501\250A\330\010\014\320\014\036\230a\230t\320#6\260i\270q\330\010\014\210A\330\014\023\320\0237\260t\270:\300S\310\001\310\026\310v\320UY\320Y]\320]^\330\014\022\220$\220h\230a\200A\330\010\032\230$\230j\250\001\360\006\000\t\014\2104\210x\220w\230a\330\014\022\220+\230Q\230a\330\010\014\210J\220f\230A\340\010\023\2204\220z\240\037\260\002\260!\330\010\020\220\001\330\010\013\210>\230\021\230&\240\003\2404\240q\330\014\023\2204\220z\240\023\240D\250\006\250i\260{\300\"\300D\310\006\310i\320WX\330\014\027\220q\230\004\230J\240a\330\010\014\210E\220\025\220a\220q\330\014\017\210t\320\023)\250\021\250&\260\004\260F\270)\300;\310b\320PQ\330\020\021\330\010\014\210J\220l\240!\340\010\014\210J\220i\230q\240\007\240t\320+<\270D\300\n\310!\340\010\013\2104\210q\330\014\022\220!\2204\220w\230h\240c\250\024\250Q\330\010\014\210G\220<\230q\330\010\022\220!\2201\220A\330\010\014\210E\220\025\220a\220q\330\014\020\220\007\220u\230A\230U\240!\330\014\020\220\007\220u\230A\230R\230|\2509\260B\260a\330\010\014\210J\220l\240!\330\010\014\210L\230\001\330\010\017\210q\200A\330\010\"\240$\240f\250A\330\010\t\330\014\024\220D\230\001\330\014\033\2304\230q\330\014\027\220v\230^\2502\250V\2601\200A\340\010\013\2104\210t\2201\330\014\022\220+\230Q\230a\330\010\020\220\004\220H\230D\240\002\240&\250\001\330\010\013\2106\220\023\220A\330\014\017\210u\220C\220q\330\020\030\230\004\230H\240A\240Q\330\021\026\220c\230\021\330\020\030\230\004\230G\2408\2501\340\020\030\230\004\230G\2408\2501\330\014\020\220\010\230\001\230\026\230z\250\021\330\010\017\210q\200A\340\010\013\2104\210y\230\002""\230!\330\014\r\330\010\014\210L\230\001\330\010\013\2104\210v\220V\2307\240#\240Q\330\014\r\330\010\033\2301\230D\240\001\330\010\013\2104\210t\2201\330\014\020\220\005\220W\230A\340\010\013\2104\210v\220V\2309\240A\330\014\020\220\006\220f\230I\240_\260A\330\014\020\220\006\220f\230I\240Z\250q\340\010\014\320\014#\2401\330\010\013\2104\210q\330\014\020\320\020\"\240&\250\001\250\023\250C\250q\330\014\020\220\016\230a\340\010\013\2104\210v\220V\2309\240G\2503\250b\260\004\260D\270\006\270f\300I\310Y\320VY\320YZ\330\014\020\220\n\230!\200A\340\010\017\210~\230Q\230d\240!\200A\360\020\000\t\014\2104\210v\220V\2307\240#\240Q\330\014\022\220&\230\001\230\034\240T\250\021\330\010\013\2104\210y\230\002\230!\330\014\022\220+\230Q\320\0361\260\021\260$\260a\330\010\013\2104\210y\230\002\230!\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\013\2104\210q\330\014\022\220)\2301\320\034/\250q\260\004\260A\330\010\014\210L\230\001\330\010\014\210F\220&\230\t\240\031\250,\260a\200A\360\032\000\t\014\2108\2201\220D\230\006\230f\240I\250W\260C\260|\3003\300c\310\024\310Y\320VY\320YZ\330\014\020\220\006\220a\330\010\013\2108\2201\220E\230\024\230T\240\023\240A\330\014\022\220)\2301\230A\330\010\021\220\032\2301\230D\240\010\250\001\330\010\013\2108\2201\220D\230\006\230f\240I\250W\260C\260q\330\014\020\220\n\230!\330\010\013\2108\2201\220G\2303\230a\330\014\022\220$\220k\240\021\240%\240t\2501\330\010\017\210w\220c\230\021\320\004\036\230k\320)@\300\001\360.\000\t\036\230X\240Q\240a\330\010\013\2104\210r\220\023\220E\230\024\230U\240!\330\014\022\220*\230A\230T\240\021\320\"6\260a\260t\2705\300\001\330\010\013\210>\230\022\2301\330\014\022\220*\230A\320\035-\250Q\250a\330\010\013\210>\230\022\2304\230u\240A\330\014\022\220$\220k\240\021\240!\330\010\014\210F\220!\330\010\017\210t\220;\230a\230s\240/\260\023\260I\270S\300\002\300)\3106\320QS\320SZ\320Z[\320\004\047\240q\360\034\000\t\014\2102\210R\210q\330\014\022\220*\230A\230T\240\021\240!\330\010\013\210>\230\022\2301""\330\014\022\220*\230A\320\035-\250Q\250a\330\010\013\210>\230\022\2304\230u\240A\330\014\022\220$\220k\240\021\240!\330\010\017\210{\230!\230:\240S\250\004\250E\260\034\270Q\320\004(\250\001\3608\000\t\036\230X\240Q\240a\330\010 \240\t\250\023\250B\250i\260v\270R\270w\300a\330\010\035\230Q\330\010%\240V\2503\250a\330\010\"\240!\2404\240v\250V\2601\340\010\013\2108\2201\220D\230\006\230f\240I\250W\260C\260|\3003\300c\310\024\310Y\320VY\320YZ\330\014\020\220\006\220a\330\010\013\2104\210q\220\007\220w\230a\330\014\022\220)\2301\230B\230a\230q\330\010\020\220\005\220Q\330\010\r\210[\230\001\330\010\017\210~\230Q\230d\240(\250%\250w\260e\2708\3005\310\001\330\010\013\2105\220\003\2201\330\014\022\220$\220k\240\021\240!\330\010\021\220\025\220j\240\001\240\021\240!\330\010\021\220\024\220W\230B\230a\330\010\t\330\014\017\210q\330\020\030\230\017\240q\250\004\250H\260E\270\026\270r\300\026\300u\310G\320SU\320U[\320[`\320`h\320hm\320mn\320no\340\020\030\230\r\240Q\240d\250(\260%\260v\270R\270v\300U\310\047\320QS\320SY\320Y^\320^f\320fg\320gh\330\014\017\210v\220S\230\001\340\020\024\220J\230a\230z\250\021\330\014\017\210u\220C\220u\230G\2403\240d\250#\250Z\260s\270&\300\003\3001\330\020\021\330\014\017\210x\220q\230\004\230G\2403\240a\330\020\024\220J\230a\330\020\025\220[\240\001\330\014\031\230\021\230%\230v\240R\240v\250Q\250a\330\014\r\330\020\024\220D\230\013\2401\240C\240z\260\025\260g\270R\270v\300T\310\026\310z\320Y\\\320\\e\320ef\330\020\023\2202\220R\220|\2409\250A\340\020\030\230\001\330\014\017\210x\220q\230\004\230I\240S\250\001\330\020\023\2204\220y\240\002\240!\330\024\033\2301\330\020\024\220F\230!\340\014\021\220\033\230A\330\010\013\2105\220\002\220%\220w\230d\240$\240i\250s\260!\330\014\032\230!\2304\230x\240u\250G\2606\270\025\270h\300a\330\010\014\210J\220a\330\010\013\2101\340\014\020\220\016\230a\330\010\013\2108\2201\220D\230\007\230s\240!\330\014\020\220\n\230!\330\010\017\210q";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
@@ -20905,82 +20930,82 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
     __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_producer_stats, __pyx_mstate->__pyx_kp_b_iso88591_d_q_QavQ_QavQ_1AV1_1AV1_1D_q_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 145};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 146};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_reduce, __pyx_mstate->__pyx_kp_b_iso88591_A_iq, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 151};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 152};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_enter, __pyx_mstate->__pyx_kp_b_iso88591_A_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 154};
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 155};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_exc_type, __pyx_mstate->__pyx_n_u_exc_value, __pyx_mstate->__pyx_n_u_traceback};
     __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_exit, __pyx_mstate->__pyx_kp_b_iso88591_A_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 179};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 180};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_event, __pyx_mstate->__pyx_n_u_result};
     __pyx_mstate_global->__pyx_codeobj_tab[4] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_emit, __pyx_mstate->__pyx_kp_b_iso88591_A_81D_fIWC_3c_YVYYZ_a_81E_T_A_1A, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[4])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 14, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 203};
+    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 14, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 204};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_batch, __pyx_mstate->__pyx_n_u_timeout, __pyx_mstate->__pyx_n_u_block_2, __pyx_mstate->__pyx_n_u_why, __pyx_mstate->__pyx_n_u_limit, __pyx_mstate->__pyx_n_u_deadline, __pyx_mstate->__pyx_n_u_done, __pyx_mstate->__pyx_n_u_need, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_n_u_packed, __pyx_mstate->__pyx_n_u_may_wait, __pyx_mstate->__pyx_n_u_side, __pyx_mstate->__pyx_n_u_untold};
     __pyx_mstate_global->__pyx_codeobj_tab[5] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_emit_batch, __pyx_mstate->__pyx_kp_b_iso88591_8_XQa_BivRwa_Q_V3a_4vV1_81D_fIW, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[5])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {3, 0, 1, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 283};
+    const __Pyx_PyCode_New_function_description descr = {3, 0, 1, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 284};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_n, __pyx_mstate->__pyx_n_u_timeout, __pyx_mstate->__pyx_n_u_payload_bytes, __pyx_mstate->__pyx_n_u_limit};
     __pyx_mstate_global->__pyx_codeobj_tab[6] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_wait_for_room, __pyx_mstate->__pyx_kp_b_iso88591_k_XQa_4r_E_U_AT_6at5_1_A_Qa_4uA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[6])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 353};
+    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 354};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_n, __pyx_mstate->__pyx_n_u_payload_bytes};
     __pyx_mstate_global->__pyx_codeobj_tab[7] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_reserve, __pyx_mstate->__pyx_kp_b_iso88591_q_2Rq_AT_1_A_Qa_4uA_k_S_E_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[7])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 375};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 376};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_size};
     __pyx_mstate_global->__pyx_codeobj_tab[8] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_too_large, __pyx_mstate->__pyx_kp_b_iso88591_A_9_nATQVVW, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[8])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 381};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 382};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[9] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_bind, __pyx_mstate->__pyx_kp_b_iso88591_A_4vV7_Q_T_4y_Q_1_a_4y_1_q_A_4q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[9])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 400};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 401};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[10] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_close, __pyx_mstate->__pyx_kp_b_iso88591_A_4y_L_4vV7_Q_1D_4t1_WA_4vV9A_fI, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[10])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 423};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 424};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[11] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_stats, __pyx_mstate->__pyx_kp_b_iso88591_A_Qd, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[11])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 488};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 489};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_header};
     __pyx_mstate_global->__pyx_codeobj_tab[12] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_fields, __pyx_mstate->__pyx_kp_b_iso88591_A_fA_D_4q_v_2V1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[12])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 553};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 554};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_state, __pyx_mstate->__pyx_n_u_level};
     __pyx_mstate_global->__pyx_codeobj_tab[13] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_log_state, __pyx_mstate->__pyx_kp_b_iso88591_A_6_M9I_PQ_gV1A_at_6iq_A_7t_S_vU, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[13])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 7, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 610};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 7, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 611};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_ring, __pyx_mstate->__pyx_n_u_free, __pyx_mstate->__pyx_n_u_count, __pyx_mstate->__pyx_n_u_sequence, __pyx_mstate->__pyx_n_u_i, __pyx_mstate->__pyx_n_u_blank};
     __pyx_mstate_global->__pyx_codeobj_tab[14] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_enter, __pyx_mstate->__pyx_kp_b_iso88591_A_j_4xwa_Qa_JfA_4z_4q_4z_D_i_D_i, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[14])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 641};
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 642};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_exc_type, __pyx_mstate->__pyx_n_u_exc_value, __pyx_mstate->__pyx_n_u_traceback, __pyx_mstate->__pyx_n_u_array_2};
     __pyx_mstate_global->__pyx_codeobj_tab[15] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_exit, __pyx_mstate->__pyx_kp_b_iso88591_A_4t1_Qa_L_Jl_1_G9A_G_q_IT_A_9Cu, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[15])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 685};
+    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 686};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_kind, __pyx_mstate->__pyx_n_u_column, __pyx_mstate->__pyx_n_u_array_2};
     __pyx_mstate_global->__pyx_codeobj_tab[16] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_nodedb_ring_ends__producer_pyx, __pyx_mstate->__pyx_n_u_array, __pyx_mstate->__pyx_kp_b_iso88591_A_4t1_Qa_HD_6_A_uCq_HAQ_c_G81_G8, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[16])) goto bad;
   }
@@ -22818,6 +22843,113 @@ bad:
     return;
 }
 
+/* tp_new */
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
+static PyObject* __Pyx_tp_new_fallback(PyObject* type_obj, PyObject* args, PyObject* kwargs) {
+    PyObject *new_func = NULL, *new_args = NULL, *obj;
+    Py_ssize_t i, nargs = PyTuple_Size(args);
+    if (unlikely(nargs < 0)) goto bad;
+    new_args = PyTuple_New(nargs + 1);
+    if (unlikely(!new_args)) goto bad;
+    for (i = 0; i < nargs + 1; i++) {
+        PyObject *item = (i == 0) ? type_obj : PyTuple_GetItem(args, i - 1);
+        if (unlikely(!item)) goto bad;
+        Py_INCREF(item);
+        if (unlikely(PyTuple_SetItem(new_args, i, item)) < 0) goto bad;
+    }
+    new_func = PyObject_GetAttrString(type_obj, "__new__");
+    if (unlikely(!new_func)) goto bad;
+    obj = PyObject_Call(new_func, new_args, kwargs);
+    Py_DECREF(new_func);
+    Py_DECREF(new_args);
+    return obj;
+ bad:
+    Py_XDECREF(new_func);
+    Py_XDECREF(new_args);
+    return NULL;
+}
+#endif
+static PyObject* __Pyx_tp_new_kwargs(PyObject* type_obj, PyObject* args, PyObject* kwargs) {
+    newfunc tp_new = __Pyx_PyType_TryGetSlot((PyTypeObject*)type_obj, tp_new, newfunc);
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
+    if (!tp_new) return __Pyx_tp_new_fallback(type_obj, args, kwargs);
+#else
+    assert(tp_new != NULL);
+#endif
+    return tp_new((PyTypeObject*)type_obj, args, kwargs);
+}
+
+/* FormatTypeName (used by RaiseErrorWithObjectTypes) */
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+static __Pyx_TypeName
+__Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp)
+{
+    PyObject *module = NULL, *name = NULL, *result = NULL;
+    #if __PYX_LIMITED_VERSION_HEX < 0x030b0000
+    name = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
+                                               __pyx_mstate_global->__pyx_n_u_qualname);
+    #else
+    name = PyType_GetQualName(tp);
+    #endif
+    if (unlikely(name == NULL) || unlikely(!PyUnicode_Check(name))) goto bad;
+    module = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
+                                               __pyx_mstate_global->__pyx_n_u_module);
+    if (unlikely(module == NULL) || unlikely(!PyUnicode_Check(module))) goto bad;
+    if (PyUnicode_CompareWithASCIIString(module, "builtins") == 0) {
+        result = name;
+        name = NULL;
+        goto done;
+    }
+    result = PyUnicode_FromFormat("%U.%U", module, name);
+    if (unlikely(result == NULL)) goto bad;
+  done:
+    Py_XDECREF(name);
+    Py_XDECREF(module);
+    return result;
+  bad:
+    PyErr_Clear();
+    if (name) {
+        result = name;
+        name = NULL;
+    } else {
+        result = __Pyx_NewRef(__pyx_mstate_global->__pyx_kp_u__2);
+    }
+    goto done;
+}
+#endif
+
+/* RaiseErrorWithObjectTypes (used by ExtTypeTest) */
+static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2) {
+    __Pyx_TypeName type_name1 = __Pyx_PyType_GetFullyQualifiedName(type_obj1);
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!type_name1)) return;
+    #endif
+    __Pyx_TypeName type_name2 = __Pyx_PyType_GetFullyQualifiedName(type_obj2);
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!type_name2)) goto type2_failed;
+    #endif
+    PyErr_Format(exc_type, message, arg, type_name1, type_name2);
+    __Pyx_DECREF_TypeName(type_name2);
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+type2_failed:
+#endif
+    __Pyx_DECREF_TypeName(type_name1);
+}
+
+/* ExtTypeTest */
+static CYTHON_INLINE int __Pyx_TypeTest(PyObject *obj, PyTypeObject *type) {
+    if (unlikely(!type)) {
+        PyErr_SetString(PyExc_SystemError, "Missing type object");
+        return 0;
+    }
+    if (likely(__Pyx_TypeCheck(obj, type)))
+        return 1;
+    __Pyx_RaiseTypeErrorWithTypes(
+        "Cannot convert " __Pyx_FMT_TYPENAME " to " __Pyx_FMT_TYPENAME,
+        Py_TYPE(obj), type);
+    return 0;
+}
+
 /* RejectKeywords */
 static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds) {
     PyObject *key = NULL;
@@ -22952,77 +23084,6 @@ static CYTHON_INLINE PyObject *__Pyx_PyUnicode_ConcatInPlaceImpl(PyObject **p_le
     }
   }
 #endif
-
-/* FormatTypeName (used by RaiseErrorWithObjectTypes) */
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
-static __Pyx_TypeName
-__Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp)
-{
-    PyObject *module = NULL, *name = NULL, *result = NULL;
-    #if __PYX_LIMITED_VERSION_HEX < 0x030b0000
-    name = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
-                                               __pyx_mstate_global->__pyx_n_u_qualname);
-    #else
-    name = PyType_GetQualName(tp);
-    #endif
-    if (unlikely(name == NULL) || unlikely(!PyUnicode_Check(name))) goto bad;
-    module = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
-                                               __pyx_mstate_global->__pyx_n_u_module);
-    if (unlikely(module == NULL) || unlikely(!PyUnicode_Check(module))) goto bad;
-    if (PyUnicode_CompareWithASCIIString(module, "builtins") == 0) {
-        result = name;
-        name = NULL;
-        goto done;
-    }
-    result = PyUnicode_FromFormat("%U.%U", module, name);
-    if (unlikely(result == NULL)) goto bad;
-  done:
-    Py_XDECREF(name);
-    Py_XDECREF(module);
-    return result;
-  bad:
-    PyErr_Clear();
-    if (name) {
-        result = name;
-        name = NULL;
-    } else {
-        result = __Pyx_NewRef(__pyx_mstate_global->__pyx_kp_u__2);
-    }
-    goto done;
-}
-#endif
-
-/* RaiseErrorWithObjectTypes (used by ExtTypeTest) */
-static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2) {
-    __Pyx_TypeName type_name1 = __Pyx_PyType_GetFullyQualifiedName(type_obj1);
-    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
-    if (unlikely(!type_name1)) return;
-    #endif
-    __Pyx_TypeName type_name2 = __Pyx_PyType_GetFullyQualifiedName(type_obj2);
-    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
-    if (unlikely(!type_name2)) goto type2_failed;
-    #endif
-    PyErr_Format(exc_type, message, arg, type_name1, type_name2);
-    __Pyx_DECREF_TypeName(type_name2);
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
-type2_failed:
-#endif
-    __Pyx_DECREF_TypeName(type_name1);
-}
-
-/* ExtTypeTest */
-static CYTHON_INLINE int __Pyx_TypeTest(PyObject *obj, PyTypeObject *type) {
-    if (unlikely(!type)) {
-        PyErr_SetString(PyExc_SystemError, "Missing type object");
-        return 0;
-    }
-    if (likely(__Pyx_TypeCheck(obj, type)))
-        return 1;
-    __Pyx_RaiseTypeErrorWithTypes(
-        "Cannot convert " __Pyx_FMT_TYPENAME " to " __Pyx_FMT_TYPENAME,
-        Py_TYPE(obj), type);
-    return 0;
-}
 
 /* PyObjectCompare */
 #ifndef __Pyx_DEFINED_PyObject_CompareIntFloatBoolLe

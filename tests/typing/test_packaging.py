@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from setuptools import find_packages
 
 import nodedb_ring
 
@@ -18,11 +19,12 @@ SOURCE = Path(__file__).parents[2]
 
 
 def test_every_compiled_module_has_its_stub_and_its_pxd_beside_it() -> None:
-    compiled = {path.name.partition(".")[0] for path in PACKAGE.glob("*.so")}
-    stubs = {path.stem for path in PACKAGE.glob("*.pyi") if path.is_file()}
-    assert compiled >= {"_ring", "_event", "_batch", "_producer", "_consumer"}
+    compiled = {path.with_name(path.name.partition(".")[0]) for path in PACKAGE.rglob("*.so")}
+    stubs = {path.with_suffix("") for path in PACKAGE.rglob("*.pyi") if path.is_file()}
+    assert {path.name for path in compiled} >= {"_ring", "_event", "_row_block", "_producer", "_consumer"}
     assert stubs == compiled
-    assert {path.stem for path in PACKAGE.glob("*.pxd")} >= {"_atomic", "_ring", "_event", "_producer", "_consumer"}
+    shared = {path.stem for path in PACKAGE.rglob("*.pxd")}
+    assert shared >= {"atomic", "_ring", "_event", "_producer", "_consumer"}
     assert (PACKAGE / "py.typed").is_file()
 
 
@@ -37,22 +39,23 @@ def import_in(directory: Path) -> str:
 @pytest.fixture
 def unbuilt(tmp_path: Path) -> Path:
     """A source tree in which nothing was compiled."""
-    (tmp_path / "nodedb_ring").mkdir()
-    for source in (SOURCE / "nodedb_ring").glob("*.py"):
-        shutil.copy(source, tmp_path / "nodedb_ring")
+    for source in (SOURCE / "nodedb_ring").rglob("*.py"):
+        copy = tmp_path / source.relative_to(SOURCE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, copy)
     return tmp_path
 
 
 def test_a_source_tree_that_is_not_built_says_how_to_build_it(unbuilt: Path) -> None:
     complaint = import_in(unbuilt)
-    assert complaint.startswith("ImportError: nodedb_ring._")
+    assert complaint.startswith("ImportError: nodedb_ring.")
     assert "is not built" in complaint
     assert "pip install -e ." in complaint
     assert "C compiler" in complaint
 
 
 def test_another_missing_module_is_not_blamed_on_the_build(unbuilt: Path) -> None:
-    for name in ("_consumer", "_producer", "_ring", "_event", "_batch"):
+    for name in ("ends/_consumer", "ends/_producer", "_ring", "batch/_event", "batch/_row_block"):
         (unbuilt / "nodedb_ring" / f"{name}.py").write_text("import a_module_that_nobody_has\n")
     assert import_in(unbuilt) == "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"
 
@@ -138,8 +141,9 @@ def test_a_release_is_refused_unless_tag_package_and_changelog_agree(tmp_path: P
 
 
 def test_every_package_is_installed() -> None:
-    found = {".".join(path.parent.relative_to(SOURCE).parts) for path in (SOURCE / "nodedb_ring").rglob("__init__.py")}
-    assert set(project()["tool"]["setuptools"]["packages"]) == found
+    with_modules = {path.parent for kind in ("*.py", "*.pyx") for path in (SOURCE / "nodedb_ring").rglob(kind)}
+    wanted = {".".join(folder.relative_to(SOURCE).parts) for folder in with_modules}
+    assert set(find_packages(str(SOURCE), **project()["tool"]["setuptools"]["packages"]["find"])) == wanted
 
 
 def test_wheels_are_tried_by_a_script_that_there_is() -> None:

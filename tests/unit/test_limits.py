@@ -128,7 +128,7 @@ NAMES = [name for name, _, _ in TAKERS]
 
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
     for module in pkgutil.walk_packages(nodedb_ring.__path__, "nodedb_ring."):
-        if any(part in module.name for part in (".demo", ".bench", ".live", "__main__", ".cli")):
+        if any(part in module.name for part in (".command", "__main__")):
             continue
         for name, public in vars(importlib.import_module(module.name)).items():
             if name.startswith("_") or getattr(public, "__module__", "").partition(".")[0] != "nodedb_ring":

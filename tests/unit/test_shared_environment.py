@@ -128,7 +128,7 @@ def test_without_tmpfile_what_it_leaves_is_found_and_removed(
 
 def test_without_tmpfile_a_bus_is_the_same(directory: Path, without_tmpfile: None) -> None:
     with create(directory) as bus:
-        assert os.listdir(directory) == ["nodedb_ring.bus.event_bus"]
+        assert os.listdir(directory) == ["nodedb_ring.bus"]
         status = bus.path.stat()
         assert (status.st_nlink, stat.S_IMODE(status.st_mode)) == (1, 0o600)
         assert status.st_blocks * 512 >= status.st_size
@@ -147,7 +147,7 @@ def test_whatever_a_kernel_says_that_has_no_tmpfile(
 
     monkeypatch.setattr(bus_directory, "_open_without_name", refuse)
     create(directory).close()
-    assert os.listdir(directory) == ["nodedb_ring.bus.event_bus"]
+    assert os.listdir(directory) == ["nodedb_ring.bus"]
 
 
 # ---- what older versions left
@@ -212,7 +212,7 @@ def test_nothing_else_is_taken_for_one(directory: Path) -> None:
     os.mkfifo(directory / ".nodedb_ring.wake.0123456789abcdef")
     (directory / ".nodedb_ring.d.0123456789abcdef").mkdir()
     (directory / ".nodedb_ring.link.0123456789abcdef").symlink_to("/etc/hostname")
-    for name in (".nodedb_ring.short.0123", "nodedb_ring.bus.event_bus", ".nodedb_ring.x.0123456789abcdefg", ".other"):
+    for name in (".nodedb_ring.short.0123", "nodedb_ring.bus", ".nodedb_ring.x.0123456789abcdefg", ".other"):
         (directory / name).write_bytes(b"x")
     before = sorted(os.listdir(directory))
     assert (unfinished(directory), remove_unfinished(directory)) == ([], [])
@@ -495,7 +495,7 @@ def test_no_proc(directory: Path) -> None:
             assert (kind, code) == ("FileNotFoundError", errno.ENOENT)
             assert "mount /proc" in text
             assert "'/proc/self/fd'" in text
-        assert os.listdir(directory) == ["nodedb_ring.bus.event_bus"]
+        assert os.listdir(directory) == ["nodedb_ring.bus"]
         # Nobody has claimed anything, and who only looks needs no /proc.
         assert bus.stats()[0].producer_claims == 0
         assert run(lambda: len(EventBus.open("bus", directory=directory).stats())) == 1

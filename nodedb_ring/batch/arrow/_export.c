@@ -2180,7 +2180,7 @@ static const char * const __pyx_cfilenm = __FILE__;
 
 static const char* const __pyx_f[] = {
   "nodedb_ring/batch/arrow/_export.pyx",
-  "cpython/type.pxd",
+  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
   "nodedb_ring/batch/arrow/_schema.pxd",
   "nodedb_ring/_ring.pxd",
   "nodedb_ring/batch/_row_block.pxd",
@@ -2770,10 +2770,7 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   uint64_t count;
   uint64_t payload_bytes;
   Py_ssize_t views;
-  Py_ssize_t pins;
   int ended;
-  int is_leased;
-  int is_pin;
   int writable;
   enum __pyx_t_11nodedb_ring_5batch_10_row_block_Packing packing;
   int is_run;
@@ -2781,6 +2778,9 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *pool;
   void *memory;
   size_t memory_bytes;
+  Py_ssize_t pins;
+  int is_leased;
+  int is_pin;
 };
 
 

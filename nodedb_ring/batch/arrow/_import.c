@@ -2302,10 +2302,7 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   uint64_t count;
   uint64_t payload_bytes;
   Py_ssize_t views;
-  Py_ssize_t pins;
   int ended;
-  int is_leased;
-  int is_pin;
   int writable;
   enum __pyx_t_11nodedb_ring_5batch_10_row_block_Packing packing;
   int is_run;
@@ -2313,6 +2310,9 @@ struct __pyx_obj_11nodedb_ring_5batch_10_row_block_RowBlock {
   struct __pyx_obj_11nodedb_ring_5batch_10_row_block_BufferPool *pool;
   void *memory;
   size_t memory_bytes;
+  Py_ssize_t pins;
+  int is_leased;
+  int is_pin;
 };
 
 
