@@ -12,7 +12,7 @@ from nodedb_ring.log.sqlite import SqliteEventLog
 
 package = pathlib.Path(nodedb_ring.__file__).parent
 assert "site-packages" in str(package), package
-for name in ("py.typed", "_ring.pxd", "_ring.pyi", "_event.pyi", "_batch.pyi", "_producer.pyi", "_consumer.pyi"):
+for name in ("py.typed", "_ring.pxd", "_ring.pyi", "batch/_event.pyi", "batch/_row_block.pyi", "ends/_producer.pyi", "ends/_consumer.pyi"):
     assert importlib.resources.files(nodedb_ring).joinpath(name).is_file(), f"{name} is not in the package"
 assert not list(package.glob("*.c")), "generated C is in the package"
 
