@@ -20,36 +20,14 @@ from .core.atomic cimport (
     unlikely,
 )
 
+from .core.schema cimport FIELD_COUNT, STRING_COUNT
+
 cdef extern from *:
     """
     #ifndef NODEDB_RING_LAYOUT
     #define NODEDB_RING_LAYOUT
     #include <stddef.h>
     #include <stdint.h>
-
-    #define NODEDB_NULL_LENGTH UINT32_MAX    /* of a field that is None */
-    #define NODEDB_LAST_OP 6                 /* as in events.WriteOp, which begins at 1 */
-    #define NODEDB_HEARTBEAT 6               /* as there */
-    #define NODEDB_LAST_SOURCE 4             /* as in events.EventSource */
-    #define NODEDB_NO_TIME INT64_MIN         /* a stamp that is None: NumPy's NaT */
-
-    typedef struct { uint32_t offset, length; } nodedb_field;
-
-    /* One event. The first name of each field is a column of EVENT_DTYPE; `span_*`, `position` and `arena_start` are
-       the ring's own. What is reserved is 0 in every row that is made, and never read: what another version wrote there
-       may be anything. */
-    typedef struct {
-        uint64_t sequence, lsn, tenant_id;
-        int64_t system_time_ms, valid_time_ms;
-        uint32_t vshard_id, count;
-        uint8_t op, source;
-        uint16_t reserved;
-        uint32_t span_offset, span_length;   /* the bytes of the arena that the event's fields lie in */
-        uint32_t reserved_too;
-        nodedb_field field[6];               /* collection, row_id, user_id, statement_digest, new_value, old_value */
-        uint64_t position;                   /* of its publication: the order of events after a crash */
-        uint64_t arena_start;                /* arena position of the span's first byte */
-    } nodedb_row;
 
     #define NODEDB_LINE 128                  /* adjacent 64-byte lines are fetched in pairs */
     #define NODEDB_ALIGNED __attribute__((aligned(NODEDB_LINE)))
@@ -161,8 +139,6 @@ cdef extern from *:
         uint32_t core_id;
     } nodedb_ring;
 
-    _Static_assert(sizeof(nodedb_row) == 128, "a row is two cache lines");
-    _Static_assert(offsetof(nodedb_row, field) == 64, "the fields fill the second line");
     _Static_assert(offsetof(nodedb_header, taken) % NODEDB_LINE == 0, "the two sides share no line");
     _Static_assert(sizeof(nodedb_local) <= 4096, "the local side fits one page");
 
@@ -297,10 +273,6 @@ cdef extern from *:
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept nogil
-
-cdef enum:
-    FIELD_COUNT = 6
-    STRING_COUNT = 4  # the first so many fields are UTF-8
 
 cdef enum: # pressure states, as in backpressure.PressureState
     PRESSURE_NORMAL = 0

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BatchError
-from ._row_block import join_column
+from ._packing import join_column
 from .integers import as_int, is_masked_array
 from .schema import EVENT_DTYPE, NO_TIME, NULL_LENGTH, STRING_FIELDS, EventSource, WriteOp
 

@@ -11,8 +11,11 @@ import numpy.typing as npt
 
 from ..errors import BatchError
 from ._event import WriteEvent
-from ._row_block import RowBlock, block_of_events, checked_copy, pack
-from .arrow._export import export_array, export_stream
+from ._packing import block_of_events, gather, pack
+from ._row_block import RowBlock
+from ._row_checks import checked_copy
+from .arrow._export import export_array
+from .arrow._export_stream import export_stream
 from .arrow._import import import_block
 from .arrow._schema import EVERY_COLUMN, export_schema
 from .columns import fixed_column, in_order, plain_array, plain_bytes, variable_column
@@ -370,7 +373,7 @@ class EventBatch:
             start, stop, step = key.indices(len(self))
             if step == 1:
                 return self._over(self._block.slice(start, max(start, stop), pin=False))
-            return self._over(self._block.gather(np.arange(start, stop, step, dtype=np.int64)))
+            return self._over(gather(self._block, np.arange(start, stop, step, dtype=np.int64)))
         if isinstance(key, list | np.ndarray):
             # An empty list NumPy takes for one of floats.
             mask = (
@@ -382,7 +385,7 @@ class EventBatch:
                 raise TypeError(f"index of {mask.dtype}, shape {mask.shape}: must be an int, a slice or a mask")
             if len(mask) != len(self):
                 raise IndexError(f"mask of {len(mask)} for a batch of {len(self)}")
-            return self._over(self._block.gather(np.flatnonzero(mask).astype(np.int64, copy=False)))
+            return self._over(gather(self._block, np.flatnonzero(mask).astype(np.int64, copy=False)))
         number = operator.index(key)
         if not -len(self) <= number < len(self):
             raise IndexError(f"event {number} of a batch of {len(self)}")

@@ -1,7 +1,7 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint64_t
 
-cdef extern from "transaction_table.h":
+cdef extern from "nodedb_transaction_table.h":
     ctypedef struct OwnerMethods:
         int (*check_schema)(void* owner) except -1
         int (*sync)(void* owner) except -1

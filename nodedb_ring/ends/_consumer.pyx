@@ -12,7 +12,7 @@ from posix.unistd cimport close
 
 from ..core.atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ..batch._row_block cimport BufferPool, RowBlock, new_block
-from ..batch._event cimport event_from_row
+from ..batch._event_rows cimport event_from_row
 from .fork_snapshot cimport (
     SnapshotArena,
     fork_snapshot_add,
@@ -60,7 +60,8 @@ from .._ring cimport (
 )
 from .timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
-from ..batch.arrow._export import StreamClaim, drop_released, export_stream
+from ..batch.arrow._export import drop_released
+from ..batch.arrow._export_stream import StreamClaim, export_stream
 from ..batch.arrow._schema import EVERY_COLUMN, export_schema
 from .asynchronous import drain_when_ready, next_batch
 from ..batch.event_batch import EventBatch

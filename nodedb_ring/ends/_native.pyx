@@ -10,7 +10,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 
 from ..core.atomic cimport store_relaxed, unlikely
-from ..batch._row_block cimport check_row
+from ..batch._row_checks cimport check_row
 from ._consumer cimport EventConsumer
 from ._producer cimport EventProducer
 from .._ring cimport (

@@ -9,8 +9,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ..core.atomic cimport load_acquire, load_acquire_u32, load_relaxed, load_relaxed_u32, unlikely
-from ..batch._row_block cimport BufferPool, RowBlock, check_rows, new_block
-from ..batch._event cimport WriteEvent, push_event
+from ..batch._row_block cimport BufferPool, RowBlock, new_block
+from ..batch._row_checks cimport check_rows
+from ..batch._event cimport WriteEvent
+from ..batch._event_rows cimport push_event
 from .._ring cimport (
     CLAIM_FORKED,
     CLAIM_OTHER_THREAD,

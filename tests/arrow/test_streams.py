@@ -29,7 +29,7 @@ from nodedb_ring import (
     follow,
     logged,
 )
-from nodedb_ring.batch.arrow._export import export_stream
+from nodedb_ring.batch.arrow._export_stream import export_stream
 from tests.recovery.memory_log import MemoryLog
 from tests.unit.making import batch as batch_of
 from tests.unit.making import event, fill, ring, sequences
