@@ -10,6 +10,7 @@ PACKAGE = Path("nodedb_ring")
 COMPILED = sorted(PACKAGE.rglob("*.pyx"))
 # Every module shares the structs of these: one that is older would read another layout.
 SHARED = sorted(str(path) for pattern in ("*.pxd", "*.h") for path in PACKAGE.rglob(pattern))
+HEADER_FOLDERS = sorted({str(path.parent) for path in PACKAGE.rglob("*.h")})
 
 
 class BuildWithStubs(build_ext):
@@ -35,6 +36,7 @@ setup(
             ".".join(source.with_suffix("").parts),
             [str(source)],
             depends=SHARED,
+            include_dirs=HEADER_FOLDERS,
             # gcc makes short memsets `rep stos`, which takes longer to start than libc's takes in all.
             extra_compile_args=["-O3", "-std=gnu11", "-fno-builtin-memset"],
         )
