@@ -61,7 +61,7 @@ cdef class EventRing:
     cdef Py_buffer _block
     cdef bint _has_block
     cdef bint has_producer, has_consumer  # each end is handed out once
-    cdef bint is_pin_logged               # the log has been told once of a lease that arrays outlive
+    cdef bint is_pin_logged               # a lease that arrays outlive was logged once
     cdef bint is_over                     # the consumer is closed: its role is free with its last lease
 
     # Raise CorruptRingError once the end has found that the shared block is no ring.

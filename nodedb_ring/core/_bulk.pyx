@@ -211,9 +211,8 @@ cdef uint64_t ring_copy_out(
 ) noexcept nogil:
     """Copies `count` events that wait, and gives their rows back; returns the bytes of payload written.
 
-
     Rows are copied some at a time, and gone through while they are in cache; payload a lap at a time. ``is_plain_run`` of
-    the consumer's side then tells whether their numbers follow each other one by one and none is a heartbeat.
+    the consumer's side then says whether their numbers follow each other one by one and none is a heartbeat.
     """
     cdef uint64_t taken = ring.local.consumer.taken
     cdef uint64_t copied = 0, written = 0, stray = 0, lap, end, stop, i

@@ -62,8 +62,8 @@ cdef inline uint64_t* _namespace(Ring* ring, uint64_t role) noexcept nogil:
 cdef bint _mark_dead(Ring* ring, uint64_t role) noexcept nogil:
     """Marks the other end's latest claim GONE if its holder is found dead; whether it is GONE.
 
-    Its lock is the first witness. A process that it was forked into by other means than fork(), and that lives on, keeps
-    that; then the pidfd tells. In another pid namespace the number is somebody else's: there the lock alone tells.
+    Its lock says so first. A copy of the process that was made by other means than fork(), and that lives on, keeps the
+    lock; then the pidfd says so. In another pid namespace the pid is another process's: there the lock alone decides.
     """
     cdef uint32_t* claim_word = _claim_word(ring, role)
     cdef uint32_t claim = load_acquire_u32(claim_word)

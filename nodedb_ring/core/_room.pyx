@@ -172,8 +172,8 @@ cdef void ring_observe(Ring* ring) noexcept nogil:
         side.watch_slots = min(header.slots_high_water, (ring.throttle_enter * ring.capacity + 99) // 100 - 1)
         side.watch_bytes = min(header.bytes_high_water, (ring.throttle_enter * ring.arena_bytes + 99) // 100 - 1)
     else:
-        # Only the consumer's line tells when the state may be left. It is busiest while the ring is full, so it is read
-        # again after a thousandth of the ring, not after every event; with fewer slots than that, after every event.
+        # The state may be left when the consumer's positions say so. Their line is busiest while the ring is full, so it
+        # is loaded again after a thousandth of the ring, not after every event; with fewer slots than that, after every event.
         side.watch_slots = min(slots + (ring.capacity >> PRESSURE_STEP_BITS), header.slots_high_water)
         side.watch_bytes = min(payload + (ring.arena_bytes >> PRESSURE_STEP_BITS), header.bytes_high_water)
         if after == PRESSURE_THROTTLED:

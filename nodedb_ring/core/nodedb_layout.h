@@ -92,9 +92,9 @@ typedef struct {
     uint64_t overflow_count;           // dropped since the last overflow that was logged as ended
     uint64_t overflow_first, overflow_last;
     uint64_t corrupt_value;
-    int64_t peer_checked_ns;    // when it was last checked whether the consumer lives
-    uint32_t overflowing;       // the last attempt was dropped because full
-    uint32_t pending_log;       // LOG_* bits: what the next Python call has to log
+    int64_t peer_checked_ns; // when it was last checked whether the consumer lives
+    uint32_t overflowing;    // the last attempt was dropped because full
+    uint32_t pending_log;    // LOG_* bits: what the next Python call has to log
     uint32_t pressure;
     uint32_t consumer_gone_for; // the consumer_claim that was GONE when an event was last dropped for it
     uint32_t corrupt;           // what the shared block was found to hold, or SOUND
@@ -189,9 +189,9 @@ static inline void nodedb_shift_fields(nodedb_row *row, uint32_t by) {
 }
 
 // The same for rows that were copied out of a shared ring, checked as they are: whether each has a known op and source,
-// a collection and a row_id, and fields that lie in a payload of `room` bytes once they are moved. One verdict for all of
-// them, and no branch a row: 2 ns each. Meanwhile the rows from `ahead` on, which are copied next, come from the other
-// core's cache.
+// a collection and a row_id, and fields that lie in a payload of `room` bytes once they are moved. One verdict for all
+// of them, and no branch a row: 2 ns each. Meanwhile the rows from `ahead` on, which are copied next, come from the
+// other core's cache.
 typedef uint64_t nodedb_u64x2 __attribute__((vector_size(16), aligned(4), may_alias));
 static inline int nodedb_shift_checked(nodedb_row *row, const nodedb_row *end, uint32_t by, uint64_t room,
                                        const nodedb_row *ahead) {

@@ -40,8 +40,8 @@ static inline int nodedb_is_locked(int fd, uint64_t byte) {
 }
 
 // A forked child shares the description, and would keep the role of a parent that dies. So it closes every one first of
-// all, whoever forked. The mutex keeps a fork out of the middle of a claim: a child has none of it, or a descriptor that
-// is in the list. A free place in the list holds -1.
+// all, whoever forked. The mutex keeps a fork out of the middle of a claim: a child has none of it, or a descriptor
+// that is in the list. A free place in the list holds -1.
 enum { NODEDB_ROLES_A_NODE = 64 };
 
 typedef struct nodedb_held {

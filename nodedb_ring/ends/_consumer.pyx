@@ -263,7 +263,7 @@ cdef class EventConsumer(ConsumerBase):
         Raises
         ------
         BusyError
-            Another stream of this consumer is there: its importer has not let go of it, be it at its end or not.
+            Another stream of this consumer is there: its importer has not released it, be it at its end or not.
         BatchError, TypeError
             As for a batch: of `requested_schema`.
         ClosedError

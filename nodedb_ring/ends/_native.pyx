@@ -1,9 +1,9 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """The compiled half of ``native``: what Numba, ctypes and cffi call, by address and without the GIL.
 
-The functions of ``_ring.pxd`` check nothing, which is right for code that is compiled against the types. A pointer that
-comes out of a script deserves a look: who calls, whether the end is open, and whether each row is an event. That is done
-for all rows before the first is emitted, and costs about as much as copying them.
+The functions of ``_ring.pxd`` check nothing, which is right for code that is compiled against the types. What comes out of
+a script is checked: who calls, whether the end is open, and whether each row is an event. That is done for all rows before
+the first is emitted, and costs about as much as copying them.
 """
 
 cimport cython
@@ -22,7 +22,7 @@ from .timeout cimport DEFAULT_SPIN_NS
 __all__ = ["addresses", "end_bytes"]
 
 cdef enum:
-    PRODUCER_KIND = 0x70646E65  # "endp" and "endc", so that another array is told from a handle
+    PRODUCER_KIND = 0x70646E65  # "endp" and "endc", so that no other array passes for a handle
     CONSUMER_KIND = 0x63646E65
 
 

@@ -41,7 +41,7 @@ cdef tuple _STATES = tuple(PressureState)
 # Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.no_gc
 cdef class ProducerBase:
-    """Who may emit now, and what the log has been told: what ``EventProducer`` and ``Reservation`` share."""
+    """Who may emit now, and what has been logged: what ``EventProducer`` and ``Reservation`` share."""
 
     def __cinit__(self, EventRing ring not None):
         if ring.has_producer:
