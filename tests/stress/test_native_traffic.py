@@ -15,7 +15,7 @@ import pytest
 
 from nodedb_ring import EventBus, EventConsumer, EventProducer, WriteEvent, WriteOp, create_event_bus
 
-from ..unit.running import until_asleep
+from tests.unit.runners import until_asleep
 from . import watchdog
 from .native import NativeTraffic
 
