@@ -37,7 +37,6 @@ from nodedb_ring import (
     WriteEvent,
     WriteOp,
 )
-
 from tests.unit.builders import event
 
 SECONDS_A_CASE: Final = 20

@@ -32,8 +32,8 @@ from nodedb_ring import EventBus, RingError, RingStats, RoleTaken
 
 from .history import Account, ConsumerLife, HistoryError, ProducerLife, check_deliveries, published_numbers
 from .journal import Journal, memory_directory
-from .processes import STYLES, Plan, consume, produce
 from .numbered import numbered_events
+from .processes import STYLES, Plan, consume, produce
 from .watchdog import PATIENCE, StuckError
 
 Role = Literal["producer", "consumer"]

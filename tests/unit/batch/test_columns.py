@@ -14,7 +14,6 @@ import pytest
 
 from nodedb_ring import EVENT_DTYPE, BatchError, EventBatch, EventSource, WriteEvent, WriteOp
 from nodedb_ring.batch.integers import as_int
-
 from tests.unit.builders import batch, event, events, raw_rows, ring, sequences
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from nodedb_ring import EventSource, FieldError, WriteEvent, WriteOp
-
 from tests.unit.builders import FULL, event, ring
 
 FIELDS = (

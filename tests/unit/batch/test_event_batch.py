@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 
 from nodedb_ring import EVENT_DTYPE, BatchError, EventBatch, EventSource, WriteEvent, WriteOp
-
 from tests.unit.builders import FULL, batch, event, events, raw_rows, ring, sequences
 from tests.unit.runners import in_new_interpreter
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from nodedb_ring import EVENT_DTYPE, EventSource, WriteEvent, WriteOp
-
 from tests.unit.builders import FULL, event, ring
 
 FIXED = {

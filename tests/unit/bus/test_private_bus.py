@@ -19,7 +19,6 @@ from nodedb_ring import (
     ProducerStats,
     create_event_bus,
 )
-
 from tests.unit.builders import batch, event, events, fill, ring, sequences, sized
 from tests.unit.runners import resident_bytes
 

@@ -22,7 +22,6 @@ from nodedb_ring import (
     PressureState,
     RingStats,
 )
-
 from tests.unit.builders import batch, event, events, fill, sequences
 from tests.unit.shared_buses import (
     SHM,

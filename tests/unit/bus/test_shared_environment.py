@@ -29,7 +29,6 @@ from nodedb_ring.bus import directory as bus_directory
 from nodedb_ring.bus import file as bus_file
 from nodedb_ring.bus.directory import UnfinishedFile, remove_unfinished, unfinished
 from nodedb_ring.bus.file import remove
-
 from tests.unit.builders import event, fill, sequences
 from tests.unit.runners import in_child, in_thread
 from tests.unit.sandbox import Refusal, mounting, refusing

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from nodedb_ring import EventBus, RoleTaken
-
 from tests.unit.builders import event, events, fill, ring, sequences
 from tests.unit.shared_buses import (
     METHODS,

@@ -24,7 +24,6 @@ from nodedb_ring import (
     OwnershipError,
     RoleTaken,
 )
-
 from tests.unit.builders import batch, event, events, fill, sequences, sized
 from tests.unit.runners import Running, in_child, in_thread
 from tests.unit.shared_buses import (

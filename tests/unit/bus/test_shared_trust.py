@@ -22,7 +22,6 @@ from nodedb_ring import (
     RingError,
     WriteOp,
 )
-
 from tests.unit.builders import batch, event, events, fill, sized
 from tests.unit.shared_buses import BusMaker, another_users
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBus, EventConsumer, EventProducer, OwnershipError
-
 from tests.unit.builders import batch, event, events, fill, ring, sequences
+from tests.unit.ends.test_waiting import Interrupted, on_signal, send, when_main_sleeps
 from tests.unit.runners import Running
 from tests.unit.shared_buses import (
     SECONDS,
@@ -36,8 +36,8 @@ from tests.unit.shared_buses import (
     end,
     lease,
 )
+
 from .test_shared_roles import raw_fork
-from tests.unit.ends.test_waiting import Interrupted, on_signal, send, when_main_sleeps
 
 
 @contextlib.contextmanager

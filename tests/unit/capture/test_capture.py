@@ -26,7 +26,6 @@ from nodedb_ring import EventConsumer, EventProducer, EventSource, OwnershipErro
 from nodedb_ring.capture import CaptureError, SqliteCapture
 from nodedb_ring.capture.sqlite import Value
 from nodedb_ring.errors import FieldError
-
 from tests.unit.runners import in_thread
 
 INSERT, UPDATE, DELETE = WriteOp.INSERT, WriteOp.UPDATE, WriteOp.DELETE

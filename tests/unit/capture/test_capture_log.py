@@ -36,8 +36,8 @@ from nodedb_ring import (
 )
 from nodedb_ring.capture import CaptureError, SqliteCapture
 from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog
-
 from tests.unit.runners import in_thread
+
 from .test_capture import Core, drained, inserted, open_database
 
 

@@ -40,7 +40,6 @@ from nodedb_ring.command.bench.throughput import Throughput
 from nodedb_ring.command.bench.workload import Tally, lap_of
 from nodedb_ring.command.cli import main
 from nodedb_ring.errors import WrongAnswerError
-
 from tests.unit.runners import WITHOUT, Running, in_thread
 from tests.unit.shared_buses import is_alive
 

@@ -17,7 +17,6 @@ import pytest
 from nodedb_ring import EventBus, __version__
 from nodedb_ring.command.cli import main
 from nodedb_ring.command.demo.flights import Flight
-
 from tests.unit.runners import WITHOUT
 
 ROOT = Path(__file__).parents[3]

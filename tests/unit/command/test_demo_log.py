@@ -27,9 +27,9 @@ from nodedb_ring.command.demo.snapshot import Snapshot
 from nodedb_ring.command.demo.totals import CarrierTotals
 from nodedb_ring.command.demo.view import CarrierView
 from nodedb_ring.log.sqlite import SqliteEventLog
+from tests.unit.runners import SECONDS, Running
 
 from .demo_accounts import reckoned_from_the_file, report
-from tests.unit.runners import SECONDS, Running
 from .test_demo_processes import ROLES, at_work, buses_of, kill, owners
 
 ROWS = 5000

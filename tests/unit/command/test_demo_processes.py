@@ -21,10 +21,10 @@ from nodedb_ring.command.demo.flights import AIRPORTS, Flight
 from nodedb_ring.command.demo.outcome import Outcome
 from nodedb_ring.command.demo.processes import run
 from nodedb_ring.command.demo.report import Verdict
-
-from .demo_accounts import missing_to_the_event, reckoned_from_the_file, report
 from tests.unit.runners import Running
 from tests.unit.shared_buses import is_alive
+
+from .demo_accounts import missing_to_the_event, reckoned_from_the_file, report
 
 ROWS = 5000
 MANY = 50_000  # enough that all children are at work for a while

@@ -16,7 +16,6 @@ from nodedb_ring import ConsumerStats, EventBus, PressureState, ProducerStats, R
 from nodedb_ring.command.cli import main
 from nodedb_ring.command.inspection import inspection
 from nodedb_ring.errors import CorruptRingError
-
 from tests.unit.builders import fill
 
 NAME = "flights"

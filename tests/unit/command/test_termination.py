@@ -15,9 +15,8 @@ from nodedb_ring.command.bench.pair import pair_of_processes
 from nodedb_ring.command.bench.settings import Settings
 from nodedb_ring.command.demo import durable, processes
 from nodedb_ring.command.termination import TERMINATION, termination_deferred, termination_unwinds
-
-from tests.unit.shared_buses import BusMaker
 from tests.unit.ends.test_waiting import Interrupted, on_signal
+from tests.unit.shared_buses import BusMaker
 
 
 @pytest.mark.parametrize("number", TERMINATION)

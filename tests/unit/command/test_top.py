@@ -19,10 +19,10 @@ import pytest
 from nodedb_ring import EventBus, EventProducer, Lease
 from nodedb_ring.command.cli import main
 from nodedb_ring.command.top.command import run_top
-
 from tests.unit.builders import event, events
 from tests.unit.runners import WITHOUT
 from tests.unit.shared_buses import BusMaker, Peer, another_users, claim_consumer, claim_producer, drain, emit
+
 from .terminal import CTRL_C, OnTerminal, plain
 
 ROOT = Path(__file__).parents[3]

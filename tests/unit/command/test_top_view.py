@@ -18,9 +18,9 @@ from nodedb_ring import EventBus, EventConsumer, EventProducer
 from nodedb_ring.command.top.sparkline import sparkline
 from nodedb_ring.command.top.view import View, compact
 from nodedb_ring.command.top.watch import CorruptRing, Rates, RingSample, Watch
-
 from tests.unit.builders import events
 from tests.unit.shared_buses import BusMaker
+
 from .terminal import plain
 
 GREEN, YELLOW, RED, BOLD_RED = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1;31m"

@@ -10,9 +10,18 @@ import pytest
 
 from nodedb_ring import EventBus, LayoutError, RingStats
 from nodedb_ring.command.top.watch import BusSample, CorruptRing, Rates, RingSample, Watch
-
 from tests.unit.builders import events
-from tests.unit.shared_buses import BusMaker, Peer, another_users, claim_consumer, claim_producer, close_consumer, drain, emit, lease
+from tests.unit.shared_buses import (
+    BusMaker,
+    Peer,
+    another_users,
+    claim_consumer,
+    claim_producer,
+    close_consumer,
+    drain,
+    emit,
+    lease,
+)
 
 PAGE = 4096
 # Of a ring's header, in its block: what docs/layout.md and _ring.pxd say.

@@ -16,8 +16,9 @@ from typing import cast
 import pytest
 
 from nodedb_ring import EventBus, EventConsumer
-
 from tests.unit.builders import fill, ring, sequences
+from tests.unit.bus.test_shared_waiting import KINDS, is_silent, pair, producing_peer, readable
+from tests.unit.ends.test_waiting import when_main_sleeps
 from tests.unit.sandbox import Refusal, refused_from_here_on
 from tests.unit.shared_buses import (
     ROOM_WAITING,
@@ -36,8 +37,6 @@ from tests.unit.shared_buses import (
     header_word,
     set_header_word,
 )
-from tests.unit.bus.test_shared_waiting import KINDS, is_silent, pair, producing_peer, readable
-from tests.unit.ends.test_waiting import when_main_sleeps
 
 
 def next_by_select(consumer: EventConsumer) -> list[int]:

@@ -11,8 +11,8 @@ import pytest
 
 from nodedb_ring import EventBus, EventConsumer, RoleTaken
 from nodedb_ring.command.cli import main
-
 from tests.unit.builders import fill, sequences
+from tests.unit.bus.test_shared_waiting import has_gone, producing_peer
 from tests.unit.sandbox import Refusal, refused_from_here_on
 from tests.unit.shared_buses import (
     CONSUMER_PID,
@@ -28,8 +28,8 @@ from tests.unit.shared_buses import (
     header_word,
     set_header_word,
 )
+
 from .test_lost_wakes import pidfds, without_descriptors
-from tests.unit.bus.test_shared_waiting import has_gone, producing_peer
 
 HERE = os.stat("/proc/self/ns/pid").st_ino
 ELSEWHERE = HERE + 1

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from nodedb_ring import BackpressureConfig, EventConsumer, EventProducer, PressureState, create_event_bus
-
 from tests.unit.builders import event, ring, sized
 from tests.unit.runners import in_thread
 

@@ -12,7 +12,6 @@ import threading
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBatch, EventConsumer, OwnershipError
-
 from tests.unit.builders import batch, event, fill, ring, sequences
 from tests.unit.runners import Running, in_thread
 

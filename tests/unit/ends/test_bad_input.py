@@ -28,7 +28,6 @@ from nodedb_ring import (
     WriteEvent,
     create_event_bus,
 )
-
 from tests.unit.builders import batch, event, fill, raw_rows, ring, sequences, sized
 from tests.unit.runners import in_child, in_new_interpreter, in_thread
 

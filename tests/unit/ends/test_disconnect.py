@@ -8,7 +8,6 @@ import logging
 import pytest
 
 from nodedb_ring import EventBatch, EventConsumer, EventProducer
-
 from tests.unit.builders import batch, event, events, fill, ring, sequences
 from tests.unit.runners import in_new_interpreter, in_thread
 

@@ -12,9 +12,8 @@ import trio
 import uvloop
 
 from nodedb_ring import EventBatch, EventConsumer, EventLoopError, EventProducer, Follower, RingError, follow
-from tests.unit.recovery.memory_log import MemoryLog
-
 from tests.unit.builders import batch, event, fill, ring, sequences
+from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.runners import Running, in_new_interpreter, in_thread
 from tests.unit.shared_buses import BusMaker, Peer, claim_producer, emit
 

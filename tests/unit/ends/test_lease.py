@@ -26,9 +26,9 @@ from nodedb_ring import (
     WriteEvent,
     WriteOp,
 )
-
 from tests.unit.builders import batch, event, events, fill, ring, sequences, sized
 from tests.unit.runners import Running, in_thread
+
 from .test_waiting import lease_numbers, on_signal, send, when_main_sleeps
 
 

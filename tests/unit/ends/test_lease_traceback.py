@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from nodedb_ring import ClosedError, EventBatch, EventConsumer
-
 from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.shared_buses import BusMaker
+
 from .test_lease import lap
 
 

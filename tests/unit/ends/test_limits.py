@@ -19,9 +19,8 @@ import pytest
 import nodedb_ring
 from nodedb_ring import ArgumentError, EventBatch, GapCursor, RingError, follow, logged
 from nodedb_ring.ends.limits import LONGEST_SECONDS, MOST_EVENTS, event_count, limit_seconds
-from tests.unit.recovery.memory_log import MemoryLog
-
 from tests.unit.builders import batch, fill, ring, sequences
+from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.runners import Running
 
 Call: TypeAlias = Callable[[Any], object]

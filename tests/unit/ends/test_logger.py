@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from nodedb_ring import EventConsumer, EventProducer
-
 from tests.unit.builders import batch, event, fill, ring, sequences, sized
 
 INFO, WARNING = logging.INFO, logging.WARNING

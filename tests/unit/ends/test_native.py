@@ -27,7 +27,6 @@ from nodedb_ring import (
 )
 from nodedb_ring.ends._native import end_bytes
 from nodedb_ring.native import ENDED, check, emit_rows, handle, take_rows, wait_rows
-
 from tests.unit.builders import FULL, batch, event, events, fill, raw_rows, ring, sequences, sized
 from tests.unit.runners import SECONDS, Running, in_child, in_thread
 

@@ -27,7 +27,6 @@ from nodedb_ring import (
     RingError,
     create_event_bus,
 )
-
 from tests.unit.builders import batch, event, events, fill, ring, sequences
 from tests.unit.runners import Running, in_child, in_thread, until_asleep
 

@@ -20,7 +20,6 @@ from nodedb_ring import (
     WriteEvent,
     WriteOp,
 )
-
 from tests.unit.builders import batch, event, events, fill, ring, sequences, sized
 from tests.unit.runners import in_thread
 

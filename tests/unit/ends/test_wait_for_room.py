@@ -31,10 +31,10 @@ from nodedb_ring import (
     logged,
 )
 from nodedb_ring.log.sqlite import SqliteEventLog
-
 from tests.unit.builders import batch, event, fill, ring, sequences, sized
 from tests.unit.runners import Running, in_thread, until_asleep
 from tests.unit.shared_buses import Held, Peer, claim_consumer, claim_producer, close_consumer, drain, lease, release
+
 from .test_waiting import Interrupted, on_signal, send, when_main_sleeps
 
 WAITS: list[Callable[[EventProducer, float | None], object]] = [

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBatch, EventConsumer
-
 from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.runners import Running, until_asleep
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring import ClosedError, EventBatch, EventConsumer, EventProducer
-
 from tests.unit.builders import batch, event, fill, ring, sequences
 from tests.unit.runners import Running
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from nodedb_ring import BusyError, EventBatch, Follower, WriteOp, follow, recovery
-from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 from tests.unit.builders import batch, event, ring, sequences
+from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 
 from .memory_log import LiveMemoryLog, MemoryLog
 

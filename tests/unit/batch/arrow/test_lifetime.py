@@ -16,9 +16,9 @@ import pytest
 from nodedb_ring import EventBatch, create_event_bus
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, ring, sized
+from tests.unit.ends.test_lease_fork import Child, overwrite
 from tests.unit.runners import Running, in_child, in_new_interpreter, in_thread, resident_bytes
 from tests.unit.shared_buses import BusMaker
-from tests.unit.ends.test_lease_fork import Child, overwrite
 
 from .capsules import ArrowArray, array_in, moved, release, schema_in, stream_in
 from .columns import as_fields, imported, rows_of, varied, views

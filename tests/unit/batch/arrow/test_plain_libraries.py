@@ -22,9 +22,9 @@ import pyarrow.dataset as ds
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBatch, EventConsumer, WriteEvent, follow
-from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, ring, sequences
+from tests.unit.recovery.memory_log import MemoryLog
 
 from .columns import FIELDS, PLAIN, STAMPS, as_fields, rows_of
 from .test_libraries import BATCH, EVENTS, with_datetimes

@@ -14,9 +14,9 @@ import pytest
 
 from nodedb_ring import BatchError, BusyError, ClosedError, EventBatch, follow, logged
 from nodedb_ring.batch.arrow._export import StreamClaim, export_stream
-from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, fill, ring, sequences
+from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.runners import Running, in_child, in_thread
 from tests.unit.shared_buses import BusMaker
 

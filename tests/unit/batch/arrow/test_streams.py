@@ -30,12 +30,12 @@ from nodedb_ring import (
     logged,
 )
 from nodedb_ring.batch.arrow._export import export_stream
-from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, fill, ring, sequences
+from tests.unit.ends.test_waiting import on_signal, send, when_main_sleeps
+from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.runners import Running, in_child, in_thread, until_asleep
 from tests.unit.shared_buses import BusMaker
-from tests.unit.ends.test_waiting import on_signal, send, when_main_sleeps
 
 from .capsules import ArrowArray, ArrowSchema, error_of, moved, next_of, release, schema_of, stream_in
 from .columns import as_fields, rows_of, varied
