@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ..errors import EventLoopError
 
 __all__ = ["check_event_loop"]
@@ -17,6 +15,9 @@ def check_event_loop(what: str) -> None:
     EventLoopError
         No asyncio loop runs in this thread; `what` says who was called.
     """
+    # Not at the top: importing asyncio takes as long as all of this package, and who runs a loop of it has imported it.
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
