@@ -1,6 +1,6 @@
 # WriteEvent as Cython code sees it.
 
-from .._ring cimport EventRow
+from ..core.layout cimport EventRow
 from ..core.schema cimport FIELD_COUNT
 
 

@@ -13,7 +13,7 @@ from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from .._ring cimport HEARTBEAT, NO_TIME, NULL_LENGTH
+from ..core.layout cimport HEARTBEAT, NO_TIME, NULL_LENGTH
 from ..core.schema cimport (
     COLLECTION,
     COLUMN_COUNT,

@@ -6,18 +6,9 @@ from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcmp, memcpy
 
-from .._ring cimport (
-    NULL_LENGTH,
-    PUSH_DONE,
-    EventField,
-    ProducerSide,
-    clear_unnamed,
-    ring_admit,
-    ring_publish_stamped,
-    ring_stamp,
-    shift_fields,
-)
 from ..core.atomic cimport prefetch_to_write
+from ..core.layout cimport NULL_LENGTH, PUSH_DONE, EventField, ProducerSide, clear_unnamed, shift_fields
+from ..core.push cimport ring_claim_slot, ring_publish_stamped, ring_stamp
 from ..core.schema cimport (
     FIELD_COLLECTION,
     FIELD_COUNT,
@@ -55,7 +46,7 @@ cdef PushResult push_event(Ring* ring, WriteEvent event) noexcept:
     cdef ProducerSide* side = &ring.local.producer
     cdef uint64_t payload = event.row.span_length
     cdef EventRow* row
-    cdef PushResult result = ring_admit(ring, event.row.sequence, payload, &row)
+    cdef PushResult result = ring_claim_slot(ring, event.row.sequence, payload, &row)
     cdef uint64_t start, offset
     if result != PUSH_DONE:
         return result

@@ -5,7 +5,8 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from .._ring cimport NULL_LENGTH, EventRow, row_is_packed, row_pack, shift_fields
+from ..core.layout cimport NULL_LENGTH, EventRow, shift_fields
+from ..core.row cimport row_is_packed, row_pack
 from ._event cimport WriteEvent
 from ._event_rows cimport write_event
 from ._row_block cimport PACKED, RowBlock, new_block

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from .._ring cimport EventRow
+from ..core.layout cimport EventRow
 
 cdef extern from "nodedb_buffer_pool.h":
     ctypedef struct Pool "nodedb_buffer_pool":

@@ -12,7 +12,8 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 
-from .._ring cimport NULL_LENGTH, EventField, row_is_packed
+from ..core.layout cimport NULL_LENGTH, EventField
+from ..core.row cimport row_is_packed
 from ..core.schema cimport FIELD_COUNT
 from ._event_rows cimport decode_text, event_from_row
 

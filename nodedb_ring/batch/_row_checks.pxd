@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from .._ring cimport EventRow
+from ..core.layout cimport EventRow
 
 
 # Refuses the first row that is no event, with a BatchError that prints its value. `number` is the first row's.

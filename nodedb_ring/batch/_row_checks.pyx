@@ -6,7 +6,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
-from .._ring cimport NULL_LENGTH, EventField, clear_unnamed
+from ..core.layout cimport NULL_LENGTH, EventField, clear_unnamed
 from ..core.schema cimport FIELD_COUNT, FIELD_ROW_ID, LAST_OP, LAST_SOURCE, STRING_COUNT
 from ._row_block cimport RowBlock, new_block
 from .utf8 cimport utf8_prefix

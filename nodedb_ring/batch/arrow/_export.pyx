@@ -41,7 +41,7 @@ from .._row_block cimport RowBlock
 from .columns cimport Columns, View, Window, set_number_targets, write_columns
 from .._event_rows cimport decode_text
 from .plain_columns cimport PLAIN_COUNT, PLAIN_NAME, PLAIN_STEP, Names, PlainColumns, copy_values, write_ends
-from ..._ring cimport NULL_LENGTH, EventRow
+from ...core.layout cimport NULL_LENGTH, EventRow
 
 import struct
 

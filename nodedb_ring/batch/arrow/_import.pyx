@@ -11,7 +11,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from ..._ring cimport HEARTBEAT, NO_TIME, NULL_LENGTH, EventRow
+from ...core.layout cimport HEARTBEAT, NO_TIME, NULL_LENGTH, EventRow
 from ...core.schema cimport COLUMN_COUNT, COUNT, FIELD_COUNT, NULLABLE, OP, SCHEMA, TIME
 from .._row_block cimport RowBlock, new_block
 from .._row_checks cimport check_rows

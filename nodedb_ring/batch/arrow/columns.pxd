@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from ..._ring cimport EventRow
+from ...core.layout cimport EventRow
 from ...core.schema cimport FIELD_COUNT
 
 cdef extern from "nodedb_export_columns.h" nogil:
