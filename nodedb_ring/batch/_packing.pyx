@@ -1,7 +1,8 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """What is put back to back: the rows of blocks, events, and the values of a column."""
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -58,20 +59,27 @@ def pack(blocks):
 
 
 def gather(RowBlock block not None, chosen):
-    """A packed copy of the rows whose numbers `chosen` holds: an array of int64, each in [0, count)."""
-    cdef const int64_t[::1] numbers = chosen
-    cdef Py_ssize_t n = numbers.shape[0], i
+    """A packed copy of the rows whose numbers `chosen` holds: a contiguous array of int64, each in [0, count)."""
+    cdef Py_buffer view
+    cdef const int64_t* numbers
+    cdef Py_ssize_t n, i
     cdef uint64_t total = 0, need
     cdef RowBlock copy
     block.check_open()
-    for i in range(n):
-        row_is_packed(block.rows + numbers[i], &need)
-        total += need
-    check_payload_size(total)
-    copy = new_block(n, total, None)
-    total = 0
-    for i in range(n):
-        total = _append(copy, i, total, block.rows + numbers[i], 1, block.bytes)
+    PyObject_GetBuffer(chosen, &view, PyBUF_SIMPLE)
+    try:
+        numbers = <const int64_t*>view.buf
+        n = view.len // sizeof(int64_t)
+        for i in range(n):
+            row_is_packed(block.rows + numbers[i], &need)
+            total += need
+        check_payload_size(total)
+        copy = new_block(n, total, None)
+        total = 0
+        for i in range(n):
+            total = _append(copy, i, total, block.rows + numbers[i], 1, block.bytes)
+    finally:
+        PyBuffer_Release(&view)
     copy.packing = PACKED
     return copy
 
@@ -103,8 +111,8 @@ def block_of_events(list events):
 
 def join_column(list values, bint is_text, str name, bint is_scalar):
     """The bytes of a column of str or bytes, one after another, and the length of each: (bytes, uint32 array)."""
-    cdef object lengths = np.empty(len(values), np.uint32)
-    cdef uint32_t[::1] out = lengths
+    cdef bytes lengths = PyBytes_FromStringAndSize(NULL, len(values) * sizeof(uint32_t))
+    cdef uint32_t* out = <uint32_t*>PyBytes_AS_STRING(lengths)
     cdef list parts = []
     cdef Py_ssize_t i
     for i in range(len(values)):
@@ -131,7 +139,7 @@ def join_column(list values, bint is_text, str name, bint is_scalar):
             )
         out[i] = <uint32_t>PyBytes_GET_SIZE(value)
         parts.append(value)
-    return b"".join(parts), lengths
+    return b"".join(parts), np.frombuffer(lengths, np.uint32)
 
 
 cdef str _row(Py_ssize_t i, bint is_scalar):

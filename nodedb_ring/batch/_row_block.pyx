@@ -6,8 +6,9 @@ it needs to know which.
 """
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
@@ -267,16 +268,27 @@ cdef object _nothing(dtype, bint writable):
 
 
 cdef object _objects(RowBlock block, int field, bint is_text):
-    """Decodes one field. Equal neighbours, a column of one table's name say, share one object."""
+    """Decodes one field. Equal neighbours, such as a column of one table's name, share one object."""
     cdef object array = np.empty(block.count, object)
-    cdef object[::1] out = array
+    cdef Py_buffer view
+    block.check_open()
+    PyObject_GetBuffer(array, &view, PyBUF_WRITABLE | PyBUF_FORMAT)
+    try:
+        _decode_field(block, field, is_text, <PyObject**>view.buf)
+    finally:
+        PyBuffer_Release(&view)
+    return array
+
+
+cdef int _decode_field(RowBlock block, int field, bint is_text, PyObject** out) except -1:
+    """Puts the values into `out`, whose items are None."""
     cdef const EventField* at
     cdef const char* start
     cdef const char* previous = NULL
     cdef uint32_t length, previous_length = 0
     cdef object value = None
+    cdef PyObject* none
     cdef uint64_t i
-    block.check_open()
     for i in range(block.count):
         at = &block.rows[i].field[field]
         length = at.length
@@ -290,5 +302,8 @@ cdef object _objects(RowBlock block, int field, bint is_text):
                 value = PyBytes_FromStringAndSize(start, length)
             previous = start
             previous_length = length
-        out[i] = value
-    return array
+        none = out[i]
+        Py_INCREF(value)
+        out[i] = <PyObject*>value
+        Py_XDECREF(none)
+    return 0

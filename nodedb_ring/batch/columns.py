@@ -18,15 +18,13 @@ import numpy.typing as npt
 from ..errors import BatchError
 from ._packing import join_column
 from .integers import as_int, is_masked_array
-from .schema import EVENT_DTYPE, NO_TIME, NULL_LENGTH, STRING_FIELDS, EventSource, WriteOp
+from .schema import EVENT_DTYPE, NO_TIME, NULL_LENGTH, REQUIRED_FIELDS, STRING_FIELDS, TIME_FIELDS, EventSource, WriteOp
 
 __all__ = ["VariableColumn", "fixed_column", "in_order", "plain_array", "plain_bytes", "variable_column"]
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
 
-_REQUIRED_STRINGS: Final = ("collection", "row_id")
-_TIMES: Final = ("system_time_ms", "valid_time_ms")
 _MOST_MS: Final = 2**63 - 1
 # A tick of each unit of datetime64 in milliseconds; years and months have no one length.
 _UNITS: Final = {
@@ -80,7 +78,7 @@ def fixed_column(name: str, value: Any, *, check_members: bool = True) -> npt.ND
         A value that the column cannot hold exactly.
     """
     items, missing = _items(name, value)
-    if name in _TIMES:
+    if name in TIME_FIELDS:
         return _stamps(name, items, missing)
     column = _integers(name, items, missing, EVENT_DTYPE[name])
     if check_members and name == "op":
@@ -107,7 +105,7 @@ def variable_column(name: str, value: Any) -> VariableColumn:
     values = _strings(name, items, missing, scalar)
     if is_scalar and not isinstance(values[0], scalar | None):
         raise BatchError(f"{name} of {type(values[0]).__name__}: must be {scalar.__name__}, or a column of it")
-    if name in _REQUIRED_STRINGS:
+    if name in REQUIRED_FIELDS:
         for row, item in enumerate(values):
             if item is None:
                 where = "" if is_scalar else f"row {row}: "
@@ -340,7 +338,7 @@ def _refuse(name: str, items: Items, row: int) -> NoReturn:
     """For a value that is no integer, nor a time where that would do."""
     array = items if isinstance(items, np.ndarray) else _dtype_of(items)
     item = (items.ravel() if isinstance(items, np.ndarray) else items)[row]
-    wanted = "a time or an integer, of milliseconds" if name in _TIMES else "an integer"
+    wanted = "a time or an integer, of milliseconds" if name in TIME_FIELDS else "an integer"
     shown = item.item() if isinstance(item, np.generic) else item
     raise BatchError(
         f"{_at(items, row)}{name} {shown!r} of {array.dtype}: must be {wanted}, and {type(item).__name__} is none; "

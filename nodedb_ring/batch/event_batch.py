@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, TypeAlias, final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ from .schema import (
     FIXED_FIELDS,
     NO_TIME,
     NULL_LENGTH,
+    REQUIRED_FIELDS,
     STRING_FIELDS,
+    TIME_FIELDS,
     VALUE_FIELDS,
     WriteOp,
 )
@@ -37,8 +39,23 @@ Records: TypeAlias = npt.NDArray[np.void]
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 _VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
-_REQUIRED: Final = ("sequence", "collection", "op", "row_id", "lsn")
-_TIMES: Final = ("system_time_ms", "valid_time_ms")
+
+if TYPE_CHECKING:
+
+    class MemberArray(np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]):  # noqa: PLW1641
+        """Operations or sources as a type checker sees them: an array of which ``==`` and ``!=`` make a mask.
+
+        NumPy declares both as Any, and the type of ``batch[batch.op == WriteOp.INSERT]`` would be Any, too.
+        """
+
+        def __eq__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+            ...
+
+        def __ne__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+            ...
+
+else:
+    MemberArray = np.ndarray
 
 
 @final
@@ -125,7 +142,7 @@ class EventBatch:
         unknown = sorted(set(columns) - set(FIXED_FIELDS) - set(_VARIABLE))
         if unknown:
             raise TypeError(f"{unknown[0]!r}: no such column; columns are {', '.join(FIXED_FIELDS + _VARIABLE)}")
-        missing = [name for name in _REQUIRED if name not in columns]
+        missing = [name for name in REQUIRED_FIELDS if name not in columns]
         if missing:
             raise TypeError(f"columns missing: {', '.join(missing)}")
         fixed = {name: fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
@@ -138,7 +155,7 @@ class EventBatch:
             raise BatchError(f"columns of unequal length: {', '.join(f'{n} {size}' for n, size in sizes.items())}")
         records = np.zeros(next(iter(sizes.values())), EVENT_DTYPE)
         records["count"] = 1
-        for name in _TIMES:
+        for name in TIME_FIELDS:
             records[name] = NO_TIME
         for name, column in fixed.items():
             records[name] = column
@@ -185,7 +202,7 @@ class EventBatch:
 
     @classmethod
     def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
-        """The events of several batches, in order, in memory of their own."""
+        """The events of several batches, in order, in memory that it owns."""
         return cls._over(pack([batch._block for batch in in_order("batches", batches)]))
 
     @property
@@ -233,14 +250,16 @@ class EventBatch:
         return self.records["vshard_id"]
 
     @property
-    def op(self) -> npt.NDArray[np.uint8]:
+    def op(self) -> MemberArray:
         """Operations, the numbers of ``WriteOp``: ``batch.op == WriteOp.INSERT`` is a mask."""
-        return self.records["op"]
+        column: Any = self.records["op"]
+        return column  # type: ignore[no-any-return]
 
     @property
-    def source(self) -> npt.NDArray[np.uint8]:
+    def source(self) -> MemberArray:
         """Sources, the numbers of ``EventSource``."""
-        return self.records["source"]
+        column: Any = self.records["source"]
+        return column  # type: ignore[no-any-return]
 
     @property
     def count(self) -> npt.NDArray[np.uint32]:

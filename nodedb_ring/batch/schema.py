@@ -70,6 +70,7 @@ NULL_LENGTH: Final = 2**32 - 1
 NO_TIME: Final = -(2**63)
 """A time that is None: NumPy's NaT, so the columns view as ``datetime64[ms]``."""
 
+
 class Column(NamedTuple):
     """One column of a write event, as ``core/nodedb_schema.h`` has it."""
 
