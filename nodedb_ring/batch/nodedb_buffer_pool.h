@@ -26,7 +26,8 @@ typedef struct {
 static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size_t *got) {
     int best = -1;
     for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
-        if (pool->size[i] >= size && (best < 0 || pool->size[i] < pool->size[best])) best = i;
+        if (pool->size[i] >= size && (best < 0 || pool->size[i] < pool->size[best]))
+            best = i;
     if (best >= 0) {
         void *buffer = pool->buffer[best];
         *got = pool->size[best];
@@ -44,7 +45,8 @@ static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size
 static inline void nodedb_pool_give(nodedb_buffer_pool *pool, void *buffer, size_t size) {
     int least = 0;
     for (int i = 1; i < NODEDB_POOL_BUFFERS; i++)
-        if (pool->size[i] < pool->size[least]) least = i;
+        if (pool->size[i] < pool->size[least])
+            least = i;
     if (size <= pool->size[least] || pool->held + size > NODEDB_POOL_BYTES) {
         free(buffer);
         return;
@@ -56,7 +58,8 @@ static inline void nodedb_pool_give(nodedb_buffer_pool *pool, void *buffer, size
 }
 
 static inline void nodedb_pool_free(nodedb_buffer_pool *pool) {
-    for (int i = 0; i < NODEDB_POOL_BUFFERS; i++) free(pool->buffer[i]);
+    for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
+        free(pool->buffer[i]);
 }
 
 #endif

@@ -50,13 +50,16 @@ static __attribute__((noinline)) size_t nodedb_utf8_prefix_of_any(const uint8_t 
                       : lead >= 0xE0 && lead <= 0xEF ? 2
                       : lead >= 0xF0 && lead <= 0xF4 ? 3
                                                      : 0;
-        if (more == 0 || size - i <= more) return i;
+        if (more == 0 || size - i <= more)
+            return i;
         uint8_t second = text[i + 1];
         uint8_t least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
         uint8_t most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-        if (second < least || second > most) return i;
+        if (second < least || second > most)
+            return i;
         for (size_t k = 2; k <= more; k++)
-            if ((text[i + k] & 0xC0) != 0x80) return i;
+            if ((text[i + k] & 0xC0) != 0x80)
+                return i;
         i += more + 1;
     }
     return size;

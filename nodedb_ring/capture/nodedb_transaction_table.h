@@ -168,7 +168,8 @@ static void transaction_table_clear(TransactionTable *table) {
 // It was undone, and with it the schema that was read in it.
 static void transaction_table_undone(TransactionTable *table) {
     table->rollbacks++;
-    if (table->schema_read) table->schema_unsure = 1;
+    if (table->schema_read)
+        table->schema_unsure = 1;
     transaction_table_clear(table);
 }
 
@@ -181,7 +182,8 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
     PyErr_Fetch(&kind, &error, &trace);
     int result = table->owner == NULL ? 0 : method(table->owner);
     if (result != 0 && !may_fail) {
-        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt(); // again, later
+        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+            PyErr_SetInterrupt(); // again, later
         PyErr_Clear();
         result = 0;
     }
@@ -192,7 +194,8 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
         PyErr_NormalizeException(&kind, &error, &trace);
         PyErr_Fetch(&new_kind, &new_error, &new_trace);
         PyErr_NormalizeException(&new_kind, &new_error, &new_trace);
-        if (trace != NULL) PyException_SetTraceback(error, trace);
+        if (trace != NULL)
+            PyException_SetTraceback(error, trace);
         PyException_SetContext(new_error, error); // takes the reference
         PyErr_Restore(new_kind, new_error, new_trace);
         Py_XDECREF(kind);
@@ -221,9 +224,11 @@ static int table_connect(sqlite3 *db, void *table, int count, const char *const 
         // Triggers may write to it, whatever PRAGMA trusted_schema says: a write does nothing.
         result = self->vtab_config(db, SQLITE_VTAB_INNOCUOUS);
     }
-    if (result != SQLITE_OK) return result;
+    if (result != SQLITE_OK)
+        return result;
     ConnectedTable *connected = calloc(1, sizeof *connected);
-    if (connected == NULL) return SQLITE_NOMEM;
+    if (connected == NULL)
+        return SQLITE_NOMEM;
     connected->table = self;
     *out = &connected->base;
     self->schema_unsure = 1; // deserialize() brings another schema, perhaps of the same version
@@ -315,7 +320,8 @@ static int table_sync(sqlite3_vtab *connected) {
 static int table_commit(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
     int result = SQLITE_OK;
-    if (table->standing != 0) result = transaction_table_call(table, table->methods->commit, 1);
+    if (table->standing != 0)
+        result = transaction_table_call(table, table->methods->commit, 1);
     transaction_table_clear(table);
     return result; // SQLite does not look at it; apsw finds the exception
 }
@@ -348,12 +354,14 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
     // This must not fail: SQLite would not tell the tables behind this one of the savepoint, and then has them roll
     // back to it all the same; a full-text table loses what it had not written yet. The schema stays doubtful then, and
     // whoever needs it next reads it.
-    if (table->schema_doubtful) transaction_table_call(table, table->methods->check_schema, 0);
+    if (table->schema_doubtful)
+        transaction_table_call(table, table->methods->check_schema, 0);
     return SQLITE_OK;
 }
 
 static int64_t table_mark(const TransactionTable *table, int level) {
-    if (level < 0) return 0;
+    if (level < 0)
+        return 0;
     return level + 1 < table->open_levels ? table->marks[level + 1] : table->standing;
 }
 
@@ -361,8 +369,10 @@ static int64_t table_mark(const TransactionTable *table, int level) {
 // table may delete rows first, but does not give another one its name.
 static int table_release(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
-    if (table_mark(table, level) == table->standing) table->schema_doubtful = 1;
-    if (table->open_levels > level + 1) table->open_levels = level + 1;
+    if (table_mark(table, level) == table->standing)
+        table->schema_doubtful = 1;
+    if (table->open_levels > level + 1)
+        table->open_levels = level + 1;
     return SQLITE_OK;
 }
 
@@ -370,8 +380,10 @@ static int table_rollback_to(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
     table->standing = table_mark(table, level);
     table->schema_doubtful = 1;
-    if (table->schema_read) table->schema_unsure = 1;
-    if (table->open_levels > level + 2) table->open_levels = level + 2;
+    if (table->schema_read)
+        table->schema_unsure = 1;
+    if (table->open_levels > level + 2)
+        table->open_levels = level + 2;
     return SQLITE_OK;
 }
 
@@ -429,7 +441,8 @@ static void transaction_table_register_next(TransactionTable *table) { transacti
 __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db, char **error, void *const *functions) {
     TransactionTable *table = transaction_table_registering;
     (void)error;
-    if (table == NULL) return SQLITE_ERROR;
+    if (table == NULL)
+        return SQLITE_ERROR;
     table->declare_vtab = (declare_vtab_function)functions[PLACE_DECLARE_VTAB];
     table->vtab_config = (vtab_config_function)functions[PLACE_VTAB_CONFIG];
     sqlite_user_data = (user_data_function)functions[PLACE_USER_DATA];
@@ -444,7 +457,8 @@ __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db,
     // SQLite lets go of it when the connection is closed, and also if this fails.
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
     int result = create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_let_go);
-    if (result != SQLITE_OK) return result;
+    if (result != SQLITE_OK)
+        return result;
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
     return create_function(db, function_name, 0, SQLITE_UTF8 | SQLITE_INNOCUOUS, table, table_is_lost, NULL, NULL,
                            transaction_table_let_go);

@@ -1,5 +1,5 @@
-// What a ring is laid out as: a block's header, what each end keeps to itself, and how rows are moved. nodedb_schema.h has
-// the row.
+// What a ring is laid out as: a block's header, what each end keeps to itself, and how rows are moved. nodedb_schema.h
+// has the row.
 
 #ifndef NODEDB_RING_LAYOUT_H
 #define NODEDB_RING_LAYOUT_H

@@ -55,7 +55,8 @@ static void *nodedb_take_memory(size_t size, size_t *got) {
         size_t step = size >= NODEDB_HUGE_PAGE ? NODEDB_HUGE_PAGE : NODEDB_LARGE_SHEET;
         *got = (size + step - 1) & ~(step - 1);
         memory = aligned_alloc(size >= NODEDB_HUGE_PAGE ? NODEDB_HUGE_PAGE : 4096, *got);
-        if (memory != NULL && size >= NODEDB_HUGE_PAGE) madvise(memory, *got, MADV_HUGEPAGE);
+        if (memory != NULL && size >= NODEDB_HUGE_PAGE)
+            madvise(memory, *got, MADV_HUGEPAGE);
     }
     return memory;
 }
@@ -66,7 +67,8 @@ static void nodedb_give_memory(void *memory, size_t size) {
     if (size >= NODEDB_LARGE_SHEET && nodedb_kept_enter()) {
         int least = 0;
         for (int i = 1; i < NODEDB_KEPT_SHEETS; i++)
-            if (nodedb_kept.size[i] < nodedb_kept.size[least]) least = i;
+            if (nodedb_kept.size[i] < nodedb_kept.size[least])
+                least = i;
         const size_t others = nodedb_kept.bytes - nodedb_kept.size[least];
         if (size > nodedb_kept.size[least] && others + size <= NODEDB_KEPT_BYTES) {
             rest = nodedb_kept.memory[least];
@@ -123,7 +125,8 @@ static void nodedb_release_hold(nodedb_hold *hold) {
         return;
     }
     // Without an interpreter the process is about to end, and its memory with it.
-    if (!Py_IsInitialized()) return;
+    if (!Py_IsInitialized())
+        return;
     if (nodedb_has_gil()) {
         nodedb_drop(hold);
         return;
@@ -133,21 +136,25 @@ static void nodedb_release_hold(nodedb_hold *hold) {
         hold->next = first;
     while (!__atomic_compare_exchange_n(&nodedb_released, &first, hold, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
     // The first of a list calls for the interpreter. Should that have no room for the call, the next export comes.
-    if (first == NULL) Py_AddPendingCall(nodedb_drop_released, NULL);
+    if (first == NULL)
+        Py_AddPendingCall(nodedb_drop_released, NULL);
 }
 
 // ---- what the importer calls ----
 
 static void nodedb_leave_sheet(nodedb_sheet *sheet) {
-    if (__atomic_sub_fetch(&sheet->users, 1, __ATOMIC_ACQ_REL) != 0) return;
-    if (sheet->text != NULL) nodedb_give_memory(sheet->text, sheet->text_size);
+    if (__atomic_sub_fetch(&sheet->users, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    if (sheet->text != NULL)
+        nodedb_give_memory(sheet->text, sheet->text_size);
     nodedb_release_hold(&sheet->hold);
 }
 
 static void nodedb_release_dictionary(struct ArrowArray *array) { array->release = NULL; }
 
 static void nodedb_release_column(struct ArrowArray *array) {
-    if (array->dictionary != NULL && array->dictionary->release != NULL) array->dictionary->release(array->dictionary);
+    if (array->dictionary != NULL && array->dictionary->release != NULL)
+        array->dictionary->release(array->dictionary);
     array->release = NULL;
     nodedb_leave_sheet(array->private_data);
 }
@@ -156,7 +163,8 @@ static void nodedb_release_struct(struct ArrowArray *array) {
     nodedb_sheet *sheet = array->private_data;
     array->release = NULL;
     for (int i = 0; i < NODEDB_COLUMN_COUNT; i++)
-        if (sheet->column[i].release != NULL) sheet->column[i].release(&sheet->column[i]);
+        if (sheet->column[i].release != NULL)
+            sheet->column[i].release(&sheet->column[i]);
     nodedb_leave_sheet(sheet);
 }
 

@@ -22,9 +22,11 @@ static inline void nodedb_release_schema(struct ArrowSchema *schema) {
     if (schema->dictionary != NULL && schema->dictionary->release != NULL)
         schema->dictionary->release(schema->dictionary);
     for (int64_t i = 0; i < schema->n_children; i++)
-        if (schema->children[i]->release != NULL) schema->children[i]->release(schema->children[i]);
+        if (schema->children[i]->release != NULL)
+            schema->children[i]->release(schema->children[i]);
     schema->release = NULL;
-    if (__atomic_sub_fetch(&all->users, 1, __ATOMIC_ACQ_REL) == 0) free(all);
+    if (__atomic_sub_fetch(&all->users, 1, __ATOMIC_ACQ_REL) == 0)
+        free(all);
 }
 
 #endif

@@ -38,6 +38,8 @@ static inline int nodedb_integer_at(const void *data, char letter, int64_t i, ui
         NODEDB_READ(int32_t)
     case 'l':
         NODEDB_READ(int64_t)
+    default:
+        break;
     }
 #undef NODEDB_READ
 #define NODEDB_READ(type)                                                                                              \
@@ -70,14 +72,16 @@ static inline int nodedb_span_at(const struct ArrowArray *array, char letter, in
         memcpy(ends, (const uint8_t *)array->buffers[1] + i * 4, 8);
         span->at = (const uint8_t *)array->buffers[2] + ends[0];
         span->size = (int64_t)ends[1] - ends[0];
-        if (ends[0] < 0 || span->size < 0) return 1;
+        if (ends[0] < 0 || span->size < 0)
+            return 1;
         break;
     }
     case 'U':
     case 'Z': {
         int64_t ends[2];
         memcpy(ends, (const uint8_t *)array->buffers[1] + i * 8, 16);
-        if (ends[0] < 0 || ends[1] < ends[0]) return 1;
+        if (ends[0] < 0 || ends[1] < ends[0])
+            return 1;
         span->at = (const uint8_t *)array->buffers[2] + ends[0];
         span->size = ends[1] - ends[0];
         break;
@@ -92,16 +96,20 @@ static inline int nodedb_span_at(const struct ArrowArray *array, char letter, in
         int64_t parts = array->n_buffers - 3, room;
         memcpy(part, view, 16);
         span->size = part[0];
-        if (part[0] < 0) return 1;
+        if (part[0] < 0)
+            return 1;
         if (part[0] <= 12) {
             span->at = view + 4;
             return 0;
         }
-        if (part[2] < 0 || part[2] >= parts || part[3] < 0) return 1;
+        if (part[2] < 0 || part[2] >= parts || part[3] < 0)
+            return 1;
         memcpy(&room, (const int64_t *)array->buffers[2 + parts] + part[2], 8);
-        if ((int64_t)part[3] + part[0] > room) return 1;
+        if ((int64_t)part[3] + part[0] > room)
+            return 1;
         span->at = (const uint8_t *)array->buffers[2 + part[2]] + part[3];
-        if (array->buffers[2 + part[2]] == NULL) return 1;
+        if (array->buffers[2 + part[2]] == NULL)
+            return 1;
         return 0;
     }
     }

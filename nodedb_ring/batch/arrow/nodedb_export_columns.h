@@ -30,6 +30,7 @@
 typedef uint32_t nodedb_view __attribute__((vector_size(16), aligned(4), may_alias));
 
 // Where the columns go; NULL where one is not asked for.
+// NOLINTNEXTLINE(bugprone-macro-parentheses): it declares a member.
 #define NODEDB_EACH(name, kind, presence) NODEDB_IF_NUMBER_##kind(__typeof__(((nodedb_row *)0)->name) *name;)
 typedef struct {
     NODEDB_SCHEMA(NODEDB_EACH)
@@ -95,7 +96,8 @@ static __attribute__((noinline, cold)) nodedb_view nodedb_view_at_edge(const nod
     uint8_t bytes[16] = {0};
     nodedb_view view;
     // A None may be among what was taken for values; where it would be says nothing.
-    if (length == NODEDB_NULL_LENGTH) return (nodedb_view){0, 0, 0, 0};
+    if (length == NODEDB_NULL_LENGTH)
+        return (nodedb_view){0, 0, 0, 0};
     memcpy(bytes, &length, 4);
     memcpy(bytes + 4, window->bytes + at, length <= NODEDB_INLINE ? length : 4);
     memcpy(&view, bytes, 16);
@@ -115,7 +117,8 @@ static nodedb_always nodedb_view nodedb_inline_view(const nodedb_window *window,
 // The same of a value of any size: of a longer one its length and its first 4 bytes.
 static nodedb_always nodedb_view nodedb_begin_view(const nodedb_window *window, uint64_t room, nodedb_field field) {
     const uint32_t at = field.offset - window->base, length = field.length;
-    if (__builtin_expect((uint64_t)at - 4 >= room, 0)) return nodedb_view_at_edge(window, length, at);
+    if (__builtin_expect((uint64_t)at - 4 >= room, 0))
+        return nodedb_view_at_edge(window, length, at);
     nodedb_view view = *(const nodedb_view *)(window->bytes + at - 4) & nodedb_keep[length < 13 ? length : 13];
     return view | (nodedb_view){length, 0, 0, 0};
 }
@@ -128,7 +131,8 @@ static nodedb_always nodedb_view nodedb_refer(nodedb_view view, const nodedb_win
 
 // The first `from` rows of a nullable field were all None, and nothing was written: makes up for it.
 static void nodedb_begin_field(nodedb_columns *to, uint64_t from, int k) {
-    if (k < 2 || to->nulls[k] != from) return;
+    if (k < 2 || to->nulls[k] != from)
+        return;
     memset(to->view[k], 0, from * sizeof(nodedb_view));
     memset(to->valid[k], 0, from / 8);
 }
@@ -155,7 +159,8 @@ static __attribute__((noinline)) nodedb_view nodedb_mixed_block(nodedb_columns *
         nulls -= none;
         longs -= is_long;
     }
-    if (k >= 2) memcpy((uint8_t *)to->valid[k] + from / 8, word, (count + 63) / 64 * 8);
+    if (k >= 2)
+        memcpy((uint8_t *)to->valid[k] + from / 8, word, (size_t)((count + 63) / 64) * 8);
     to->nulls[k] += nulls;
     to->longs[k] += longs;
     to->kind[k] = nulls == count   ? NODEDB_ALL_NONE
@@ -170,13 +175,11 @@ static __attribute__((noinline)) nodedb_view nodedb_mixed_block(nodedb_columns *
 // for text that is not ASCII.
 static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t from, const nodedb_row *row,
                                                     uint32_t count, int k, const nodedb_window *window, uint64_t room) {
-    const nodedb_field *field = &row->field[k];
-    enum { STEP = sizeof(nodedb_row) / sizeof(nodedb_field) };
     const nodedb_window here = *window; // a copy that no store can change
     nodedb_view seen = {0, 0, 0, 0};
     if (to->kind[k] == NODEDB_ALL_NONE && to->nulls[k] == from) {
         uint32_t all = NODEDB_NULL_LENGTH;
-        _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) all &= field[i * STEP].length;
+        _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) all &= row[i].field[k].length;
         if (all == NODEDB_NULL_LENGTH) {
             to->nulls[k] += count;
             return seen;
@@ -187,7 +190,7 @@ static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t
         nodedb_begin_field(to, from, k);
         if (to->kind[k] == NODEDB_ALL_INLINE) {
             _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) {
-                const nodedb_field one = field[i * STEP];
+                const nodedb_field one = row[i].field[k];
                 const nodedb_view begun = nodedb_inline_view(&here, room, one);
                 stray |= NODEDB_INLINE - (uint64_t)one.length;
                 seen |= begun;
@@ -195,7 +198,7 @@ static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t
             }
         } else {
             _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) {
-                const nodedb_field one = field[i * STEP];
+                const nodedb_field one = row[i].field[k];
                 const nodedb_view begun = nodedb_begin_view(&here, room, one);
                 stray |= (uint64_t)(one.length - (NODEDB_INLINE + 1)) << 32;
                 seen |= begun;
@@ -203,23 +206,25 @@ static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t
             }
         }
         if (stray >> 63 == 0) {
-            if (k >= 2) memset((uint8_t *)to->valid[k] + from / 8, 0xFF, (count + 63) / 64 * 8);
-            if (to->kind[k] == NODEDB_ALL_LONG) to->longs[k] += count;
+            if (k >= 2)
+                memset((uint8_t *)to->valid[k] + from / 8, 0xFF, (size_t)((count + 63) / 64) * 8);
+            if (to->kind[k] == NODEDB_ALL_LONG)
+                to->longs[k] += count;
             return seen;
         }
     }
     return nodedb_mixed_block(to, from, row, count, k, window, room);
 }
 
-static nodedb_always void nodedb_stamp_block(nodedb_columns *to, uint64_t from, const nodedb_row *row, uint32_t count,
-                                             int k) {
-    const int64_t *stamp = k == 0 ? &row->system_time_ms : &row->valid_time_ms;
-    enum { STEP = sizeof(nodedb_row) / sizeof(int64_t) };
+static nodedb_always void nodedb_time_block(nodedb_columns *to, uint64_t from, const nodedb_row *row, uint32_t count,
+                                            int k) {
+    const uint8_t *time =
+        (const uint8_t *)row + (k == 0 ? offsetof(nodedb_row, system_time_ms) : offsetof(nodedb_row, valid_time_ms));
     uint64_t word[NODEDB_BLOCK / 64] = {0};
     if (to->time_nulls[k] == from) {
         uint64_t other = 0;
         _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) other |=
-            (uint64_t)stamp[i * STEP] ^ (uint64_t)NODEDB_NO_TIME;
+            (uint64_t)*(const int64_t *)(time + i * sizeof(nodedb_row)) ^ (uint64_t)NODEDB_NO_TIME;
         if (other == 0) {
             to->time_nulls[k] += count;
             return;
@@ -229,7 +234,7 @@ static nodedb_always void nodedb_stamp_block(nodedb_columns *to, uint64_t from, 
     }
     uint32_t nulls = 0;
     _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) {
-        const int64_t one = stamp[i * STEP];
+        const int64_t one = *(const int64_t *)(time + i * sizeof(nodedb_row));
         nulls += one == NODEDB_NO_TIME;
         to->time[k][from + i] = one;
     }
@@ -237,10 +242,10 @@ static nodedb_always void nodedb_stamp_block(nodedb_columns *to, uint64_t from, 
         memset(word, 0xFF, sizeof word);
     } else {
         _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) word[i / 64] |=
-            (uint64_t)(stamp[i * STEP] != NODEDB_NO_TIME) << i % 64;
+            (uint64_t)(*(const int64_t *)(time + i * sizeof(nodedb_row)) != NODEDB_NO_TIME) << i % 64;
     }
     to->time_nulls[k] += nulls;
-    memcpy((uint8_t *)to->time_valid[k] + from / 8, word, (count + 63) / 64 * 8);
+    memcpy((uint8_t *)to->time_valid[k] + from / 8, word, (size_t)((count + 63) / 64) * 8);
 }
 
 // The fixed columns that are asked for.
@@ -272,7 +277,7 @@ static int nodedb_whole_block(nodedb_columns *to, uint64_t from, const nodedb_ro
 // Four rows at a time: two neighbouring words of each become four of one column and four of the other.
 __attribute__((target("avx2"))) static nodedb_always void nodedb_two_columns(const nodedb_row *row, size_t at,
                                                                              __m256i *first, __m256i *second) {
-#define NODEDB_TWO(i) _mm_loadu_si128((const __m128i *)((const uint8_t *)(row + i) + at))
+#define NODEDB_TWO(i) _mm_loadu_si128((const __m128i *)((const uint8_t *)(row + (i)) + (at)))
     const __m256i even = _mm256_inserti128_si256(_mm256_castsi128_si256(NODEDB_TWO(0)), NODEDB_TWO(2), 1);
     const __m256i odd = _mm256_inserti128_si256(_mm256_castsi128_si256(NODEDB_TWO(1)), NODEDB_TWO(3), 1);
 #undef NODEDB_TWO
@@ -303,7 +308,7 @@ __attribute__((target("avx2"))) static int nodedb_fixed_block_avx2(nodedb_column
     __m128i *op = (__m128i *)(to->op + from), *source = (__m128i *)(to->source + from);
     __m256i other = _mm256_setzero_si256();
     for (int i = 0; i < NODEDB_BLOCK; i += 16, row += 16) {
-        _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) {
+        _Pragma("GCC unroll 4") for (size_t k = 0; k < 4; k++) {
             __m256i one, two;
             nodedb_two_columns(row + 4 * k, offsetof(nodedb_row, sequence), &one, &two);
             _mm256_storeu_si256(sequence++, one);
@@ -356,23 +361,28 @@ static nodedb_always uint64_t nodedb_write_columns_by(int (*whole_block)(nodedb_
             to->time_nulls[0] += n;
             to->time_nulls[1] += n;
         } else {
-            if (to->time[0] != NULL) nodedb_stamp_block(to, from, row, n, 0);
-            if (to->time[1] != NULL) nodedb_stamp_block(to, from, row, n, 1);
+            if (to->time[0] != NULL)
+                nodedb_time_block(to, from, row, n, 0);
+            if (to->time[1] != NULL)
+                nodedb_time_block(to, from, row, n, 1);
         }
         for (int k = 0; k < NODEDB_FIELD_COUNT; k++) {
-            if (to->view[k] == NULL) continue;
+            if (to->view[k] == NULL)
+                continue;
             const uint64_t longs = to->longs[k];
             // A count that the compiler knows makes other loops.
             const nodedb_view seen = n == NODEDB_BLOCK
                                          ? nodedb_field_block(to, from, row, NODEDB_BLOCK, k, window, room)
                                          : nodedb_field_block(to, from, row, n, k, window, room);
             const uint32_t not_ascii = (seen[1] | seen[2] | seen[3]) & 0x80808080u;
-            if (k >= NODEDB_STRING_COUNT || (longs == to->longs[k] && not_ascii == 0)) continue;
+            if (k >= NODEDB_STRING_COUNT || (longs == to->longs[k] && not_ascii == 0))
+                continue;
             // Text that is long, or not ASCII.
             for (uint32_t i = 0; i < n; i++) {
                 const nodedb_field one = row[i].field[k];
                 const uint8_t *text = window->bytes + (uint32_t)(one.offset - window->base);
-                if (one.length == NODEDB_NULL_LENGTH || (one.length <= NODEDB_INLINE && not_ascii == 0)) continue;
+                if (one.length == NODEDB_NULL_LENGTH || (one.length <= NODEDB_INLINE && not_ascii == 0))
+                    continue;
                 if (nodedb_utf8_prefix(text, one.length) != one.length) {
                     *field = k;
                     return from + i;
@@ -396,7 +406,8 @@ __attribute__((target("avx2"))) static uint64_t nodedb_write_columns_avx2(nodedb
 static uint64_t nodedb_write_columns(nodedb_columns *to, const nodedb_row *rows, uint64_t count,
                                      const nodedb_window *window, int *field, int portable) {
 #if defined(__x86_64__)
-    if (!portable && __builtin_cpu_supports("avx2")) return nodedb_write_columns_avx2(to, rows, count, window, field);
+    if (!portable && __builtin_cpu_supports("avx2"))
+        return nodedb_write_columns_avx2(to, rows, count, window, field);
 #endif
     return nodedb_write_columns_portable(to, rows, count, window, field);
 }
