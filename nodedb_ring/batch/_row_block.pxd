@@ -31,8 +31,8 @@ cdef class RowBlock:
     cdef uint8_t* bytes
     cdef readonly uint64_t count
     cdef readonly uint64_t payload_bytes
-    cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
-    cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
+    cdef readonly Py_ssize_t views    # spans and slices alive that refer to this block
+    cdef bint ended                   # of a lease or a reservation that is over: nothing new may refer to it
     cdef bint writable
     cdef Packing packing
     cdef bint is_run                  # numbers one by one and no heartbeat, found while it was drained

@@ -77,7 +77,7 @@ cdef inline RowBlock _root(RowBlock block):
 @cython.final
 @cython.no_gc
 cdef class _Span:
-    """One stretch of a block as a buffer. Its life is that of the last array that looks into it."""
+    """One stretch of a block as a buffer. It lives as long as the last array that refers to it."""
 
     cdef RowBlock block
     cdef void* start

@@ -211,7 +211,7 @@ class EventBatch:
         if self._records is None:
             records = self._block.records()
             if self._block.is_leased_slice:
-                # Not kept: the end of the lease lets go of its batch's own arrays, and knows of no other batch's.
+                # Not kept: the end of a lease releases the arrays of its own batch, and of no other.
                 return records
             self._records = records
         return self._records

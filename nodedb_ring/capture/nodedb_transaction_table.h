@@ -120,7 +120,7 @@ typedef struct TransactionTable {
     const OwnerMethods *methods;
     int writes_log;      // Sync is the owner's business
     int joined;          // SQLite tells of this transaction's savepoints and of its end
-    int schema_doubtful; // a statement may have changed the schema since the owner looked
+    int schema_doubtful; // a statement may have changed the schema since the owner read it
     int schema_read;     // the owner read the schema in this transaction
     int schema_unsure;   // what it read was undone: the same version number may now stand for another schema
     int marks_lost;      // there was no memory to note a savepoint: this transaction cannot be followed
@@ -149,7 +149,7 @@ static TransactionTable *transaction_table_new(void *owner, const OwnerMethods *
 }
 
 // The last holder may be a connection that is closed in any thread, without the GIL.
-static void transaction_table_let_go(void *table) {
+static void transaction_table_release(void *table) {
     if (__atomic_sub_fetch(&((TransactionTable *)table)->holders, 1, __ATOMIC_ACQ_REL) == 0) {
         free(((TransactionTable *)table)->marks);
         free(table);
@@ -323,7 +323,7 @@ static int table_commit(sqlite3_vtab *connected) {
     if (table->standing != 0)
         result = transaction_table_call(table, table->methods->commit, 1);
     transaction_table_clear(table);
-    return result; // SQLite does not look at it; apsw finds the exception
+    return result; // SQLite ignores it; apsw finds the exception
 }
 
 static int table_rollback(sqlite3_vtab *connected) {
@@ -332,7 +332,7 @@ static int table_rollback(sqlite3_vtab *connected) {
 }
 
 // Savepoints are numbered from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT. When the table joins,
-// SQLite tells of the newest that is open. Others that are not noted, of a statement beneath which a function has
+// SQLite tells of the newest that is open. Others that are not recorded, of a statement beneath which a function has
 // rolled back to an older one, go with the next that is: so SQLite's pager has it, too.
 static int table_savepoint(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
@@ -454,14 +454,14 @@ __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db,
     create_function_function create_function = (create_function_function)functions[PLACE_CREATE_FUNCTION_V2];
     char function_name[sizeof table->name + 8];
     strcat(strcpy(function_name, table->name), "_lost");
-    // SQLite lets go of it when the connection is closed, and also if this fails.
+    // SQLite releases it when the connection is closed, and also if this fails.
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
-    int result = create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_let_go);
+    int result = create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_release);
     if (result != SQLITE_OK)
         return result;
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
     return create_function(db, function_name, 0, SQLITE_UTF8 | SQLITE_INNOCUOUS, table, table_is_lost, NULL, NULL,
-                           transaction_table_let_go);
+                           transaction_table_release);
 }
 
 #endif

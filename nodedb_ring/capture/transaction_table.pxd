@@ -17,7 +17,7 @@ cdef extern from "nodedb_transaction_table.h":
         uint64_t rollbacks
         int64_t standing
     TransactionTable* transaction_table_new(void* owner, const OwnerMethods* methods, const char* name) noexcept
-    void transaction_table_let_go(void* table) noexcept
+    void transaction_table_release(void* table) noexcept
     void transaction_table_clear(TransactionTable* table) noexcept
     void transaction_table_undone(TransactionTable* table) noexcept
     void transaction_table_register_next(TransactionTable* table) noexcept

@@ -21,27 +21,15 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from .abi cimport ArrowArray
-from ._schema cimport (
-    COLUMN_NAMES,
-    DICTIONARY,
-    FIELD_COLUMN,
-    FIXED,
-    LARGE_OFFSETS,
-    OFFSETS,
-    VIEWS,
-    Layout,
-    Selected,
-    Selection,
-    as_requested,
-    is_nullable,
-)
-from ...core.schema cimport COLUMN_COUNT, FIELD_COUNT, SCHEMA, SYSTEM_TIME
-from .._row_block cimport RowBlock
-from .columns cimport Columns, View, Window, set_number_targets, write_columns
-from .._event_rows cimport decode_text
-from .plain_columns cimport PLAIN_COUNT, PLAIN_NAME, PLAIN_STEP, Names, PlainColumns, copy_values, write_ends
 from ...core.layout cimport NULL_LENGTH, EventRow
+from ...core.schema cimport COLUMN_COUNT, FIELD_COUNT, FIRST_OP, SCHEMA, SYSTEM_TIME
+from .._event_rows cimport decode_text
+from .._row_block cimport RowBlock
+from ._schema cimport COLUMN_NAMES, DICTIONARY, FIELD_COLUMN, FIXED, LARGE_OFFSETS, OFFSETS, VIEWS, Layout, Selected
+from ._schema cimport Selection, as_requested, is_nullable
+from .abi cimport ArrowArray
+from .columns cimport Columns, View, Window, set_number_targets, write_columns
+from .plain_columns cimport PLAIN_COUNT, PLAIN_NAME, PLAIN_STEP, Names, PlainColumns, copy_values, write_ends
 
 import struct
 
@@ -414,7 +402,7 @@ cdef void _fill_arrays(
 
 
 cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, size_t size) noexcept:
-    """Notes the nulls of a nullable column, whose data has `size` bytes."""
+    """Sets the nulls of a nullable column, whose data has `size` bytes."""
     column.null_count = nulls
     if nulls == 0:
         return
@@ -470,7 +458,7 @@ cdef uint64_t rows_within(RowBlock block, const Selected* selected, uint64_t lon
                 if length == NULL_LENGTH:
                     continue
             elif k == FIELD_COUNT:
-                length = _NAMES[0].length[<uint8_t>(block.rows[i].op - 1)]
+                length = _NAMES[0].length[<uint8_t>(block.rows[i].op - FIRST_OP)]
             else:
                 length = _NAMES[1].length[block.rows[i].source]
             sizes[k] += length

@@ -10,7 +10,7 @@
 #include "../../core/nodedb_schema.h"
 #include "nodedb_arrow_abi.h"
 
-// What goes when an importer lets go of something: a Python object, and the memory that this is the head of.
+// What is released with the last that an importer holds: a Python object, and the memory that this is the head of.
 typedef struct nodedb_hold {
     PyObject *object; // or NULL: then there is no need for the GIL
     size_t size;

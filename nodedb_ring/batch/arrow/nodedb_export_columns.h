@@ -171,8 +171,8 @@ static __attribute__((noinline)) nodedb_view nodedb_mixed_block(nodedb_columns *
     return seen;
 }
 
-// One block of one variable-length field, first as if it were of the kind of the block before. Returns what to look at
-// for text that is not ASCII.
+// One block of one variable-length field, first as if it were of the kind of the block before. Returns the bits of
+// all values, for the check whether they are ASCII.
 static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t from, const nodedb_row *row,
                                                     uint32_t count, int k, const nodedb_window *window, uint64_t room) {
     const nodedb_window here = *window; // a copy that no store can change
@@ -263,7 +263,7 @@ static nodedb_always void nodedb_fixed_block(nodedb_columns *to, uint64_t from, 
 #undef NODEDB_COPY
 }
 
-// All of them, of a whole block; and whether both stamps are None in all of it.
+// All of them, of a whole block; and whether both times are None in all of it.
 static int nodedb_whole_block(nodedb_columns *to, uint64_t from, const nodedb_row *row) {
     uint64_t other = 0;
     nodedb_fixed_block(to, from, row, NODEDB_BLOCK);
