@@ -64,7 +64,7 @@ if __name__ == "__main__":
             Extension(
                 ".".join(source.with_suffix("").parts),
                 [str(source)],
-                include_dirs=[".", *HEADER_FOLDERS],
+                include_dirs=HEADER_FOLDERS,
                 depends=HEADERS,
                 extra_compile_args=FLAGS,
             )
