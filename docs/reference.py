@@ -32,6 +32,9 @@ vars(numpy.typing)["NDArray"] = NDArray
 
 import nodedb_ring  # noqa: E402 - its modules take NDArray from there
 
+# For a reader a column is an array; only type checkers need to know more of it.
+vars(sys.modules["nodedb_ring.batch.event_batch"])["MemberArray"] = NDArray[numpy.uint8]
+
 NUMPYDOC: Any = Config(
     napoleon_google_docstring=False,
     napoleon_custom_sections=[("Attributes", "params_style"), "Thread safety", "What an acknowledgement promises"],

@@ -40,22 +40,21 @@ Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 _VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
 
-if TYPE_CHECKING:
 
-    class MemberArray(np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]):  # noqa: PLW1641
-        """Operations or sources as a type checker sees them: an array of which ``==`` and ``!=`` make a mask.
+class MemberArray(np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]):  # noqa: PLW1641
+    """Operations or sources as a type checker sees them: an array of which ``==`` and ``!=`` make a mask.
 
-        NumPy declares both as Any, and the type of ``batch[batch.op == WriteOp.INSERT]`` would be Any, too.
-        """
+    NumPy declares both as Any, and the type of ``batch[batch.op == WriteOp.INSERT]`` would be Any, too. There are no
+    instances: a column is a plain array.
+    """
+
+    if TYPE_CHECKING:
 
         def __eq__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
             ...
 
         def __ne__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
             ...
-
-else:
-    MemberArray = np.ndarray
 
 
 @final

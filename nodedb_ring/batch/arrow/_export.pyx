@@ -25,8 +25,8 @@ from ...core.layout cimport NULL_LENGTH, EventRow
 from ...core.schema cimport COLUMN_COUNT, FIELD_COUNT, FIRST_OP, SCHEMA, SYSTEM_TIME
 from .._event_rows cimport decode_text
 from .._row_block cimport RowBlock
-from ._schema cimport COLUMN_NAMES, DICTIONARY, FIELD_COLUMN, FIXED, LARGE_OFFSETS, OFFSETS, VIEWS, Layout, Selected
-from ._schema cimport Selection, as_requested, is_nullable
+from ._schema cimport COLUMN_NAMES, DICTIONARY, FIELD_COLUMN, FIXED, LARGE_OFFSETS, OFFSETS, VIEWS, Layout
+from ._schema cimport Selected, Selection, as_requested, is_nullable
 from .abi cimport ArrowArray
 from .columns cimport Columns, View, Window, set_number_targets, write_columns
 from .plain_columns cimport PLAIN_COUNT, PLAIN_NAME, PLAIN_STEP, Names, PlainColumns, copy_values, write_ends
@@ -101,16 +101,12 @@ cdef void release_hold(Hold* hold) noexcept nogil:
     release(hold)
 
 
-# ---- capsules ---------------------------------------------------------------------------------------------------
-
 cdef void _free_array_capsule(object capsule) noexcept:
     cdef ArrowArray* array = <ArrowArray*>PyCapsule_GetPointer(capsule, "arrow_array")
     if array.release != NULL:
         array.release(array)
     free(array)
 
-
-# ---- arrays -----------------------------------------------------------------------------------------------------
 
 cdef inline size_t _place(size_t* at, size_t size) noexcept:
     """Where a column of `size` bytes goes. Columns a multiple of a page apart would push each other out of the cache."""
