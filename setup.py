@@ -17,6 +17,7 @@ PACKAGE = Path("nodedb_ring")
 COMPILED = sorted(PACKAGE.rglob("*.pyx"), key=lambda path: (-path.stat().st_size, path))
 # A change of a struct in one of these changes every module that includes it, which Cython does not know of.
 HEADERS = sorted(str(path) for path in PACKAGE.rglob("*.h"))
+HEADER_FOLDERS = sorted({os.path.dirname(header) for header in HEADERS})
 FLAGS = [
     # Python's own flags say -g, and seven eighths of a module would be debug information.
     "-g0",
@@ -65,8 +66,7 @@ if __name__ == "__main__":
             Extension(
                 ".".join(source.with_suffix("").parts),
                 [str(source)],
-                # As get_include() gives it to clients.
-                include_dirs=["."],
+                include_dirs=HEADER_FOLDERS,
                 depends=HEADERS,
                 extra_compile_args=FLAGS,
             )

@@ -25,7 +25,7 @@ async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: fl
 
     try:
         async with asyncio.timeout(timeout):
-            while not consumer._is_due:
+            while not consumer._is_ready:
                 await _signalled(consumer)
     except TimeoutError:
         return batch

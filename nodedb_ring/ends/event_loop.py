@@ -8,7 +8,7 @@ __all__ = ["check_event_loop"]
 
 
 def check_event_loop(what: str) -> None:
-    """Turns away a coroutine of another loop at its first step: not only once it has to wait.
+    """Refuses a coroutine of another loop at its first step: not only once it has to wait.
 
     Raises
     ------
