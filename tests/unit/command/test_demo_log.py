@@ -82,7 +82,7 @@ def looked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
         looked.wait(SECONDS)
         write_flights(*arguments)
 
-    monkeypatch.setattr("nodedb_ring.recovery.follow._IDLE_LOOK", math.inf)
+    monkeypatch.setattr("nodedb_ring.recovery.state.LAST_SECONDS", math.inf)
     monkeypatch.setattr(Follower, "_look_at_end_of_log", look_and_say)
     monkeypatch.setattr("nodedb_ring.command.demo.run.write_flights", write_then)
 
