@@ -28,6 +28,9 @@ if os.environ.get("CI") != "true":
 
 from nodedb_ring.log.jetstream import JetStreamEventLog
 
+# One run of each call a bytecode.
+pytestmark = pytest.mark.slow
+
 names = (f"interrupted{number}" for number in itertools.count())
 
 

@@ -15,6 +15,9 @@ from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 
 from .memory_log import LiveMemoryLog, MemoryLog
 
+# One run of each call a bytecode.
+pytestmark = pytest.mark.slow
+
 LAST = 12
 SILENT = 7
 ALL = [number for number in range(1, LAST + 1) if number != SILENT]
