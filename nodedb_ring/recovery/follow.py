@@ -19,7 +19,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
-from ..batch.arrow._export import StreamClaim, export_stream
+from ..batch.arrow._export_stream import StreamClaim, export_stream
 from ..batch.arrow._schema import EVERY_COLUMN, Selection, export_schema
 from ..batch.event_batch import EventBatch
 from ..batch.projection import PlainStream
