@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O3
 """``WriteEvent``: its fields, which are checked when it is made, and its row.
 
 An event checks its fields and lays out its row when it is made, once, so that emitting it is copying it.

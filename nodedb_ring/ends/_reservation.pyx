@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O3
 """Rows of the ring that a producer fills in place of making events: ``Reservation``."""
 
 cimport cython
