@@ -9,7 +9,7 @@ import sys
 import weakref
 from typing import Any, Final, Protocol, TypeAlias
 
-from ..errors import LogError
+from ...errors import LogError
 
 __all__ = ["DRIVERS", "Bindings", "Connection"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import operator
 import os
 import time
@@ -12,158 +11,39 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 
-from ..batch.event_batch import EventBatch
-from ..errors import ArgumentError, ClosedError, CorruptLogError, ForkError, LogError
-from . import MAX_BATCH_EVENTS
-from .call_lock import CallLock
-from .encoding import check_rising, decode_batch, encode_batch
-from .sqlite_drivers import DRIVERS, Bindings, Connection
+from ...batch.event_batch import EventBatch
+from ...errors import ArgumentError, ClosedError, ForkError, LogError
+from ..call_lock import CallLock
+from ..encoding import check_rising, decode_batch
+from .append import append_statements, as_one_statement
+from .drivers import DRIVERS, Bindings, Connection
+from .errors import is_busy, is_constraint, translated
+from .schema import (
+    COVERING,
+    CREATE_TABLES,
+    DELETE_TRIMMED,
+    LAST_SEQUENCE,
+    LOAD_WATERMARK,
+    LOG_TABLES,
+    MOST,
+    NEXT_BATCH,
+    REMEMBER_LAST,
+    SAVE_WATERMARK,
+    SCHEMA_VERSION,
+    TRIMMED,
+)
 
-__all__ = ["APPEND", "CREATE_TABLES", "LAST_SEQUENCE", "LOG_TABLES", "SqliteEventLog", "append_statements"]
+__all__ = ["BUSY_SECONDS", "CHECKPOINT_BYTES", "PAGE_BYTES", "SqliteEventLog"]
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION: Final = 1  # as CREATE_TABLES says
 PAGE_BYTES: Final = 32 * 1024
-# What an append may find to copy from the WAL into the database: SQLite's own default at its own page size.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+"""What an append may find to copy from the WAL into the database: SQLite's own default at its own page size."""
 TRIM_ROWS: Final = 16
-PART_BYTES: Final = 64 * 1024 * 1024
+"""Rows that a trim deletes in one transaction."""
 BUSY_SECONDS: Final = 10.0
-
-_MOST: Final = 2**63 - 1
-# SQLite's default limit of a row, less what stands beside the payload of a single event.
-_MOST_BYTES: Final = 1_000_000_000 - 1024
-
-LOG_TABLES: Final = frozenset(
-    {"nodedb_ring_log", "nodedb_ring_core", "nodedb_ring_watermark", "nodedb_ring_log_version"}
-)
-"""The tables of a log, in a database that may have others."""
-
-CREATE_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS nodedb_ring_log(
-    core_id INTEGER NOT NULL,
-    first_sequence INTEGER NOT NULL,
-    last_sequence INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    checksum INTEGER NOT NULL,
-    rows BLOB NOT NULL,
-    payload BLOB NOT NULL,
-    PRIMARY KEY (core_id, first_sequence)
-);
-CREATE TABLE IF NOT EXISTS nodedb_ring_core(core_id INTEGER PRIMARY KEY, last_sequence INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS nodedb_ring_watermark(
-    group_name TEXT NOT NULL,
-    core_id INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    PRIMARY KEY (group_name, core_id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS nodedb_ring_log_version(version INTEGER PRIMARY KEY);
-INSERT INTO nodedb_ring_log_version
-    SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM nodedb_ring_log_version);
-"""
-"""Makes the tables where they are missing; run it in a transaction. ``nodedb_ring_core`` knows the highest number of a
-core that was trimmed, which the log itself may not have any more."""
-
-# Without max() and coalesce(): a capture runs it on the application's connection, which may have its own.
-LAST_SEQUENCE: Final = """(SELECT last FROM (
-    SELECT (SELECT last_sequence FROM nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1) AS last
-    UNION ALL SELECT (SELECT last_sequence FROM nodedb_ring_core WHERE core_id = ?1)
-    UNION ALL SELECT -1) ORDER BY last DESC LIMIT 1)"""
-
-APPEND: Final = (
-    "INSERT INTO nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, rows, payload)"  # noqa: S608
-    f" VALUES (?1, CASE WHEN ?2 > {LAST_SEQUENCE} THEN ?2 END, ?3, ?4, ?5, ?6, ?7)"
-)
-"""Appends one row. It violates the NOT NULL of ``first_sequence`` where the log has the number or a higher one."""
-_COLUMNS_BESIDE_CORE: Final = 6
-
-_COVERING: Final = (
-    "SELECT first_sequence FROM nodedb_ring_log WHERE core_id = ? AND first_sequence <= ?"
-    " ORDER BY first_sequence DESC LIMIT 1"
-)
-_NEXT: Final = (
-    "SELECT first_sequence, last_sequence, count, checksum, rows, payload FROM nodedb_ring_log"
-    " WHERE core_id = ?1 AND first_sequence > ?2 AND first_sequence <= ?3 ORDER BY first_sequence LIMIT 1"
-)
-# The first number of a batch is no higher than its last: the bound ends the scan.
-_TRIMMED: Final = (
-    "SELECT rowid FROM nodedb_ring_log"
-    " WHERE core_id = ?1 AND first_sequence <= ?2 AND last_sequence <= ?2 ORDER BY first_sequence LIMIT ?3"
-)
-_FORGET: Final = f"DELETE FROM nodedb_ring_log WHERE rowid IN ({_TRIMMED})"  # noqa: S608
-_REMEMBER: Final = f"INSERT OR REPLACE INTO nodedb_ring_core VALUES (?1, {LAST_SEQUENCE})"  # noqa: S608
-_LOAD: Final = "SELECT sequence FROM nodedb_ring_watermark WHERE group_name = ? AND core_id = ?"
-_SAVE: Final = "INSERT OR REPLACE INTO nodedb_ring_watermark VALUES (?, ?, ?)"
-
-# SQLite's result codes; the two drivers name them differently, or not at all.
-_BUSY: Final = 5
-_IOERR: Final = 10
-_CORRUPT: Final = 11
-_FULL: Final = 13
-_CONSTRAINT: Final = 19
-_NOTADB: Final = 26
-_IOERR_SHMSIZE: Final = 10 | 19 << 8
-
-
-def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindings]]:
-    """The statements that append a batch, with their bindings; to be run in one transaction. None for an empty one.
-
-    A statement that fails with a constraint (``sqlite3.IntegrityError``, ``apsw.ConstraintError``) means that the log
-    has a number of the batch or a higher one already. The bindings show the batch's memory.
-
-    Raises
-    ------
-    LogConflictError
-        The batch's numbers do not rise strictly.
-    LogError
-        A number, or one event, that is larger than SQLite can store.
-    """
-    statements: list[tuple[str, Bindings]] = []
-    check_rising(batch)
-    for part in _parts(batch):
-        encoded = encode_batch(part, core_id=core_id)
-        if encoded.last > _MOST:
-            raise LogError(f"sequence {encoded.last}: SQLite stores numbers up to {_MOST}")
-        if len(encoded.payload) > _MOST_BYTES:
-            raise LogError(
-                f"sequence {encoded.first}: an event of {len(encoded.payload)} bytes; at most {_MOST_BYTES} fit"
-            )
-        numbers = (core_id, encoded.first, encoded.last, encoded.count, encoded.checksum)
-        statements.append((APPEND, (*numbers, encoded.rows, encoded.payload)))
-    return statements
-
-
-def _parts(batch: EventBatch) -> Iterator[EventBatch]:
-    """A batch as the rows that it is stored in, each of bounded size."""
-    count = len(batch)
-    if count > MAX_BATCH_EVENTS:
-        for at in range(0, count, MAX_BATCH_EVENTS):
-            yield from _parts(batch[at : at + MAX_BATCH_EVENTS])
-        return
-    if count > 1 and len(batch.payload) > PART_BYTES:
-        # What a slice or a lease shows may be mostly others' payload.
-        batch = EventBatch.concat([batch])
-        if len(batch.payload) > PART_BYTES:
-            yield from _parts(batch[: count // 2])
-            yield from _parts(batch[count // 2 :])
-            return
-    if count:
-        yield batch
-
-
-def _in_one(statements: list[tuple[str, Bindings]]) -> tuple[str, Bindings]:
-    """The same as one statement, which SQLite does whole or not at all: no exception comes between its rows.
-
-    SQLite holds the rows twice while it runs: the numbers that it compares are of the table that it writes to.
-    """
-    [(sql, bindings), *others] = statements
-    rows, values = [sql], list(bindings)
-    for _, (_core_id, *more) in others:
-        places = range(len(values) + 1, len(values) + 1 + _COLUMNS_BESIDE_CORE)
-        rows.append(f"(?1, {', '.join(f'?{place}' for place in places)})")
-        values += more
-    return ", ".join(rows), tuple(values)
+"""For how long a call waits while another connection holds the file locked."""
 
 
 class SqliteEventLog:
@@ -264,7 +144,7 @@ class SqliteEventLog:
             try:
                 connection.query("PRAGMA journal_mode = WAL")
             except connection.errors as error:
-                if connection.code(error) & 0xFF != _BUSY or time.monotonic() > give_up:
+                if not is_busy(connection.code(error)) or time.monotonic() > give_up:
                     raise
                 time.sleep(0.005)
             else:
@@ -306,13 +186,13 @@ class SqliteEventLog:
         if not statements:
             self._check_open()
             return
-        sql, bindings = statements[0] if len(statements) == 1 else _in_one(statements)
+        sql, bindings = statements[0] if len(statements) == 1 else as_one_statement(statements)
 
         def work(connection: Connection) -> None:
             try:
                 connection.execute(sql, bindings)
             except connection.errors as error:
-                if connection.code(error) & 0xFF == _CONSTRAINT:
+                if is_constraint(connection.code(error)):
                     check_rising(batch, self._last(connection, core_id))
                 raise
 
@@ -330,7 +210,7 @@ class SqliteEventLog:
             A stored batch is damaged: names the core and its numbers. What came before it was sound.
         """
         core_id = _number("core_id", core_id)
-        first, last = operator.index(first_sequence), min(operator.index(last_sequence), _MOST)
+        first, last = operator.index(first_sequence), min(operator.index(last_sequence), MOST)
         self._check_open()
         return self._stored(core_id, max(first, 0), last)
 
@@ -338,9 +218,9 @@ class SqliteEventLog:
         if first > last:
             return
         undone = f"events {first} to {last} of core {core_id} were not read, or not all of them"
-        rows = self._query(undone, _COVERING, (core_id, first))
+        rows = self._query(undone, COVERING, (core_id, first))
         after = int(rows[0][0]) - 1 if rows else first - 1
-        while rows := self._query(undone, _NEXT, (core_id, after, last)):
+        while rows := self._query(undone, NEXT_BATCH, (core_id, after, last)):
             [(row_first, row_last, count, checksum, row_bytes, payload)] = rows
             batch = decode_batch(
                 row_bytes, payload, checksum, core_id=core_id, first=row_first, last=row_last, count=count
@@ -375,19 +255,19 @@ class SqliteEventLog:
             return
         # What is appended from here on stays: its number may not be remembered.
         upto = min(upto, last)
-        if self._query(undone, _TRIMMED, (core_id, upto, 1)):
-            self._execute(undone, _REMEMBER, (core_id,))
+        if self._query(undone, TRIMMED, (core_id, upto, 1)):
+            self._execute(undone, REMEMBER_LAST, (core_id,))
             while self._trim_some(undone, core_id, upto):
                 pass
 
     def _trim_some(self, undone: str, core_id: int, upto: int) -> bool:
-        self._execute(undone, _FORGET, (core_id, upto, TRIM_ROWS))
-        return bool(self._query(undone, _TRIMMED, (core_id, upto, 1)))
+        self._execute(undone, DELETE_TRIMMED, (core_id, upto, TRIM_ROWS))
+        return bool(self._query(undone, TRIMMED, (core_id, upto, 1)))
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
         """The number up to which a consumer group has handled a core's events; None for a group that is new."""
         undone = f"the watermark of group {group!r}, core {core_id}, was not read"
-        rows = self._query(undone, _LOAD, (group, _number("core_id", core_id)))
+        rows = self._query(undone, LOAD_WATERMARK, (group, _number("core_id", core_id)))
         return int(rows[0][0]) if rows else None
 
     def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
@@ -395,7 +275,7 @@ class SqliteEventLog:
         if not isinstance(group, str):
             raise TypeError(f"group {group!r}: must be a str, not {type(group).__name__}")
         undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not saved"
-        self._execute(undone, _SAVE, (group, _number("core_id", core_id), _number("sequence", sequence)))
+        self._execute(undone, SAVE_WATERMARK, (group, _number("core_id", core_id), _number("sequence", sequence)))
 
     def close(self) -> None:
         """Closes the file. Idempotent; in a forked child it does nothing."""
@@ -439,7 +319,13 @@ class SqliteEventLog:
         try:
             return work(connection, *arguments)
         except connection.errors as error:
-            raise self._translated(connection, error, undone) from error
+            if self._closed:
+                raise ClosedError(
+                    f"{self._path}: {undone}: this log was closed meanwhile; open a new SqliteEventLog"
+                ) from error
+            raise translated(
+                error, connection.code(error), path=self._path, undone=undone, busy_seconds=BUSY_SECONDS
+            ) from error
 
     def _check_open(self) -> None:
         # First of all: the lock that another thread held when the process was forked is never released in the child.
@@ -452,25 +338,6 @@ class SqliteEventLog:
     def _last(connection: Connection, core_id: int) -> int | None:
         [(last,)] = connection.query(f"SELECT {LAST_SEQUENCE}", (core_id,))
         return None if last < 0 else int(last)
-
-    def _translated(self, connection: Connection, error: Exception, undone: str) -> Exception:
-        """What to raise for an error of SQLite's that left something undone."""
-        if self._closed:
-            return ClosedError(f"{self._path}: {undone}: this log was closed meanwhile; open a new SqliteEventLog")
-        code = connection.code(error)
-        if code & 0xFF == _FULL or code == _IOERR_SHMSIZE:
-            return OSError(errno.ENOSPC, f"no space for the event log; {undone}", self._path)
-        if code & 0xFF == _IOERR:
-            return OSError(errno.EIO, f"the event log: {error}; {undone}", self._path)
-        if code & 0xFF == _BUSY:
-            return LogError(
-                f"{self._path}: {undone}: another connection kept it locked for {BUSY_SECONDS:g} s; end its transaction"
-            )
-        if code & 0xFF == _NOTADB:
-            return LogError(f"{self._path}: {undone}: it is not a SQLite database; name another file")
-        if code & 0xFF == _CORRUPT:
-            return CorruptLogError(f"{self._path}: {undone}: the database is damaged: {error}; restore it from a copy")
-        return LogError(f"{self._path}: {undone}: {error}")
 
 
 def _file_path(path: str | os.PathLike[str]) -> str:
@@ -493,6 +360,6 @@ def _file_path(path: str | os.PathLike[str]) -> str:
 
 def _number(name: str, value: int) -> int:
     value = operator.index(value)
-    if not 0 <= value <= _MOST:
-        raise LogError(f"{name} {value}: SQLite stores numbers from 0 to {_MOST}")
+    if not 0 <= value <= MOST:
+        raise LogError(f"{name} {value}: SQLite stores numbers from 0 to {MOST}")
     return value
