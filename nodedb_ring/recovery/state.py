@@ -175,9 +175,9 @@ class FollowState:
         # What a call needs first.
         self._first_need = _LAST if consumer is None else _DRAIN
         self._need = self._first_need
-        # Drained, and behind a hole or not yet looked through; NOTHING when all of it was delivered.
+        # What is left of a drained batch: it begins after a hole, or was not examined yet. NOTHING: nothing is left.
         self._drained = NOTHING
-        # The same for what was read, and the iterator that it comes from; None: begin to read at `owed`.
+        # The same of a batch that the log returned, and the iterator of such batches; None: begin to read at `owed`.
         self._read = NOTHING
         self._reading: Iterator[EventBatch] | None = None
         # The consumer's emitted_sequence, read before the last drain.
