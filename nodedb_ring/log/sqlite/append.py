@@ -21,17 +21,17 @@ MOST_BYTES: Final = 1_000_000_000 - 1024
 
 
 def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindings]]:
-    """The statements that append a batch, with their bindings; to be run in one transaction. None for an empty one.
+    """The statements that append a batch, with their bindings, to be run in one transaction. An empty batch has none.
 
-    A statement that fails with a constraint (``sqlite3.IntegrityError``, ``apsw.ConstraintError``) means that the log
-    has a number of the batch or a higher one already. The bindings show the batch's memory.
+    If a statement violates a constraint (``sqlite3.IntegrityError``, ``apsw.ConstraintError``), the log already has a
+    number of the batch, or a higher one. The bindings are views of the batch's memory.
 
     Raises
     ------
     LogConflictError
         The batch's numbers do not rise strictly.
     LogError
-        A number, or one event, that is larger than SQLite can store.
+        A number, or one event, is larger than SQLite can store.
     """
     statements: list[tuple[str, Bindings]] = []
     check_rising(batch)
@@ -49,14 +49,14 @@ def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindin
 
 
 def _parts(batch: EventBatch) -> Iterator[EventBatch]:
-    """A batch as the rows that it is stored in, each of bounded size."""
+    """A batch in parts of bounded size, each of which becomes a row."""
     count = len(batch)
     if count > MAX_BATCH_EVENTS:
         for at in range(0, count, MAX_BATCH_EVENTS):
             yield from _parts(batch[at : at + MAX_BATCH_EVENTS])
         return
     if count > 1 and len(batch.payload) > PART_BYTES:
-        # What a slice or a lease shows may be mostly others' payload.
+        # The payload of a slice or a lease may be mostly that of other events.
         batch = EventBatch.concat([batch])
         if len(batch.payload) > PART_BYTES:
             yield from _parts(batch[: count // 2])
@@ -67,9 +67,9 @@ def _parts(batch: EventBatch) -> Iterator[EventBatch]:
 
 
 def as_one_statement(statements: list[tuple[str, Bindings]]) -> tuple[str, Bindings]:
-    """The same as one statement, which SQLite does whole or not at all: no exception comes between its rows.
+    """The same as one statement, which SQLite does whole or not at all: no exception can come between its rows.
 
-    SQLite holds the rows twice while it runs: the numbers that it compares are of the table that it writes to.
+    SQLite holds the rows twice while it runs, since the statement reads the table that it writes to.
     """
     [(sql, bindings), *others] = statements
     rows, values = [sql], list(bindings)

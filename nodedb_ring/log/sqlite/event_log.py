@@ -49,16 +49,16 @@ BUSY_SECONDS: Final = 10.0
 class SqliteEventLog:
     """An event log in a SQLite file, which may hold other tables.
 
-    A file that it makes has pages of 32 KiB and a write-ahead log; a database with tables of its own is left as it is.
-    Several processes may open the same file; of two that append the same number, one gets `LogConflictError`.
+    A new file gets pages of 32 KiB and a write-ahead log. A database that has tables already keeps its settings.
+    Several processes may open the same file. If two append the same number, one gets `LogConflictError`.
 
     Parameters
     ----------
     path : str or path-like
-        The database file; made where there is none. Not SQLite's other names, ``":memory:"`` and ``"file:..."`` URIs.
+        The database file, which is made if there is none. ``":memory:"`` and ``"file:..."`` URIs are refused.
     synchronous : {"NORMAL", "FULL"}
-        What survives a loss of power. With FULL an append is on disk when it returns; with NORMAL the last ones may be
-        lost then, a suffix, and nothing is lost when only the process dies.
+        What survives a loss of power. With FULL an append is on disk when it returns. With NORMAL the last appends may
+        be lost. If only the process dies, nothing is lost with either.
     driver : {"sqlite3", "apsw"}
         The library that opens the file: the standard library's, or apsw. A process that uses the same file through
         apsw, as ``SqliteCapture`` does, must choose apsw: two copies of SQLite in one process drop each other's locks.
@@ -66,23 +66,23 @@ class SqliteEventLog:
     Raises
     ------
     LogError
-        The file is no database, or its log is of another version.
+        The file is not a database, or its log is of another version.
     ModuleNotFoundError
         ``driver="apsw"`` without apsw.
     ArgumentError
-        A path that is none: empty, ``":memory:"`` or a URI. No file is made.
+        The path is empty, ``":memory:"`` or a URI. No file is made.
 
     Notes
     -----
     Every call may raise `ClosedError` after ``close()``, `ForkError` in a forked child, `LogError` while another
-    connection holds the file locked, and ``OSError``, of ``ENOSPC`` where the disk is full: then the log is as it was.
-    Sequences are stored up to 2**63 - 1. Space that was trimmed is used again; the file does not shrink.
+    connection holds the file locked, and ``OSError``, with ``ENOSPC`` if the disk is full. After these the log is as it
+    was. Sequence numbers are stored up to 2**63 - 1. Trimmed space is used again, and the file does not shrink.
 
     Thread safety
     -------------
-    Any thread may call anything: calls wait for each other. An open ``read`` holds nothing between two batches.
-    A signal handler may call anything too, in the midst of any call. That is a `BusyError` only if many handlers, one
-    in the midst of the other, wait for another thread's call.
+    Any thread; calls wait for each other. An open ``read`` holds no lock between two batches. A signal handler may make
+    any call, whatever it interrupts. That is a `BusyError` only if many handlers that interrupt each other wait for
+    another thread's call.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SqliteEventLog:
         try:
             self._translating("the log was not opened", self._set_up, is_new)
         except BaseException:
-            # With the connection ends what it had begun.
+            # Closing the connection rolls back what it had begun.
             self._connection.close()
             raise
 
@@ -138,7 +138,7 @@ class SqliteEventLog:
             )
 
     def _use_write_ahead_log(self, connection: Connection) -> None:
-        # Two processes that do this to a new file at once: SQLite tells one that it is busy, without waiting.
+        # If two processes do this to a new file at once, SQLite tells one that it is busy, without waiting.
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -166,20 +166,20 @@ class SqliteEventLog:
         return self._closed
 
     def append(self, core_id: int, batch: EventBatch) -> None:
-        """Stores a batch, all or nothing; durable when it returns, as `synchronous` says.
+        """Stores a batch, all or nothing. It is durable when this returns, as `synchronous` says.
 
         Parameters
         ----------
         core_id : int
         batch : EventBatch
-            Numbers that rise strictly, above all that were appended. A batch of a slice or a lease is packed first; one
-            of more than `MAX_BATCH_EVENTS` events becomes several rows, of which SQLite holds a copy while it stores
-            them.
+            Its numbers rise strictly, and lie above all that were appended. A slice or the batch of a lease is packed
+            first. A batch of more than `MAX_BATCH_EVENTS` events becomes several rows, of which SQLite holds a copy
+            while it stores them.
 
         Raises
         ------
         LogConflictError
-            A number at or below ``last_sequence(core_id)``: another writer appended, or a number was used twice.
+            A number is at or below ``last_sequence(core_id)``: another writer has appended, or a number was used twice.
         """
         core_id = _number("core_id", core_id)
         statements = append_statements(core_id, batch)
@@ -200,14 +200,14 @@ class SqliteEventLog:
         self._run(f"events {first!r} to {last!r} of core {core_id} were not appended", work)
 
     def read(self, core_id: int, first_sequence: int, last_sequence: int) -> Iterator[EventBatch]:
-        """What the log has from `first_sequence` to `last_sequence`, both included, a stored batch at a time.
+        """What the log has from `first_sequence` to `last_sequence`, both included, one stored batch at a time.
 
-        One batch is in memory at a time, and no read is open in SQLite between two of them.
+        One batch is in memory at a time, and no transaction is open between two batches.
 
         Raises
         ------
         CorruptLogError
-            A stored batch is damaged: names the core and its numbers. What came before it was sound.
+            A stored batch is damaged. The message names the core and the numbers. The batches before it were intact.
         """
         core_id = _number("core_id", core_id)
         first, last = operator.index(first_sequence), min(operator.index(last_sequence), MOST)
@@ -244,16 +244,16 @@ class SqliteEventLog:
         )
 
     def trim(self, core_id: int, upto: int) -> None:
-        """Forgets the batches, as they were appended, that have no number above `upto`.
+        """Deletes the batches, as they were appended, that have no number above `upto`.
 
-        A few rows a transaction: appends get their turn in between.
+        It deletes a few rows per transaction, so that appends get their turn.
         """
         core_id, upto = _number("core_id", core_id), operator.index(upto)
         undone = f"core {core_id} was not trimmed to {upto}, or only in part"
         last = self._run(undone, lambda connection: self._last(connection, core_id))
         if last is None:
             return
-        # What is appended from here on stays: its number may not be remembered.
+        # What is appended from here on stays, since its numbers are not remembered by REMEMBER_LAST.
         upto = min(upto, last)
         if self._query(undone, TRIMMED, (core_id, upto, 1)):
             self._execute(undone, REMEMBER_LAST, (core_id,))
@@ -265,13 +265,13 @@ class SqliteEventLog:
         return bool(self._query(undone, TRIMMED, (core_id, upto, 1)))
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
-        """The number up to which a consumer group has handled a core's events; None for a group that is new."""
+        """The number up to which a consumer group has handled a core's events; None for a new group."""
         undone = f"the watermark of group {group!r}, core {core_id}, was not read"
         rows = self._query(undone, LOAD_WATERMARK, (group, _number("core_id", core_id)))
         return int(rows[0][0]) if rows else None
 
     def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
-        """Stores that number, as durably as an append; a lower one than before, too."""
+        """Stores that number, as durably as an append. It may be lower than before."""
         if not isinstance(group, str):
             raise TypeError(f"group {group!r}: must be a str, not {type(group).__name__}")
         undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not saved"
@@ -283,7 +283,7 @@ class SqliteEventLog:
             self._calls.run(self._close)
 
     def _close(self) -> None:
-        # In this order: who repeats a close that was interrupted closes the connection.
+        # The flag first: if a signal handler interrupts this, a repeated close() still closes the connection.
         self._closed = True
         self._connection.close()
 
@@ -306,10 +306,10 @@ class SqliteEventLog:
         self._run(undone, lambda connection: connection.execute(sql, bindings))
 
     def _run(self, undone: str, work: Callable[[Connection], _T]) -> _T:
-        """Has the connection for itself, but for a signal handler that calls the log it interrupts.
+        """Calls `work` while no other thread uses the connection.
 
-        So `work` is one statement of those that write: it is done or not, wherever a handler comes, and whatever that
-        does or raises. `undone` is what an error says.
+        A signal handler that interrupts it may call the log. So `work` makes at most one statement that writes, which
+        SQLite does whole or not at all, whatever the handler does or raises. `undone` is what an error says.
         """
         self._check_open()
         return self._calls.run(self._translating, undone, work)
@@ -328,7 +328,7 @@ class SqliteEventLog:
             ) from error
 
     def _check_open(self) -> None:
-        # First of all: the lock that another thread held when the process was forked is never released in the child.
+        # Checked before any lock is taken: one that another thread held at the fork is never released in the child.
         if os.getpid() != self._pid:
             raise ForkError(f"{self._path}: this log was inherited by fork, and stays with the parent; open it anew")
         if self._closed:
@@ -341,7 +341,7 @@ class SqliteEventLog:
 
 
 def _file_path(path: str | os.PathLike[str]) -> str:
-    """The absolute path of a log's file: what is no path to SQLite's users is refused, and not made a file of."""
+    """The absolute path of a log's file. Names with a special meaning to SQLite are refused, and no file is made."""
     given = os.fspath(path)
     if not isinstance(given, str):
         raise TypeError(f"path {path!r}: must be a str or a path of str; os.fsdecode() makes one of bytes")
