@@ -228,12 +228,12 @@ class Follower:
         state, consumer = self._state, self._consumer
         need = state.begin(None if timeout is None else time.monotonic() + timeout)
         while need is not _RETURN and not self._is_closed:
-            if consumer is None or (need is not _DRAIN and need is not _WAIT):
-                need = state.ask_log(need)
-            elif need is _DRAIN:
+            if need is _DRAIN and consumer is not None:
                 need = state.drained(consumer.drain(self._max_events))
-            else:
+            elif need is _WAIT and consumer is not None:
                 need = state.drained(consumer.drain(self._max_events, state.seconds))
+            else:
+                need = state.ask_log(need)
 
     async def _advance_async(self, timeout: float | None) -> None:
         """The same on an event loop."""
@@ -243,12 +243,12 @@ class Follower:
         state, consumer = self._state, self._consumer
         need = state.begin(None if timeout is None else time.monotonic() + timeout)
         while need is not _RETURN and not self._is_closed:
-            if consumer is None or (need is not _DRAIN and need is not _WAIT):
-                need = await self._log_call.run(state.ask_log, need)
-            elif need is _DRAIN:
+            if need is _DRAIN and consumer is not None:
                 need = state.drained(consumer.drain(self._max_events))
-            else:
+            elif need is _WAIT and consumer is not None:
                 need = state.drained(await consumer.drain_async(self._max_events, state.seconds))
+            else:
+                need = await self._log_call.run(state.ask_log, need)
         if state.batch is None:
             # A task that polls lets the loop's other tasks run.
             await yield_to_loop()

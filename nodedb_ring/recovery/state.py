@@ -207,6 +207,10 @@ class FollowState:
         self._deadline = deadline
         if self._need is not _READ:
             self._need = self._first_need
+            if self._consumer is not None and self.batch is None and self._drained is NOTHING:
+                # The usual case, which _next_need would find, too.
+                self._tried = self._consumer.emitted_sequence
+                return _DRAIN
         return self._next_need()
 
     def _next_need(self) -> Need:
