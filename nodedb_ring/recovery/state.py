@@ -77,12 +77,12 @@ NOTHING: Final = EventBatch.from_events([])
 class Need(enum.Enum):
     """What a follower needs next; the module's table has the transitions."""
 
-    DRAIN = enum.auto()
-    WAIT = enum.auto()
-    READ = enum.auto()
-    LAST = enum.auto()
-    GROW = enum.auto()
-    RETURN = enum.auto()
+    DRAIN = "drain"
+    WAIT = "wait"
+    READ = "read"
+    LAST = "last"
+    GROW = "grow"
+    RETURN = "return"
 
 
 # Enum attributes cost a lookup in a metaclass: these are globals for the path without holes.
