@@ -1,7 +1,9 @@
-"""The rings' own counters for Prometheus: ``RingCollector``.
+"""The counters of rings and followers for Prometheus: ``RingCollector``.
 
-Nothing is counted here. A scrape reads what the ends have counted in their rings' headers and what the followers have
-counted, so emitting and draining pay nothing for it, and what a shared bus counted before this process came is there.
+Nothing is counted here. A scrape reads the counters in the rings' headers and in the followers. So metrics cost emits
+and drains nothing, and the counters of a shared bus include what was counted before this process opened it.
+
+To add a metric, add an entry to ``_RING_METRICS`` or ``_FOLLOWER_METRICS``.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RingCollector"]
 
-# The second is the older spelling, which prometheus_client takes still.
+# The second is the older spelling, which prometheus_client still accepts.
 _MULTIPROCESS: Final = frozenset({"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"})
 
 _Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily
@@ -42,8 +44,8 @@ _S = TypeVar("_S")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _RingAccounts:
-    """A ring's snapshot, and what it was made with."""
+class _RingSnapshot:
+    """A snapshot of a ring's statistics, and its sizes."""
 
     stats: RingStats
     capacity: int
@@ -52,7 +54,7 @@ class _RingAccounts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Metric(Generic[_S]):
-    """One metric, and how it is read from a snapshot: a number, one for each value of `label`, or None: no sample."""
+    """A metric, and how its value is read from a snapshot: a number, one for each `label`, or None for no sample."""
 
     name: str
     help: str
@@ -81,7 +83,7 @@ _UP: Final[_Metric[bool]] = _Metric(
     int,
 )
 
-_RING_METRICS: Final[tuple[_Metric[_RingAccounts], ...]] = (
+_RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
     _Metric(
         "nodedb_ring_emitted_events_total",
         "Events that the ring took.",
@@ -242,23 +244,24 @@ _FOLLOWER_METRICS: Final[tuple[_Metric[FollowStats], ...]] = (
 class RingCollector(Collector):
     """A collector for ``prometheus_client``: ``REGISTRY.register(RingCollector(bus))``.
 
-    One collector serves all of a process's buses: give it one here, and more by ``add``. Every metric has the labels
-    ``bus`` and ``core``, those of followers ``group`` too; ``docs/metrics.md`` lists them. A registry takes one
-    collector: it refuses a second, which would export the same metrics again.
+    One collector serves all buses of a process: pass one here, and the others to ``add``. Every metric has the labels
+    ``bus`` and ``core``, and those of followers ``group`` too; ``docs/metrics.md`` lists them. A registry takes one
+    collector, and refuses a second one, which would export the same metrics again.
 
     Parameters
     ----------
     bus, name, followers
-        As for ``add``. None of them makes a collector that has nothing to collect yet.
+        As for ``add``. Without them the collector has nothing to collect yet.
 
     Notes
     -----
-    It has no thread and no counters of its own. It keeps no end and no follower alive: one that is dropped is
-    collected, and its disconnect is seen, as without it. A private bus's memory it does keep, and with it the final
-    counts, until ``remove``; a follower's metrics go with the follower.
+    It has no thread and no counters. It keeps no end and no follower alive, so an end that is dropped is garbage
+    collected and its disconnect shows. It keeps the memory of a private bus, and so the final counts, until ``remove``.
+    A follower's metrics disappear with the follower.
 
-    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, the workers of a server export what ``MultiProcessCollector`` finds in
-    files, and no collector of ``REGISTRY``: making one says so in a WARNING. Register it beside that one.
+    If ``PROMETHEUS_MULTIPROC_DIR`` is set, the workers of a server export what ``MultiProcessCollector`` finds in
+    files, and not the collectors of ``REGISTRY``. Making a collector then logs a WARNING. Register it with the registry
+    of the ``MultiProcessCollector``.
 
     Thread safety
     -------------
@@ -272,8 +275,8 @@ class RingCollector(Collector):
         name: str | None = None,
         followers: Iterable[Follower] = (),
     ) -> None:
-        # Replaced and never changed, so that a scrape goes through one of them in peace. In the order of addition.
-        self._rings: Mapping[tuple[str, int], Callable[[], _RingAccounts]] = {}
+        # Replaced and never changed, so that a scrape can iterate over it meanwhile. In the order of addition.
+        self._rings: Mapping[tuple[str, int], Callable[[], _RingSnapshot]] = {}
         self._followers: Mapping[tuple[str, int, str], weakref.ref[Follower]] = {}
         self._adding = threading.Lock()
         if _MULTIPROCESS & os.environ.keys():
@@ -301,16 +304,16 @@ class RingCollector(Collector):
         name : str, optional
             The value of the label ``bus``: by default the shared bus's name.
         followers : iterable of Follower
-            What follows the bus of this name. One of the same core and group as an earlier one takes its place.
+            Followers of the bus of this name. One with the core and group of an earlier one replaces it.
 
         Raises
         ------
         ValueError
-            A core of a bus of this name is collected already; or an end of a shared bus, of which the bus is wanted.
+            A core of a bus of this name is collected already. Or an end of a shared bus was passed: pass the bus.
         TypeError
-            No name where there is no bus to take it from, or something else than ends and followers.
+            No name, and no `EventBus` to take it from; or something other than ends and followers.
         """
-        rings: dict[tuple[str, int], Callable[[], _RingAccounts]] = {}
+        rings: dict[tuple[str, int], Callable[[], _RingSnapshot]] = {}
         following: dict[tuple[str, int, str], weakref.ref[Follower]] = {}
         if isinstance(bus, EventBus):
             name = bus.name if name is None else name
@@ -339,7 +342,7 @@ class RingCollector(Collector):
             self._followers = {**alive, **following}
 
     def remove(self, name: str) -> None:
-        """Lets go of the bus of that name and of its followers: the next scrape has nothing of them.
+        """Removes the bus of that name and its followers from the next scrape on.
 
         Raises
         ------
@@ -354,23 +357,23 @@ class RingCollector(Collector):
             self._followers = {key: follower for key, follower in self._followers.items() if key[0] != name}
 
     def describe(self) -> Iterator[Metric]:
-        """The metrics without samples: what a registry compares, so that registering reads no ring."""
+        """The metrics without samples, which a registry compares. So registering reads no ring."""
         up, of_rings, of_followers = _families()
         yield from (up, *of_rings, *of_followers)
 
     def collect(self) -> Iterator[Metric]:
-        """Reads every ring and follower. A ring that cannot be read has ``nodedb_ring_up`` 0, and nothing else."""
+        """Reads every ring and follower. A ring that cannot be read has only ``nodedb_ring_up``, which is 0."""
         up, of_rings, of_followers = _families()
         for (name, core_id), read in self._rings.items():
             labels = (name, str(core_id))
             try:
-                accounts = read()
+                snapshot = read()
             except RingError:
                 _UP.add_to(up, labels, False)
                 continue
             _UP.add_to(up, labels, True)
             for metric, family in zip(_RING_METRICS, of_rings, strict=True):
-                metric.add_to(family, labels, accounts)
+                metric.add_to(family, labels, snapshot)
         for (name, core_id, group), reference in self._followers.items():
             follower = reference()
             if follower is not None:
@@ -396,7 +399,7 @@ def _checked(name: str | None) -> str:
 
 
 def _refuse_single(given: object) -> None:
-    """Turns away one end or follower where several may come. It may be an iterable itself: of batches, to be taken."""
+    """Refuses a single end or follower: it is an iterable itself, and iterating over it would take batches."""
     if isinstance(given, EventProducer | EventConsumer | Follower):
         raise TypeError(f"{given!r}: is one alone; pass a list of such, of one too")
 
@@ -408,10 +411,10 @@ def _private_rings(ends: Iterable[EventProducer | EventConsumer]) -> list[EventR
     for end in ends:
         if not isinstance(end, EventProducer | EventConsumer):
             raise TypeError(f"{end!r}: must be an EventProducer or an EventConsumer")
-        # The ring and not the end: nobody would see an end go that is kept here.
+        # The ring and not the end, which would be kept alive here, so that its disconnect would not show.
         ring = end.ring
         if ring.claims != (0, 0):
-            # Its ring holds the claim's lock, which no successor would get while it is kept.
+            # Its ring holds the claim's lock, which no successor would get while the ring is kept here.
             raise ValueError(
                 f"core {ring.core_id}: is an end of a shared bus; pass the EventBus that it was claimed from"
             )
@@ -419,23 +422,23 @@ def _private_rings(ends: Iterable[EventProducer | EventConsumer]) -> list[EventR
     return list(rings.values())
 
 
-def _reader_of_shared(bus: EventBus, core_id: int) -> Callable[[], _RingAccounts]:
-    def read() -> _RingAccounts:
-        # A claim in the midst of a read would show `redelivered` as after it and `received` as before: their sum would
-        # be too high, and go back. So the read that counts is one during which nobody was succeeded; of a block that
-        # something else writes to, the last.
+def _reader_of_shared(bus: EventBus, core_id: int) -> Callable[[], _RingSnapshot]:
+    def read() -> _RingSnapshot:
+        # If a consumer is claimed during a read, `redelivered` may be as after the claim and `received` as before it.
+        # Their sum would be too high, and fall later. So the read is repeated until there was no claim meanwhile. The
+        # limit is for a block that something else writes to.
         stats = bus.ring_stats(core_id)
         for _ in range(100):
             before, stats = stats, bus.ring_stats(core_id)
             if stats.consumer.redelivered == before.consumer.redelivered:
                 break
-        return _RingAccounts(stats, bus.capacity, bus.arena_bytes)
+        return _RingSnapshot(stats, bus.capacity, bus.arena_bytes)
 
     return read
 
 
-def _reader_of_private(ring: EventRing) -> Callable[[], _RingAccounts]:
-    def read() -> _RingAccounts:
+def _reader_of_private(ring: EventRing) -> Callable[[], _RingSnapshot]:
+    def read() -> _RingSnapshot:
         producer_gone, consumer_gone = ring.gone
         pid = os.getpid()
         stats = RingStats(
@@ -449,6 +452,6 @@ def _reader_of_private(ring: EventRing) -> Callable[[], _RingAccounts]:
             producer_claims=0,
             consumer_claims=0,
         )
-        return _RingAccounts(stats, ring.capacity, ring.arena_bytes)
+        return _RingSnapshot(stats, ring.capacity, ring.arena_bytes)
 
     return read

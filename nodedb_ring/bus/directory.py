@@ -1,8 +1,8 @@
-"""What a bus needs of its directory, of the file system there and of this process, and what creations left behind.
+"""What a bus needs of its directory, of the file system and of this process; and what killed creations left behind.
 
-Whatever is lacking is an error that names it, before anything is made. A file that is being made has no name
-(``O_TMPFILE``) and so goes with its maker, however that ends. On a file system that makes no such files it has a
-hidden name meanwhile, as it had everywhere up to version 0.2: a kill leaves that, and ``unfinished`` finds it.
+If something is lacking, an error names it before anything is made. A file that is being made has no name
+(``O_TMPFILE``), so it disappears with its creator, however that ends. A file system without such files gets a hidden
+name for that time, as every file system did up to version 0.2. A kill leaves that file, and ``unfinished`` finds it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 DEFAULT_DIRECTORY: Final = Path("/dev/shm")  # noqa: S108 - only this user's files are opened there, and by no link
-"""Where buses are unless asked otherwise: a file system in memory."""
+"""The default directory of buses, a file system in memory."""
 PREFIX: Final = "nodedb_ring."
-"""Of a bus's file, before its name. A file in the making has a dot before it and its bus's id behind it."""
+"""Begins the name of a bus's file. A file that is being made has a dot before it and the bus's id at its end."""
 
 _UNFINISHED: Final = re.compile(rf"\.{re.escape(PREFIX)}(.+)\.[0-9a-f]{{16}}")
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-# What a file system says that has no O_TMPFILE: EISDIR and ENOENT are kernels' that do not know the flag.
+# A file system without O_TMPFILE. EISDIR and ENOENT come from kernels that do not know the flag.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS})
 _NOT_WRITABLE: Final = frozenset({errno.EACCES, errno.EROFS})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -52,12 +52,12 @@ _ELSEWHERE: Final = "pass another directory, one in memory"
 
 
 def check_directory(directory: Path) -> None:
-    """Whether there is such a directory at all.
+    """Refuses a path that is not a directory.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        There is none, or something else.
+        There is nothing, or something else.
     """
     if directory.is_dir():
         return
@@ -71,7 +71,7 @@ def check_directory(directory: Path) -> None:
 
 
 def check_proc() -> None:
-    """Whether files can be opened anew and be linked, by their descriptors.
+    """Refuses a system where files cannot be reopened and linked by their descriptors.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def check_proc() -> None:
 
 
 def boot_id() -> bytes:
-    """16 bytes that the kernel chose when this machine started; zeros where it does not say."""
+    """16 bytes that the kernel chose when this machine started; zeros if it does not say."""
     try:
         return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
     except OSError:
@@ -95,16 +95,16 @@ def boot_id() -> bytes:
 
 
 def new_file(hidden: Path, head: bytes) -> io.FileIO:
-    """A new file in that directory for this user alone, with a head: without a name, or under a hidden one.
+    """A new file that only this user can use, with a head: without a name, or with the hidden one.
 
-    Closing what is returned, which may be repeated, is the only thing that closes its descriptor.
+    Only closing the returned object closes the descriptor, and that may be repeated.
 
     Raises
     ------
     OSError
-        The directory cannot be written to, or the file system lacks what a bus needs: which.
+        The directory cannot be written to, or the file system lacks what a bus needs. The message says which.
     """
-    # Under a name that create() removes, whatever interrupts it.
+    # Tried with the hidden name, which create() removes whatever interrupts it.
     _check_fifos(hidden)
     try:
         file = io.FileIO(hidden.parent, "r+", opener=_open_without_name)
@@ -115,7 +115,7 @@ def new_file(hidden: Path, head: bytes) -> io.FileIO:
             raise
         file = io.FileIO(hidden, "x+", opener=_open_hidden)
     try:
-        # Whatever the umask takes away.
+        # The umask may have taken away permissions.
         os.fchmod(file.fileno(), 0o600)
         _check_file_system(file.fileno(), hidden.parent, head)
     except BaseException:
@@ -181,18 +181,18 @@ def _check_file_system(fd: int, directory: Path, head: bytes) -> None:
 
 
 def link(file: io.FileIO, path: Path) -> None:
-    """Gives a new file its name, if nobody has it.
+    """Gives a new file its name, if that is free.
 
     Raises
     ------
     FileExistsError
-        Somebody has.
+        It is not.
     OSError
         The file system, or a sandbox, makes no hard links.
     """
     try:
-        # With a descriptor of a directory, which an absolute path does not need, Python calls linkat() and not link(),
-        # which would link what /proc has there and not the file that it leads to.
+        # An absolute path needs no src_dir_fd, but with one Python calls linkat() instead of link(), which would link
+        # the entry in /proc and not the file that it leads to.
         os.link(_DESCRIPTORS / str(file.fileno()), path, src_dir_fd=file.fileno(), follow_symlinks=True)
     except OSError as error:
         if error.errno not in _NO_LINKS:
@@ -207,15 +207,15 @@ def link(file: io.FileIO, path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnfinishedFile:
-    """What a creation left that was killed, on a file system without ``O_TMPFILE`` or in a version up to 0.2.
+    """A file of a creation that was killed, on a file system without ``O_TMPFILE`` or in a version up to 0.2.
 
     Attributes
     ----------
     name : str
-        Of the bus that it was to be.
+        The name of the bus.
     path : Path
     size : int
-        Bytes that it occupies.
+        Its size on the file system, in bytes.
     """
 
     name: str
@@ -224,12 +224,12 @@ class UnfinishedFile:
 
 
 def unfinished(directory: Path) -> list[UnfinishedFile]:
-    """Those of this user in a directory that nobody has open, by path."""
+    """The unfinished files of this user in a directory that no process has open, sorted by path."""
     return list(_abandoned(directory))
 
 
 def remove_unfinished(directory: Path) -> list[UnfinishedFile]:
-    """Removes them, and returns them."""
+    """Removes the files of ``unfinished``, and returns them."""
     removed: list[UnfinishedFile] = []
     for found in _abandoned(directory):
         with contextlib.suppress(FileNotFoundError):
@@ -239,13 +239,13 @@ def remove_unfinished(directory: Path) -> list[UnfinishedFile]:
 
 
 def _abandoned(directory: Path) -> Generator[UnfinishedFile, None, None]:
-    """Unfinished files, each leased to this process until the next is asked for: nobody else opens it meanwhile."""
+    """Unfinished files, each leased to this process until the next is yielded: no other process opens it meanwhile."""
     check_directory(directory)
     for path in sorted(directory.iterdir()):
         match = _UNFINISHED.fullmatch(path.name)
         if match is None:
             continue
-        # Another user's, or gone since. What is no regular file, the FIFO of a bus say, is leased to nobody.
+        # Suppressed: another user's file, or one that was removed meanwhile. A FIFO cannot be leased.
         with contextlib.suppress(OSError), io.FileIO(path, "r+", opener=_open_there) as file:
             status = os.fstat(file.fileno())
             if status.st_uid == os.geteuid() and _lease(file.fileno()):
@@ -253,16 +253,17 @@ def _abandoned(directory: Path) -> Generator[UnfinishedFile, None, None]:
 
 
 def _open_there(path: str, flags: int) -> int:
-    # Without waiting for the other end of what may be a FIFO.
+    # O_NONBLOCK: it may be a FIFO, whose opening would wait for the other end.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _lease(fd: int) -> bool:
-    """Whether no other process has this file open or mapped, in whichever namespace; false where nobody can say.
+    """Takes a write lease on a file: whether no other process, in any namespace, has it open or mapped.
 
-    The kernel grants a write lease on no other terms.
+    The kernel grants the lease only then. False also if the kernel cannot say.
     """
-    # Whoever opens it meanwhile has the holder sent a signal: one that is ignored, where SIGIO would end the process.
+    # If another process opens the file, the kernel sends this signal to the lease's holder. SIGURG is ignored by
+    # default, while SIGIO would end the process.
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)

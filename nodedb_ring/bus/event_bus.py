@@ -1,4 +1,4 @@
-"""The bus: one ring a core, handed out as its two ends, within a process or between processes."""
+"""The bus: one ring per core, of which callers get the two ends, within a process or between processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .region import private_block, ring_size
 __all__ = ["DEFAULT_EVENT_BUS_CAPACITY", "EventBus", "create_event_bus"]
 
 DEFAULT_EVENT_BUS_CAPACITY: Final = 65_536
-"""Events a ring, unless asked otherwise."""
+"""The default capacity of a ring, in events."""
 
 
 def create_event_bus(
@@ -32,17 +32,17 @@ def create_event_bus(
     arena_bytes: int | None = None,
     backpressure: BackpressureConfig | None = None,
 ) -> tuple[list[EventProducer], list[EventConsumer]]:
-    """Makes a ring for each of `num_cores` cores, and returns the producers' ends and the consumers' ends, by core.
+    """Makes a ring per core, and returns a list of the producers and a list of the consumers, by core.
 
-    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
+    All memory is touched here: 132 bytes per slot and the arena, 25 MB per core by default.
 
     Parameters
     ----------
     num_cores : int, at least 1
     capacity : int, default 65,536
-        Events a ring holds, rounded up to a power of two; every slot is usable.
+        Events per ring, rounded up to a power of two. Every slot is usable.
     arena_bytes : int, optional
-        Payload a ring holds, in bytes: by default 256 a slot, and at least 64 KiB.
+        Payload per ring, in bytes: by default 256 per slot, and at least 64 KiB.
     backpressure : BackpressureConfig, optional
         Thresholds of the pressure states.
 
@@ -70,17 +70,16 @@ def create_event_bus(
 class EventBus:
     """A bus that processes share by name: ``EventBus.create`` makes it, ``EventBus.open`` finds it.
 
-    Each end of each ring is one live claim: ``producer(core_id)`` and ``consumer(core_id)`` hand out the same classes
-    as ``create_event_bus``, to whoever claims an end first. A claim ends when the end is closed or collected, or when
-    its process ends, however it does; then a successor may claim the end, and goes on where the last one stopped.
-    Everything that was published outlives both sides, and the bus itself lives until it is unlinked or the machine
-    restarts.
+    ``producer(core_id)`` and ``consumer(core_id)`` claim an end, and return the same classes as ``create_event_bus``.
+    An end has one claim at a time. A claim ends when the end is closed or collected, or when its process ends, in any
+    way. Then a successor may claim the end, and goes on where the last holder stopped. Published events outlive both
+    sides. The bus exists until it is unlinked or the machine restarts.
 
-    A bus pickles as its name, so it can be handed to a child process of any start method; its ends cannot.
+    A bus pickles as its name, so it can be passed to a child process of any start method. Its ends cannot.
 
     Thread safety
     -------------
-    Any thread. In a forked child the ends that were claimed before the fork refuse; the bus itself works there, too.
+    Any thread. A forked child can use the bus itself, but not the ends that were claimed before the fork.
     """
 
     __slots__ = ("_file", "_is_closed", "_rings", "directory", "name")
@@ -103,7 +102,7 @@ class EventBus:
         bus.directory = file.path.parent
         bus._file = file
         bus._is_closed = False
-        # Rings that claim nothing, to read the accounts from.
+        # These claim nothing. The statistics are read from them.
         bus._rings = tuple(bus._attach(core_id) for core_id in range(file.num_cores))
         return bus
 
@@ -118,9 +117,9 @@ class EventBus:
         backpressure: BackpressureConfig | None = None,
         directory: str | os.PathLike[str] | None = None,
     ) -> EventBus:
-        """Makes a bus under a name that is not taken, and opens it.
+        """Makes a bus under a name that is free, and opens it.
 
-        Its file is readable and writable for this user alone, and takes all of its memory at once.
+        Only this user can read and write its file, which takes all of its memory at once.
 
         Parameters
         ----------
@@ -134,11 +133,11 @@ class EventBus:
         Raises
         ------
         FileExistsError
-            There is a bus of that name: this user's, or another's.
+            There is a bus of that name, this user's or another's.
         OSError
-            ENOSPC: the file system has no room. ENAMETOOLONG: the directory's path. Or what the file system, or this
-            process's sandbox, lacks: no such directory, no ``/proc``, no hard links, no locks, no writes or maps. It
-            says which, and what to do. Nothing is left behind.
+            ENOSPC: the file system has no room. ENAMETOOLONG: the directory's path is too long. Or the file system, or
+            this process's sandbox, lacks something: the directory, ``/proc``, hard links, locks, writes or maps. The
+            message says which, and what to do. Nothing is left behind.
         CapacityError
             A count below 1, or a ring too large to address.
         """
@@ -169,8 +168,8 @@ class EventBus:
         PermissionError
             It is another user's.
         LayoutError
-            It is no bus, or one of another version, layout or size, or one on a disk that was made before the machine
-            started: says which.
+            It is not a bus, or one of another version, layout or size, or it is on a disk and was made before the
+            machine started. The message says which.
         """
         return cls._over(name, BusFile.open(name, _directory(directory)))
 
@@ -199,7 +198,7 @@ class EventBus:
         Raises
         ------
         RoleTaken
-            A process that lives holds it; the exception's ``pid`` says which, unless that is another pid namespace's.
+            A live process holds it. The exception's ``pid`` says which, unless that is in another pid namespace.
         CorruptRingError
             Something else has written to the block.
         IndexError
@@ -223,7 +222,7 @@ class EventBus:
         RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
-        # Its leases are looked into in a forked child, too, where the bus itself goes on.
+        # In a forked child its leases stay readable while the bus goes on: see own_block().
         ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
         return EventConsumer(ring)
@@ -241,7 +240,7 @@ class EventBus:
             raise IndexError(f"core_id {core_id}: the bus has cores 0 to {self.num_cores - 1}")
 
     def stats(self) -> tuple[RingStats, ...]:
-        """A snapshot of each core's ring. Claims nothing: whoever may open the bus may look.
+        """A snapshot of each core's ring. It claims nothing.
 
         Raises
         ------
@@ -251,7 +250,7 @@ class EventBus:
         return tuple(self.ring_stats(core_id) for core_id in range(self.num_cores))
 
     def ring_stats(self, core_id: int) -> RingStats:
-        """One core's part of ``stats()``, which stands whatever the other cores' blocks hold.
+        """One core's part of ``stats()``, which does not depend on the other cores' blocks.
 
         Raises
         ------
@@ -260,14 +259,14 @@ class EventBus:
         IndexError
             There is no such core.
         """
-        # Before the look whether it is open: close() from another thread takes them away.
+        # Read before the check that the bus is open: close() from another thread empties the tuple.
         rings = self._rings
         self._check_core(core_id)
         ring = rings[core_id]
         ring.check_positions()
         (producer_pid, producer_is_elsewhere), (consumer_pid, consumer_is_elsewhere) = ring.holders(self._file.fileno())
         producer_claims, consumer_claims = ring.claims
-        # Closed meanwhile, the descriptor said nothing of the locks.
+        # If the bus was closed meanwhile, the closed descriptor said nothing about the locks.
         self._check_open()
         return RingStats(
             core_id=ring.core_id,
@@ -284,11 +283,11 @@ class EventBus:
         )
 
     def unlink(self) -> None:
-        """Removes the name; may be repeated. Whoever has the bus open goes on; the memory goes with the last."""
+        """Removes the name. May be repeated. Processes that have it open go on, and the last one frees the memory."""
         self._file.unlink()
 
     def close(self) -> None:
-        """Lets go of the bus in this process; may be repeated. Ends that were claimed through it live on."""
+        """Closes the bus in this process. May be repeated. Ends that were claimed through it stay open."""
         self._is_closed = True
         self._rings = ()
         self._file.close()
@@ -316,32 +315,32 @@ class EventBus:
 
     @property
     def is_linked(self) -> bool:
-        """Whether its name leads to it still: it was not unlinked, and no other bus has the name since."""
+        """Whether its name still leads to it: it was not unlinked, and no other bus has the name."""
         return self._file.is_linked()
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The bus's file."""
         return self._file.path
 
     @property
     def num_cores(self) -> int:
-        """Rings, one a core."""
+        """The number of rings."""
         return self._file.num_cores
 
     @property
     def capacity(self) -> int:
-        """Events each ring holds: a power of two."""
+        """Events per ring, a power of two."""
         return self._file.capacity
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes of payload each ring holds."""
+        """Payload per ring, in bytes."""
         return self._file.arena_bytes
 
 
 def _open_by_name(name: str, directory: Path) -> EventBus:
-    """What a pickled bus is in the process that unpickles it."""
+    """Unpickles a bus."""
     return EventBus.open(name, directory=directory)
 
 
@@ -355,5 +354,5 @@ def _check_num_cores(num_cores: int) -> None:
 
 
 def _directory(directory: str | os.PathLike[str] | None) -> Path:
-    # Absolute, since a bus is opened again where it is unpickled, and that may be elsewhere.
+    # Absolute: a bus may be unpickled in a process with another working directory.
     return DEFAULT_DIRECTORY if directory is None else Path(directory).absolute()

@@ -6,9 +6,9 @@
     0                   1 page                         head: what the bus is, written once (``_HEAD``)
     blocks_at           num_cores * block_bytes        a block for each core's ring, laid out as ``region`` says
 
-It is made without a name, with all of its room allocated, and linked to its own name when it is complete: whoever
-finds it finds all of it, a maker that is killed leaves nothing, and memory that runs out does so at creation and not at
-some later store. An end's role is a lock on a byte of the file, which its holder's death frees.
+It is made without a name, with all of its room allocated, and gets its name when it is complete. So whoever finds it
+finds all of it, a creator that is killed leaves nothing, and a lack of memory shows at creation and not at some later
+store. The role of an end is a lock on a byte of the file, which the kernel releases when the holder dies.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _HEAD: Final = struct.Struct("<QIIQQQQQ4IIIQ16s")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Head:
-    """What a bus says of itself, in the order of ``_HEAD``."""
+    """The first page of a bus's file, in the order of ``_HEAD``."""
 
     magic: int = _MAGIC
     version: int = _VERSION
@@ -72,7 +72,8 @@ class _Head:
     row_bytes: int = _ROW_BYTES
     reserved: int = 0
     bus_id: int
-    boot_id: bytes  # of the start of the machine that it was made in; zeros where the kernel does not say
+    boot_id: bytes
+    """Identifies the boot of the machine in which it was made; zeros if the kernel does not say."""
 
     def thresholds(self) -> tuple[int, int, int, int]:
         return self.throttle_enter, self.throttle_exit, self.suspend_enter, self.suspend_exit
@@ -122,8 +123,8 @@ class BusFile:
         self._map = _mapped(self._fd, head.file_bytes, path)
         status = os.fstat(self._fd)
         self._identity = status.st_dev, status.st_ino
-        # Not os.close of the number: an interrupt may come before the next line, or before the caller's, and then
-        # whoever closes it second would close what has the number by then.
+        # Not os.close of the number: if an interrupt comes before this line or before the caller has the object, the
+        # file is closed twice, and the number may be another file's by then.
         self._closing = weakref.finalize(self, file.close)
 
     @classmethod
@@ -131,16 +132,16 @@ class BusFile:
     def create(
         cls, name: str, directory: Path, *, num_cores: int, capacity: int, arena_bytes: int, config: BackpressureConfig
     ) -> Generator[BusFile, None, None]:
-        """A file without a name, its room allocated and zeroed, for whoever lays out the rings in the block.
+        """A context with a file without a name, allocated and zeroed, in which the caller lays out the rings.
 
-        At the end of the block it is linked to its name; after an exception nothing is left of it.
+        At the end of the ``with`` block the file gets its name. After an exception nothing is left of it.
 
         Raises
         ------
         OSError
             ENOSPC: the file system has no room for it.
         FileExistsError
-            There is a bus of that name: this user's, or another's.
+            There is a bus of that name, this user's or another's.
         FileNotFoundError, NotADirectoryError
             There is no such directory, or no ``/proc``.
         """
@@ -178,13 +179,13 @@ class BusFile:
                 file.close()
                 raise
         finally:
-            # Where the file system makes no files without a name. (One that is read-only says so of any name.)
+            # It exists if the file system makes no files without a name. (A read-only one refuses to unlink any name.)
             if os.path.lexists(hidden):
                 hidden.unlink()
 
     @classmethod
     def open(cls, name: str, directory: Path) -> BusFile:
-        """Maps a bus, once its file and its head were checked.
+        """Maps a bus after checking its file and its head.
 
         Raises
         ------
@@ -193,7 +194,7 @@ class BusFile:
         PermissionError
             It is another user's.
         LayoutError
-            It is no bus, or one of another version, layout, size or boot.
+            It is not a bus, or one of another version, layout, size or boot.
         """
         path = _path(name, directory)
         check_directory(directory)
@@ -212,7 +213,7 @@ class BusFile:
         return memoryview(self._map)[start : start + self._head.block_bytes]
 
     def own_block(self, core_id: int) -> memoryview:
-        """The same in a mapping of its own: over what leases show a forked child maps private memory."""
+        """The same in a separate mapping: a forked child maps private memory over the part that leases show."""
         start = self._head.blocks_at + core_id * self._head.block_bytes
         # A block of few slots begins within a page.
         before = start % mmap.ALLOCATIONGRANULARITY
@@ -223,8 +224,8 @@ class BusFile:
     def wake_path(self, core_id: int) -> bytes:
         """The FIFO that signals a core's asynchronous waiter, made unless it is there.
 
-        Empty where there can be none: the bus was unlinked, and nobody would ever remove it; or this process may not
-        make one. Waiters then look by themselves, some 12 times a second.
+        Empty if there can be none: the bus was unlinked, so nothing would remove it later, or this process may not make
+        one. Waiters then check the ring by themselves, some 12 times a second.
         """
         path = _wake_path(self.path.parent, self._head.bus_id, core_id)
         try:
@@ -234,7 +235,7 @@ class BusFile:
             if error.errno not in _NO_FIFO:
                 raise
             return b""
-        # After, so that an unlink meanwhile has either seen the FIFO or is seen here.
+        # Checked after the FIFO is made: an unlink meanwhile either removes the FIFO or is seen here.
         if os.fstat(self._fd).st_nlink == 0:
             path.unlink(missing_ok=True)
             return b""
@@ -250,7 +251,7 @@ class BusFile:
         Raises
         ------
         PermissionError
-            It has become another user's since it opened the bus.
+            The process has changed its user since it opened the bus.
         FileNotFoundError
             There is no ``/proc``.
         """
@@ -265,7 +266,7 @@ class BusFile:
         check_proc()
 
     def is_linked(self) -> bool:
-        """Whether the name leads to this file, and not to none or to another one. After ``close``, too."""
+        """Whether the name leads to this file. It can be called after ``close``."""
         try:
             there = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:
@@ -273,25 +274,25 @@ class BusFile:
         return (there.st_dev, there.st_ino) == self._identity
 
     def unlink(self) -> None:
-        """Removes the name, if it is this file's still, and the FIFOs. After ``close``, too."""
+        """Removes the name, if it still leads to this file, and the FIFOs. It can be called after ``close``."""
         with contextlib.suppress(FileNotFoundError):
             if self.is_linked():
                 self.path.unlink()
         _remove_fifos(self.path.parent, self._head)
 
     def close(self) -> None:
-        """Closes the descriptor; may be repeated. The mapping goes with the last ring that lies in it."""
+        """Closes the descriptor. May be repeated. The mapping ends with the last ring that uses it."""
         self._closing()
 
 
 def names(directory: Path) -> list[str]:
-    """The names of this user's buses in a directory, sorted. Files that are no bus are left out."""
+    """The names of this user's buses in a directory, sorted. Other files are left out."""
     check_directory(directory)
     found: list[str] = []
     for path in directory.iterdir():
         name = path.name.removeprefix(PREFIX)
         if name != path.name and _NAME.fullmatch(name):
-            # Another user's, no bus, or gone since: not one that could be opened.
+            # Another user's, not a bus, or removed meanwhile: it could not be opened.
             with contextlib.suppress(OSError, LayoutError), _open_own_file(path) as file:
                 _checked_head(path, file.fileno())
                 found.append(name)
@@ -299,12 +300,12 @@ def names(directory: Path) -> list[str]:
 
 
 def remove(name: str, directory: Path) -> None:
-    """Removes a bus by name, unopened: also one whose contents are of another version, or corrupt.
+    """Removes a bus by name without opening it, even if it is of another version or corrupt.
 
     Raises
     ------
     FileNotFoundError, PermissionError, LayoutError
-        There is none; it is another user's; there is something under its name that is no file.
+        There is none; it is another user's; what has its name is not a regular file.
     """
     path = _path(name, directory)
     check_directory(directory)
@@ -314,7 +315,7 @@ def remove(name: str, directory: Path) -> None:
 
 
 def _allocate(fd: int, size: int, path: Path) -> None:
-    """Takes all the room of a file now: memory that is touched when there is none left is a SIGBUS."""
+    """Allocates all of a file now. Otherwise a store could end in a SIGBUS when memory runs out."""
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
@@ -327,7 +328,7 @@ def _allocate(fd: int, size: int, path: Path) -> None:
 
 
 def _mapped(fd: int, size: int, path: Path) -> mmap.mmap:
-    """The whole file. Its page tables, too, are better filled now than at the first event of each page."""
+    """Maps the whole file, and fills the page tables now rather than at the first event in each page."""
     try:
         return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     except OSError as error:
@@ -369,9 +370,9 @@ def _remove_fifos(directory: Path, head: _Head) -> None:
 
 
 def _open_own_file(path: Path) -> io.FileIO:
-    """Opens a file that may be a bus: a regular one, of this user's, by no link.
+    """Opens a file that may be a bus: a regular file of this user's, not a symbolic link.
 
-    Closing what is returned, which may be repeated, is the only thing that closes its descriptor.
+    Only closing the returned object closes the descriptor, and that may be repeated.
     """
     try:
         file = io.FileIO(path, "r+", opener=_open_no_link)
@@ -383,7 +384,7 @@ def _open_own_file(path: Path) -> io.FileIO:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise LayoutError(f"{path}: is no regular file, and so no bus") from None
         if error.errno == errno.EACCES:
-            # Most often since it is another user's, for whom alone a bus's file is.
+            # Most often because it is another user's: only its owner can open a bus's file.
             _check_owner(path, os.lstat(path).st_uid)
         raise
     try:
@@ -398,7 +399,7 @@ def _open_own_file(path: Path) -> io.FileIO:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    # Without waiting for the other end of what may be a FIFO.
+    # O_NONBLOCK: it may be a FIFO, whose opening would wait for the other end.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
@@ -413,10 +414,10 @@ def _check_owner(path: Path, owner: int) -> None:
 
 
 def _check_boot(path: Path, head: _Head) -> None:
-    """What is in a file outlives the machine's end on a disk alone, and there only in part after a loss of power."""
+    """Refuses a file on a disk that was made before the machine started: after a loss of power it may be incomplete."""
     now = boot_id()
     if any(head.boot_id) and any(now) and head.boot_id != now:
-        # A module of its own for one message that hardly anyone sees.
+        # Imported here: few processes ever show this message.
         import uuid
 
         raise LayoutError(

@@ -1,4 +1,4 @@
-"""``CallLock``: one thread at a time, and a signal handler that comes in between is let through."""
+"""``CallLock``: calls of one thread at a time, and of a signal handler that interrupts one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _T = TypeVar("_T")
 class CallLock:
     """Runs calls one after the other, whichever thread they come from.
 
-    A signal handler runs in the midst of what the main thread does. If that holds the lock, the handler's own call
-    cannot wait for it: it would wait for ever. So the thread that holds the lock may call again, and whoever uses this
-    keeps what it guards whole between any two bytecodes, or refuses the inner call. If another thread holds it,
-    handlers that arrive in a row wait each in the midst of the other; before the stack ends they are refused.
+    A signal handler runs while the main thread is interrupted. If that thread holds the lock, the handler's call cannot
+    wait for the lock: it would wait for ever. So the thread that holds the lock may call again. The guarded state
+    therefore has to be consistent between any two bytecodes, or the inner call has to be refused. If another thread
+    holds the lock, handlers that interrupt each other all wait, until ``NestedWaits`` refuses the next.
 
-    Not a ``with`` block: Python 3.14 may leave one without its ``__exit__`` if a handler raises while ``__enter__``
-    returns (CPython issue 148874), and other threads would wait for ever.
+    This is not a context manager: Python 3.14 may leave a ``with`` block without ``__exit__`` if a handler raises while
+    ``__enter__`` returns (CPython issue 148874), and other threads would wait for ever.
 
     Thread safety
     -------------
@@ -38,21 +38,21 @@ class CallLock:
         self._waits: Final = NestedWaits()
 
     def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Does the work when no other thread does any.
+        """Calls `work` when no other thread is in a call.
 
         Raises
         ------
         BusyError
-            Many calls of this thread wait already, all but the first of signal handlers.
+            Too many calls of this thread are waiting: see ``NestedWaits``.
         """
         try:
             if not self._lock.acquire(blocking=False):
                 self._waits.wait(self._lock.acquire)
             return work(*args, **kwargs)
         finally:
-            # Not suppress(): one may come before its block.
+            # Not suppress(): a signal handler may raise before its block begins.
             try:  # noqa: SIM105
                 self._lock.release()
             except RuntimeError:
-                # A handler raised while this waited for its turn, which it has not had.
+                # A handler raised while this call waited, so it does not hold the lock.
                 pass

@@ -18,10 +18,10 @@ from ..errors import BatchError, CorruptLogError, LogConflictError
 __all__ = ["ENCODING_VERSION", "EncodedBatch", "check_rising", "decode_batch", "encode_batch"]
 
 ENCODING_VERSION: Final = 1
-"""Of what is stored. The checksum covers it, so that a batch of another version is not taken for one of this."""
+"""The version of the encoding. The checksum covers it, so a batch of another version does not decode."""
 
 _ROW_BYTES: Final = EVENT_DTYPE.itemsize
-# Version, core, first and last number, number of events, bytes of rows: what stands beside a batch is part of it.
+# Version, core, first and last number, number of events, bytes of rows: the checksum covers these, too.
 _NUMBERS: Final = struct.Struct("<QQQQQQ")
 
 
@@ -36,7 +36,7 @@ class EncodedBatch:
     count : int
         Its events.
     rows, payload : memoryview
-        Bytes of ``EVENT_DTYPE``, and what their offsets are into. They show the batch's memory where it is packed.
+        Bytes of ``EVENT_DTYPE``, and the bytes that their offsets refer to. Views of a packed batch's memory.
     checksum : int
         CRC-32C of the numbers above, the core, the rows and the payload.
     """
@@ -74,16 +74,14 @@ def check_rising(batch: EventBatch, above: int | None = None) -> None:
 
 
 def encode_batch(batch: EventBatch, *, core_id: int) -> EncodedBatch:
-    """What to store of a batch of core `core_id`.
-
-    Only the payload of its own events: a slice or a lease is packed first.
+    """What to store of a batch of core `core_id`: a slice or the batch of a lease is packed first.
 
     Raises
     ------
     ValueError
         The batch is empty.
     LogConflictError
-        Its numbers do not rise strictly.
+        The numbers do not rise strictly.
     """
     if not len(batch):
         raise ValueError("an empty batch: there is nothing to store")
@@ -92,7 +90,7 @@ def encode_batch(batch: EventBatch, *, core_id: int) -> EncodedBatch:
     if not block.fills_payload():
         block = pack([block])
     records, payload = block.records(), block.payload()
-    # The bookkeeping of a ring in the rows is stored with them: no reader looks at it.
+    # The rows have columns that only a ring uses. They are stored as they are, and never read.
     rows = records.view(np.uint8).data
     body = payload.data
     first, last, count = int(records["sequence"][0]), int(records["sequence"][-1]), len(records)
@@ -102,12 +100,12 @@ def encode_batch(batch: EventBatch, *, core_id: int) -> EncodedBatch:
 def decode_batch(
     rows: Any, payload: Any, checksum: Any, *, core_id: int, first: Any, last: Any, count: Any
 ) -> EventBatch:
-    """The batch that was stored, in memory of its own. Whatever a damaged log may hold can be passed.
+    """The batch that was stored, which owns its memory. The arguments may be anything that a damaged log holds.
 
     Raises
     ------
     CorruptLogError
-        It is not what was stored: names the core and the numbers.
+        It is not what was stored. The message names the core and the numbers.
     """
 
     def corrupt(what: str) -> CorruptLogError:

@@ -1,4 +1,4 @@
-"""``NestedWaits``: how deep waits may lie one in the midst of the other."""
+"""``NestedWaits``: how many calls of one thread may wait at once, each in a handler that interrupts the one before."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import BusyError
 __all__ = ["MOST_WAITING", "NestedWaits"]
 
 MOST_WAITING: Final = 8
-"""Calls of one thread that wait at once: one, and those of handlers that came one in the midst of the other."""
+"""The most calls of one thread that wait at once: one, and those of handlers that interrupt each other."""
 
 
 @final
 class NestedWaits:
     """Counts the waits of each thread, and refuses too many.
 
-    A signal handler that waits is itself interrupted by the next signal. Where signals arrive in a row, handlers would
-    wait one in the midst of the other until the stack ends.
+    A signal handler that waits is itself interrupted by the next signal. If signals keep arriving, the waits nest until
+    the stack overflows.
 
     Thread safety
     -------------
@@ -29,11 +29,11 @@ class NestedWaits:
     __slots__ = ("_threads",)
 
     def __init__(self) -> None:
-        # Of each wait the thread's.
+        # The thread of each wait.
         self._threads: Final[list[int]] = []
 
     def check(self) -> None:
-        """Whether this thread may wait once more.
+        """Refuses this thread if it may not wait once more.
 
         Raises
         ------
@@ -46,7 +46,7 @@ class NestedWaits:
             )
 
     def wait(self, wait: Callable[[], object]) -> None:
-        """Calls what waits, as one wait more of this thread.
+        """Calls `wait`, counted as one more wait of this thread.
 
         Raises
         ------

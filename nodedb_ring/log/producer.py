@@ -1,4 +1,4 @@
-"""``LoggedProducer``: what is emitted is in the log first."""
+"""``LoggedProducer``: appends events to an event log before it emits them."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _NOTHING: Final = EventBatch.from_events([])
 
 
 class LoggedProducer:
-    """A producer whose events are appended to a log before they are emitted: the ring may drop what the log has.
+    """A producer that appends events to an event log before it emits them, so that the ring may drop them.
 
     Parameters
     ----------
     producer : EventProducer
-        Emit through this object alone from now on: what goes to the ring directly is not in the log.
+        Emit only through this object from now on. An event that is emitted directly is not in the log.
     log : EventLog
 
     Notes
     -----
-    An exception of the log means that nothing was emitted. An event that the ring drops, for lack of room or of a
-    consumer, is counted there as dropped and is in the log, where a follower finds it.
+    If the log raises, nothing was emitted. An event that the ring drops, because it is full or has no consumer, counts
+    as dropped and is in the log, where a follower finds it.
 
-    After an exception out of an emit, one of a signal handler included, ``next_sequence`` asks the log: if it is above
-    the events' numbers, they are in the log, and a follower delivers them; if not, emit them again.
+    After an exception in an emit, including one that a signal handler raised, ``next_sequence`` asks the log. If it is
+    above the events' numbers, they are in the log, and a follower delivers them. If not, emit them again.
 
     Thread safety
     -------------
-    The producer's, one thread at a time. A signal handler that emits in the midst of an emit is refused with
+    One thread at a time, as with the producer. A signal handler that emits while it interrupts an emit gets a
     `BusyError`.
     """
 
@@ -49,8 +49,8 @@ class LoggedProducer:
         self._producer = producer
         self._log = log
         self._last = log.last_sequence(producer.core_id)
-        # An append has begun, and whether the log has it by now only the log can tell.
-        self._is_doubtful = False
+        # An append ended with an exception, and only the log knows whether it has the events.
+        self._must_ask_log = False
         self._is_emitting = False
 
     @property
@@ -60,47 +60,47 @@ class LoggedProducer:
 
     @property
     def log(self) -> EventLog:
-        """The log that is written first."""
+        """The event log."""
         return self._log
 
     @property
     def core_id(self) -> int:
-        """The core whose events these are."""
+        """The producer's core."""
         return self._producer.core_id
 
     @property
     def pressure_state(self) -> PressureState:
-        """That of the ring."""
+        """The ring's pressure state."""
         return self._producer.pressure_state
 
     @property
     def next_sequence(self) -> int:
         """The number of the next event: one more than the highest that the log or the ring has.
 
-        Known, but for after an emit that ended with an exception: then the log is asked, and may raise.
+        After an emit that ended with an exception this asks the log, which may raise.
         """
-        last = self._log.last_sequence(self.core_id) if self._is_doubtful else self._last
+        last = self._log.last_sequence(self.core_id) if self._must_ask_log else self._last
         highest = _higher(last, self._producer.emitted_sequence)
         return 1 if highest is None else highest + 1
 
     def emit(self, event: WriteEvent) -> bool:
-        """Appends one event, then emits it: whether the ring took it. See ``emit_batch``."""
+        """Appends one event and emits it. Returns whether the ring took it. As ``emit_batch``."""
         return self._append_and_emit(EventBatch.from_events([event]), 0.0) == 1
 
     def emit_batch(self, batch: EventBatch, timeout: float | None = 0.0) -> int:
-        """Appends the events, then emits them in order; returns how many the ring took, a prefix.
+        """Appends the events and emits them in order. Returns how many the ring took: the first ones of the batch.
 
-        With a `timeout` it waits for room so long before the ring drops the rest, as ``EventProducer.emit_batch`` does.
-        If that wait ends with an exception, the whole batch is in the log all the same: go on with ``next_sequence``.
+        With a `timeout` it waits at most so long for room before it drops the rest, as ``EventProducer.emit_batch``
+        does. If an exception ends that wait, the whole batch is in the log: go on with ``next_sequence``.
 
         Raises
         ------
         LogConflictError
-            The numbers do not rise strictly from ``next_sequence`` on, or another writer appended to the log.
+            The numbers do not rise strictly from ``next_sequence`` on, or another writer has appended to the log.
         EventTooLargeError
-            An event that the ring could never hold. Nothing was appended.
+            The ring could never hold an event. Nothing was appended.
         OwnershipError, ClosedError
-            The producer is another thread's, or closed. Nothing was appended.
+            The producer belongs to another thread, or is closed. Nothing was appended.
         BusyError
             A signal handler called this while it interrupts such a call. Nothing was appended.
         OSError, LogError
@@ -111,7 +111,7 @@ class LoggedProducer:
         return self._append_and_emit(batch, timeout)
 
     def _append_and_emit(self, batch: EventBatch, timeout: float | None) -> int:
-        # What the ring would refuse must not be in the log: an empty batch is refused for whose and how it is.
+        # Events that the ring would refuse must not be in the log. An empty batch is refused for the same reasons.
         self._producer.emit_batch(_NOTHING, timeout)
         if self._is_emitting:
             raise BusyError(
@@ -122,7 +122,7 @@ class LoggedProducer:
             if not len(batch):
                 return 0
             self._check_size(batch)
-            # What the log has more than that, of an append that was interrupted, it says itself.
+            # If the log has more than that, of an interrupted append, it refuses the batch itself.
             check_rising(batch, above=_higher(self._last, self._producer.emitted_sequence))
             self._append(batch)
             return self._producer.emit_batch(batch, timeout)
@@ -131,14 +131,14 @@ class LoggedProducer:
 
     def _append(self, batch: EventBatch) -> None:
         last = int(batch.sequence[-1])
-        self._is_doubtful = True
+        self._must_ask_log = True
         try:
             self._log.append(self.core_id, batch)
         except LogConflictError:
             last_of_all = self._log.last_sequence(self.core_id)
-            self._last, self._is_doubtful = last_of_all, False
+            self._last, self._must_ask_log = last_of_all, False
             raise
-        self._last, self._is_doubtful = last, False
+        self._last, self._must_ask_log = last, False
 
     def _check_size(self, batch: EventBatch) -> None:
         arena_bytes = self._producer.ring.arena_bytes
@@ -157,7 +157,7 @@ class LoggedProducer:
             )
 
     def close(self) -> None:
-        """Closes the producer. The log stays open: it may be the log of other cores too. Idempotent."""
+        """Closes the producer. May be repeated. The log stays open, since other cores may use it."""
         self._producer.close()
 
     def __enter__(self) -> Self:
@@ -169,8 +169,8 @@ class LoggedProducer:
         self.close()
 
     def __repr__(self) -> str:
-        # Asks the log nothing: it may be closed, or away.
-        after = "unknown" if self._is_doubtful else self.next_sequence
+        # Without a call to the log, which may be closed or unreachable.
+        after = "unknown" if self._must_ask_log else self.next_sequence
         return f"<LoggedProducer core_id={self.core_id} next_sequence={after} log={self._log!r}>"
 
 

@@ -1,4 +1,4 @@
-"""``follow``: a ring and the log behind it as one stream of batches, without holes.
+"""``follow``: a ring and its event log as one stream of batches, without holes.
 
 ::
 
@@ -53,33 +53,33 @@ def follow(
     max_events: int = 1024,
     heartbeats: bool = False,
 ) -> Follower:
-    """Every event of a core, once and in order: from the ring while it can, and from the log where it must.
+    """Every event of a core, once and in order: from the ring, and from the log where the ring dropped some.
 
     Parameters
     ----------
     consumer : EventConsumer or None
-        The ring. None follows the log alone, live, from a machine that has no ring.
+        The ring. None follows the log alone, for instance on another machine.
     log : EventLog
-        What the producer appends to before it emits.
+        The log that the producer appends to before it emits.
     group : str
-        Under this name the log keeps how far this follower has come.
+        The consumer group, under whose name the log keeps the watermark.
     core_id : int, optional
-        The consumer's own by default.
+        The consumer's core by default.
     start : "earliest" or "latest"
-        Where a group begins that is new: at the first event that the log still has, or behind the last one now.
+        Where a new group begins: at the first event that the log still has, or after the last event.
     after : int, optional
-        Begins behind this number instead, whatever the log remembers of the group. 0: at the first number, 1.
+        Begins after this number instead, whatever the group's watermark is. 0 begins at the first number, 1.
     max_events : int, default 1024
-        Most events of a batch that comes from the ring.
+        The most events in a batch that comes from the ring.
     heartbeats : bool, default False
         Whether heartbeats are delivered. They move the position in any case.
 
     Raises
     ------
     ValueError, TypeError
-        A core that cannot be told, another `start`, a count below 1.
+        No `core_id` and no consumer to take it from, another `start`, a count below 1.
     LogError
-        The log cannot be read; or log and ring end before `after`, or before the group's watermark.
+        The log cannot be read. Or log and ring end before `after`, or before the group's watermark.
     """
     if core_id is None:
         if consumer is None:
@@ -106,26 +106,27 @@ def follow(
 class Follower:
     """What ``follow`` makes: an iterator of batches, ``for`` or ``async for``. Each has contiguous numbers.
 
-    With a ring it ends once the producer has gone, the ring is empty and the log has no more. Without one it ends when
-    it is closed. It holds one batch of the ring and one of the log at a time, however much is missing.
+    With a ring it ends once the producer has gone, the ring is empty and the log has no more. Without a ring it ends
+    when it is closed. It holds at most one batch of the ring and one of the log.
 
     Raises
     ------
     GapError
-        On the way: neither ring nor log has an event. The position stays; ``skip`` goes on without it.
+        From a call for the next batch: neither ring nor log has the next event. The position stays where it is, and
+        ``skip`` goes on without the event.
     CorruptLogError, LogUnavailableError
-        On the way: the log cannot be read. The next call tries again.
+        From a call for the next batch: the log cannot be read. The next call tries again.
 
     Notes
     -----
-    What a call had in hand when a signal handler raised, the next call returns. A handler may ``commit()``, which does
-    not cover what the call that it interrupts is about to return, and ``close()``. It may not ask for the next batch in
-    the midst of such a call: `BusyError`.
+    If a signal handler raises during a call, the next call returns what that one would have returned. A handler may
+    call ``commit()``, which does not cover what the interrupted call is about to return, and ``close()``. If it asks
+    for the next batch during such a call, that is a `BusyError`.
 
     Thread safety
     -------------
-    That of the consumer: one thread at a time; the asynchronous form reads the log on a thread of its own. ``close``,
-    ``stats`` and ``position`` from any thread.
+    One thread at a time asks for batches, as with the consumer. The asynchronous methods read the log on another
+    thread. ``close``, ``stats`` and ``position`` from any thread.
     """
 
     __slots__ = (
@@ -176,8 +177,8 @@ class Follower:
     def next_batch(self, timeout: float | None = None) -> EventBatch:
         """The next batch, waiting for it at most `timeout` seconds; None waits until there is one, or the end.
 
-        Empty when the time is over, and at the end; then ``ended`` tells which. A `timeout` that is negative or NaN is
-        an `ArgumentError`.
+        Empty when the time is over and at the end; ``ended`` tells the two apart. A `timeout` that is negative or NaN
+        is an `ArgumentError`.
         """
         timeout = limit_seconds(timeout)
         if self._is_closed:
@@ -227,12 +228,12 @@ class Follower:
         state, consumer = self._state, self._consumer
         need = state.begin(None if timeout is None else time.monotonic() + timeout)
         while need is not _RETURN and not self._is_closed:
-            if consumer is None or (need is not _DRAIN and need is not _WAIT):
-                need = state.ask_log(need)
-            elif need is _DRAIN:
+            if need is _DRAIN and consumer is not None:
                 need = state.drained(consumer.drain(self._max_events))
-            else:
+            elif need is _WAIT and consumer is not None:
                 need = state.drained(consumer.drain(self._max_events, state.seconds))
+            else:
+                need = state.ask_log(need)
 
     async def _advance_async(self, timeout: float | None) -> None:
         """The same on an event loop."""
@@ -242,12 +243,12 @@ class Follower:
         state, consumer = self._state, self._consumer
         need = state.begin(None if timeout is None else time.monotonic() + timeout)
         while need is not _RETURN and not self._is_closed:
-            if consumer is None or (need is not _DRAIN and need is not _WAIT):
-                need = await self._log_call.run(state.ask_log, need)
-            elif need is _DRAIN:
+            if need is _DRAIN and consumer is not None:
                 need = state.drained(consumer.drain(self._max_events))
-            else:
+            elif need is _WAIT and consumer is not None:
                 need = state.drained(await consumer.drain_async(self._max_events, state.seconds))
+            else:
+                need = await self._log_call.run(state.ask_log, need)
         if state.batch is None:
             # A task that polls lets the loop's other tasks run.
             await yield_to_loop()
@@ -270,18 +271,19 @@ class Follower:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """The batches that iterating yields, as a stream of Arrow arrays: the capsule of an ``ArrowArrayStream``.
 
-        The importer may ask on a thread of its own, which becomes the owner of the consumer. An exception, a GapError
-        say, is an error of the stream; ``next_batch`` raises it again. ``commit()`` when the importer has done its
-        work. `requested_schema` is as for a batch.
+        If the importer reads on a thread of its own, that thread becomes the owner of the consumer. An exception, such
+        as a GapError, is an error of the stream, and ``next_batch`` raises it again. Call ``commit()`` when the
+        importer has handled the events. `requested_schema` is as for a batch.
 
         Raises
         ------
         BusyError
-            Another stream of this follower is there: its importer has not let go of it, be it at its end or not.
+            The importer of another stream of this follower has not released that stream, whether it is at its end or
+            not.
         BatchError, TypeError
-            As for a batch: of `requested_schema`.
+            As for a batch, because of `requested_schema`.
         ClosedError
-            The follower is closed. Or another stream was handed its events, and this one would begin at the end.
+            The follower is closed. Or another stream has delivered all of its events.
         """
         return self._export(EVERY_COLUMN, requested_schema)
 
@@ -306,9 +308,9 @@ class Follower:
         consumer = self._consumer
         if consumer is None or not consumer.is_producer_disconnected:
             return False
-        # What was drained or read and waits in here is known to one of them.
+        # Numbers that were drained or read and not delivered yet are known to one of the two.
         known = (consumer.emitted_sequence, self._log.last_sequence(self._core_id))
-        return all(number is None or number < self._state.owed for number in known)
+        return all(number is None or number < self._state.undelivered for number in known)
 
     def _bind_and_take(self) -> EventBatch | None:
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
@@ -330,15 +332,15 @@ class Follower:
         raise StopAsyncIteration
 
     def skip(self, gap: GapError) -> None:
-        """Goes on behind a gap that nobody can fill. Its events are lost for this group once it commits."""
+        """Goes on after a gap that cannot be filled. Once the group commits, it never gets those events."""
         self._state.skip(gap)
 
-    # ---- accounts --------------------------------------------------------------------------------------------------
+    # ---- position --------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Saves how far this follower has come, all batches handed out so far included. A restart goes on behind it.
+        """Saves the watermark of all batches returned so far. A restart goes on after it.
 
-        From a signal handler, mind that the last of them may not be handled yet.
+        In a signal handler: the last of these batches may not have been handled yet.
         """
         undelivered = self._state.undelivered
         if undelivered > self._committed:
@@ -357,17 +359,17 @@ class Follower:
 
     @property
     def position(self) -> int | None:
-        """The last number handed out or passed over; None before the first."""
+        """The last number delivered or passed over; None before the first."""
         undelivered = self._state.undelivered
         return undelivered - 1 if undelivered else None
 
     @property
     def ended(self) -> bool:
-        """Whether the last call found the end: the producer gone, ring and log at their end. Or this was closed."""
+        """Whether the last call found the end (the producer gone, ring and log without more), or this was closed."""
         return self._state.ended or self._is_closed
 
     def stats(self) -> FollowStats:
-        """The accounts of this follower, a snapshot."""
+        """A snapshot of this follower's counters."""
         state = self._state
         tried = None if self._consumer is None else self._consumer.emitted_sequence
         known = state.replay_upto if tried is None else max(tried, state.replay_upto)
@@ -383,9 +385,9 @@ class Follower:
         )
 
     def close(self) -> None:
-        """Ends the stream, a waiting call included, within a tenth of a second; may be repeated. Waits for nothing.
+        """Ends the stream. May be repeated. It does not wait; a waiting call ends within a tenth of a second.
 
-        Consumer and log stay open: they are the caller's. Nothing is committed.
+        Consumer and log stay open, since they are the caller's. Nothing is committed.
         """
         self._is_closed = True
         self._state.wake.put(None)

@@ -1,4 +1,4 @@
-"""Holes in the sequence numbers that a consumer receives."""
+"""``GapCursor``: holes in the sequence numbers that a consumer receives."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["GapCursor"]
 
 @final
 class GapCursor:
-    """Drains a consumer and tells which numbers were dropped: each hole once, the silent tail included.
+    """Drains a consumer and reports which numbers were dropped: each hole once, also one after the last event.
 
     Parameters
     ----------
     consumer : EventConsumer
     after : int, default 0
-        The last number that needs no report: 0 where numbering begins at 1.
+        Numbers up to this one are not reported. 0 suits a core whose numbers begin at 1.
 
     Thread safety
     -------------
@@ -43,12 +43,12 @@ class GapCursor:
         return self._position
 
     def drain(self, max_events: int = 1024, timeout: float | None = 0.0) -> tuple[EventBatch, npt.NDArray[np.uint64]]:
-        """As ``EventConsumer.drain``; and the holes it shows, an array of shape (k, 2): first and last number of each.
+        """As ``EventConsumer.drain``, and the holes: an array of shape (k, 2), the first and last number of each.
 
-        What was dropped after the last event shows once a drain finds the ring empty. A retried event may still come
-        after its number was reported.
+        A hole after the last event is reported when a drain finds the ring empty. A retried event may still come after
+        its number was reported.
         """
-        # Before the look at the ring: what was tried until now is in the ring by then, or was dropped.
+        # Read before the drain: what was tried by now is in the ring when the drain begins, or was dropped.
         tail = self._consumer.emitted_sequence
         batch = self._consumer.drain(max_events, timeout)
         if len(batch):

@@ -77,12 +77,12 @@ NOTHING: Final = EventBatch.from_events([])
 class Need(enum.Enum):
     """What a follower needs next; the module's table has the transitions."""
 
-    DRAIN = enum.auto()
-    WAIT = enum.auto()
-    READ = enum.auto()
-    LAST = enum.auto()
-    GROW = enum.auto()
-    RETURN = enum.auto()
+    DRAIN = "drain"
+    WAIT = "wait"
+    READ = "read"
+    LAST = "last"
+    GROW = "grow"
+    RETURN = "return"
 
 
 # Enum attributes cost a lookup in a metaclass: these are globals for the path without holes.
@@ -175,9 +175,9 @@ class FollowState:
         # What a call needs first.
         self._first_need = _LAST if consumer is None else _DRAIN
         self._need = self._first_need
-        # Drained, and behind a hole or not yet looked through; NOTHING when all of it was delivered.
+        # What is left of a drained batch: it begins after a hole, or was not examined yet. NOTHING: nothing is left.
         self._drained = NOTHING
-        # The same for what was read, and the iterator that it comes from; None: begin to read at `owed`.
+        # The same of a batch that the log returned, and the iterator of such batches; None: begin to read at `owed`.
         self._read = NOTHING
         self._reading: Iterator[EventBatch] | None = None
         # The consumer's emitted_sequence, read before the last drain.
@@ -207,6 +207,10 @@ class FollowState:
         self._deadline = deadline
         if self._need is not _READ:
             self._need = self._first_need
+            if self._consumer is not None and self.batch is None and self._drained is NOTHING:
+                # The usual case, which _next_need would find, too.
+                self._tried = self._consumer.emitted_sequence
+                return _DRAIN
         return self._next_need()
 
     def _next_need(self) -> Need:

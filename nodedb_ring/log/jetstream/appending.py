@@ -180,7 +180,7 @@ class Appender:
     async def _settle(self) -> None:
         """After an append that ended with an exception: waits until what it sent is acknowledged or counts as lost."""
         task = None if self._publisher is None else self._publisher.task
-        if task is not None and not task.done():
+        if task is not None:
             task.cancel()
             await asyncio.wait([task])
         acks = [message.ack for message in self.end.unconfirmed if message.ack is not None and not message.ack.done()]

@@ -40,66 +40,66 @@ class _Core(NamedTuple):
 class JetStreamEventLog:
     """An event log on NATS JetStream; a ``LiveEventLog``. Needs nats-server 2.9 or newer.
 
-    Each core has a stream of its own, ``<stream>_core_<n>``, with the one subject ``<stream>.core.<n>``: so the
-    positions in a stream are known before they are acknowledged, many publishes may be in flight and each still says
-    which message it must follow. Watermarks lie in the key-value bucket ``<stream>``. Streams and bucket are made when
-    first written to. A message is a batch; one that the server's ``max_payload`` does not hold becomes several.
+    Each core has a stream ``<stream>_core_<n>`` with one subject, ``<stream>.core.<n>``. So the positions of messages
+    are known before they are acknowledged: many publishes may be in flight, and each says which message it has to
+    follow. Watermarks are in the key-value bucket ``<stream>``. Streams and bucket are made at the first write. A
+    message is a batch. A batch above the server's ``max_payload`` becomes several messages.
 
     Parameters
     ----------
     servers : str or sequence of str
-        URLs as ``nats://host:4222``; the others of a cluster are found out. Credentials in them are not
-        shown, neither by ``repr()`` nor in messages.
+        URLs such as ``nats://host:4222``. The client learns the other servers of a cluster. Credentials in a URL are
+        shown neither by ``repr()`` nor in messages.
     stream : str
         Letters, digits, ``_`` and ``-``.
     replicas : int
-        Servers that keep a copy, for streams and a bucket that are yet to be made.
+        Servers that keep a copy, of streams and a bucket that are made from now on.
     storage : {"file", "memory"}
-        Where the servers keep it. In memory, a server that stops forgets.
+        Where the servers keep it. With "memory", a server that stops loses everything.
     window : int
-        Publishes in flight, of ``append_all``; their messages, each of at most ``max_payload``, are held in memory.
+        Publishes in flight, in ``append_all``. Their messages, each of at most ``max_payload``, are held in memory.
     timeout : float or None
-        Seconds that a call goes on without any progress, through reconnects and restarts, before it raises
-        `LogUnavailableError`; above 0. None and infinity wait until ``close()``.
+        Seconds without any progress, through reconnects and restarts, after which a call raises
+        `LogUnavailableError`; above 0. With None or infinity a call waits until ``close()``.
     duplicate_window : float
-        Seconds for which the server knows the ids of messages; above 0.
+        Seconds for which the server remembers the ids of messages; above 0.
     **connect_options
-        For ``nats.connect``: ``user``, ``password``, ``token``, ``tls``, ``user_credentials``, ``name`` and so on. Its
-        callbacks run on the connection's thread, after the log's own: they may ``close`` the log, and whatever waits
+        For ``nats.connect``: ``user``, ``password``, ``token``, ``tls``, ``user_credentials``, ``name`` and so on.
+        Callbacks run on the connection's thread, after the log's own. They may ``close`` the log. Any call that waits
         for the connection is a `BusyError` there.
 
     Raises
     ------
     LogUnavailableError
-        No server answers, or none lets us in. Also from every method.
+        No server answers, or none accepts the credentials. Every method may raise it.
     ArgumentError
-        A `timeout` or `duplicate_window` that is not above 0, or NaN.
+        A `timeout` or `duplicate_window` is NaN, or not above 0.
 
     What an acknowledgement promises
     --------------------------------
-    * With file storage, a server that is killed and started again has every acknowledged batch. The operating system
-      may not: a server acknowledges when it has written, and calls fsync every ``sync_interval``, which is two minutes
-      by default. A power cut or a crash of the machine can take what was acknowledged since. ``sync_interval: always``
-      in the ``jetstream`` block of the server's configuration (2.10 or newer) makes the acknowledgement mean the disk,
-      and appends slow.
-    * With ``replicas=3`` an acknowledgement means that two servers of three have it, so one may be lost with all it
-      has; each of them fsyncs as late as one alone. Power cuts of several at once can take acknowledged batches.
-    * A log that lost acknowledged batches under a running writer is found: the writer's next append raises
-      `CorruptLogError`.
-    * A publish whose acknowledgement does not come is sent again under the same ``Nats-Msg-Id``, at the same
-      position, so it is stored once: within the duplicate window the server drops the copy, and after it the
-      position refuses it.
-    * A second writer is refused (``Nats-Expected-Last-Sequence``, and ``Nats-Expected-Last-Msg-Id`` behind a publish
-      in flight): `LogConflictError`.
-    * After `LogUnavailableError` an append may have been stored, or, of several messages, the front of it. The same
-      batch may be appended again on the same log object: what was stored is not stored twice. Another batch, or
-      another object, asks ``last_sequence`` first.
+    * With file storage, a server that is killed and started again has every acknowledged batch. After a power cut or a
+      crash of the machine it may lack the last ones: a server acknowledges when it has written to the file, and calls
+      fsync every ``sync_interval``, which is two minutes by default. With ``sync_interval: always`` in the
+      ``jetstream`` block of its configuration (2.10 or newer) it calls fsync before it acknowledges, and appends are
+      slow.
+    * With ``replicas=3`` an acknowledgement means that two of three servers have the batch, so one server may be lost
+      with its disk. Each server calls fsync as late as a single one, so power cuts of several servers at once can take
+      acknowledged batches.
+    * If a log loses acknowledged batches while a writer runs, the writer's next append raises `CorruptLogError`.
+    * If an acknowledgement does not come, the publish is sent again with the same ``Nats-Msg-Id`` for the same
+      position, and is stored once: within the duplicate window the server drops the copy, and after it the server
+      refuses the position.
+    * A second writer gets `LogConflictError`, by ``Nats-Expected-Last-Sequence`` and, after a publish in flight,
+      ``Nats-Expected-Last-Msg-Id``.
+    * After `LogUnavailableError` an append may have been stored, whole or, of several messages, the first ones. The
+      same batch may be appended again with the same log object: what was stored is not stored twice. For another
+      batch, or with another object, ask ``last_sequence`` first.
 
     Thread safety
     -------------
-    Any thread, several at once; appends of one core come one after the other. A thread of its own runs the
-    connection. A signal handler may call anything in the midst of any call, but append to a core in the midst of an
-    append to it: `BusyError`. After ``fork`` the child must make a log of its own.
+    Any thread, several at once; appends to one core wait for each other. The connection has a thread of its own. A
+    signal handler may make any call, whatever it interrupts, with one exception: an append to a core during an append
+    to the same core is a `BusyError`. After ``fork`` the child has to make a log of its own.
     """
 
     def __init__(
@@ -149,9 +149,9 @@ class JetStreamEventLog:
         return self._stream
 
     def close(self) -> None:
-        """Ends the connection. Calls in progress raise `ClosedError`. Closing again does nothing.
+        """Ends the connection. Calls in progress raise `ClosedError`. May be repeated.
 
-        From a signal handler too, whatever it interrupts.
+        A signal handler may call it, whatever it interrupts.
         """
         connection = self._connection
         if not connection.is_inherited:
@@ -183,15 +183,15 @@ class JetStreamEventLog:
         LogError
             One event is larger than the server's ``max_payload``, or the server refuses it.
         BusyError
-            A signal handler appends in the midst of an append to the same core.
+            A signal handler appends while it interrupts an append to the same core.
         """
         self.append_all(core_id, (batch,))
 
     def append_all(self, core_id: int, batches: Iterable[EventBatch]) -> None:
         """Appends batch after batch, with `window` publishes in flight; returns when all are acknowledged.
 
-        After an error what came before is stored, in order, up to some batch; ``last_sequence`` says to which. What
-        `batches` raises, comes out when those before it are acknowledged.
+        After an error the batches are stored in order up to some batch, and ``last_sequence`` says up to which. If
+        `batches` raises, the exception comes out when the batches before it are acknowledged.
         """
         self._core(core_id).appender.append_all(batches)
 
@@ -207,9 +207,9 @@ class JetStreamEventLog:
         return self._connection.call(undone, self._core(core_id).appender.last_sequence)
 
     def trim(self, core_id: int, upto: int) -> None:
-        """``EventLog.trim``: forgets messages whose events are all at or below `upto`.
+        """``EventLog.trim``: deletes messages whose events are all at or below `upto`.
 
-        The last message stays on the server, for its number; once it is trimmed, it is not read any more.
+        The last message stays on the server for its number. Once it is trimmed, it is not read any more.
         """
         undone = f"core {core_id} was not trimmed to {upto}, or only in part"
         self._connection.call(undone, self._core(core_id).reader.trim, upto)

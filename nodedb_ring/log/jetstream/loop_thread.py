@@ -1,10 +1,9 @@
-"""``LoopThread``: an event loop on a thread of its own, and calls to it from any other.
+"""``LoopThread``: an event loop on a thread of its own, and calls to it from other threads.
 
-Nothing between the two sides can be held: no ``concurrent.futures.Future``, ``threading.Event``, ``Condition`` or
-``Semaphore``, which are Python code that has a lock for some bytecodes. A signal handler runs in the midst of what the
-calling thread does, and that goes on only when the handler returns. If the handler calls the loop, and the loop waits
-for what the interrupted code has, all three wait for ever. ``SimpleQueue`` is C, and its ``put`` may come in the midst
-of its ``get``.
+The two sides share no lock, and so no ``concurrent.futures.Future``, ``threading.Event``, ``Condition`` or
+``Semaphore``: these are Python code that holds a lock for some bytecodes. A signal handler may interrupt the calling
+thread there. If the handler then calls the loop, and the loop waits for that lock, all of them wait for ever.
+``SimpleQueue`` is written in C, and its ``put`` may be called while a ``get`` is interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class LoopEndedError(Exception):
-    """The loop was stopped: it takes no more calls."""
+    """The loop was stopped and takes no more calls."""
 
 
 @final
@@ -51,7 +50,7 @@ class LoopCall(Generic[_T]):
         self._on_end = on_end
         # While it runs.
         self._task: asyncio.Task[_T] | None = None
-        # How it ended: what it returned, in a list, or what it raised; neither if it was cancelled.
+        # How it ended: what it returned, in a list, or what it raised. Neither if it was cancelled.
         self._value: list[_T] = []
         self._error: BaseException | None = None
         self._ended = False
@@ -65,17 +64,17 @@ class LoopCall(Generic[_T]):
         concurrent.futures.CancelledError
             It was cancelled, or the loop ended before it did.
         BusyError
-            Of a signal handler's call: many calls wait already, each in the midst of the other.
+            Too many calls of this thread are waiting: see ``NestedWaits``.
         """
         if not self._ended:
             self._owner.waits.wait(self._wait)
-        # For another thread, or a handler, that waits for the same.
+        # For another thread, or an interrupted call, that waits for the same result.
         self._answered.put(None)
         if self._error is not None:
             try:
                 raise self._error
             finally:
-                # The exception holds this frame from now on.
+                # The exception refers to this frame from now on.
                 del self
         if not self._value:
             raise CancelledError
@@ -86,14 +85,14 @@ class LoopCall(Generic[_T]):
             self._answered.get()
 
     def cancel(self) -> None:
-        """Has it end, if it has not. Waits for nothing."""
+        """Cancels it, if it is running. Does not wait."""
         with contextlib.suppress(LoopEndedError):
             self._owner.call_soon(self._cancel)
 
     # ---- on the loop's thread
 
     def start(self) -> None:
-        """Begins it; first of all that happens to it."""
+        """Starts the coroutine."""
         self._task = self._owner.loop.create_task(self._work())
         self._task.add_done_callback(self._done)
 
@@ -106,12 +105,13 @@ class LoopCall(Generic[_T]):
             self._error = task.exception()
             if self._error is None:
                 self._value.append(task.result())
-        # It goes here: the callback of a weak reference to it loses what a signal handler raises in it.
+        # The task is freed here, on the loop's thread. If the main thread freed it, a signal handler might raise in the
+        # callback of asyncio's weak reference to it, and the exception would be lost.
         self._task = None
         self.end()
 
     def end(self) -> None:
-        """Lets go who waits for it; the last that happens to it."""
+        """Wakes those who wait for the result."""
         self._ended = True
         self._owner.forget(self)
         if self._on_end is not None:
@@ -126,13 +126,13 @@ class LoopThread:
     Parameters
     ----------
     name : str
-        Of the thread, a daemon.
+        The thread's name; it is a daemon.
     last : callable
-        Makes the coroutine that the loop runs when it is stopped. Afterwards all that still runs is cancelled.
+        Returns the coroutine that the loop runs when it is stopped. Afterwards the remaining tasks are cancelled.
 
     Thread safety
     -------------
-    Any thread, and a signal handler in the midst of any call.
+    Any thread, and a signal handler that interrupts any call.
     """
 
     def __init__(self, name: str, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -151,7 +151,7 @@ class LoopThread:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Has the loop end, and waits at most `timeout` seconds until it has. May be repeated.
+        """Stops the loop, and waits at most `timeout` seconds until it has ended. May be repeated.
 
         On the loop's own thread it does not wait.
         """
@@ -161,14 +161,14 @@ class LoopThread:
             return
         ended: SimpleQueue[None] = SimpleQueue()
         try:
-            # In this order, as _run has the other: one of the two is seen.
+            # _run sets the flag and then reads the set, so either this sees the flag or _run sees this queue.
             self._waiting_for_end.add(ended)
             if not self._has_ended:
                 with contextlib.suppress(Empty):
                     ended.get(timeout=min(timeout, threading.TIMEOUT_MAX))
         finally:
             self._waiting_for_end.discard(ended)
-        # It has nothing more to do. Not twice: a join that a signal handler interrupts may hold the lock of the next.
+        # Joined once: a join that a signal handler interrupts may hold the lock that another join waits for.
         if self._has_ended and not self._is_joined:
             self._is_joined = True
             self._thread.join(min(timeout, threading.TIMEOUT_MAX))
@@ -176,14 +176,14 @@ class LoopThread:
     def begin(
         self, work: Callable[[], Coroutine[Any, Any, _T]], on_end: Callable[[], object] | None = None
     ) -> LoopCall[_T]:
-        """Has the loop run a coroutine. `on_end` is called on its thread when that has ended, in whatever way.
+        """Runs a coroutine on the loop. `on_end` is called on the loop's thread when it has ended, in any way.
 
         Raises
         ------
         LoopEndedError
             The loop was stopped.
         BusyError
-            Called on the loop's own thread, which would wait for itself; or it could not wait, see ``LoopCall.result``.
+            Called on the loop's own thread, which would wait for itself; or as ``LoopCall.result``.
         """
         self.check_elsewhere()
         self.waits.check()
@@ -197,7 +197,7 @@ class LoopThread:
         return call
 
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
-        """Has the loop call something. Waits for nothing."""
+        """Has the loop call something. Does not wait."""
         try:
             self.loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError as error:
@@ -214,7 +214,7 @@ class LoopThread:
             )
 
     def forget(self, call: LoopCall[Any]) -> None:
-        """What has ended is not ended again."""
+        """Removes a call that has ended."""
         self._calls.discard(call)
 
     def _is_here(self) -> bool:
@@ -226,7 +226,7 @@ class LoopThread:
         try:
             asyncio.set_event_loop(self.loop)
             self.loop.run_forever()
-            # What came between the stop and here has a thread that waits for it.
+            # A call that came after the stop has a thread that waits for it.
             self.loop.run_until_complete(self._end_tasks())
         finally:
             self.loop.close()

@@ -1,4 +1,4 @@
-"""A batch, or a part of one, as a message of a JetStream stream: a head, the rows, the payload."""
+"""A batch, or a part of one, as a message of a JetStream stream: a header, the rows, the payload."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ...errors import CorruptLogError
 from .. import MAX_BATCH_EVENTS
 from ..encoding import EncodedBatch, decode_batch
 
-__all__ = ["Head", "StoredMessage", "decode", "encode", "events_between", "head_of", "message_bytes"]
+__all__ = ["Header", "StoredMessage", "decode", "encode", "events_between", "header_of", "message_bytes"]
 
 _MAGIC: Final = b"NRL1"
-# Magic, count, core, first and last number, bytes of rows, checksum: in front of the rows and the payload.
-_HEAD: Final = struct.Struct("<4sIQQQQI")
+# Magic, count, core, first and last number, bytes of rows, checksum.
+_HEADER: Final = struct.Struct("<4sIQQQQI")
 
 
-class Head(NamedTuple):
-    """What stands in front of the rows."""
+class Header(NamedTuple):
+    """What precedes the rows."""
 
     events: int
     core_id: int
@@ -37,37 +37,39 @@ class StoredMessage(NamedTuple):
     position: int
     message_id: str
     body: bytes
-    head: Head
+    header: Header
 
 
 def message_bytes(encoded: EncodedBatch) -> int:
     """The size of a batch's message."""
-    return _HEAD.size + len(encoded.rows) + len(encoded.payload)
+    return _HEADER.size + len(encoded.rows) + len(encoded.payload)
 
 
 def encode(encoded: EncodedBatch, core_id: int) -> bytes:
     """The message of a batch."""
-    head = _HEAD.pack(_MAGIC, encoded.count, core_id, encoded.first, encoded.last, len(encoded.rows), encoded.checksum)
-    return b"".join((head, encoded.rows, encoded.payload))
+    header = _HEADER.pack(
+        _MAGIC, encoded.count, core_id, encoded.first, encoded.last, len(encoded.rows), encoded.checksum
+    )
+    return b"".join((header, encoded.rows, encoded.payload))
 
 
-def head_of(body: bytes, core_id: int, position: int) -> Head:
-    """The head of the message at a position of a core's stream.
+def header_of(body: bytes, core_id: int, position: int) -> Header:
+    """The header of the message at a position of a core's stream.
 
     Raises
     ------
     CorruptLogError
-        It is no batch of that core.
+        It is not a batch of that core.
     """
-    if len(body) < _HEAD.size or body[: len(_MAGIC)] != _MAGIC:
+    if len(body) < _HEADER.size or body[: len(_MAGIC)] != _MAGIC:
         raise CorruptLogError(
             f"core {core_id}, message {position}: {len(body)} bytes that are no batch; something else has written to"
             " the subject, or an event log of another version"
         )
-    head = Head(*_HEAD.unpack_from(body)[1:])
-    if head.core_id != core_id:
-        raise CorruptLogError(f"core {core_id}, message {position}: is of core {head.core_id}")
-    return head
+    header = Header(*_HEADER.unpack_from(body)[1:])
+    if header.core_id != core_id:
+        raise CorruptLogError(f"core {core_id}, message {position}: is of core {header.core_id}")
+    return header
 
 
 def decode(stored: StoredMessage) -> EventBatch:
@@ -76,24 +78,24 @@ def decode(stored: StoredMessage) -> EventBatch:
     Raises
     ------
     CorruptLogError
-        It is not what was stored.
+        The message is damaged.
     """
-    head = stored.head
+    header = stored.header
     whole = memoryview(stored.body)
-    split = _HEAD.size + head.rows_bytes
+    split = _HEADER.size + header.rows_bytes
     return decode_batch(
-        whole[_HEAD.size : split],
+        whole[_HEADER.size : split],
         whole[split:],
-        head.checksum,
-        core_id=head.core_id,
-        first=head.first,
-        last=head.last,
-        count=head.events,
+        header.checksum,
+        core_id=header.core_id,
+        first=header.first,
+        last=header.last,
+        count=header.events,
     )
 
 
 def events_between(batch: EventBatch, first: int, last: int) -> Iterator[EventBatch]:
-    """The events of a batch from `first` to `last`, in batches as large as a log hands out."""
+    """The events of a batch from `first` to `last`, in batches of at most `MAX_BATCH_EVENTS`."""
     numbers = batch.sequence
     start = int(np.searchsorted(numbers, np.uint64(max(first, 0)), "left"))
     stop = int(np.searchsorted(numbers, np.uint64(min(last, 2**64 - 1)), "right"))

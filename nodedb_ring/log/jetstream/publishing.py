@@ -111,7 +111,7 @@ class Publisher:
     Attributes
     ----------
     task : asyncio.Task or None
-        The task that runs it, once it does.
+        The task that runs it, while it does.
     """
 
     def __init__(
@@ -164,6 +164,9 @@ class Publisher:
             # Whether these were stored is asked before the next append.
             self._end.unconfirmed = list(self._in_flight)
             raise
+        finally:
+            # On the loop's thread the last reference to a task has to go: see LoopCall.
+            self.task = None
 
     def _now(self) -> float:
         return self._connection.thread.loop.time()
@@ -270,7 +273,7 @@ class Publisher:
                 return True
             raise LogConflictError(
                 f"core {core_id}, events {message.first} to {message.last}: another writer has appended"
-                f" {stored.head.first} to {stored.head.last}; let one writer alone append to a core"
+                f" {stored.header.first} to {stored.header.last}; let one writer alone append to a core"
             )
         if isinstance(error, nats.errors.ConnectionClosedError):
             raise self._connection.unavailable() from error

@@ -65,12 +65,12 @@ class Reader:
                 if stored is None:
                     connection.call(undone, self._check_trimmed, at)
                     continue
-                if stored.head.first > last:
+                if stored.header.first > last:
                     return
-                if stored.head.last < first:
+                if stored.header.last < first:
                     continue
                 yield from events_between(decode(stored), first, last)
-                if stored.head.last >= last:
+                if stored.header.last >= last:
                     return
         finally:
             for _, fetch in fetches:
@@ -97,7 +97,7 @@ class Reader:
         while low < high:
             middle = (low + high) // 2
             stored = await stream.get(middle, extent.replicas)
-            if stored is None or stored.head.last < first:
+            if stored is None or stored.header.last < first:
                 low = middle + 1
             else:
                 high = middle
@@ -108,7 +108,7 @@ class Reader:
         return _Found(max(low, extent.first), extent, -1 if trimmed_upto is None else trimmed_upto)
 
     async def _check_trimmed(self, position: int) -> None:
-        """Of a message that is missing: whether the stream begins behind it by now."""
+        """Of a message that is missing: raises unless the stream begins after it by now."""
         extent = await self._stream.extent()
         if extent is not None and extent.first <= position:
             raise CorruptLogError(

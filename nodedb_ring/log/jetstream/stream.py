@@ -11,7 +11,7 @@ from nats.js import api
 from ...errors import CorruptLogError, LogError
 from .connection import Connection
 from .high_water import HighWaterMark
-from .message import StoredMessage, head_of
+from .message import StoredMessage, header_of
 
 __all__ = ["CoreStream", "Extent", "StreamSettings"]
 
@@ -155,9 +155,9 @@ class CoreStream:
         except nats.js.errors.NotFoundError:
             return None
         body = raw.data or b""
-        head = head_of(body, self.core_id, position)
-        self.positions.add(head.last, position)
-        return StoredMessage(position, (raw.headers or {}).get("Nats-Msg-Id", ""), body, head)
+        header = header_of(body, self.core_id, position)
+        self.positions.add(header.last, position)
+        return StoredMessage(position, (raw.headers or {}).get("Nats-Msg-Id", ""), body, header)
 
     async def last_sequence(self) -> int | None:
         """The last number that is stored, asked of the server."""
@@ -170,7 +170,7 @@ class CoreStream:
                 found = await self.get(extent.last, extent.replicas)
                 if found is None:
                     continue
-                last = found.head.last
+                last = found.header.last
             self.stored.advance(last)
             return last
         raise CorruptLogError(

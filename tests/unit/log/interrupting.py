@@ -36,7 +36,7 @@ def interrupted_at_each(
 ) -> Iterator[int]:
     """Calls what `begin` returns, again and again, with a signal one bytecode later each time.
 
-    Yields the bytecode after each call, to look at what it left; ends with the call that is over before the signal
+    Yields the bytecode after each call, to check what it left; ends with the call that is over before the signal
     comes. What the handler raises is swallowed, and what `begin` does is not interrupted.
     """
     for at in itertools.count():

@@ -26,7 +26,7 @@ cdef int _trace(PyObject* argument, PyFrameObject* frame, int what, PyObject* va
     global _left
     if what == PyTrace_CALL:
         entered = <object><PyObject*>frame
-        # Python 3.13 looks at the second only where there is a first, which nobody calls.
+        # Python 3.13 reads the second only where there is a first, which nobody calls.
         entered.f_trace = _trace_nothing
         entered.f_trace_opcodes = True
     elif what == PyTrace_OPCODE:

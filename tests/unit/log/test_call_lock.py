@@ -114,16 +114,16 @@ def test_an_exception_at_any_bytecode_of_a_wait_leaves_it_free(interrupts: Inter
     while came:
         with held(lock) as release:
 
-            def let_go(release: Callable[[], None] = release) -> None:
+            def release_after(release: Callable[[], None] = release) -> None:
                 until_asleep(main.native_id or 0)
                 release()
 
-            letting_go = Running(let_go)
+            releasing = Running(release_after)
             try:
                 came = interrupts.call_interrupted(lambda: lock.run(divmod, 17, 5), at, signal.SIGINT)
             except KeyboardInterrupt:
                 assert not lock._waits._threads  # pyright: ignore[reportPrivateUsage]
-            letting_go.result()
+            releasing.result()
         assert in_thread(lambda: lock.run(divmod, 17, 5)) == (3, 2)
         at += 1
     assert at > 30

@@ -13,8 +13,7 @@ import pytest
 from nodedb_ring import EventBatch, WriteEvent, WriteOp
 from nodedb_ring.errors import ClosedError, LogConflictError
 from nodedb_ring.log import EventLog
-from nodedb_ring.log import sqlite as module
-from nodedb_ring.log.sqlite import SqliteEventLog
+from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog, append, event_log
 from tests.stress.journal import memory_directory
 
 from .interrupting import Interrupts, handled, interrupted_at_each
@@ -45,7 +44,7 @@ def path(directory: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that was left open is an error of whoever comes next, at once."""
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(event_log, "BUSY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_an_interrupted_append_is_there_or_not(
 def test_an_interrupted_append_of_several_rows_is_whole_or_not_there(
     log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BATCH_EVENTS", 2)
+    monkeypatch.setattr(append, "MAX_BATCH_EVENTS", 2)
     before = 0
 
     def begin() -> Callable[[], None]:
@@ -141,7 +140,7 @@ def test_an_interrupted_append_of_several_rows_is_whole_or_not_there(
 def test_an_interrupted_trim_forgets_whole_batches_and_no_number(
     log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TRIM_ROWS", 2)
+    monkeypatch.setattr(event_log, "TRIM_ROWS", 2)
     last = 0
 
     def begin() -> Callable[[], None]:
@@ -229,7 +228,7 @@ def test_an_interrupted_opening_holds_nothing(
         path = directory / str(count)
         if there == "tables":
             with SqliteEventLog(path, driver=driver) as log:
-                for table in module.LOG_TABLES:
+                for table in LOG_TABLES:
                     log._execute("", f"DROP TABLE {table}")  # pyright: ignore[reportPrivateUsage]
                 log._execute("", "CREATE TABLE mine(x)")  # pyright: ignore[reportPrivateUsage]
         elif there == "log":

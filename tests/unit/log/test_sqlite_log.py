@@ -23,9 +23,18 @@ import pytest
 from nodedb_ring import EventBatch, WriteEvent, WriteOp, create_event_bus
 from nodedb_ring.errors import ArgumentError, ClosedError, CorruptLogError, ForkError, LogConflictError, LogError
 from nodedb_ring.log import MAX_BATCH_EVENTS, EventLog
-from nodedb_ring.log import sqlite as module
-from nodedb_ring.log.sqlite import BUSY_SECONDS, CREATE_TABLES, LOG_TABLES, SqliteEventLog, append_statements
-from nodedb_ring.log.sqlite_drivers import DRIVERS, Bindings
+from nodedb_ring.log.sqlite import (
+    BUSY_SECONDS,
+    CHECKPOINT_BYTES,
+    CREATE_TABLES,
+    LOG_TABLES,
+    PAGE_BYTES,
+    SqliteEventLog,
+    append,
+    append_statements,
+    event_log,
+)
+from nodedb_ring.log.sqlite.drivers import DRIVERS, Bindings
 
 Driver = Literal["sqlite3", "apsw"]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -122,7 +131,7 @@ def test_beside_who_holds_a_read_lock_and_copies_the_wal(log: SqliteEventLog, pa
         # Several times what an append may find to copy.
         for first in range(2, 42):
             log.append(0, batch_of(first, value=bytes(300_000)))
-        assert os.path.getsize(f"{path}-wal") > 2 * module.CHECKPOINT_BYTES
+        assert os.path.getsize(f"{path}-wal") > 2 * CHECKPOINT_BYTES
         log.trim(0, 10)
         other.execute("COMMIT")
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -222,13 +231,13 @@ def test_a_large_batch_is_split_in_one_transaction(log: SqliteEventLog) -> None:
 
 
 def test_a_conflict_in_a_later_part_undoes_the_earlier(log: SqliteEventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    appended = module.append_statements
+    appended = append_statements
 
     def second_twice(core_id: int, batch: EventBatch) -> list[tuple[str, Bindings]]:
         statements = appended(core_id, batch)
         return [*statements, statements[0]]
 
-    monkeypatch.setattr(module, "append_statements", second_twice)
+    monkeypatch.setattr(event_log, "append_statements", second_twice)
     with pytest.raises(LogError):
         log.append(0, batch_of(1, 2))
     monkeypatch.undo()
@@ -237,7 +246,7 @@ def test_a_conflict_in_a_later_part_undoes_the_earlier(log: SqliteEventLog, monk
 
 
 def test_large_payloads_are_split(log: SqliteEventLog, path: Path, monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-    monkeypatch.setattr(module, "PART_BYTES", 1000)
+    monkeypatch.setattr(append, "PART_BYTES", 1000)
     batch = EventBatch.from_events([event(n, bytes(300)) for n in range(1, 20)])
     log.append(0, batch)
     assert [item for part in log.read(0, 0, 100) for item in part] == list(batch)
@@ -250,7 +259,7 @@ def test_large_payloads_are_split(log: SqliteEventLog, path: Path, monkeypatch: 
 
 
 def test_an_event_larger_than_sqlite_stores(log: SqliteEventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(append, "MOST_BYTES", 1000)
     with pytest.raises(LogError, match="sequence 1: an event of 2002 bytes; at most 1000 fit"):
         log.append(0, batch_of(1, value=bytes(2000)))
     assert log.last_sequence(0) is None
@@ -311,7 +320,7 @@ def test_a_damaged_page_is_found(path: Path, driver: Driver) -> None:
         for n in range(1, 40):
             log.append(0, batch_of(n, value=bytes([n]) * 20_000))
     content = bytearray(path.read_bytes())
-    page = len(content) // 2 // module.PAGE_BYTES * module.PAGE_BYTES
+    page = len(content) // 2 // PAGE_BYTES * PAGE_BYTES
     content[page : page + 10_000] = bytes(10_000)
     path.write_bytes(content)
     with SqliteEventLog(path, driver=driver) as log, pytest.raises(CorruptLogError):
@@ -359,7 +368,7 @@ def test_trim_of_nothing_writes_nothing(log: SqliteEventLog, path: Path, sql: Sq
 
 def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> None:
     """Another connection, which takes its turn while a trim runs, sees every step."""
-    rows = 5 * module.TRIM_ROWS + 3
+    rows = 5 * event_log.TRIM_ROWS + 3
     for n in range(1, rows + 1):
         log.append(0, batch_of(n))
     left: list[int] = []
@@ -375,7 +384,7 @@ def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> No
     log.trim(0, rows)
     taken = [before - after for before, after in zip([rows, *left], left, strict=False)]
     assert left[-1] == 0
-    assert max(taken) == module.TRIM_ROWS
+    assert max(taken) == event_log.TRIM_ROWS
 
 
 def test_what_is_appended_while_a_trim_runs_stays(log: SqliteEventLog, path: Path, driver: Driver) -> None:
@@ -409,7 +418,7 @@ def test_the_write_ahead_log_stays_small(path: Path, driver: Driver) -> None:
         for n in range(1, 300):
             log.append(0, batch_of(n, value=bytes(250_000)))
             most = max(most, Path(f"{path}-wal").stat().st_size)
-    assert module.CHECKPOINT_BYTES / 2 < most < 2 * module.CHECKPOINT_BYTES
+    assert CHECKPOINT_BYTES / 2 < most < 2 * CHECKPOINT_BYTES
 
 
 def test_an_open_read_holds_no_checkpoint_back(log: SqliteEventLog, path: Path) -> None:
@@ -419,7 +428,7 @@ def test_an_open_read_holds_no_checkpoint_back(log: SqliteEventLog, path: Path) 
     next(reading)
     for n in range(3, 200):
         log.append(0, batch_of(n, value=bytes(250_000)))
-    assert Path(f"{path}-wal").stat().st_size < 2 * module.CHECKPOINT_BYTES
+    assert Path(f"{path}-wal").stat().st_size < 2 * CHECKPOINT_BYTES
     assert [int(batch.sequence[0]) for batch in reading] == list(range(2, 200))
 
 
@@ -675,7 +684,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(log: SqliteEventLog) -> None:
 
 
 def test_a_locked_database(log: SqliteEventLog, path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(event_log, "BUSY_SECONDS", 0.05)
     with SqliteEventLog(path, driver=driver) as other:
         log._query("", "BEGIN IMMEDIATE")  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(LogError, match=r"another connection kept it locked for 0\.05 s"):

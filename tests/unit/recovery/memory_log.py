@@ -37,7 +37,6 @@ class MemoryLog:
         self.handed = 0
         self.fail_after: int | None = None
         self.is_down = False
-        self.looks = 0
         self.changed = threading.Condition()
         # When a test sets it, read waits for it before each batch, and tells that it does.
         self.gate: threading.Event | None = None
@@ -88,7 +87,6 @@ class MemoryLog:
 
     def last_sequence(self, core_id: int) -> int | None:
         self._check_up()
-        self.looks += 1
         return self.last.get(core_id)
 
     def trim(self, core_id: int, upto: int) -> None:

@@ -319,8 +319,8 @@ def test_the_silent_tail_is_delivered() -> None:
     assert follower.stats().replayed == 7
 
 
-def test_what_comes_between_the_look_at_the_tail_and_the_drain_is_no_hole() -> None:
-    """The tail is read before the ring is: an event that comes in between is in the ring, and no hole."""
+def test_what_comes_after_the_last_number_tried_is_read_is_no_hole() -> None:
+    """It is read before the drain: an event that comes after the drain is in the ring, and no hole."""
     producer, consumer = ring(4)
     log = MemoryLog()
     follower = follow(consumer, log, group="g")
@@ -328,7 +328,7 @@ def test_what_comes_between_the_look_at_the_tail_and_the_drain_is_no_hole() -> N
     assert flat(follower) == [1]
 
     class Eager:
-        """Has an event come just after every second look that found the ring empty: the one that a tail goes with."""
+        """Has an event come just after every drain that found the ring empty."""
 
         core_id = 0
         is_producer_disconnected = False
@@ -342,8 +342,7 @@ def test_what_comes_between_the_look_at_the_tail_and_the_drain_is_no_hole() -> N
             found = consumer.drain(max_events, 0.0)
             if not len(found):
                 self.empty += 1
-                if self.empty % 2 == 0:
-                    fill(producer, self.empty // 2 + 1, self.empty // 2 + 1)
+                fill(producer, self.empty + 1, self.empty + 1)
             return found
 
     eager = follow(Eager(), log, group="g", after=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
@@ -355,7 +354,7 @@ def test_what_comes_between_the_look_at_the_tail_and_the_drain_is_no_hole() -> N
 
 
 def test_a_drop_just_before_the_producer_goes_is_not_lost() -> None:
-    """Tried after the look at the tail, and the producer is gone when that is asked: the end must not hide it."""
+    """Tried after the drain began, and the producer has gone by its end: that end must not hide the drop."""
     log = MemoryLog()
     log.put(1, 1)
 
@@ -665,7 +664,7 @@ def test_what_a_producer_logged_before_it_died_is_delivered() -> None:
 
 
 def test_what_is_only_in_the_log_is_found_while_the_producer_lives() -> None:
-    """A look into the log now and then: a producer may hang between its append and its emit."""
+    """The log is asked now and then: a producer may hang between its append and its emit."""
     producer, consumer, log = logged_ring(4)
     follower = follow(consumer, log, group="g")
     producer.emit_batch(batch(1, 2))
@@ -716,10 +715,10 @@ def test_close_from_another_thread_ends_a_waiting_call(with_ring: bool, make: Ca
 
 
 def test_a_follower_closed_while_an_iteration_begins_its_call_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Closed by another thread between the iterator's own look and its call: it ends, and does not raise."""
+    """Closed by another thread between the iterator's own check and its call: it ends, and does not raise."""
     follower = follow(None, MemoryLog(), group="g", core_id=0)
-    looks = iter([False])
-    monkeypatch.setattr(Follower, "_is_closed", property(lambda _: next(looks, True)))
+    checks = iter([False])
+    monkeypatch.setattr(Follower, "_is_closed", property(lambda _: next(checks, True)))
     assert list(follower) == []
 
 
@@ -769,7 +768,7 @@ def test_lag_is_what_is_known_to_be_tried_and_not_handed_out() -> None:
 
 
 class Spool(MemoryLog):
-    """A log that another process appends to: a file of numbers, one a line, of which each look reads the new ones."""
+    """A log that another process appends to: a file of numbers, one a line, of which each call reads the new ones."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

@@ -238,7 +238,7 @@ def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
 
 
 def test_what_a_cancelled_call_found_does_not_end_the_next(make_bus: BusMaker) -> None:
-    """The thread of a cancelled call finds the producer gone; a successor has come when the next call looks."""
+    """The thread of a cancelled call finds the producer gone; a successor has come by the next call."""
     bus = make_bus()
     log = MemoryLog()
     consumer = bus.consumer(0)
@@ -249,14 +249,14 @@ def test_what_a_cancelled_call_found_does_not_end_the_next(make_bus: BusMaker) -
     assert sequences(follower.next_batch()) == [1]
     first.close()
     entered, go_on = threading.Event(), threading.Event()
-    look = log.last_sequence
+    last_sequence = log.last_sequence
 
     class Slow(MemoryLog):
         def last_sequence(self, core_id: int) -> int | None:
             if threading.current_thread() is not threading.main_thread():
                 entered.set()
                 assert go_on.wait(30)
-            return look(core_id)
+            return last_sequence(core_id)
 
     slow = follow(consumer, Slow(), group="g", after=1)
 

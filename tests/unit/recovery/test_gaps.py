@@ -136,7 +136,7 @@ def test_cursor_reports_a_tail_before_the_first_event() -> None:
 
 
 def test_cursor_does_not_take_for_dropped_what_comes_while_it_waits() -> None:
-    """The order of its two looks: what comes between them is in the ring, and is no hole."""
+    """It reads the last number tried, then drains: what comes in between is in the ring, and is no hole."""
     producer, consumer = ring(4)
     cursor = GapCursor(consumer)
 

@@ -1,4 +1,4 @@
-"""SQLite by the standard library or by apsw: what the log needs of either, and what a fork leaves to the parent."""
+"""SQLite by the standard library or by apsw: one interface for both, and what happens to connections at a fork."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import weakref
 from typing import Any, Final, Protocol, TypeAlias
 
-from ..errors import LogError
+from ...errors import LogError
 
 __all__ = ["DRIVERS", "Bindings", "Connection"]
 
@@ -17,12 +17,12 @@ Bindings: TypeAlias = tuple[int | str | bytes | memoryview, ...]
 
 
 class Connection(Protocol):
-    """What the log needs of SQLite: two drivers have it, with other names and exceptions."""
+    """What the log needs of SQLite. The two drivers differ in names and exceptions."""
 
     errors: type[Exception]
 
     def execute(self, sql: str, bindings: Bindings = ()) -> None:
-        """Runs one statement that has no rows. No exception of a signal handler leaves it half done."""
+        """Runs one statement that returns no rows, whole or not at all, even if a signal handler raises."""
         ...
 
     def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
@@ -112,11 +112,11 @@ def _never_free(thing: object) -> None:
 
 
 def _leave_to_parent() -> None:
-    """What a forked child inherits is not closed there, neither by its collector nor at its interpreter's end.
+    """Keeps a forked child from closing inherited connections, in its garbage collector or at its interpreter's end.
 
-    SQLite forbids the use of a connection across a fork, and closing is use: the child holds none of the parent's locks
-    and does not know who has opened the file since. The last to close a write-ahead log deletes it, and the child would
-    take itself for the last, with what others have appended.
+    SQLite forbids the use of a connection across a fork, and closing is a use: the child has none of the parent's locks
+    and does not know who has opened the file since. Whoever closes last deletes the write-ahead log. The child would
+    take itself for the last, and delete what others have appended.
     """
     for connection in list(_connections):
         connection.leave_to_parent()

@@ -1,0 +1,365 @@
+"""``SqliteEventLog``: the event log in a SQLite file, one row a batch."""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import numpy as np
+
+from ...batch.event_batch import EventBatch
+from ...errors import ArgumentError, ClosedError, ForkError, LogError
+from ..call_lock import CallLock
+from ..encoding import check_rising, decode_batch
+from .append import append_statements, as_one_statement
+from .drivers import DRIVERS, Bindings, Connection
+from .errors import is_busy, is_constraint, translated
+from .schema import (
+    COVERING,
+    CREATE_TABLES,
+    DELETE_TRIMMED,
+    LAST_SEQUENCE,
+    LOAD_WATERMARK,
+    LOG_TABLES,
+    MOST,
+    NEXT_BATCH,
+    REMEMBER_LAST,
+    SAVE_WATERMARK,
+    SCHEMA_VERSION,
+    TRIMMED,
+)
+
+__all__ = ["BUSY_SECONDS", "CHECKPOINT_BYTES", "PAGE_BYTES", "SqliteEventLog"]
+
+_T = TypeVar("_T")
+
+PAGE_BYTES: Final = 32 * 1024
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+"""What an append may find to copy from the WAL into the database: SQLite's own default at its own page size."""
+TRIM_ROWS: Final = 16
+"""Rows that a trim deletes in one transaction."""
+BUSY_SECONDS: Final = 10.0
+"""For how long a call waits while another connection holds the file locked."""
+
+
+class SqliteEventLog:
+    """An event log in a SQLite file, which may hold other tables.
+
+    A new file gets pages of 32 KiB and a write-ahead log. A database that has tables already keeps its settings.
+    Several processes may open the same file. If two append the same number, one gets `LogConflictError`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The database file, which is made if there is none. ``":memory:"`` and ``"file:..."`` URIs are refused.
+    synchronous : {"NORMAL", "FULL"}
+        What survives a loss of power. With FULL an append is on disk when it returns. With NORMAL the last appends may
+        be lost. If only the process dies, nothing is lost with either.
+    driver : {"sqlite3", "apsw"}
+        The library that opens the file: the standard library's, or apsw. A process that uses the same file through
+        apsw, as ``SqliteCapture`` does, must choose apsw: two copies of SQLite in one process drop each other's locks.
+
+    Raises
+    ------
+    LogError
+        The file is not a database, or its log is of another version.
+    ModuleNotFoundError
+        ``driver="apsw"`` without apsw.
+    ArgumentError
+        The path is empty, ``":memory:"`` or a URI. No file is made.
+
+    Notes
+    -----
+    Every call may raise `ClosedError` after ``close()``, `ForkError` in a forked child, `LogError` while another
+    connection holds the file locked, and ``OSError``, with ``ENOSPC`` if the disk is full. After these the log is as it
+    was. Sequence numbers are stored up to 2**63 - 1. Trimmed space is used again, and the file does not shrink.
+
+    Thread safety
+    -------------
+    Any thread; calls wait for each other. An open ``read`` holds no lock between two batches. A signal handler may make
+    any call, whatever it interrupts. That is a `BusyError` only if many handlers that interrupt each other wait for
+    another thread's call.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        driver: Literal["sqlite3", "apsw"] = "sqlite3",
+    ) -> None:
+        if synchronous not in {"NORMAL", "FULL"}:
+            raise ValueError(f"synchronous {synchronous!r}: must be 'NORMAL' or 'FULL'")
+        if driver not in DRIVERS:
+            raise ValueError(f"driver {driver!r}: must be 'sqlite3' or 'apsw'")
+        self._path = _file_path(path)
+        self._driver: Literal["sqlite3", "apsw"] = driver
+        self._synchronous: Literal["NORMAL", "FULL"] = synchronous
+        self._pid = os.getpid()
+        self._calls = CallLock()
+        self._closed = False
+        is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0
+        self._connection: Connection = DRIVERS[driver](self._path, BUSY_SECONDS)
+        try:
+            self._translating("the log was not opened", self._set_up, is_new)
+        except BaseException:
+            # Closing the connection rolls back what it had begun.
+            self._connection.close()
+            raise
+
+    def _set_up(self, connection: Connection, is_new: bool) -> None:
+        if is_new:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+        names = {str(name) for (name,) in connection.query(query)}
+        if names & LOG_TABLES and "nodedb_ring_log_version" not in names:
+            found = ", ".join(sorted(names & LOG_TABLES))
+            raise LogError(f"{self._path}: has tables {found} of something else; keep the log in another file")
+        if names <= LOG_TABLES:
+            self._use_write_ahead_log(connection)
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        [(page_bytes,)] = connection.query("PRAGMA page_size")
+        connection.query(f"PRAGMA wal_autocheckpoint = {max(1, CHECKPOINT_BYTES // int(page_bytes))}")
+        if not names >= LOG_TABLES:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in CREATE_TABLES.split(";")[:-1]:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        versions = connection.query("SELECT version FROM nodedb_ring_log_version")
+        if versions != [(SCHEMA_VERSION,)]:
+            found = ", ".join(str(version) for (version,) in versions) or "none"
+            raise LogError(
+                f"{self._path}: its log is of version {found}, and this is version {SCHEMA_VERSION};"
+                " open it with the release that wrote it, or keep the log in another file"
+            )
+
+    def _use_write_ahead_log(self, connection: Connection) -> None:
+        # If two processes do this to a new file at once, SQLite tells one that it is busy, without waiting.
+        give_up = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                connection.query("PRAGMA journal_mode = WAL")
+            except connection.errors as error:
+                if not is_busy(connection.code(error)) or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+    @property
+    def path(self) -> str:
+        """The database file, absolute."""
+        return self._path
+
+    @property
+    def driver(self) -> Literal["sqlite3", "apsw"]:
+        """The library that opened it."""
+        return self._driver
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
+    def append(self, core_id: int, batch: EventBatch) -> None:
+        """Stores a batch, all or nothing. It is durable when this returns, as `synchronous` says.
+
+        Parameters
+        ----------
+        core_id : int
+        batch : EventBatch
+            Its numbers rise strictly, and lie above all that were appended. A slice or the batch of a lease is packed
+            first. A batch of more than `MAX_BATCH_EVENTS` events becomes several rows, of which SQLite holds a copy
+            while it stores them.
+
+        Raises
+        ------
+        LogConflictError
+            A number is at or below ``last_sequence(core_id)``: another writer has appended, or a number was used twice.
+        """
+        core_id = _number("core_id", core_id)
+        statements = append_statements(core_id, batch)
+        if not statements:
+            self._check_open()
+            return
+        sql, bindings = statements[0] if len(statements) == 1 else as_one_statement(statements)
+
+        def work(connection: Connection) -> None:
+            try:
+                connection.execute(sql, bindings)
+            except connection.errors as error:
+                if is_constraint(connection.code(error)):
+                    check_rising(batch, self._last(connection, core_id))
+                raise
+
+        first, last = bindings[1], statements[-1][1][2]
+        self._run(f"events {first!r} to {last!r} of core {core_id} were not appended", work)
+
+    def read(self, core_id: int, first_sequence: int, last_sequence: int) -> Iterator[EventBatch]:
+        """What the log has from `first_sequence` to `last_sequence`, both included, one stored batch at a time.
+
+        One batch is in memory at a time, and no transaction is open between two batches.
+
+        Raises
+        ------
+        CorruptLogError
+            A stored batch is damaged. The message names the core and the numbers. The batches before it were intact.
+        """
+        core_id = _number("core_id", core_id)
+        first, last = operator.index(first_sequence), min(operator.index(last_sequence), MOST)
+        self._check_open()
+        return self._stored(core_id, max(first, 0), last)
+
+    def _stored(self, core_id: int, first: int, last: int) -> Iterator[EventBatch]:
+        if first > last:
+            return
+        undone = f"events {first} to {last} of core {core_id} were not read, or not all of them"
+        rows = self._query(undone, COVERING, (core_id, first))
+        after = int(rows[0][0]) - 1 if rows else first - 1
+        while rows := self._query(undone, NEXT_BATCH, (core_id, after, last)):
+            [(row_first, row_last, count, checksum, row_bytes, payload)] = rows
+            batch = decode_batch(
+                row_bytes, payload, checksum, core_id=core_id, first=row_first, last=row_last, count=count
+            )
+            after = row_first
+            if row_first < first or row_last > last:
+                numbers = batch.sequence
+                start = np.searchsorted(numbers, np.uint64(first), "left")
+                stop = np.searchsorted(numbers, np.uint64(last), "right")
+                batch = batch[int(start) : int(stop)]
+            if len(batch):
+                yield batch
+            if row_last >= last:
+                return
+
+    def last_sequence(self, core_id: int) -> int | None:
+        """The highest number ever appended, trimmed or not; None before the first."""
+        core_id = _number("core_id", core_id)
+        return self._run(
+            f"the last number of core {core_id} was not read", lambda connection: self._last(connection, core_id)
+        )
+
+    def trim(self, core_id: int, upto: int) -> None:
+        """Deletes the batches, as they were appended, that have no number above `upto`.
+
+        It deletes a few rows per transaction, so that appends get their turn.
+        """
+        core_id, upto = _number("core_id", core_id), operator.index(upto)
+        undone = f"core {core_id} was not trimmed to {upto}, or only in part"
+        last = self._run(undone, lambda connection: self._last(connection, core_id))
+        if last is None:
+            return
+        # What is appended from here on stays, since its numbers are not remembered by REMEMBER_LAST.
+        upto = min(upto, last)
+        if self._query(undone, TRIMMED, (core_id, upto, 1)):
+            self._execute(undone, REMEMBER_LAST, (core_id,))
+            while self._trim_some(undone, core_id, upto):
+                pass
+
+    def _trim_some(self, undone: str, core_id: int, upto: int) -> bool:
+        self._execute(undone, DELETE_TRIMMED, (core_id, upto, TRIM_ROWS))
+        return bool(self._query(undone, TRIMMED, (core_id, upto, 1)))
+
+    def load_watermark(self, group: str, core_id: int) -> int | None:
+        """The number up to which a consumer group has handled a core's events; None for a new group."""
+        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
+        rows = self._query(undone, LOAD_WATERMARK, (group, _number("core_id", core_id)))
+        return int(rows[0][0]) if rows else None
+
+    def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
+        """Stores that number, as durably as an append. It may be lower than before."""
+        if not isinstance(group, str):
+            raise TypeError(f"group {group!r}: must be a str, not {type(group).__name__}")
+        undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not saved"
+        self._execute(undone, SAVE_WATERMARK, (group, _number("core_id", core_id), _number("sequence", sequence)))
+
+    def close(self) -> None:
+        """Closes the file. Idempotent; in a forked child it does nothing."""
+        if os.getpid() == self._pid:
+            self._calls.run(self._close)
+
+    def _close(self) -> None:
+        # The flag first: if a signal handler interrupts this, a repeated close() still closes the connection.
+        self._closed = True
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<SqliteEventLog {'closed' if self.closed else self._driver} {self._path!r}>"
+
+    def _query(self, undone: str, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        return self._run(undone, lambda connection: connection.query(sql, bindings))
+
+    def _execute(self, undone: str, sql: str, bindings: Bindings = ()) -> None:
+        self._run(undone, lambda connection: connection.execute(sql, bindings))
+
+    def _run(self, undone: str, work: Callable[[Connection], _T]) -> _T:
+        """Calls `work` while no other thread uses the connection.
+
+        A signal handler that interrupts it may call the log. So `work` makes at most one statement that writes, which
+        SQLite does whole or not at all, whatever the handler does or raises. `undone` is what an error says.
+        """
+        self._check_open()
+        return self._calls.run(self._translating, undone, work)
+
+    def _translating(self, undone: str, work: Callable[..., _T], *arguments: object) -> _T:
+        connection = self._connection
+        try:
+            return work(connection, *arguments)
+        except connection.errors as error:
+            if self._closed:
+                raise ClosedError(
+                    f"{self._path}: {undone}: this log was closed meanwhile; open a new SqliteEventLog"
+                ) from error
+            raise translated(
+                error, connection.code(error), path=self._path, undone=undone, busy_seconds=BUSY_SECONDS
+            ) from error
+
+    def _check_open(self) -> None:
+        # Checked before any lock is taken: one that another thread held at the fork is never released in the child.
+        if os.getpid() != self._pid:
+            raise ForkError(f"{self._path}: this log was inherited by fork, and stays with the parent; open it anew")
+        if self._closed:
+            raise ClosedError(f"{self._path}: this log is closed; open a new SqliteEventLog")
+
+    @staticmethod
+    def _last(connection: Connection, core_id: int) -> int | None:
+        [(last,)] = connection.query(f"SELECT {LAST_SEQUENCE}", (core_id,))
+        return None if last < 0 else int(last)
+
+
+def _file_path(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a log's file. Names with a special meaning to SQLite are refused, and no file is made."""
+    given = os.fspath(path)
+    if not isinstance(given, str):
+        raise TypeError(f"path {path!r}: must be a str or a path of str; os.fsdecode() makes one of bytes")
+    if not given or given == ":memory:":
+        raise ArgumentError(
+            f"path {given!r}: a log is a file, which a follower opens too; name one, in /dev/shm if it need not outlive"
+            " the machine"
+        )
+    if given.startswith("file:"):
+        raise ArgumentError(
+            f"path {given!r}: is a URI, whose options a log does not take; pass the path alone, or './{given}' for a"
+            " file of this very name"
+        )
+    return os.path.abspath(given)
+
+
+def _number(name: str, value: int) -> int:
+    value = operator.index(value)
+    if not 0 <= value <= MOST:
+        raise LogError(f"{name} {value}: SQLite stores numbers from 0 to {MOST}")
+    return value
