@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["Child", "send", "spawn", "stop"]
 
@@ -42,8 +42,26 @@ class Child:
         except (EOFError, OSError):
             raise self.failure() from None
 
+    def receive(self) -> Any:
+        """Waits for its next message.
+
+        Raises
+        ------
+        EOFError
+            It has ended, and well.
+        ChildProcessError
+            It was killed, or failed.
+        """
+        try:
+            return self.link.recv()
+        except (EOFError, OSError):  # OSError if it was killed in the middle of a message
+            self.process.join()
+            if self.process.exitcode != 0:
+                raise self.failure() from None
+            raise EOFError from None
+
     def failure(self) -> ChildProcessError:
-        """How it ended, which its link has said that it did."""
+        """The error that says how it ended; waits until it has."""
         self.process.join()
         code = self.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -28,9 +28,9 @@ from ...log.sqlite import SqliteEventLog
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
 from .children import TerminationNoted, spawn
-from .database import ask_databases, write_flights
+from .database import write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .outcome import CoreOutcome, Outcome, Recovered
+from .outcome import Outcome, collect_outcome
 from .snapshot import Snapshot
 from .view import CarrierView
 
@@ -92,24 +92,14 @@ def run(
             seconds = time.perf_counter() - started
         finally:
             stop(children.children)
-        last = [log.last_sequence(number) or 0 for number, log in enumerate(logs)]
-        views = [Snapshot.load(path) for path in snapshots]
-    return Outcome(
-        cores=tuple(
-            CoreOutcome(
-                airports=airports,
-                capacity=bus.capacity,
-                producer=ring.producer,
-                consumer=ring.consumer,
-                events=view.events,
-                view=view.totals,
-                recovered=Recovered(
-                    last_sequence=last_sequence, gaps=view.gaps, replayed=view.replayed, episodes=view.episodes
-                ),
-            )
-            for airports, ring, view, last_sequence in zip(AIRPORTS, bus.stats(), views, last, strict=True)
-        ),
-        database=ask_databases(*databases),
+        views = [
+            Snapshot.load(path).core_view(last_sequence=log.last_sequence(number) or 0)
+            for number, (path, log) in enumerate(zip(snapshots, logs, strict=True))
+        ]
+    return collect_outcome(
+        [(bus.capacity, ring.producer, ring.consumer) for ring in bus.stats()],
+        views,
+        databases,
         seconds=seconds,
         killed=children.killed,
     )
@@ -186,13 +176,9 @@ class _Children:
 
     def _hear(self, place: int) -> bool:
         """Takes a message of a child; False if it has ended instead, and well."""
-        child = self.children[place]
         try:
-            message: str | None = child.link.recv()
-        except (EOFError, OSError):  # the latter if it was killed amid a message
-            child.process.join()
-            if child.process.exitcode != 0:
-                raise child.failure() from None
+            message: str | None = self.children[place].receive()
+        except EOFError:
             return False
         if message is None:  # _READY
             self._set_to_work(place)

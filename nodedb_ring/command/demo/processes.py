@@ -15,14 +15,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from ... import EventBus, EventConsumer, WriteOp
+from ... import EventBus, EventConsumer
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
 from .children import TerminationNoted, spawn
-from .database import ask_databases, write_flights
+from .database import write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .outcome import CoreOutcome, Outcome
-from .totals import TotalsByCarrier
+from .outcome import CoreView, Outcome, collect_outcome
 from .view import CarrierView
 
 __all__ = ["run"]
@@ -32,8 +31,8 @@ _READY: Final = None
 _BEGIN: Final = None
 
 
-_Views: TypeAlias = tuple[tuple[TotalsByCarrier, dict[WriteOp, int]], ...]
-"""Of each core the view, and how many events of each operation went into it."""
+_Views: TypeAlias = tuple[CoreView, ...]
+"""The view of each core."""
 
 
 def run(
@@ -83,19 +82,10 @@ def run(
         views, ended = _listen(children, bus, progress, show)
     finally:
         stop(children)
-    return Outcome(
-        cores=tuple(
-            CoreOutcome(
-                airports=airports,
-                capacity=bus.capacity,
-                producer=ring.producer,
-                consumer=ring.consumer,
-                events=events,
-                view=view,
-            )
-            for airports, ring, (view, events) in zip(AIRPORTS, bus.stats(), views, strict=True)
-        ),
-        database=ask_databases(*databases),
+    return collect_outcome(
+        [(bus.capacity, ring.producer, ring.consumer) for ring in bus.stats()],
+        views,
+        databases,
         seconds=ended - started,
     )
 
@@ -110,11 +100,8 @@ def _listen(
         ready = wait([child.link for child in running], _TICK)
         for child in [child for child in running if child.link in ready]:
             try:
-                message: str | _Views = child.link.recv()
-            except (EOFError, OSError):  # the latter if it was killed amid a message
-                child.process.join()
-                if child.process.exitcode != 0:
-                    raise child.failure() from None
+                message: str | _Views = child.receive()
+            except EOFError:
                 running.remove(child)
             else:
                 if isinstance(message, str):
@@ -144,7 +131,7 @@ def _consume(link: Connection, bus: EventBus) -> None:
         consumers = [ends.enter_context(bus.consumer(core_id)) for core_id in range(bus.num_cores)]
         link.send(_READY)
         _keep_views(consumers, views, link)
-    link.send(tuple((view.totals(), view.events()) for view in views))
+    link.send(tuple(CoreView(totals=view.totals(), events=view.events()) for view in views))
 
 
 def _keep_views(consumers: Sequence[EventConsumer], views: Sequence[CarrierView], link: Connection) -> None:

@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 
 from ... import EventConsumer, EventProducer, Follower, follow
 from ...log.sqlite import SqliteEventLog
-from .database import ask_databases, write_flights
+from .database import write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .outcome import CoreOutcome, Outcome, Recovered
+from .outcome import CoreView, Outcome, Recovered, collect_outcome
 from .view import CarrierView
 
 __all__ = ["Bus", "run"]
@@ -87,24 +87,14 @@ def run(
             None if log is None or follower is None else _recovered(log, follower)
             for log, follower in zip(logs, followers, strict=True)
         ]
-    seconds = time.perf_counter() - started
-    return Outcome(
-        cores=tuple(
-            CoreOutcome(
-                airports=airports,
-                capacity=producer.capacity,
-                producer=producer.stats(),
-                consumer=consumer.stats(),
-                events=view.events(),
-                view=view.totals(),
-                recovered=fetched,
-            )
-            for airports, producer, consumer, view, fetched in zip(
-                AIRPORTS, producers, consumers, views, recovered, strict=True
-            )
-        ),
-        database=ask_databases(*databases),
-        seconds=seconds,
+    return collect_outcome(
+        [(producer.capacity, producer.stats(), consumer.stats()) for producer, consumer in zip(*bus, strict=True)],
+        [
+            CoreView(totals=view.totals(), events=view.events(), recovered=fetched)
+            for view, fetched in zip(views, recovered, strict=True)
+        ],
+        databases,
+        seconds=time.perf_counter() - started,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from ... import WriteOp
+from .outcome import CoreView, Recovered
 from .totals import CarrierTotals, TotalsByCarrier
 
 __all__ = ["Snapshot"]
@@ -42,3 +43,13 @@ class Snapshot:
         fields["totals"] = {carrier: CarrierTotals(*row) for carrier, row in fields["totals"].items()}
         fields["events"] = {WriteOp(int(op)): count for op, count in fields["events"].items()}
         return cls(**fields)
+
+    def core_view(self, *, last_sequence: int) -> CoreView:
+        """The view as part of an outcome; `last_sequence` is the highest number in its log."""
+        return CoreView(
+            totals=self.totals,
+            events=self.events,
+            recovered=Recovered(
+                last_sequence=last_sequence, gaps=self.gaps, replayed=self.replayed, episodes=self.episodes
+            ),
+        )
