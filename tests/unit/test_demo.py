@@ -235,7 +235,7 @@ def test_a_wrong_view_is_found_out(
     lines = text.splitlines()
     assert {line.split()[0] for line in lines if line.split()[-1:] == ["NO"]} == {"UA", "DL", "all"}
     [united] = [line.split() for line in lines if line.startswith("UA ")]
-    assert united[:4] == ["UA", "-", "(SQL", f"{outcome.database['UA'].flown:,})"]
+    assert united[:4] == ["UA", "-", "vs", f"{outcome.database['UA'].flown:,}"]
     assert lines[-1] == "The view and the databases DISAGREE, and no overflow explains it: a bug."
 
 

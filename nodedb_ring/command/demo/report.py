@@ -100,7 +100,9 @@ def _compact_table() -> Table:
 def _carriers_table(outcome: Outcome) -> Table:
     table = _compact_table()
     table.add_column("carrier")
-    for heading in ("flown", "cancelled", "mean delay, view", "mean delay, SQL"):
+    for heading in ("flown", "cancelled"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("mean delay, view", "mean delay, SQL"):
         table.add_column(heading, justify="right")
     table.add_column("equal")
     view, database = outcome.view, outcome.database
@@ -124,9 +126,9 @@ def _comparison(name: str, seen: CarrierTotals | None, asked: CarrierTotals | No
 
 
 def _count(seen: int | None, asked: int | None) -> str:
-    """A count as the view has it and, if the databases have another, theirs."""
+    """A count as the view has it and, if the databases have another one, that too."""
     texts = ["-" if count is None else f"{count:,}" for count in (seen, asked)]
-    return texts[0] if seen == asked else "{} (SQL {})".format(*texts)
+    return texts[0] if seen == asked else " vs ".join(texts)
 
 
 def _mean_delay(totals: CarrierTotals | None) -> str:
