@@ -1,4 +1,4 @@
-"""What a process costs that waits for events which do not come."""
+"""What a process costs while it waits and no events come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from .native_build import TwoProcesses
 from .peers import Peer, SharedBus, SharedBusAsync
-from .process_pair import Court, run_pair
+from .process_pair import Rendezvous, run_pair
 from .table import Row
 
 __all__ = ["idle"]
@@ -16,24 +16,24 @@ _MOST_PERCENT: Final = 1.0
 
 
 def idle(peers: list[type[Peer]], seconds: float, native: TwoProcesses) -> list[Row]:
-    """The processor's time of `seconds` of waiting, in percent of a core; the sender is there, and silent."""
+    """CPU time of `seconds` of waiting, in percent of one core; the sender is connected and sends nothing."""
     everybody: list[type[Peer]] = [SharedBus, SharedBusAsync, *(peer for peer in peers if peer.can_wait)]
     rows: list[Row] = []
     for peer in everybody:
-        target = _MOST_PERCENT if issubclass(peer, SharedBus) else None
+        goal = _MOST_PERCENT if issubclass(peer, SharedBus) else None
         percent, waited = _waiting(peer, seconds, native)
         beside = f"waited {waited:.1f} s"
-        rows.append(Row(group="idle", what=peer.title, value=percent, unit="% of a core", target=target, beside=beside))
+        rows.append(Row(group="idle", what=peer.title, value=percent, unit="% of one core", goal=goal, beside=beside))
     return rows
 
 
 def _waiting(kind: type[Peer], seconds: float, native: TwoProcesses) -> tuple[float, float]:
     peer = kind(is_batched=False)
-    court = Court(native)
+    rendezvous = Rendezvous(native)
 
     def receive() -> tuple[float, float]:
         peer.open_receiver()
-        court.meet()
+        rendezvous.meet()
         start, used = time.perf_counter(), time.process_time()
         peer.idle(seconds)
         waited = time.perf_counter() - start
@@ -41,7 +41,7 @@ def _waiting(kind: type[Peer], seconds: float, native: TwoProcesses) -> tuple[fl
 
     def stay() -> None:
         peer.open_sender()
-        court.meet()
+        rendezvous.meet()
         time.sleep(seconds * 1.1)
 
     try:

@@ -1,4 +1,4 @@
-"""Compiles the native parts when they are first needed, and keeps them in the user's cache."""
+"""Compiles the native parts of the benchmarks on first use, and keeps them in the user's cache."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class NativeLoops(Protocol):
     """The compiled module ``native_loops.pyx``."""
 
     def Way(self, ring: nodedb_ring.EventRing | None, block: mmap.mmap | None) -> Way:  # noqa: N802
-        """A way over a ring of ours, or over a plain ring in `block`."""
+        """A transfer over an `EventRing`, or over a plain ring in `block`."""
         ...
 
     def copy_twice(self, source: _Bytes, middle: _Bytes, out: _Bytes, times: int) -> int:
@@ -62,7 +62,7 @@ class TwoProcesses(Protocol):
         ...
 
     def serve(self, shared: mmap.mmap, trips: int) -> float:
-        """Nanoseconds that a line takes to the other process, which runs ``give_back``, and back."""
+        """Nanoseconds for a cache line to the other process, which runs ``give_back``, and back."""
         ...
 
     def give_back(self, shared: mmap.mmap, trips: int) -> None:
