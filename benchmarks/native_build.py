@@ -80,19 +80,18 @@ class TwoProcesses(Protocol):
 
 def native_loops() -> NativeLoops:
     """The compiled loops over a ring's ``.pxd``."""
-    headers = Path(nodedb_ring.get_include()) / "nodedb_ring"
-    read = [_HERE / "plain_ring.h", headers / "_ring.pxd", headers / "_atomic.pxd"]
-    return cast(NativeLoops, _built("native_loops", read))
+    package = Path(nodedb_ring.get_include()) / "nodedb_ring"
+    return cast(NativeLoops, _built("native_loops", [*package.rglob("*.pxd"), *package.rglob("*.h")]))
 
 
 def two_processes() -> TwoProcesses:
-    """The compiled meeting place of two processes."""
+    """The compiled functions with which two processes meet."""
     return cast(TwoProcesses, _built("two_processes", []))
 
 
 def _built(name: str, read: list[Path]) -> ModuleType:
-    """A module, made anew when a source that it was made of, the compiler's flags or Python changed."""
-    sources = [_HERE / f"{name}.pyx", _HERE / "court.h", *read]
+    """The compiled module, from the cache unless a source or header, the compiler's flags or Python changed."""
+    sources = [_HERE / f"{name}.pyx", *sorted(_HERE.glob("*.h")), *sorted(read)]
     state = b"\0".join([path.read_bytes() for path in sources] + [" ".join(_FLAGS).encode(), sys.version.encode()])
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nodedb_ring_benchmarks"
     built = cache / hashlib.sha256(state).hexdigest()[:16]
@@ -115,7 +114,7 @@ def _compile(name: str, into: Path) -> None:
         setup = (
             "from setuptools import Extension, setup\n"
             f"setup(name={name!r}, ext_modules=[Extension({name!r}, [{str(source)!r}], "
-            f"include_dirs=[{str(_HERE)!r}], extra_compile_args={_FLAGS!r})])\n"
+            f"include_dirs=[{str(_HERE)!r}, {nodedb_ring.get_include()!r}], extra_compile_args={_FLAGS!r})])\n"
         )
         _run("-c", setup, "-q", "build_ext", "--build-lib", str(into), "--build-temp", scratch)
 

@@ -150,9 +150,8 @@ class _Children:
         shown = time.monotonic()
         while running:
             ready = wait([self.children[place].link for place in running], _CHAOS_TICK if any(doomed) else _TICK)
-            running -= {
-                place for place in running if self.children[place].link in ready and not self._handle_message(place)
-            }
+            readable = {place for place in running if self.children[place].link in ready}
+            running -= {place for place in readable if not self._handle_message(place)}
             for place in running:
                 if doomed[place] and self._events_through(place) >= doomed[place][-1]:
                     self._kill(place, doomed[place].pop())

@@ -37,8 +37,9 @@ def run(
 ) -> Outcome:
     """Writes `flights` into two databases while two consumers keep the view; then asks the databases.
 
-    Each consumer has its own thread and its own view, and the views are added at the end: cores share nothing. One
-    thread for both consumers, polling or on asyncio, takes as long, but the rings fill to 6 to 29 % instead of 1 to 5 %.
+    Each consumer has its own thread and its own view, and the views are added at the end: cores share nothing. With
+    one thread for both consumers, polling or on asyncio, it takes as long, but the rings fill to 6 to 29 % and not
+    to 1 to 5 %.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class CarrierView:
         self._events += np.bincount(op, minlength=_EVERY_OP)
 
     def _fold(self, values: npt.NDArray[np.object_], sign: int) -> npt.NDArray[np.intp]:
-        """Adds the departures in the rows, or subtracts them with a `sign` of -1; returns the places of their carriers."""
+        """Adds the departures in the rows, or subtracts them if `sign` is -1; returns the places of the carriers."""
         rows = [msgpack.unpackb(value) for value in values]
         carriers = self._places_of(np.array([row["carrier"] for row in rows]))
         delay = np.array([row["dep_delay"] for row in rows], np.float64)  # None becomes NaN
