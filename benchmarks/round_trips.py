@@ -56,7 +56,7 @@ def _has(peer: type[Peer], mode: str) -> bool:
 
 def _taker(peer: Peer, mode: str) -> Callable[[], One]:
     """Returns what waits for one event in that way."""
-    look, wait, clock = peer.try_one, peer.wait_one, time.perf_counter
+    poll, wait, clock = peer.try_one, peer.wait_one, time.perf_counter
     if isinstance(peer, SharedBus) and mode != "spinning":
         if mode == "parked":
             peer.park_at_once()
@@ -65,13 +65,13 @@ def _taker(peer: Peer, mode: str) -> Callable[[], One]:
         return wait
 
     def spin() -> One:
-        while (one := look()) is None:
+        while (one := poll()) is None:
             pass
         return one
 
     def spin_then_wait() -> One:
         end = clock() + _LOOK_S
-        while (one := look()) is None:
+        while (one := poll()) is None:
             if clock() > end:
                 return wait()
         return one

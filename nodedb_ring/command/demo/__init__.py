@@ -3,7 +3,7 @@
 ::
 
     flights.py  the data        -> database.py  two SQLite files, written by SQL and captured
-                                      | one ring a core
+                                      | one ring per core
     report.py   tables, verdict <- view.py      totals by carrier, from the events' columns
 
 There are three ways to run it, and each ends in an outcome (``outcome.py``). ``run.py`` uses threads. ``processes.py``
