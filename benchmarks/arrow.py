@@ -1,17 +1,16 @@
-"""``python -m benchmarks.arrow``: a batch into an Arrow record batch and back, beside NumPy and pyarrow at their best.
+"""``python -m benchmarks.arrow``: a batch into an Arrow record batch and back, compared with NumPy and pyarrow.
 
-Every row is checked before it is timed: both ways must give the same record batch, and that the events. What is
-compared runs in turn, each a few times in a row, of which the best counts: else every way would find the caches full of
-what the one before left. Figures are the best of the rounds, ratios the median of each round's.
+Every answer is checked before it is timed: both ways must give the same record batch, and it must give the same events.
+The ways run in turn. Each runs a few times in a row and its best time counts, so that it does not measure the caches
+that the one before it left. Figures are the best of the rounds; ratios are medians over the rounds.
 """
 
-# The stubs of pyarrow lag behind it, and know no Arrow capsules.
+# pyarrow's stubs do not know Arrow capsules.
 # pyright: reportArgumentType=false, reportUnknownParameterType=false, reportMissingTypeArgument=false
 
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from nodedb_ring.batch.schema import NO_TIME, NULL_LENGTH, STRING_FIELDS, VALUE_
 from .machine import describe
 from .measure import check, no_collection
 from .sample import ready_events
+from .suite import silence_rings
 from .table import Row, print_rows
 
 __all__ = ["main"]
@@ -47,7 +47,7 @@ _KEEP: Final = np.array(
 
 
 def full_events(count: int) -> list[WriteEvent]:
-    """Events with every field set: nothing is null, and a statement is longer than a view holds."""
+    """Events with every field set: nothing is null, and each statement is longer than a string view holds inline."""
     return [
         WriteEvent(
             sequence=each.sequence,
@@ -70,7 +70,7 @@ def full_events(count: int) -> list[WriteEvent]:
 
 
 def by_hand(batch: EventBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The same columns by NumPy and pyarrow, over the same payload."""
+    """The same columns made with NumPy and pyarrow, over the same payload."""
     records = batch.records
     payload = pa.py_buffer(batch.payload)
     windows = np.ndarray(len(batch.payload) - _INLINE + 1, f"V{_INLINE}", batch.payload, strides=(1,))
@@ -122,12 +122,12 @@ def _views_by_hand(records: npt.NDArray[np.void], field: Any, payload: Any, wind
 
 
 def twelve_fields(batch: EventBatch) -> list[Any]:
-    """The yardstick of old: ``pa.array`` of twelve views of fixed fields, and nothing of strings."""
+    """For comparison: ``pa.array`` of twelve views of the fixed fields, without strings."""
     return [pa.array(batch.records[name]) for name in _TWELVE]
 
 
 def _in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Nanoseconds an event of each way, a round after another. What a call made is dropped before the next begins."""
+    """Nanoseconds per event of each way, round by round. The result of a call is dropped before the next one."""
     took: dict[str, list[float]] = {name: [] for name in ways}
     clock = time.perf_counter_ns
     with no_collection():
@@ -143,7 +143,7 @@ def _in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     return took
 
 
-def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool) -> list[Row]:
+def _measure(kind: str, events: list[WriteEvent], rounds: int, *, goals: bool) -> list[Row]:
     (producer,), (consumer,) = create_event_bus(1, EVENTS, arena_bytes=512 * EVENTS)
     producer.emit_batch(EventBatch.from_events(events))
     batch = consumer.drain(EVENTS)
@@ -186,52 +186,50 @@ def _measure(kind: str, events: list[WriteEvent], rounds: int, *, targets: bool)
     typical = statistics.median(took["ours"])
     return [
         row(
-            "into a record batch, 15 columns, an event",
+            "into a record batch, 15 columns, per event",
             best["ours"],
-            target=8.0 if targets else None,
+            goal=8.0 if goals else None,
             beside=f"median {typical:.1f}; a bare copy of rows and payload {best['copy']:.1f} ns",
         ),
         row(
-            "the same by NumPy and pyarrow, of ours",
+            "the same with NumPy and pyarrow, ratio to this",
             ratio("by hand"),
             "x",
-            target=2.0 if targets else None,
+            goal=2.0 if goals else None,
             at_least=True,
-            beside=f"{best['by hand']:.1f} ns an event",
+            beside=f"{best['by hand']:.1f} ns per event",
         ),
         row(
-            "pa.array of 12 field views, no strings, of ours",
+            "pa.array of 12 field views, no strings, ratio to this",
             ratio("twelve"),
             "x",
-            target=2.0 if targets else None,
+            goal=2.0 if goals else None,
             at_least=True,
-            beside=f"{best['twelve']:.1f} ns an event",
+            beside=f"{best['twelve']:.1f} ns per event",
         ),
-        row("plain(), of the record batch with views", ratio("plain"), "x", beside=f"{best['plain']:.1f} ns an event"),
+        row("plain(), of the record batch with views", ratio("plain"), "x", beside=f"{best['plain']:.1f} ns per event"),
         row(
             "the same by pyarrow's cast of the views, of plain()",
             ratio("cast", "plain"),
             "x",
-            beside=f"{best['cast']:.1f} ns an event, the export included",
+            beside=f"{best['cast']:.1f} ns per event, the export included",
         ),
-        row(f"{', '.join(_FOUR)} alone, an event", best["four"]),
-        row("into a Polars data frame, an event", best["polars"]),
-        row("out of a record batch, checked, an event", best["back"]),
+        row(f"{', '.join(_FOUR)} alone, per event", best["four"]),
+        row("into a Polars data frame, per event", best["polars"]),
+        row("out of a record batch, checked, per event", best["back"]),
     ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs it: 0, or with ``--strict`` 1 if a target was missed."""
+    """Runs it: 0, or with ``--strict`` 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arrow", description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a goal is missed")
     options = parser.parse_args(arguments)
-    # A ring that is filled on purpose would say so on the terminal.
-    logging.getLogger("nodedb_ring").addHandler(logging.NullHandler())
-    logging.getLogger("nodedb_ring").propagate = False
+    silence_rings()
     print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    rows = _measure("usual events", ready_events(EVENTS), options.rounds, targets=True)
-    rows += _measure("every field set", full_events(EVENTS), max(1, options.rounds // 4), targets=False)
+    rows = _measure("usual events", ready_events(EVENTS), options.rounds, goals=True)
+    rows += _measure("every field set", full_events(EVENTS), max(1, options.rounds // 4), goals=False)
     print_rows(f"Batches of {EVENTS} events with 128-byte values", rows)
     return 1 if options.strict and any(row.reached is False for row in rows) else 0
 

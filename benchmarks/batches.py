@@ -1,4 +1,4 @@
-"""Batches, emitted and drained in turn on a default ring, beside two bare memcpys of the same bytes."""
+"""Batches, emitted and drained in turn on a default ring, compared with two memcpys of the same bytes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from .table import Row
 __all__ = ["batches"]
 
 _SIZES = (1, 64, 1024)
-_TARGETS = {1024: (20.0, 12.0)}
-_CALL_TARGET_US = 1.5
+_GOALS = {1024: (20.0, 12.0)}
+_CALL_GOAL_US = 1.5
 _EVENTS_A_ROUND = 64 * 1024
 
 
 def batches(rounds: int, loops: NativeLoops) -> list[Row]:
-    """``emit_batch`` and ``drain`` by size of batch, each timed for itself."""
+    """``emit_batch`` and ``drain`` by batch size, each timed separately."""
     rows: list[Row] = []
     for size in _SIZES:
         emit_ns, drain_ns, copy_ns = _in_turn(size, rounds, loops)
-        emit_target, drain_target = _TARGETS.get(size, (None, None))
+        emit_goal, drain_goal = _GOALS.get(size, (None, None))
         both = (emit_ns + drain_ns) / copy_ns
-        beside = f"two memcpys of the same bytes {copy_ns / size:.1f} ns: both calls are {both:.1f} of it"
-        rows.append(_row(f"emit_batch of {size}, an event", emit_ns / size, "ns", emit_target, beside))
-        rows.append(_row(f"drain of {size}, an event", drain_ns / size, "ns", drain_target, ""))
+        beside = f"two memcpys of the same bytes {copy_ns / size:.1f} ns; both calls take {both:.1f} times that"
+        rows.append(_row(f"emit_batch of {size}, per event", emit_ns / size, "ns", emit_goal, beside))
+        rows.append(_row(f"drain of {size}, per event", drain_ns / size, "ns", drain_goal, ""))
         if size == 1:
-            rows.append(_row("drain of 1, a call", drain_ns / 1000, "µs", _CALL_TARGET_US, ""))
+            rows.append(_row("drain of 1, per call", drain_ns / 1000, "µs", _CALL_GOAL_US, ""))
     return rows
 
 
-def _row(what: str, value: float, unit: str, target: float | None, beside: str) -> Row:
-    return Row(group="batches", what=what, value=value, unit=unit, target=target, beside=beside)
+def _row(what: str, value: float, unit: str, goal: float | None, beside: str) -> Row:
+    return Row(group="batches", what=what, value=value, unit=unit, goal=goal, beside=beside)
 
 
 def _in_turn(size: int, rounds: int, loops: NativeLoops) -> tuple[float, float, float]:
-    """Nanoseconds a call of emit_batch, of drain, and of the two memcpys."""
+    """Nanoseconds per call of emit_batch, of drain, and of the two memcpys."""
     producer, consumer = new_ring()
     events = ready_events(size)
     batch = EventBatch.from_events(events)

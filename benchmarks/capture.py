@@ -1,9 +1,9 @@
-"""What capturing row changes costs, by each way that SQLite offers: ``python -m benchmarks.capture [rows]``.
+"""What capturing row changes costs, for each mechanism that SQLite has: ``python -m benchmarks.capture [rows]``.
 
-Each way first has to answer: a script of savepoints, replaced rows and failing statements runs on it, and what it says
-of each commit is compared with what triggers in a second database saw. Then it is timed, with everything else in the
-same run, as a ratio to the same SQL without any capture. The ways that were not taken are written here as plainly as
-they can be, in Python, and are told when a commit is done; ``SqliteCapture`` finds that out for itself, and emits.
+Each mechanism is checked first: it captures a script of savepoints, replaced rows and failing statements, and its
+changes of each commit are compared with those that triggers in a second database saw. Then it is timed, in the same
+run as all others, as a ratio to the same SQL without capture. The alternatives to ``SqliteCapture`` are written here in
+plain Python and are told when a commit is done; ``SqliteCapture`` detects commits itself and also emits.
 """
 
 # ruff: noqa: D101, D102 - the ways to capture share their methods
@@ -63,7 +63,7 @@ class Way:
 
 
 class HookAlone(Way):
-    """Sees every change and no undoing."""
+    """Sees every change, but no rollback to a savepoint."""
 
     name = "preupdate hook alone"
 
@@ -138,10 +138,10 @@ class HookAndTable(HookAlone):
         return "CREATE TABLE x(unused)", self
 
     def BestIndex(self, *_: object) -> None:  # noqa: N802
-        """Nothing is ever read."""
+        """Required by SQLite; the table is never read."""
 
     def Disconnect(self) -> None:  # noqa: N802
-        """Nothing is held."""
+        """Required by SQLite; there is nothing to free."""
 
     def Begin(self) -> None:  # noqa: N802
         self.joined = True
@@ -230,7 +230,7 @@ class Triggers(Way):
 
 
 class Session(Way):
-    """The session extension. It remembers a row as it was first, and tells what is different at the end."""
+    """The session extension. It keeps the first image of a row and reports the difference at the end."""
 
     name = "session extension"
 
@@ -259,7 +259,7 @@ class Session(Way):
 
 
 class Capture(Way):
-    """The real one, events drained from its ring."""
+    """`SqliteCapture` itself, with the events drained from its ring."""
 
     name = "SqliteCapture"
 
@@ -273,7 +273,7 @@ class Capture(Way):
 
 
 class CaptureInBatches(Capture):
-    """The same, drained into columns, as a consumer would."""
+    """The same, drained into columns, as a consumer does."""
 
     def committed(self) -> list[Change]:
         self.consumer.drain(4096)
@@ -363,7 +363,7 @@ def split(changes: list[Change]) -> list[Change]:
 
 
 def misses(way: type[Way]) -> list[str]:
-    """The parts of the script of which `way` does not tell what happened."""
+    """The parts of the script that `way` reports wrongly."""
     wrong: list[str] = []
     for part, statements in SCRIPT.items():
         twin = prepared(script=True)
@@ -387,7 +387,7 @@ def flights(count: int) -> list[tuple[Any, ...]]:
 
 
 def in_transactions(connection: apsw.Connection, way: Way, rows: list[tuple[Any, ...]]) -> int:
-    """Each flight is inserted, updated and deleted, a thousand changes a transaction. Returns the changes."""
+    """Inserts, updates and deletes each flight, a thousand changes per transaction. Returns the number of changes."""
     for sql, bindings in [
         (INSERT, rows),
         ("UPDATE flights SET departed = '05:17', delay = 2 WHERE id = ?", [(row[0],) for row in rows]),
@@ -402,7 +402,7 @@ def in_transactions(connection: apsw.Connection, way: Way, rows: list[tuple[Any,
 
 
 def one_by_one(connection: apsw.Connection, way: Way, rows: list[tuple[Any, ...]]) -> int:
-    """Each change is a transaction of its own."""
+    """Commits each change in its own transaction."""
     rows = rows[: len(rows) // 4]
     for row in rows:
         connection.execute(INSERT, row)
@@ -433,12 +433,12 @@ def main() -> None:
                 figures.setdefault((way, work), []).append(microseconds(work, way, rows))
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, SQLite", end=" ")
     print(f"{apsw.sqlite_lib_version()}, apsw {apsw.apsw_version()}; in memory, {len(rows)} flights, best of {ROUNDS}")
-    print(f"{'':24}{'us a change':>12}{'ratio':>8}{'us a commit of one':>20}{'ratio':>8}  wrong about")
+    print(f"{'':24}{'us per change':>12}{'ratio':>8}{'us per 1-row commit':>20}{'ratio':>8}  wrong about")
     for way in timed:
         line = f"{way.name:24}"
         for work, width in ((in_transactions, 12), (one_by_one, 20)):
             best = min(figures[way, work])
-            # A ratio of rounds: each is measured beside the other, whatever the machine did meanwhile.
+            # The ratio of each round, because its two sides ran next to each other.
             pairs = zip(figures[way, work], figures[Way, work], strict=True)
             line += f"{best:{width}.2f}{statistics.median(a / b for a, b in pairs):8.2f}"
         known = wrong.get(Capture if way is CaptureInBatches else way)

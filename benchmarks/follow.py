@@ -1,4 +1,4 @@
-"""``python -m benchmarks.follow``: what ``follow`` costs over plain ``drain``, where nothing is missing.
+"""``python -m benchmarks.follow``: what ``follow`` costs compared with plain ``drain``, if no event is missing.
 
 The answer is checked before it is timed; a wrong one ends the run.
 """
@@ -71,7 +71,7 @@ def following(*, rounds: int) -> list[Row]:
     with TemporaryDirectory() as folder, SqliteEventLog(Path(folder, "log")) as log:
         for _ in range(rounds):
             least["drain"] = min(least["drain"], timed(consumer.drain))
-            # Each round has the numbers of the one before again, and so a follower of its own.
+            # Each round repeats the numbers of the one before, so it needs a new follower.
             with follow(consumer, log, group="benchmark", after=0) as follower:
                 least["follow"] = min(least["follow"], timed(follower.next_batch))
                 check("replayed", follower.stats().replayed, 0)
@@ -82,7 +82,7 @@ def following(*, rounds: int) -> list[Row]:
             what="follow of 1024 events, of a plain drain",
             value=followed / drain,
             unit="",
-            target=1.10,
+            goal=1.10,
             beside=f"{followed * 1e6:.1f} µs; drain {drain * 1e6:.1f} µs",
         )
     ]

@@ -1,4 +1,4 @@
-"""What a process costs that waits for events which do not come."""
+"""What a process costs while it waits and no events come."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MOST_PERCENT: Final = 1.0
 
 
 def idle(peers: list[type[Peer]], seconds: float, native: TwoProcesses) -> list[Row]:
-    """The processor's time of `seconds` of waiting, in percent of a core; the sender is there, and silent."""
+    """CPU time of `seconds` of waiting, in percent of one core; the sender is connected and sends nothing."""
     everybody: list[type[Peer]] = [SharedBus, SharedBusAsync, *(peer for peer in peers if peer.can_wait)]
     rows: list[Row] = []
     for peer in everybody:
-        target = _MOST_PERCENT if issubclass(peer, SharedBus) else None
+        goal = _MOST_PERCENT if issubclass(peer, SharedBus) else None
         percent, waited = _waiting(peer, seconds, native)
         beside = f"waited {waited:.1f} s"
-        rows.append(Row(group="idle", what=peer.title, value=percent, unit="% of a core", target=target, beside=beside))
+        rows.append(Row(group="idle", what=peer.title, value=percent, unit="% of one core", goal=goal, beside=beside))
     return rows
 
 

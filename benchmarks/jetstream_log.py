@@ -1,4 +1,4 @@
-"""What the log on JetStream costs beside a bare publisher: ``python -m benchmarks.jetstream_log [batches]``.
+"""What the log on JetStream costs compared with a bare publisher: ``python -m benchmarks.jetstream_log [batches]``.
 
 A nats-server is started on a free loopback port. ``JetStreamEventLog.append_all`` and a loop of nats-py alone write the
 same messages with the same headers and as many publishes in flight, each to a stream of its own with file storage; what
@@ -28,7 +28,7 @@ EVENTS = 1024
 VALUE_BYTES = 128
 WINDOW = 16
 ROUNDS = 9
-TARGET = 0.7
+GOAL = 0.7
 
 
 def batches(first: int, count: int) -> list[EventBatch]:
@@ -62,7 +62,7 @@ async def publish_bare(
 async def publish_futures(
     context: JetStreamContext, subject: str, bodies: list[bytes], heads: list[dict[str, str]]
 ) -> None:
-    """The same through ``publish_async``, whose own limit on what is in flight is the window."""
+    """The same with ``publish_async``, whose own limit on messages in flight is the window."""
     acks = [
         await context.publish_async(subject, body, headers=headers) for body, headers in zip(bodies, heads, strict=True)
     ]
@@ -127,7 +127,7 @@ async def run(url: str, count: int) -> None:
     print(f"messages of {size} bytes, {EVENTS} events; {WINDOW} in flight; medians of {ROUNDS} rounds")
     print(f"append_all       {statistics.median(ours_rates):8.0f} batches/s")
     print(f"bare nats-py     {statistics.median(bare_rates):8.0f} batches/s")
-    print(f"ratio            {ratio:8.2f}   (target at least {TARGET}; rounds {min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"ratio            {ratio:8.2f}   (goal at least {GOAL}; rounds {min(ratios):.2f} to {max(ratios):.2f})")
     print(f"replay           {events / replay / 1e6:8.2f} M events/s")
 
 

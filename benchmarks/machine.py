@@ -1,4 +1,4 @@
-"""The machine that figures come from: a figure without it says little."""
+"""The machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def resident_bytes() -> int:
 
 
 def core_pair() -> tuple[int, int] | None:
-    """Two cores that this process may run on; None where there is only one."""
+    """Two cores that this process may run on; None if there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[0], cores[1]) if len(cores) > 1 else None

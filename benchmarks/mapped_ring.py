@@ -1,8 +1,8 @@
-"""The ring that a careful user writes today: fixed records in a mapped file, two positions, NumPy and nothing else.
+"""A careful hand-written ring for comparison: fixed records in a mapped file, two positions, and only NumPy.
 
-One producer, one consumer. Each position has lines of its own, each side keeps what it last saw of the other's, the
-capacity is a power of two, and a batch is one or two copies. There are no fields, no ledger, no checks and no waiting;
-an aligned store of 8 bytes is one store, and stores stay in order on x86: elsewhere this ring is not to be trusted.
+One producer, one consumer. Each position has its own cache lines, each side caches the other's position, the capacity
+is a power of two, and a batch is one or two copies. There are no fields, no checks and no waiting. It relies on x86,
+where aligned stores of 8 bytes are atomic and stay in order; on other processors it is not correct.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class MappedProducer:
         return True
 
     def pack(self, *fields: int | bytes) -> bool:
-        """One record, packed in its place; False when the ring is full."""
+        """Packs one record into its place; False if the ring is full."""
         head = self._head
         if head == self._limit:
             self._limit = self._positions[_TAIL] + self._capacity
@@ -82,7 +82,7 @@ class MappedProducer:
         return True
 
     def push_batch(self, records: npt.NDArray[np.uint8]) -> bool:
-        """As many records as the array has rows, or none for lack of room."""
+        """All rows of the array as records, or none if they do not fit."""
         head, count = self._head, len(records)
         if head + count > self._limit:
             self._limit = self._positions[_TAIL] + self._capacity
@@ -113,7 +113,7 @@ class MappedConsumer:
         self._seen = ring.positions[_HEAD]
 
     def take(self, most: int) -> npt.NDArray[np.uint8] | None:
-        """Up to `most` records, copied: an array that the caller owns, or None when there is nothing."""
+        """Up to `most` records as an array that the caller owns, or None if there are none."""
         tail = self._tail
         count = self._seen - tail
         if count < most:

@@ -1,4 +1,4 @@
-"""How long something takes, on a machine that others use too."""
+"""Timing on a machine that other processes use, too."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["WrongAnswerError", "best", "check", "clock_cost", "no_collection"]
 
 
 class WrongAnswerError(Exception):
-    """What was about to be timed does not do what it should."""
+    """What was to be timed gives a wrong answer."""
 
 
 def check(what: str, got: object, expected: object) -> None:
-    """Refuses to go on with a wrong answer."""
+    """Raises `WrongAnswerError` if the answer is wrong."""
     if got != expected:
         raise WrongAnswerError(f"{what}: {got!r}, but it must be {expected!r}")
 
@@ -33,7 +33,7 @@ def no_collection() -> Generator[None, None, None]:
 
 
 def best(rounds: int, once: Callable[[], float]) -> float:
-    """The least of some rounds: what interrupts a round only ever makes it longer."""
+    """The least of some rounds: an interruption can only make a round longer."""
     with no_collection():
         return min(once() for _ in range(rounds))
 

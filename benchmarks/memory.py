@@ -1,4 +1,4 @@
-"""Memory: what millions of events through one ring leave behind."""
+"""How much memory grows while millions of events go through one ring."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def memory(count: int) -> list[Row]:
             check("the last event of a batch", int(batch.sequence[-1]), _GROUP)
         return passed
 
-    # Twice through every slot: what is allocated once is there by then.
+    # Twice through every slot, so that everything that is allocated once exists.
     taken += pass_on(2 * producer.capacity // _GROUP)
     before = resident_bytes()
     groups = count // _GROUP
@@ -40,10 +40,10 @@ def memory(count: int) -> list[Row]:
     return [
         Row(
             group="memory",
-            what=f"resident memory after {groups * _GROUP / 1e6:.1f} M events, grown by",
+            what=f"resident memory after {groups * _GROUP / 1e6:.1f} M events, growth",
             value=grown,
             unit="MiB",
-            target=_MOST_GROWTH_MIB,
-            beside=f"{before / 2**20:.0f} MiB before",
+            goal=_MOST_GROWTH_MIB,
+            beside=f"{before / 2**20:.0f} MiB at the start",
         )
     ]

@@ -1,7 +1,7 @@
-"""Rows through the ``.pxd`` without the GIL, in one thread and between two, beside a plain ring in C.
+"""Rows through the ``.pxd`` without the GIL, in one thread and between two, compared with a plain ring in C.
 
-The host moves cores about, and the way of a cache line between them with it, so every transfer is preceded by a probe
-of that way, what is compared is run in turn, and only rounds of the same kind are compared: near or far.
+The host of a virtual machine may move its cores, which changes the time of a cache line between them. So a probe of
+that time precedes every transfer, both sides run in turn, and only rounds of the same kind, near or far, are compared.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _GROUP = 64
 _PAUSES = (8, 64, 400)
 _TRIPS = 1000
 _NEAR_NS = 250.0
-_PATIENCE_S = 60  # far more than any transfer takes: only lost rows take longer
+_PATIENCE_S = 60  # far more than any transfer takes; only lost rows take longer
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Contest:
-    """Ours against the plain ring, both published and taken so many rows at a time; 0 takes whatever is there."""
+    """The ring against the plain ring: rows published and taken per call; 0 takes all that is there."""
 
     what: str
     other: str
     together: int
     taken: int
-    target: float | None
+    goal: float | None
 
 
 _CONTESTS = (
@@ -47,10 +47,10 @@ _CONTESTS = (
         other="bare copy-through",
         together=64,
         taken=0,
-        target=0.7,
+        goal=0.7,
     ),
-    _Contest(what="published singly, drained in batches", other="plain C ring", together=1, taken=0, target=0.9),
-    _Contest(what="published singly, popped singly", other="plain C ring", together=1, taken=1, target=0.9),
+    _Contest(what="published singly, drained in batches", other="plain C ring", together=1, taken=0, goal=0.9),
+    _Contest(what="published singly, popped singly", other="plain C ring", together=1, taken=1, goal=0.9),
 )
 
 
@@ -74,12 +74,12 @@ def one_thread(rounds: int, loops: NativeLoops) -> list[Row]:
         (_GROUP, "one thread: 64 reserved, copied in, published, taken, copied out", "copy-through"),
     ):
         for way in (ours, plain):
-            # Often enough that every slot was used: a stale row would show.
+            # Often enough that every slot is used and a stale row would be found.
             for _ in range(3):
                 check("rows that are wrong", way.turns(count, together, True)[0], 0)
         took, other_took = (_best_turns(way, count, together, rounds * 10) for way in (ours, plain))
         beside = f"{other} {other_took:.1f} ns: ratio {took / other_took:.2f}"
-        rows.append(Row(group="native", what=what, value=took, unit="ns a row", beside=beside))
+        rows.append(Row(group="native", what=what, value=took, unit="ns per row", beside=beside))
     return rows
 
 
@@ -88,7 +88,7 @@ def _best_turns(way: Way, count: int, together: int, rounds: int) -> float:
 
 
 def two_threads(rounds: int, count: int, loops: NativeLoops) -> list[Row]:
-    """`count` rows a transfer, between two cores."""
+    """`count` rows per transfer, between two cores."""
     cores = core_pair()
     if cores is None:
         return []
@@ -113,14 +113,14 @@ def two_threads(rounds: int, count: int, loops: NativeLoops) -> list[Row]:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Transfer:
     probe_ns: float
-    millions: float  # rows a second
+    millions: float  # M rows per second
     wrong: int
 
 
 def _transfer(
     way: Way, contest: _Contest, count: int, pauses: int, cores: tuple[int, int], *, checked: bool = False
 ) -> _Transfer:
-    """One run: probe the way between the cores, send the rows, check what arrived."""
+    """One run: probes the distance between the cores, sends the rows, checks what arrived."""
     received: list[tuple[int, int]] = []
 
     def receive() -> None:
@@ -128,7 +128,7 @@ def _transfer(
         received.append(way.receive(count, contest.taken, pauses, _TRIPS, checked))
 
     before = os.sched_getaffinity(0)
-    # A daemon: rows that never come must not keep the process.
+    # A daemon, so that lost rows do not keep the process alive.
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()
     os.sched_setaffinity(0, {cores[0]})
@@ -152,7 +152,7 @@ def _kind(pair: _Pair) -> str:
 
 
 def _contest_rows(contest: _Contest, rounds_by_pause: dict[int, list[_Pair]]) -> list[Row]:
-    """A row a kind of round: the best ratio with equal pauses; beside it every pause, and best against best."""
+    """One row per kind of round: the best ratio with equal pauses; then every pause, and best against best."""
     rows: list[Row] = []
     for kind in ("near", "far"):
         ratios: dict[int, float] = {}
@@ -174,7 +174,7 @@ def _contest_rows(contest: _Contest, rounds_by_pause: dict[int, list[_Pair]]) ->
                 what=f"{kind}, {contest.what}",
                 value=max(ratios.values()),
                 unit=f"of {contest.other}",
-                target=contest.target,
+                goal=contest.goal,
                 at_least=True,
                 beside=f"best against best {best_rates[0] / best_rates[1]:.2f}; pauses " + ", ".join(notes),
             )

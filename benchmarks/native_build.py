@@ -1,4 +1,4 @@
-"""Compiles the native parts when they are first needed, and keeps them in the user's cache."""
+"""Compiles the native parts of the benchmarks on first use, and keeps them in the user's cache."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NativeLoops(Protocol):
     """The compiled module ``native_loops.pyx``."""
 
     def Way(self, ring: nodedb_ring.EventRing | None, block: mmap.mmap | None) -> Way:  # noqa: N802
-        """A way over a ring of ours, or over a plain ring in `block`."""
+        """A transfer over an `EventRing`, or over a plain ring in `block`."""
         ...
 
     def copy_twice(self, source: _Bytes, middle: _Bytes, out: _Bytes, times: int) -> int:
@@ -63,7 +63,7 @@ class TwoProcesses(Protocol):
         ...
 
     def ping(self, shared: mmap.mmap, trips: int) -> float:
-        """Nanoseconds that a line takes to the other process, which runs ``pong``, and back."""
+        """Nanoseconds for a cache line to the other process, which runs ``pong``, and back."""
         ...
 
     def pong(self, shared: mmap.mmap, trips: int) -> None:
@@ -81,18 +81,18 @@ class TwoProcesses(Protocol):
 
 def native_loops() -> NativeLoops:
     """The compiled loops over a ring's ``.pxd``."""
-    read = sorted([*_CORE.glob("*.pxd"), *_CORE.glob("*.h")])
-    return cast(NativeLoops, _built("native_loops", [_HERE / "plain_ring.h", _CORE.parent / "_ring.pxd", *read]))
+    package = Path(nodedb_ring.get_include()) / "nodedb_ring"
+    return cast(NativeLoops, _built("native_loops", [*package.rglob("*.pxd"), *package.rglob("*.h")]))
 
 
 def two_processes() -> TwoProcesses:
-    """The compiled meeting place of two processes."""
+    """The compiled functions with which two processes meet."""
     return cast(TwoProcesses, _built("two_processes", []))
 
 
 def _built(name: str, read: list[Path]) -> ModuleType:
-    """A module, made anew when a source that it was made of, the compiler's flags or Python changed."""
-    sources = [_HERE / f"{name}.pyx", _HERE / "ping_pong.h", *read]
+    """The compiled module, from the cache unless a source or header, the compiler's flags or Python changed."""
+    sources = [_HERE / f"{name}.pyx", *sorted(_HERE.glob("*.h")), *sorted(read)]
     state = b"\0".join([path.read_bytes() for path in sources] + [" ".join(_FLAGS).encode(), sys.version.encode()])
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nodedb_ring_benchmarks"
     built = cache / hashlib.sha256(state).hexdigest()[:16]
@@ -115,7 +115,7 @@ def _compile(name: str, into: Path) -> None:
         setup = (
             "from setuptools import Extension, setup\n"
             f"setup(name={name!r}, ext_modules=[Extension({name!r}, [{str(source)!r}], "
-            f"include_dirs=[{str(_HERE)!r}, {str(_CORE)!r}], extra_compile_args={_FLAGS!r})])\n"
+            f"include_dirs={[str(_HERE), str(_CORE), nodedb_ring.get_include()]!r}, extra_compile_args={_FLAGS!r})])\n"
         )
         _run("-c", setup, "-q", "build_ext", "--build-lib", str(into), "--build-temp", scratch)
 

@@ -9,7 +9,6 @@ all are there. The sums are checked against those of the events that were sent, 
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import os
 import statistics
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-# The producer's process has a core of its own. Polars looks at this when it is imported.
+# The producer process has its own core. Polars reads this when it is imported.
 os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
 
 import polars as pl
@@ -28,17 +27,18 @@ from nodedb_ring import EventBatch, EventBus, EventConsumer, WriteOp
 
 from .machine import describe
 from .measure import check, no_collection
+from .suite import silence_rings
 from .table import Row, print_rows
 
 __all__ = ["main"]
 
 BATCH: Final = 1024
 _CYCLE: Final = 8
-"""Different batches, sent again and again: few enough to stay in a core's cache, as what was just made does."""
+"""Different batches, sent again and again: few enough to stay in the core's cache, like events just made."""
 _AT_ONCE: Final = 24_576
-"""Events that are drained and grouped at once, at most."""
+"""The most events that are drained and grouped at once."""
 _CAPACITY: Final = 32_768
-"""Slots: the rows and the payload that are on their way are less than what a shared cache holds."""
+"""Slots per ring: few enough that the rows and the payload in the ring fit the shared cache."""
 _PAUSE_S: Final = 20e-6
 _COLLECTIONS: Final = ("flights", "planes", "airports", "weather", "a collection of a longer name")
 _KEYS: Final = ("collection", "op")
@@ -48,7 +48,7 @@ Sums = dict[tuple[str, str], tuple[int, int, int]]
 
 
 def _batches() -> list[EventBatch]:
-    """A cycle of batches: several collections and operations, a row id and a value of 112 bytes of its own an event."""
+    """A cycle of batches: several collections and operations; each event has its own row id and value of 112 bytes."""
     made: list[EventBatch] = []
     for first in range(1, _CYCLE * BATCH + 1, BATCH):
         numbers = np.arange(first, first + BATCH)
@@ -68,7 +68,7 @@ def _batches() -> list[EventBatch]:
 
 
 def _expected(batches: list[EventBatch], cycles: int) -> Sums:
-    """What must come out, by Python alone."""
+    """The expected result, computed in plain Python."""
     sums: dict[tuple[str, str], list[int]] = {}
     for batch in batches:
         for event in batch:
@@ -79,15 +79,9 @@ def _expected(batches: list[EventBatch], cycles: int) -> Sums:
     return {key: (of_key[0], of_key[1], of_key[2]) for key, of_key in sums.items()}
 
 
-def _silence() -> None:
-    """A ring that is full most of the time would say so on the terminal."""
-    logging.getLogger("nodedb_ring").addHandler(logging.NullHandler())
-    logging.getLogger("nodedb_ring").propagate = False
-
-
 def _produce(name: str, cycles: int, core: int | None, end: Connection[Any, Any]) -> None:
-    """The producer's process. Sends when it began."""
-    _silence()
+    """The producer process. Sends the time at which it began."""
+    silence_rings()
     if core is not None:
         os.sched_setaffinity(0, {core})
     batches = _batches()
@@ -114,10 +108,10 @@ def _sums(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def consume(consumer: EventConsumer) -> Sums:
-    """The groups of all that comes."""
+    """The groups of all batches."""
     parts: list[pl.DataFrame] = []
     while len(part := group(consumer.drain(_AT_ONCE, timeout=None))):
-        # No batch is kept: the next is drained into the same memory.
+        # No batch is kept, so the next one is drained into the same memory.
         parts.append(part)
     whole = pl.concat(parts).group_by(_KEYS).agg(pl.sum("events", "rows", "lsns"))
     return {(collection, op): (events, rows, lsns) for collection, op, events, rows, lsns in whole.iter_rows()}
@@ -146,13 +140,13 @@ def _round(cycles: int, expected: Sums, core: int | None) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs it: 0, or with ``--strict`` 1 if the target was missed."""
+    """Runs it: 0, or with ``--strict`` 1 if the goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.polars_group_by", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--millions", type=float, default=10.0, help="events a round, in millions")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if the target is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if the goal is missed")
     options = parser.parse_args(arguments)
-    _silence()
+    silence_rings()
     print(", ".join(f"{key} {value}" for key, value in describe().items()))
     batches = _batches()
     check("the members", {str(event.op) for event in batches[0]}, {str(op) for op in list(WriteOp)[:3]})
@@ -160,25 +154,25 @@ def main(arguments: list[str] | None = None) -> int:
     expected = _expected(batches, cycles)
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
-        # Before Polars starts its threads, which are to leave the producer's core alone, too.
+        # Before Polars starts its threads, because they must not use the producer's core either.
         os.sched_setaffinity(0, cores[:-1])
     reached = [_round(cycles, expected, cores[-1] if len(cores) > 1 else None) for _ in range(options.rounds)]
     alone = _alone(batches)
     row = Row(
         group="polars",
-        what="producer's process to a finished group_by",
+        what="producer process to finished group_by",
         value=max(reached),
         unit="M/s",
-        target=10.0,
+        goal=10.0,
         at_least=True,
-        beside=f"median {statistics.median(reached):.1f}; Polars alone, on frames that are there, {alone:.1f}",
+        beside=f"median {statistics.median(reached):.1f}; Polars alone, on ready frames, {alone:.1f}",
     )
     print_rows(f"{cycles * _CYCLE * BATCH:,} events with 112-byte values", [row])
     return 1 if options.strict and row.reached is False else 0
 
 
 def _alone(batches: list[EventBatch]) -> float:
-    """M events/s of the same group_by on frames of as many rows that are there already."""
+    """M events/s of the same group_by on ready frames with as many rows."""
     whole = EventBatch.concat(batches * (_AT_ONCE // BATCH // _CYCLE))
     frame = pl.DataFrame(whole)
     took: list[float] = []

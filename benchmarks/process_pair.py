@@ -1,4 +1,4 @@
-"""Two forked processes on a core each, which meet, measure the way between them, and run one thing each."""
+"""Two forked processes, one core each: they meet, measure the distance between the cores, and run one function each."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _First = TypeVar("_First")
 _Second = TypeVar("_Second")
 
 _PATIENCE_S: Final = 120
-"""Far more than any pair takes: only what hangs takes longer."""
+"""Far more than any pair takes: only a hang takes longer."""
 
 _TRIPS: Final = 1000
 _NEAR_NS: Final = 250.0
 
 
 class PingPong:
-    """Where the two processes of one pair meet: made before they are forked."""
+    """A page on which the two processes of a pair meet; made before the fork."""
 
     def __init__(self, native: TwoProcesses) -> None:
         self.native = native
@@ -41,7 +41,7 @@ class PingPong:
         self.native.meet(self.page)
 
     def ping(self) -> float:
-        """Nanoseconds that a line takes to the other core and back."""
+        """Nanoseconds for a cache line to the other core and back."""
         self.native.meet(self.page)
         took = self.native.ping(self.page, _TRIPS)
         self.native.meet(self.page)
@@ -56,19 +56,19 @@ class PingPong:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[_First, _Second]):
-    """What the two processes came back with."""
+    """What the two processes returned."""
 
     first: _First
     second: _Second
 
 
 def is_near(line_ns: float) -> bool:
-    """Whether the host had the two cores close together."""
+    """Whether the two cores were close together, judged by the time of a cache line."""
     return line_ns < _NEAR_NS
 
 
 def run_pair(first: Callable[[], _First], second: Callable[[], _Second]) -> Outcome[_First, _Second]:
-    """Forks both, pinned to a core each where there are two; an exception of either is raised here.
+    """Forks both, each pinned to its own core if there are two; raises an exception of either here.
 
     What they return must pickle. Both are gone when this returns, however it does.
     """
@@ -108,7 +108,7 @@ def _results(ends: list[Connection[Any, Any]]) -> list[Any]:
             try:
                 error, told, result = pickle.loads(end.recv_bytes())
             except EOFError:
-                raise RuntimeError("a process of the pair died without a word") from None
+                raise RuntimeError("a process of the pair died without a message") from None
             if error is not None:
                 error.add_note(f"in a process of the pair:\n{told}")
                 raise error

@@ -1,4 +1,4 @@
-"""Calls that move one event, or hand out memory: nanoseconds each, the loop around them included."""
+"""Calls that move one event or hand out memory: nanoseconds per call, including the loop around them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROUPS = 16
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _PlainEvent:
-    """The fields of a ``WriteEvent`` as a dataclass: what a Python program would write without us."""
+    """The fields of a ``WriteEvent`` as a dataclass: what a Python program would write without this library."""
 
     sequence: int
     collection: str
@@ -49,7 +49,7 @@ def python_calls(rounds: int) -> list[Row]:
 def _build(rounds: int) -> Row:
     value = bytes(VALUE_BYTES)
     insert = WriteOp.INSERT
-    # Made beforehand: making an int is not what is timed.
+    # Made beforehand, so that making an int is not timed.
     numbers = list(range(1000, 1000 + _GROUP))
     event = WriteEvent(sequence=1, collection="flights", op=insert, row_id="AA-1", lsn=2, new_value=value)
     check("an event's fields", (event.sequence, event.row_id, event.new_value), (1, "AA-1", value))
@@ -71,8 +71,8 @@ def _build(rounds: int) -> Row:
     return _row("WriteEvent(...) of 6 fields", took, 150, beside, took / dataclass)
 
 
-def _row(what: str, took: float, target: float | None, beside: str, ratio: float) -> Row:
-    return Row(group="calls", what=what, value=took, unit="ns", target=target, beside=f"{beside}: ratio {ratio:.2f}")
+def _row(what: str, took: float, goal: float | None, beside: str, ratio: float) -> Row:
+    return Row(group="calls", what=what, value=took, unit="ns", goal=goal, beside=f"{beside}: ratio {ratio:.2f}")
 
 
 def _emit(rounds: int) -> Row:
@@ -85,7 +85,7 @@ def _emit(rounds: int) -> Row:
     def ours() -> float:
         nonlocal next_number
         emit = producer.emit
-        # Made just before, as a producer's events are, so that the numbers go on rising.
+        # Made just before each round, as a producer does; the numbers keep rising.
         ready = ready_events(_GROUP, next_number)
         next_number += _GROUP
         start = time.perf_counter_ns()
@@ -218,7 +218,7 @@ def _lease(rounds: int) -> list[Row]:
 
         took, drain = best(rounds * _GROUPS, ours), best(rounds * _GROUPS, drained)
         beside = f"drain({size}) {drain:,.0f} ns"
-        rows.append(_row(f"lease({size}), a call, and its release", took, None, beside, took / drain))
+        rows.append(_row(f"lease({size}) and its release, per call", took, None, beside, took / drain))
     return rows
 
 
@@ -249,7 +249,7 @@ def _reserve(rounds: int) -> list[Row]:
             return (time.perf_counter_ns() - start) / size
 
         took, append = best(rounds * _GROUPS, ours), best(rounds * _GROUPS, appended)
-        what = f"reserve({size}), 3 columns and payload filled, an event"
+        what = f"reserve({size}), 3 columns and payload filled, per event"
         rows.append(_row(what, took, None, f"deque.append of a tuple {append:.0f} ns", took / append))
     return rows
 

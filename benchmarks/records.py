@@ -1,9 +1,9 @@
-"""The event of the benchmarks between processes: 256 bytes for everybody.
+"""The event of the benchmarks between processes: 256 bytes in every library.
 
-A peer that knows bytes alone carries a record of ``RECORD``; ours carries the same fields as a row of 128 bytes and 128
-bytes of payload. Everybody starts from the same number, str and bytes, and carries every column of an event: those that
-all events have alike, and a length of each text or value, by which None is not empty. Where a field begins follows from
-the lengths before it, and so a peer need not carry that.
+A library that carries bytes carries a record of ``RECORD``; the ring carries the same fields as a row of 128 bytes and
+128 bytes of payload. All start from the same number, str and bytes, and carry every column of an event, including the
+constant ones and the length of each text or value, which tells None from empty. The place of a field follows from the
+lengths before it, so a record does not hold it.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ Fields: TypeAlias = tuple[int, str, bytes]
 """Number, row id and value of an event."""
 
 One: TypeAlias = bytes | npt.NDArray[np.uint8] | EventBatch
-"""One event as a receiver has it: memory of its own, in every case."""
+"""One event as a receiver gets it, always in memory that the receiver owns."""
 
 BATCH: Final = 1024
 """Events in a batch, and the most that a receiver takes at once."""
 
 CYCLE: Final = 5 * BATCH
-"""Row ids and values come again after so many events, and so do ready batches: few enough to stay in a core's cache, as
-what was just made does. No power of two: what comes into the same slot of a ring a lap later is another event."""
+"""Row ids, values and ready batches repeat after so many events: few enough to stay in the core's cache, like new
+events. Not a power of two, so that a slot of the ring gets a different event in the next lap."""
 
 DEPTH: Final = 16 * BATCH
-"""Events that a way holds, the same for everybody: how much memory is walked is a good part of what a way costs."""
+"""Events that each library may hold. It is the same for all, because the memory touched is a large part of the cost."""
 
 COLLECTION: Final = "flights"
 """The collection that every event names."""
@@ -67,7 +67,7 @@ COLLECTION: Final = "flights"
 _VALUE_BYTES: Final = 112
 
 PAYLOAD_BYTES: Final = len(COLLECTION) + 9 + _VALUE_BYTES
-"""Of which every event has as many: beside a row, what ours needs room for."""
+"""Payload bytes of each event, for which the ring needs room besides the row."""
 
 RECORD: Final[np.dtype[np.void]] = np.dtype(
     {
@@ -98,12 +98,12 @@ ALIKE: Final = (
     *(0, NO_TIME, NO_TIME, 0, 1, int(WriteOp.INSERT), int(EventSource.USER)),
     *(len(COLLECTION), NULL_LENGTH, NULL_LENGTH, NULL_LENGTH, COLLECTION.encode()),
 )
-"""The fields from ``tenant_id`` to ``collection``, of which all events have the same."""
+"""The fields from ``tenant_id`` to ``collection``, which are equal in all events."""
 
 
 @functools.cache
 def _values() -> tuple[bytes, ...]:
-    """A value for each event of a cycle, each of its own."""
+    """A different value for each event of a cycle."""
     return tuple(number.to_bytes(8, "little") * (_VALUE_BYTES // 8) for number in range(1, CYCLE + 1))
 
 
@@ -114,12 +114,12 @@ def _row_ids() -> tuple[str, ...]:
 
 
 def fields(first: int, count: int) -> Iterator[Fields]:
-    """What `count` events are to be made of, numbered from `first` on: one after the beginning of a cycle."""
+    """The parts of `count` events, numbered from `first` on; `first` is one more than a multiple of the cycle."""
     return zip(range(first, first + count), cycle(_row_ids()), cycle(_values()), strict=False)
 
 
 def ready_events(first: int, count: int) -> list[WriteEvent]:
-    """Events as ours takes them."""
+    """Events as the ring takes them."""
     return [
         WriteEvent(
             sequence=number, collection=COLLECTION, op=WriteOp.INSERT, row_id=row_id, lsn=number, new_value=value
@@ -129,7 +129,7 @@ def ready_events(first: int, count: int) -> list[WriteEvent]:
 
 
 def ready_batches() -> list[EventBatch]:
-    """The events of a cycle in batches, as ours takes them."""
+    """The events of a cycle in batches, as the ring takes them."""
     events = ready_events(1, CYCLE)
     return [EventBatch.from_events(events[start : start + BATCH]) for start in range(0, CYCLE, BATCH)]
 
@@ -140,7 +140,7 @@ def ready_records() -> Records:
 
 
 def ready_bytes(first: int, count: int) -> list[bytes]:
-    """Events, each packed into a record of its own."""
+    """Events, each packed into one record."""
     return [
         PACK.pack(number, number, len(row_id), len(value), *ALIKE, row_id.encode(), value)
         for number, row_id, value in fields(first, count)
@@ -148,14 +148,14 @@ def ready_bytes(first: int, count: int) -> list[bytes]:
 
 
 def number_of(one: One) -> int:
-    """The number of one event, however it was taken."""
+    """The number of one event, in whichever form it was received."""
     if isinstance(one, EventBatch):
         return int(one.sequence[0])
     return int(np.frombuffer(one, RECORD)["sequence"][0])
 
 
 class Ledger:
-    """What a receiver has taken: every event in its place, in an array that stays as it is.
+    """What a receiver has taken: every event in its place, in an array that nothing overwrites.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class Ledger:
     is_cyclic : bool
         Whether the numbers start again after each cycle, as those of ready batches do.
     is_thorough : bool
-        Every byte of every event is compared; else, in a timed round, the ends of each batch.
+        Whether every byte of every event is compared. In a timed round only the ends of each batch are.
     """
 
     def __init__(self, first: int, *, is_cyclic: bool, is_thorough: bool) -> None:
@@ -178,7 +178,7 @@ class Ledger:
         self._events = ready_events(1, CYCLE) if is_thorough else []
 
     def take_records(self, records: Records) -> None:
-        """Enters a batch of a peer's."""
+        """Records a batch of another library."""
         self._keep(records, records)
         places = self._places(len(records))
         self._take(records["sequence"])
@@ -188,7 +188,7 @@ class Ledger:
                 check(f"the column {name}", bool((records[name] == self._records[name][places]).all()), True)
 
     def take_batch(self, batch: EventBatch) -> None:
-        """Enters a batch of ours."""
+        """Records a batch of the ring."""
         self._keep(batch, batch.records)
         places = self._places(len(batch))
         self._take(batch.sequence)
@@ -211,7 +211,7 @@ class Ledger:
         self.taken += count
 
     def close(self) -> None:
-        """Looks at the first batch once more: what the receiver does not own was written over by now."""
+        """Checks the first batch again: memory that the receiver does not own would be overwritten by now."""
         if self._kept is not None:
             records = self._kept.records if isinstance(self._kept, EventBatch) else self._kept
             check("whether the first batch is as it was", records.tobytes() == self._kept_bytes, True)
@@ -224,7 +224,7 @@ class Ledger:
         return place % CYCLE + 1 if self._is_cyclic else place + self._first
 
     def _places(self, count: int) -> npt.NDArray[np.intp]:
-        """Where in the cycle the next events stand."""
+        """The places of the next events in the cycle."""
         if not self._is_thorough:
             return np.empty(0, np.intp)
         return np.arange(self.taken, self.taken + count, dtype=np.intp) % CYCLE

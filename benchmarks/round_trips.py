@@ -1,4 +1,4 @@
-"""One event to the other process and one back: looking all the time, looking a while before sleeping, and asleep."""
+"""One event to the other process and one back, to a receiver that spins, spins and then sleeps, or sleeps at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MODES: Final = ("spinning", "hybrid", "parked")
 _TRIPS: Final = 1000
 _WARMING: Final = 100
 _LOOK_S: Final = 50e-6
-"""How long a peer looks before it sleeps; ours does as it does by default."""
+"""How long a peer spins before it sleeps; the ring uses its default."""
 _MOST_HYBRID_US: Final = 5.0
 _MOST_OF_FUTEX: Final = 1.15
 _FUTEX: Final = "bare futex"
@@ -45,7 +45,7 @@ def round_trips(peers: list[type[Peer]], rounds: int, native: TwoProcesses) -> l
         for peer, mode in pairs:
             done[peer.title, mode].append(_trips(peer, mode, native))
             if (peer, mode) == (SharedBus, "parked"):
-                # Right after ours: the two are compared.
+                # Right after the ring, because the two are compared.
                 done[_FUTEX, "parked"].append(_futex_trips(native))
     return [row for mode in _MODES for row in _rows(mode, done)]
 
@@ -55,8 +55,8 @@ def _has(peer: type[Peer], mode: str) -> bool:
 
 
 def _taker(peer: Peer, mode: str) -> Callable[[], One]:
-    """What waits for one event in that way."""
-    look, wait, clock = peer.try_one, peer.wait_one, time.perf_counter
+    """Returns what waits for one event in that way."""
+    poll, wait, clock = peer.try_one, peer.wait_one, time.perf_counter
     if isinstance(peer, SharedBus) and mode != "spinning":
         if mode == "parked":
             peer.park_at_once()
@@ -65,13 +65,13 @@ def _taker(peer: Peer, mode: str) -> Callable[[], One]:
         return wait
 
     def spin() -> One:
-        while (one := look()) is None:
+        while (one := poll()) is None:
             pass
         return one
 
     def spin_then_wait() -> One:
         end = clock() + _LOOK_S
-        while (one := look()) is None:
+        while (one := poll()) is None:
             if clock() > end:
                 return wait()
         return one
@@ -111,7 +111,7 @@ def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
         numbers: list[int] = []
         for trip in range(trips):
             one = take()
-            # Looked at while the answer is on its way.
+            # Checked while the answer is on its way.
             send(trip)
             numbers.append(number_of(one))
         ping_pong.meet()
@@ -147,7 +147,7 @@ def _futex_trips(native: TwoProcesses) -> _Trips:
 
 
 def _rows(mode: str, done: dict[tuple[str, str], list[_Trips]]) -> list[Row]:
-    """Of near rounds where there are any; the way of a line is a small part of a sleeper's trip."""
+    """Uses only near rounds if there are any; for a sleeper the distance is a small part of the trip."""
     chosen: dict[str, list[_Trips]] = {}
     kinds: dict[str, str] = {}
     for (title, of), trips in done.items():
@@ -159,20 +159,20 @@ def _rows(mode: str, done: dict[tuple[str, str], list[_Trips]]) -> list[Row]:
     ours = medians[SharedBus.title]
     rows: list[Row] = []
     if mode == "parked":
-        # Round by round: each pair ran one right after the other.
+        # The ratio of each round, because its two sides ran one right after the other.
         ratio = statistics.median(
             one.median_us / bare.median_us
             for one, bare in zip(done[SharedBus.title, mode], done[_FUTEX, mode], strict=True)
         )
         beside = f"{ours:.1f} against {medians[_FUTEX]:.1f} µs, median of pairs"
-        what = f"{mode}, of a bare futex"
-        rows.append(Row(group="trips", what=what, value=ratio, unit="times", target=_MOST_OF_FUTEX, beside=beside))
+        what = f"{mode}, ratio to a bare futex"
+        rows.append(Row(group="trips", what=what, value=ratio, unit="x", goal=_MOST_OF_FUTEX, beside=beside))
     for title, microseconds in sorted(medians.items(), key=lambda item: item[1]):
         is_ours = title == SharedBus.title
-        target = _MOST_HYBRID_US if is_ours and mode == "hybrid" and kinds[title] == "near" else None
+        goal = _MOST_HYBRID_US if is_ours and mode == "hybrid" and kinds[title] == "near" else None
         ratio = ours / microseconds
-        beside = "" if is_ours else f"{'it wins: ' if ratio > 1 else ''}ours takes {ratio:.2f} of it; "
+        beside = "" if is_ours else f"{'faster than the ring: ' if ratio > 1 else ''}ring/peer {ratio:.2f}; "
         beside += f"x{len(chosen[title])} {kinds[title]}"
         what = f"{mode}, {title}"
-        rows.append(Row(group="trips", what=what, value=microseconds, unit="µs", target=target, beside=beside))
+        rows.append(Row(group="trips", what=what, value=microseconds, unit="µs", goal=goal, beside=beside))
     return rows

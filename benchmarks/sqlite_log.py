@@ -1,7 +1,7 @@
 """What the log in a SQLite file costs: ``python -m benchmarks.sqlite_log [--quick] [--strict] [--directory DIR]``.
 
-Beside each figure stands the same without the log: the same bytes as two blobs of a table with a rowid, inserted and
-selected in a bare loop of the same library with the same pragmas. Both go in turn, a stretch of each, on the same disk.
+Each figure is compared with the same work without the log: the same bytes as two blobs in a table with a rowid,
+inserted and selected in a bare loop with the same library and pragmas. Both run in turn on the same disk.
 Every answer is checked before it is timed.
 """
 
@@ -30,8 +30,8 @@ __all__ = ["main"]
 
 _EVENTS = 1024
 _STRETCH = 32
-_APPEND_TARGET = 0.7
-_REPLAY_TARGET = 5.0
+_APPEND_GOAL = 0.7
+_REPLAY_GOAL = 5.0
 
 Driver = Literal["sqlite3", "apsw"]
 Synchronous = Literal["NORMAL", "FULL"]
@@ -39,7 +39,7 @@ Execute = Callable[..., Any]
 
 
 class Figures(NamedTuple):
-    """Of one driver and one level; times in microseconds a batch."""
+    """Figures of one driver and one level; times in microseconds per batch."""
 
     append: float
     bare_append: float
@@ -50,10 +50,10 @@ class Figures(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark: 0, or with ``--strict`` 1 if a target was missed."""
+    """Runs the benchmark: 0, or with ``--strict`` 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sqlite_log", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a goal is missed")
     parser.add_argument("--directory", type=Path, help="where the databases are made; a temporary one by default")
     options = parser.parse_args(arguments)
     print(", ".join(f"{name} {value}" for name, value in describe().items()))
@@ -66,18 +66,18 @@ def main(arguments: list[str] | None = None) -> int:
             rows += _rows(driver, synchronous, measured(Path(directory), driver, synchronous, rounds))
     print_rows(f"Batches of {_EVENTS} events with {VALUE_BYTES}-byte values in a SQLite file", rows)
     missed = [row for row in rows if row.reached is False]
-    print(f"{len(missed)} of {sum(row.target is not None for row in rows)} targets missed")
+    print(f"{len(missed)} of {sum(row.goal is not None for row in rows)} goals missed")
     return 1 if missed and options.strict else 0
 
 
 def _rows(driver: Driver, synchronous: Synchronous, got: Figures) -> list[Row]:
-    def row(what: str, value: float, unit: str, target: float | None = None, beside: str = "") -> Row:
+    def row(what: str, value: float, unit: str, goal: float | None = None, beside: str = "") -> Row:
         return Row(
             group=driver,
             what=f"{driver} {synchronous}: {what}",
             value=value,
             unit=unit,
-            target=target,
+            goal=goal,
             at_least=True,
             beside=beside,
         )
@@ -89,7 +89,7 @@ def _rows(driver: Driver, synchronous: Synchronous, got: Figures) -> list[Row]:
             "append, of a bare loop's speed",
             got.append_ratio,
             "",
-            _APPEND_TARGET if is_asked else None,
+            _APPEND_GOAL if is_asked else None,
             f"append {got.append:,.0f} µs a batch, bare INSERT {got.bare_append:,.0f} µs",
         ),
         row("the longest append", got.worst_append / 1000, "ms"),
@@ -97,14 +97,14 @@ def _rows(driver: Driver, synchronous: Synchronous, got: Figures) -> list[Row]:
             "replay, decoded and checked",
             speed,
             "M events/s",
-            _REPLAY_TARGET if is_asked else None,
+            _REPLAY_GOAL if is_asked else None,
             f"read {got.replay:,.0f} µs a batch, bare SELECT {got.bare_replay:,.0f} µs",
         ),
     ]
 
 
 def sqlite_of(driver: Driver) -> str:
-    """The version of its SQLite."""
+    """The version of the SQLite library that a driver uses."""
     import sqlite3
 
     return sqlite3.sqlite_version if driver == "sqlite3" else apsw.sqlite_lib_version()
@@ -127,7 +127,7 @@ def connected(path: Path, driver: Driver, synchronous: Synchronous) -> tuple[Exe
 
 
 def measured(directory: Path, driver: Driver, synchronous: Synchronous, rounds: int) -> Figures:
-    """Appends, then reads, a stretch of the log and a stretch of the bare loop in turn."""
+    """Appends and then reads, in turn a part of the log and a part of the bare loop."""
     batches = [EventBatch.from_events(ready_events(_EVENTS, 1 + _EVENTS * n)) for n in range(_STRETCH)]
     execute, close = connected(directory / "bare.db", driver, synchronous)
     with SqliteEventLog(directory / "log.db", driver=driver, synchronous=synchronous) as log:
@@ -183,7 +183,7 @@ def measured(directory: Path, driver: Driver, synchronous: Synchronous, rounds: 
             read.append((between - start) / 1000 / _STRETCH)
             selected.append((end - between) / 1000 / _STRETCH)
     close()
-    # Appends wait for the disk now and then: medians of rounds that ran in turn. Reads are of cached pages: the best.
+    # Appends sometimes wait for the disk, so their medians are compared. Reads hit cached pages, so the best is.
     ratio = statistics.median(bare / own for bare, own in zip(inserted, appended, strict=True))
     return Figures(
         append=statistics.median(appended),
@@ -196,7 +196,7 @@ def measured(directory: Path, driver: Driver, synchronous: Synchronous, rounds: 
 
 
 def renumbered(batch: EventBatch, by: int) -> EventBatch:
-    """The same events with other numbers, in a batch of its own."""
+    """The same events with other numbers, in a new batch."""
     records = batch.records.copy()
     records["sequence"] += np.uint64(by)
     return EventBatch(records, batch.payload)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 __all__ = ["Row", "print_rows"]
 
-_HEADINGS = ("what", "measured", "unit", "target", "", "beside it, in the same run")
+_HEADINGS = ("what", "measured", "unit", "goal", "", "for comparison, in the same run")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,33 +21,33 @@ class Row:
         Which part of the benchmark, and what was measured.
     value : float
     unit : str
-    target : float or None
-        What it must reach; None where nothing was promised.
+    goal : float or None
+        The bound that `docs/benchmarks.md` sets for this figure, or None.
     at_least : bool
-        Whether more is better; `target` is then a least value, and otherwise a most.
+        Whether more is better: then `goal` is the least value, otherwise the most.
     beside : str
-        What was measured in the same run to compare it with, and the ratio of the two.
+        What was measured in the same run for comparison, and the ratio of the two.
     """
 
     group: str
     what: str
     value: float
     unit: str
-    target: float | None = None
+    goal: float | None = None
     at_least: bool = False
     beside: str = ""
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None without one."""
-        if self.target is None:
+        """Whether the goal is reached; None without a goal."""
+        if self.goal is None:
             return None
-        return self.value >= self.target if self.at_least else self.value <= self.target
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
 
     def cells(self) -> tuple[str, str, str, str, str, str]:
-        """The row as text, a cell a heading."""
-        bound = "" if self.target is None else f"{'>=' if self.at_least else '<='} {self.target:g}"
-        verdict = {None: "", True: "ok", False: "short"}[self.reached]
+        """The row as text, one cell per heading."""
+        bound = "" if self.goal is None else f"{'>=' if self.at_least else '<='} {self.goal:g}"
+        verdict = {None: "", True: "ok", False: "missed"}[self.reached]
         return self.what, _number(self.value), self.unit, bound, verdict, self.beside
 
 
@@ -58,7 +58,7 @@ def _number(value: float) -> str:
 
 
 def print_rows(title: str, rows: Iterable[Row]) -> None:
-    """Prints a table: with rich where it is installed, else in plain columns."""
+    """Prints a table: with rich if it is installed, else in plain columns."""
     cells = [row.cells() for row in rows]
     try:
         from rich.console import Console
@@ -69,11 +69,11 @@ def print_rows(title: str, rows: Iterable[Row]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, heading in enumerate(_HEADINGS):
         table.add_column(heading, justify="right" if place in {1, 3} else "left")
-    colours = {"ok": "green", "short": "red"}
+    colours = {"ok": "green", "missed": "red"}
     for row in cells:
         verdict = f"[{colours[row[4]]}]{row[4]}[/]" if row[4] else ""
         table.add_row(*row[:4], verdict, row[5])
-    # A file or a pipe has no width of its own, and a folded figure is hard to read.
+    # A file or a pipe has no width, and a wrapped figure is hard to read.
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 

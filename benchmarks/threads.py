@@ -1,4 +1,4 @@
-"""From one Python thread to another: our ring, beside the standard library's queues carrying the same events."""
+"""From one Python thread to another: the ring, compared with the queues of the standard library."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def threads(rounds: int, count: int) -> list[Row]:
     for name, way in ways.items():
         check(f"the sum of the numbers through {name}", way(events)[0], expected)
     for _ in range(rounds):
-        # One after another in every round: what disturbs the machine disturbs them all.
+        # All in every round, in turn, so that a disturbance affects them all.
         for name, way in ways.items():
             with no_collection():
                 total, seconds = way(events)
@@ -45,7 +45,7 @@ def threads(rounds: int, count: int) -> list[Row]:
             what="emit one by one, drain(1024) into owned NumPy",
             value=max(rates["ring"]),
             unit="M/s",
-            target=_TARGET_MILLIONS,
+            goal=_TARGET_MILLIONS,
             at_least=True,
             beside=f"median of {rounds} rounds {statistics.median(rates['ring']):.2f}",
         )
@@ -53,13 +53,13 @@ def threads(rounds: int, count: int) -> list[Row]:
     for name in ("SimpleQueue", "deque"):
         ratio = statistics.median(ours / other for ours, other in zip(rates["ring"], rates[name], strict=True))
         what = {"SimpleQueue": "queue.SimpleQueue, put and get", "deque": "collections.deque, append and popleft"}[name]
-        beside = f"the ring is {ratio:.2f} of it, median of pairs"
+        beside = f"ring/queue {ratio:.2f}, median of pairs"
         rows.append(Row(group="threads", what=what, value=max(rates[name]), unit="M/s", beside=beside))
     return rows
 
 
 def _timed(produce: Callable[[], None], consume: Callable[[], int]) -> tuple[int, float]:
-    """Runs both, the producer in a thread of its own; what the consumer returned, and the seconds until it did."""
+    """Runs both, the producer in its own thread; returns what the consumer returned, and after how many seconds."""
     ready = threading.Barrier(2)
 
     def produce_when_ready() -> None:
@@ -83,7 +83,7 @@ def _ring(events: list[WriteEvent]) -> tuple[int, float]:
         emit = producer.emit
         for event in events:
             while not emit(event):
-                # Full: the consumer needs the interpreter to make room.
+                # The queue is full: the consumer needs the GIL to make room.
                 time.sleep(0)
         producer.close()
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.top_picture docs/top.svg``: what ``nodedb-ring top`` draws, as a picture.
 
-Two processes hold the ends of four cores and move events between them, to a script: one core does well, one has a
-consumer that is behind, one a consumer that hardly comes, and the consumer of one goes away. The rest is the command's.
+Two processes hold the ends of four cores and move events between them by a script: one core runs well, one has a slow
+consumer, one a consumer that rarely drains, and one a consumer that closes. The drawing is that of the command.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def picture(view: View) -> str:
-    """The view as an SVG file, which loads nothing from elsewhere."""
+    """The view as an SVG file without external resources."""
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(view)
     svg = console.export_svg(title="nodedb-ring top flights")
@@ -96,7 +96,7 @@ def _consume(name: str, directory: Path, pipe: Connection) -> None:
         consumers = [bus.consumer(core_id) for core_id in range(_CORES)]
         for step in _steps(pipe):
             for core_id, most in ((0, 3000), (1, 13_800)):
-                # All but the most that it may leave behind.
+                # All but the largest backlog that it may leave.
                 consumers[core_id].drain(max(bus.ring_stats(core_id).producer.slots_in_use - most, 1))
             consumers[2].drain(200)
             if step < _STEPS * 2 // 3:
@@ -106,7 +106,7 @@ def _consume(name: str, directory: Path, pipe: Connection) -> None:
 
 
 def _steps(pipe: Connection) -> Iterator[int]:
-    """The steps that are asked for, until nobody asks; each is answered when it is done."""
+    """Runs each step that is asked for and answers when it is done, until the pipe is closed."""
     while True:
         try:
             step = pipe.recv()

@@ -1,4 +1,4 @@
-"""Events from one process to another: fields that are made into events one by one, ready events, and batches."""
+"""Events from one process to another: built from fields one by one, ready ones, and in batches."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["MEASURES", "Measure", "transfers"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One thing that is sent, and what ours must reach in it."""
+    """One kind of transfer, and the goals for it (see docs/benchmarks.md)."""
 
     name: str
     what: str
     is_batched: bool = False
     least_millions: float | None = None
-    """Between near cores: M events/s."""
+    """Goal for the ring between near cores, in M events/s."""
     of_best: float | None = None
-    """Of the fastest peer."""
+    """Goal for the ratio to the fastest peer."""
     of_library: float | None = None
-    """Of the fastest peer that is not the ring by hand."""
+    """Goal for the ratio to the fastest peer other than the hand-written ring."""
     of_hand: float | None = None
-    """Of the ring by hand."""
+    """Goal for the ratio to the hand-written ring."""
 
     def sender(self, peer: Peer, first: int, count: int) -> Callable[[], None]:
-        """What sends `count` events, numbered from `first` on; whatever can be ready is."""
+        """Returns what sends `count` events, numbered from `first` on; it prepares all that may be prepared."""
         if self.name == "fields":
             return lambda: peer.send_fields(first, count)
         if self.name == "ready":
@@ -44,7 +44,7 @@ class Measure:
 
 
 MEASURES: Final = (
-    Measure(name="fields", what="events built of their fields, one by one", of_best=3.0),
+    Measure(name="fields", what="events built from their fields, one by one", of_best=3.0),
     Measure(name="ready", what="ready events, one by one", least_millions=8.0),
     Measure(name="batches", what="batches of 1024", is_batched=True, of_library=1.0, of_hand=0.8),
 )
@@ -53,7 +53,7 @@ MEASURES: Final = (
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Transfer:
     line_ns: float
-    millions: float  # events a second
+    millions: float  # M events per second
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _Way:
 def transfers(
     measure: Measure, peers: list[type[Peer]], rounds: int, seconds: float, native: TwoProcesses
 ) -> list[Row]:
-    """Every peer with each of its pauses, in turn; about `seconds` a transfer."""
+    """Every peer with each of its pauses, in turn; about `seconds` per transfer."""
     everybody: list[type[Peer]] = [SharedBus, *peers]
     ways = [_Way(peer, pauses) for peer in everybody for pauses in peer.pauses]
     # A first transfer of each says how many events fill the time.
@@ -91,7 +91,7 @@ def _count_for(seconds: float, millions: float) -> int:
 
 
 def _transfer(way: _Way, measure: Measure, count: int, native: TwoProcesses) -> _Transfer:
-    """A lap with every byte compared, a probe of the way between the cores, then `count` events against the clock."""
+    """Compares every byte of one lap, probes the distance between the cores, then times `count` events."""
     peer = way.peer(is_batched=measure.is_batched, pauses=way.pauses)
     ping_pong = PingPong(native)
 
@@ -129,7 +129,7 @@ def _transfer(way: _Way, measure: Measure, count: int, native: TwoProcesses) -> 
 
 
 def _rows(measure: Measure, kind: str, done: dict[_Way, list[_Transfer]]) -> list[Row]:
-    """Ours beside what it must reach, then every peer; each with the best of its pauses."""
+    """The ring and its ratios, then every peer; each with the best of its pauses."""
     medians = {way: statistics.median(one.millions for one in transfers) for way, transfers in done.items()}
     best: dict[type[Peer], float] = {}
     for way, millions in medians.items():
@@ -151,32 +151,30 @@ def _rows(measure: Measure, kind: str, done: dict[_Way, list[_Transfer]]) -> lis
             what=f"{kind}, {SharedBus.title}",
             value=ours,
             unit="M/s",
-            target=measure.least_millions if kind == "near" else None,
+            goal=measure.least_millions if kind == "near" else None,
             at_least=True,
             beside=notes[SharedBus],
         )
     ]
-    for name, target, others in (
+    for name, goal, others in (
         ("the fastest peer", measure.of_best, PEERS),
         ("the fastest library", measure.of_library, [peer for peer in PEERS if peer is not Mapped]),
-        ("the ring by hand", measure.of_hand, [Mapped]),
+        ("the hand-written ring", measure.of_hand, [Mapped]),
     ):
         present = [peer for peer in others if peer in best]
-        if target is None or not present:
+        if goal is None or not present:
             continue
         fastest = max(present, key=best.__getitem__)
         beside = f"{ours:.2f} against {best[fastest]:.2f} M/s of {fastest.title}"
-        # Who is absent may be the fastest: then nothing is reached, and nothing missed.
-        bound = target if len(present) == len(others) else None
+        # A peer that is not installed may be the fastest, so without it there is no goal.
+        bound = goal if len(present) == len(others) else None
         if bound is None:
-            beside += "; not all of them ran"
-        what = f"{kind}, of {name}"
+            beside += "; some are not installed"
+        what = f"{kind}, ratio to {name}"
         ratio = ours / best[fastest]
-        rows.append(
-            Row(group=measure.name, what=what, value=ratio, unit="times", target=bound, at_least=True, beside=beside)
-        )
+        rows.append(Row(group=measure.name, what=what, value=ratio, unit="x", goal=bound, at_least=True, beside=beside))
     for peer, millions in sorted(best.items(), key=lambda item: -item[1]):
         ratio = ours / millions
-        beside = f"{'it wins: ' if ratio < 1 else ''}ours is {ratio:.2f} of it; {notes[peer]}"
+        beside = f"{'faster than the ring: ' if ratio < 1 else ''}ring/peer {ratio:.2f}; {notes[peer]}"
         rows.append(Row(group=measure.name, what=f"{kind}, {peer.title}", value=millions, unit="M/s", beside=beside))
     return rows

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.watching``: what a sample of ``nodedb-ring top`` costs, and what those feel who are watched.
+"""``python -m benchmarks.watching``: the cost of ``nodedb-ring top``, to itself and to the watched processes.
 
-The watched thread emits and drains as fast as it can while another process takes samples without a pause, some thousand
-times as often as the command does at most: of that bus in one round, of another bus in the next, so that both have the
-same machine. The best round of each counts.
+The watched thread emits and drains as fast as it can. Meanwhile another process takes samples without a pause, about a
+thousand times as often as the command may: in one round of that bus, in the next round of another bus, so that both
+run under the same load. The best round of each counts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _bus(num_cores: int) -> Generator[EventBus, None, None]:
 
 
 def sampling(bus: EventBus) -> Row:
-    """The best of some rounds of samples of all cores, whose ends are held as they are in use."""
+    """The best round of sampling all cores, with all ends claimed."""
     with Watch(bus.name, bus.directory) as watch:
         producers = [bus.producer(core_id) for core_id in range(bus.num_cores)]
         consumers = [bus.consumer(core_id) for core_id in range(bus.num_cores)]
@@ -86,15 +86,15 @@ def sampling(bus: EventBus) -> Row:
             producer.close()
     return Row(
         group="watching",
-        what=f"a sample of {bus.num_cores} cores, a core",
+        what=f"a sample of {bus.num_cores} cores, per core",
         value=took / bus.num_cores * 1e6,
         unit="µs",
-        beside=f"{took * 1e3:.2f} ms a sample: {took / 0.1:.2%} of a core at --interval 0.1, {took:.3%} at 1",
+        beside=f"{took * 1e3:.2f} ms per sample: {took / 0.1:.2%} of one core at --interval 0.1, {took:.3%} at 1",
     )
 
 
 def drawing(bus: EventBus) -> Row:
-    """The best of some rounds of drawing all cores for a terminal."""
+    """The best round of drawing all cores for a terminal."""
     with Watch(bus.name, bus.directory) as watch:
         view = View(watch.sample())
         for _ in range(100):
@@ -115,7 +115,7 @@ def drawing(bus: EventBus) -> Row:
         what=f"drawing {bus.num_cores} cores, 120 columns wide",
         value=took * 1e3,
         unit="ms",
-        beside=f"{took / 0.1:.1%} of a core at --interval 0.1, {took:.2%} at 1",
+        beside=f"{took / 0.1:.1%} of one core at --interval 0.1, {took:.2%} at 1",
     )
 
 
@@ -142,16 +142,16 @@ def watched(bus: EventBus, other: EventBus, *, rounds: int) -> Row:
     here, elsewhere = map(min, took)
     return Row(
         group="watching",
-        what="emit and drain, sampled without a pause, of the same unwatched",
+        what="emit and drain, sampled without a pause, ratio to unwatched",
         value=here / elsewhere,
         unit="",
-        beside=f"{here * 1e9:.0f} ns an event beside {statistics.median(samples):,.0f} samples a second;"
+        beside=f"{here * 1e9:.0f} ns per event with {statistics.median(samples):,.0f} samples/s;"
         f" {elsewhere * 1e9:.0f} ns without",
     )
 
 
 def _emit_and_drain(bus: EventBus) -> float:
-    """Seconds an event of core 0, emitted one by one and drained 64 at a time by one thread."""
+    """Seconds per event of core 0: emitted one by one and drained 64 at a time, by one thread."""
     with bus.producer(0) as producer, bus.consumer(0) as consumer, no_collection():
         before = consumer.stats().received
         batch = _events(_BATCH)
@@ -173,7 +173,7 @@ def _events(count: int) -> list[WriteEvent]:
 
 
 def _sample_on(names: list[str], directory: Path, pipe: Connection) -> None:
-    """Samples the bus that it is told, until it is told to stop; then says how often a second."""
+    """Samples the bus whose number it receives until it is told to stop; then sends the samples per second."""
     watches = [Watch(name, directory) for name in names]
     while True:
         try:

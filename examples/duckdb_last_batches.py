@@ -3,7 +3,7 @@
 Needs duckdb and pyarrow (``pip install nodedb_ring[examples]``). Run: ``python examples/duckdb_last_batches.py``
 
 A batch goes to Arrow without a copy of its payload, several become one table without any, and DuckDB scans it in place.
-What leaves the deque frees its memory once no query looks at it any more.
+A batch that leaves the deque is freed when no query uses it any more.
 """
 
 import threading

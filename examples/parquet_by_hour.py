@@ -44,7 +44,7 @@ def place(batches: list[EventBatch], root: Path) -> None:
 
 
 def archive(consumer: EventConsumer, log: EventLog, root: Path, chunk: int, placed: Callable[[], None]) -> None:
-    """Follows a core until its producer has gone, `chunk` events at a time; calls `placed` before it commits."""
+    """Follows a core until its producer is gone, `chunk` events at a time; calls `placed` before each commit."""
     shutil.rmtree(root / "_making", ignore_errors=True)
     committed = log.load_watermark(GROUP, consumer.core_id) or 0
     for file in root.glob("hour=*/*.parquet"):

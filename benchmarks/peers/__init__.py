@@ -1,4 +1,4 @@
-"""Ways of events between two processes: ours, and what its users would take instead."""
+"""Libraries that carry events between two processes: nodedb_ring and what one would use instead."""
 
 from __future__ import annotations
 

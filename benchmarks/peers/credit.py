@@ -13,7 +13,7 @@ from typing import Final
 __all__ = ["GROUP", "Credit"]
 
 GROUP: Final = 64
-"""Single events between two looks at the credit: each look costs as much as a cheap send."""
+"""Single events between two reads of the credit: each read costs as much as a cheap send."""
 
 _TAKEN: Final = 0
 

@@ -1,4 +1,4 @@
-"""``global-buffer``: a stream of arrays in shared memory, whose readers look at a counter now and then."""
+"""``global-buffer``: a stream of arrays in shared memory, whose readers poll a counter."""
 
 # ruff: noqa: D102 - what a method does, peer.py says
 

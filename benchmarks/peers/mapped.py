@@ -33,7 +33,7 @@ __all__ = ["Mapped"]
 class Mapped(Peer):
     """``mapped_ring.py``; it cannot sleep."""
 
-    title = "ring by hand, mmap and NumPy"
+    title = "hand-written ring, mmap and NumPy"
     pauses = POLLING
     lap = 4 * CYCLE
     can_wait = False

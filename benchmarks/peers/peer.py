@@ -15,7 +15,7 @@ from ..records import CYCLE, Ledger, One
 __all__ = ["POLLING", "WAITING", "Peer", "fresh_name", "rest_for"]
 
 POLLING: Final = (0, 100, 1000)
-"""Turns of an empty loop, of some 10 ns each, between two looks at an empty way, or a full one."""
+"""Turns of an empty loop, about 10 ns each, between two polls while there are no events, or no room."""
 
 WAITING: Final = (0,)
 """For a peer whose own calls wait."""
@@ -24,7 +24,7 @@ _numbers = itertools.count()
 
 
 def fresh_name() -> str:
-    """A name that nobody else on this machine uses."""
+    """A name that is unique on this machine."""
     return f"nodedb-ring-benchmark-{os.getpid()}-{next(_numbers)}"
 
 

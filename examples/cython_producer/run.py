@@ -50,7 +50,7 @@ def main() -> None:
     thread.start()
     received, total = 0, 0.0
     for batch in consumer:
-        # Each value is eight bytes of the payload: gather them, and look at them as doubles.
+        # Each value is eight bytes of the payload: gather them, and view them as doubles.
         places = batch.records["new_value_offset"][:, np.newaxis] + np.arange(8, dtype=np.uint32)
         total += batch.payload[places].view(np.float64).sum()
         received += len(batch)

@@ -1,7 +1,7 @@
-"""Processes of a command: started so that Ctrl-C is the parent's alone to answer, named when they die, and never left.
+"""Child processes of a command: only the parent answers Ctrl-C, a child that dies is named, and none is left running.
 
-They are spawned, not forked. A fork copies the locks that other threads hold, and the parent may have a thread that
-draws its progress. And a spawned child has only what it is given: it opens a bus by its name, as other programs do.
+They are spawned, not forked: a fork copies locks that other threads hold, and the parent may have a thread that draws
+its progress. A spawned child has only what it is given, and opens a bus by its name, as other programs do.
 """
 
 from __future__ import annotations
@@ -14,36 +14,55 @@ from collections.abc import Callable, Generator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["Child", "send", "spawn", "stop"]
 
-_PATIENCE: Final = 5  # seconds a child has to end when told to
+_STOP_TIMEOUT: Final = 5
+"""Seconds from SIGTERM to SIGKILL."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Child:
-    """A process, what it does, and the link to it."""
+    """A process, its role in words, and the connection to it."""
 
     role: str
     process: BaseProcess
     link: Connection
 
     def await_ready(self) -> None:
-        """Waits for its first message, by which it says that it is ready.
+        """Waits for its first message, which says that it is ready.
 
         Raises
         ------
         ChildProcessError
-            It has ended instead.
+            It ended before it was ready.
         """
         try:
             self.link.recv()
         except (EOFError, OSError):
             raise self.failure() from None
 
+    def receive(self) -> Any:
+        """Waits for its next message.
+
+        Raises
+        ------
+        EOFError
+            It ended with exit code 0.
+        ChildProcessError
+            It was killed or failed.
+        """
+        try:
+            return self.link.recv()
+        except (EOFError, OSError):  # OSError if it was killed in the middle of a message
+            self.process.join()
+            if self.process.exitcode != 0:
+                raise self.failure() from None
+            raise EOFError from None
+
     def failure(self) -> ChildProcessError:
-        """How it ended, which its link has said that it did."""
+        """The error that says how it ended; waits until it has."""
         self.process.join()
         code = self.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -51,34 +70,34 @@ class Child:
 
 
 def send(child: Child, message: object) -> None:
-    """Sends a message, if there is still somebody to read it."""
-    # If it has died, the end of file on its link says so, and how is known then.
+    """Sends a message; does nothing if the child has ended."""
+    # The end of file on its link tells the parent that it ended.
     with contextlib.suppress(ConnectionError):
         child.link.send(message)
 
 
 def spawn(role: str, work: Callable[..., None], *arguments: object) -> Child:
-    """Starts a process that does ``work(link, *arguments)``, and then closes its link to the parent.
+    """Starts a process that runs ``work(link, *arguments)`` and then closes its link to the parent.
 
-    Where a signal may unwind the parent, call it in ``termination_deferred()``: a start that is unwound halfway leaves
-    a child that was not told what to do, and says so in a traceback.
+    If a signal may raise in the parent, call it in ``termination_deferred()``: an interrupted start leaves a child that
+    never learns its work and prints a traceback.
     """
     context = multiprocessing.get_context("spawn")
     link, childs_link = context.Pipe()
-    # Daemonic: if a second Ctrl-C keeps stop from its work, the interpreter does it at exit.
+    # Daemonic, so that the interpreter ends it at exit if a second Ctrl-C interrupts stop().
     process = context.Process(target=_run_child, args=(work, childs_link, *arguments), name=role, daemon=True)
-    with childs_link, _interrupts_held_back():
+    with childs_link, _sigint_blocked():
         process.start()
     return Child(role, process, link)
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Generator[None, None, None]:
-    """A child started here never has SIGINT: Ctrl-C on a terminal would reach it too, and it would print a traceback.
+def _sigint_blocked() -> Generator[None, None, None]:
+    """Children started in the block never get SIGINT: else Ctrl-C on a terminal would make them print a traceback.
 
-    The mask is inherited, and holds before the child's first line of Python.
+    A child inherits the mask, so it holds before its first line of Python.
     """
-    # Starts with the first child otherwise, and unblocks SIGINT when it does (CPython 3.11).
+    # Started here, because it starts with the first child otherwise and then unblocks SIGINT (CPython 3.11).
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -88,11 +107,11 @@ def _interrupts_held_back() -> Generator[None, None, None]:
 
 
 def stop(children: Sequence[Child]) -> None:
-    """Ends them: asked to, and after a while in any case."""
+    """Ends them by SIGTERM, and by SIGKILL those that have not ended after a while."""
     for child in children:
         child.process.terminate()
     for child in children:
-        child.process.join(_PATIENCE)
+        child.process.join(_STOP_TIMEOUT)
         child.process.kill()
         child.process.join()
         child.link.close()

@@ -1,4 +1,4 @@
-"""What the commands ``list`` and ``inspect`` say of the buses between processes: aligned text, or one JSON object."""
+"""What the commands ``list`` and ``inspect`` print about shared buses: aligned text, or one JSON object."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["aligned", "bus_line", "bus_object", "holder", "inspection", "listing
 
 
 def listing(directory: Path, *, as_json: bool) -> str:
-    """The names of this user's buses, one a line; as JSON an object of ``buses``, the names, and ``unfinished``.
+    """The names of this user's buses, one per line; as JSON an object with ``buses`` and ``unfinished``.
 
-    That is what creations left that were killed, and nobody has open: objects of ``name``, ``path`` and ``bytes``.
+    ``buses`` is an array of the names. ``unfinished`` is an array of objects with ``name``, ``path`` and ``bytes``: the
+    files of processes that were killed while they created a bus, and that no process has open.
 
     Raises
     ------
@@ -34,24 +35,24 @@ def listing(directory: Path, *, as_json: bool) -> str:
 
 
 def unfinished_note(directory: Path) -> str:
-    """A sentence on what creations left that were killed; empty where there is nothing."""
+    """A sentence about unfinished files of killed processes; empty if there are none."""
     left = unfinished(directory)
     if not left:
         return ""
     where = "" if directory == DEFAULT_DIRECTORY else f" --directory {directory}"
     size = sum(each.size for each in left)
     return (
-        f"{len(left)} unfinished {'bus' if len(left) == 1 else 'buses'}, {size:,} bytes, left by whoever was killed"
-        f" while making them: nodedb-ring unlink --unfinished{where} removes that"
+        f"{len(left)} unfinished {'bus' if len(left) == 1 else 'buses'}, {size:,} bytes, left by processes that were"
+        f" killed while creating them: nodedb-ring unlink --unfinished{where} removes them"
     )
 
 
 def inspection(name: str, directory: Path, *, as_json: bool) -> str:
-    """How the rings of the bus `name` stand. No end is claimed, and nobody who has one is held up.
+    """The state of the rings of the bus `name`. It claims no end and delays nobody.
 
-    As JSON an object of ``name``, ``path``, ``num_cores``, ``capacity`` (slots a ring), ``arena_bytes`` (a ring) and
-    ``rings``: one object a core with the fields of `RingStats`, ``pressure_state`` by its name, and with the objects
-    ``producer`` and ``consumer`` of the fields of `ProducerStats` and `ConsumerStats`.
+    As JSON an object with ``name``, ``path``, ``num_cores``, ``capacity`` (slots per ring), ``arena_bytes`` (per ring)
+    and ``rings``: one object per core with the fields of `RingStats`. ``pressure_state`` is a name; ``producer`` and
+    ``consumer`` are objects with the fields of `ProducerStats` and `ConsumerStats`.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def inspection(name: str, directory: Path, *, as_json: bool) -> str:
 
 
 def bus_object(bus: EventBus) -> dict[str, object]:
-    """What a bus is, for a JSON object."""
+    """The name, place and size of a bus, for a JSON object."""
     return {
         "name": bus.name,
         "path": str(bus.path),
@@ -77,10 +78,10 @@ def bus_object(bus: EventBus) -> dict[str, object]:
 
 
 def bus_line(bus: EventBus) -> str:
-    """The same as text."""
+    """The name, place and size of a bus as text."""
     return (
         f"{bus.path}: {bus.num_cores} {'core' if bus.num_cores == 1 else 'cores'},"
-        f" {bus.capacity:,} slots and {bus.arena_bytes:,} bytes of payload a core"
+        f" {bus.capacity:,} slots and {bus.arena_bytes:,} bytes of payload per core"
     )
 
 
@@ -89,12 +90,12 @@ def _json(document: dict[str, object]) -> str:
 
 
 def ring_object(ring: RingStats) -> dict[str, object]:
-    """The accounts of a ring, for a JSON object."""
+    """The statistics of a ring, for a JSON object."""
     return {**dataclasses.asdict(ring), "pressure_state": str(ring.pressure_state)}
 
 
 def _table(rings: tuple[RingStats, ...]) -> str:
-    """A line a core."""
+    """One line per core."""
     table = [
         [
             "core",
@@ -130,7 +131,7 @@ def _table(rings: tuple[RingStats, ...]) -> str:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines. The columns after the first two are flush right, as numbers want to be."""
+    """Rows of cells as lines. The first two columns are aligned left, the others, which hold numbers, right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = (
         "  ".join(
@@ -143,7 +144,7 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
 
 
 def holder(pid: int | None, *, is_elsewhere: bool) -> str:
-    """The process that holds an end; ``elsewhere`` is another pid namespace, a container's say."""
+    """The process that holds an end; ``elsewhere`` means in another pid namespace, such as a container."""
     if pid is None:
         return "-"
     return f"{pid} elsewhere" if is_elsewhere else str(pid)

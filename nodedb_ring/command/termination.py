@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as exceptions, for a command that has something to put back before it ends; and when they wait."""
+"""SIGTERM and SIGHUP as exceptions, for a command that must clean up before it ends; and blocks that defer them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TERMINATION: Final = (signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def termination_unwinds() -> Generator[None, None, None]:
-    """Either is a ``SystemExit`` with a shell's exit code for it, 143 or 129, in the block. Only in the main thread.
+    """In the block SIGTERM raises ``SystemExit(143)`` and SIGHUP ``SystemExit(129)``. Only in the main thread.
 
-    What is ignored stays so: a command under ``nohup`` outlives its terminal.
+    A signal that is ignored stays ignored, so that a command under ``nohup`` outlives its terminal.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -36,31 +36,31 @@ def termination_unwinds() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def termination_deferred() -> Generator[None, None, None]:
-    """Ctrl-C, SIGTERM and SIGHUP are served at the end of the block, as they were before it. Only in the main thread.
+    """Defers Ctrl-C, SIGTERM and SIGHUP to the end of the block. Only in the main thread.
 
-    By handlers that note what came, and not by a mask: that a child which is started in the block would inherit, and
-    other threads do not have.
+    It uses handlers and not a signal mask: a child started in the block would inherit the mask, and other threads would
+    not have it.
     """
-    came: list[int] = []
+    pending: list[int] = []
     is_over = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def defer(number: int, frame: FrameType | None) -> None:
         if is_over:
             handlers[number](number, frame)
         else:
-            came.append(number)
+            pending.append(number)
 
     given = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATION)}
     handlers: dict[int, Callable[[int, FrameType | None], object]]
     handlers = {number: handler for number, handler in given.items() if callable(handler)}
     try:
         for number in handlers:
-            signal.signal(number, note)
+            signal.signal(number, defer)
         yield
     finally:
-        # One that comes from here on may end this anywhere: a note that is left in place passes on what it gets.
+        # A signal from here on may interrupt this anywhere; a handler that is still in place passes it on.
         is_over = True
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in came:
+        for number in pending:
             signal.raise_signal(number)

@@ -7,7 +7,7 @@ import re
 import shlex
 import tomllib
 
-from nodedb_ring.command.cli import _parser  # pyright: ignore[reportPrivateUsage]
+from nodedb_ring.command.cli import command_parser
 
 from .blocks import ROOT, Block
 
@@ -40,10 +40,10 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
         case ["taskset", "-c", _, *_]:
             return run(block, command.split(maxsplit=3)[3], written)
         case ["nodedb-ring", "bench", *_]:
-            _parser().parse_args(words[1:])  # takes a minute
+            command_parser().parse_args(words[1:])  # takes a minute
             return None
         case ["nodedb-ring", "top", *arguments] if "--once" not in arguments:
-            _parser().parse_args(words[1:])  # takes until somebody has seen enough
+            command_parser().parse_args(words[1:])  # takes until somebody has seen enough
             return None
         case ["nodedb-ring", name, *_] | ["python3", "-m", "nodedb_ring", name, *_]:
             return bare + SHORTENED.get(name, "")

@@ -1,4 +1,4 @@
-"""The command ``nodedb-ring bench``: what it refuses before it measures, and where the figures go."""
+"""Runs ``nodedb-ring bench``: checks its arguments, measures, and prints or writes the figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .settings import Settings
 __all__ = ["STDOUT", "run_bench"]
 
 STDOUT: Final = Path("-")
-"""The place of the JSON when it is to be printed instead of the tables."""
+"""The path that means: print the JSON instead of the tables."""
 
 
 def run_bench(
@@ -41,18 +41,18 @@ def run_bench(
     quick, capacities, batch_sizes, value_bytes, seconds
         As for `Settings.of`.
     as_json, plot : Path, optional
-        Files to write; what was there is replaced at the end of a run that went well.
+        Files to write. An existing file is replaced only at the end of a successful run.
 
     Raises
     ------
     ValueError
-        What was asked for cannot be measured, or be drawn in such a file.
+        The settings cannot be measured, or the file name has no picture format.
     ModuleNotFoundError
-        There is no Matplotlib, and a plot is wanted.
+        `plot` is given and Matplotlib is not installed.
     OSError
-        A file cannot be written, or there is no room for the rings; ``ChildProcessError`` if a process was killed.
+        A file cannot be written, or the rings do not fit in memory; ``ChildProcessError`` if a process was killed.
     WrongAnswerError
-        What came out of a ring is not what went in.
+        The events that came out of a ring are not those that went in.
     """
     settings = Settings.of(
         quick=quick, capacities=capacities, batch_sizes=batch_sizes, value_bytes=value_bytes, seconds=seconds
@@ -74,7 +74,7 @@ def run_bench(
 
 
 def _drawing(path: Path) -> Callable[[Results], bytes]:
-    """What draws the figures in the format of that file. Asked before they are measured: a minute later is late."""
+    """Returns the function that draws into such a file. Called before measuring, so that errors come early."""
     from .plot import check_format, picture
 
     check_format(path)
@@ -83,12 +83,12 @@ def _drawing(path: Path) -> Callable[[Results], bytes]:
 
 @contextlib.contextmanager
 def _writable(path: Path) -> Generator[None, None, None]:
-    """Makes sure that a file can be written, and leaves none behind if it was not.
+    """Checks that a file can be written; removes a new one if the block fails.
 
     Raises
     ------
     OSError
-        It cannot.
+        The file cannot be written.
     """
     was_there = path.exists()
     path.open("ab").close()

@@ -1,4 +1,4 @@
-"""How long an event takes from one process to another, one way, at a rate that keeps nobody busy."""
+"""One-way latency of an event between two processes, at a low rate."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _Clocks: TypeAlias = npt.NDArray[np.uint64]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-    """From when the writer begins to make an event until the reader has it in a batch; in Python, both of them.
+    """The time from when the writer begins to make an event until the reader has it in a batch; both run Python.
 
-    The writer looks at the clock until the next event is due, and does not wait for the reader: what holds the reader
-    up is in the figures of all events that come meanwhile. `spin` is how the reader waits, ``EventConsumer.spin``.
+    The writer polls the clock until the next event is due and does not wait for the reader, so a delay of the reader
+    counts for every event that arrives meanwhile. `spin` is the reader's ``EventConsumer.spin``.
     """
 
     capacity: int
@@ -38,15 +38,15 @@ class Latency:
 
     @property
     def lap(self) -> Lap:
-        """One by one, as those that are timed."""
+        """Single events, like those that are timed."""
         return lap_of(1, self.value_bytes)
 
     def send_lap(self, producer: EventProducer) -> bool:
-        """One by one."""
+        """Sends the lap one event at a time."""
         return send_singly(producer, self.lap.events)
 
     def write(self, producer: EventProducer) -> _Clocks:
-        """Returns the clock at which each was begun, in nanoseconds: the event's LSN."""
+        """Returns the time at which each event was begun, in nanoseconds; it is the event's LSN."""
         clock, emit, insert = time.monotonic_ns, producer.emit, WriteOp.INSERT
         value, interval = self.lap.events[0].new_value, round(1e9 / self.rate)
         begun = np.zeros(self.events, np.uint64)
@@ -58,14 +58,14 @@ class Latency:
             event = WriteEvent(
                 sequence=number, collection=COLLECTION, op=insert, row_id="now", lsn=now, new_value=value
             )
-            # A small ring is full when the reader is held up for long: then the wait is the event's.
+            # A small ring may be full if the reader is delayed for long; then the wait counts for this event.
             if not emit(event) and not send_singly(producer, (event,)):
                 break
             begun[number - 1] = now
         return begun
 
     def read(self, consumer: EventConsumer) -> tuple[_Clocks, _Clocks]:
-        """Returns the LSN of each event, and the clock when it had come, in nanoseconds."""
+        """Returns the LSN of each event and the time of its arrival, in nanoseconds."""
         consumer.spin = self.spin
         drain, clock, came = consumer.drain, time.monotonic_ns, 0
         numbers, begun, seen = (np.zeros(self.events, np.uint64) for _ in range(3))
@@ -74,18 +74,18 @@ class Latency:
             here = slice(came, came + len(batch))
             came += len(batch)
             if came > self.events:
-                raise WrongAnswerError(f"{came:,} events came, and {self.events:,} were sent")
+                raise WrongAnswerError(f"{came:,} events arrived, and {self.events:,} were sent")
             numbers[here], begun[here], seen[here] = batch.sequence, batch.lsn, now
         if not np.array_equal(numbers[:came], np.arange(1, self.events + 1)):
-            raise WrongAnswerError(f"{came:,} of {self.events:,} events came, or not in their order")
+            raise WrongAnswerError(f"{came:,} of {self.events:,} events arrived, or they are out of order")
         return begun, seen
 
     def figure(self, written: _Clocks, read: tuple[_Clocks, _Clocks]) -> npt.NDArray[np.int64]:
-        """Nanoseconds of each event."""
+        """The latency of each event in nanoseconds."""
         begun, seen = read
         if not np.array_equal(written, begun):
-            raise WrongAnswerError("the stamps that came are not those that were sent")
+            raise WrongAnswerError("the time stamps that arrived are not those that were sent")
         took = seen.astype(np.int64) - begun.astype(np.int64)
         if took.min() < 0:
-            raise WrongAnswerError(f"an event came {-took.min():,} ns before it was sent: the cores' clocks differ")
+            raise WrongAnswerError(f"an event arrived {-took.min():,} ns before it was sent: the cores' clocks differ")
         return took

@@ -1,4 +1,4 @@
-"""The machine that figures come from: a figure without it says little. No names of hosts or users, and no paths."""
+"""The machine on which figures were measured. It holds no host names, user names or paths."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["Machine", "describe_machine", "two_cpus"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the figures hold for.
+    """The machine, and its load around the run.
 
     Attributes
     ----------
     processor : str
-        The model's name, or the architecture where the kernel tells no name.
+        The name of the model, or the architecture if the kernel reports no name.
     cpus : int
-        Those that the run might use.
+        CPUs that the run may use.
     pinned_to : tuple of int, or None
-        The CPU of the writer and that of the reader; None with one CPU, which both share.
+        The CPUs of the writer and of the reader; None if there is only one CPU.
     kernel, python, numpy : str
         Versions.
     load_before, load_after : float
-        Processes that were running or waiting to, the mean of a minute: the run itself adds two.
+        Load average over one minute; the run itself adds two.
     """
 
     processor: str
@@ -63,9 +63,9 @@ def _processor() -> str:
 
 
 def two_cpus() -> tuple[int, int] | None:
-    """Two CPUs that this process may run on, of two cores where there are two; None if there is only one CPU.
+    """Two CPUs that this process may use, on different cores if possible; None if there is only one CPU.
 
-    Two threads of one core share its caches: what they hand to each other does not cross from core to core.
+    Two hardware threads of one core share its caches, so events between them do not cross from core to core.
     """
     first, *others = sorted(os.sched_getaffinity(0))
     if not others:
@@ -75,7 +75,7 @@ def two_cpus() -> tuple[int, int] | None:
 
 
 def _siblings(cpu: int) -> set[int]:
-    """The CPUs that are threads of the same core, itself among them."""
+    """The CPUs that are hardware threads of the same core, including this one."""
     try:
         listed = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:  # no such file system, as in some containers

@@ -1,4 +1,4 @@
-"""What the two processes of a benchmark are given to do: the same object, which pickles."""
+"""What the two processes of a benchmark do. Both get the same object, pickled."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ _Figure_co = TypeVar("_Figure_co", covariant=True)
 
 
 class Measurement(Protocol[_Figure_co]):
-    """What one process writes and the other reads, and the figure that comes of it.
+    """What one process writes and the other reads, and the figure computed from both.
 
-    Before the clock runs the writer sends a lap, and the reader compares every field of every event. The clocks of the
-    two may be compared: Linux has one ``CLOCK_MONOTONIC`` for all processes.
+    Before the timed part the writer sends one lap, and the reader compares every field of every event. Times of the two
+    processes may be compared, because Linux has one ``CLOCK_MONOTONIC`` for all.
     """
 
     @property
     def capacity(self) -> int:
-        """Of the ring that it goes through."""
+        """Capacity of the ring to use."""
         ...
 
     @property
     def lap(self) -> Lap:
-        """What is sent and compared first."""
+        """The events that are sent and compared first."""
         ...
 
     def send_lap(self, producer: EventProducer) -> bool:
-        """Sends the lap, in the way that is to be timed; False if the reader has gone."""
+        """Sends the lap in the way that will be timed; False if the reader is disconnected."""
         ...
 
     def write(self, producer: EventProducer) -> Any:
-        """The writer's part, against the clock. It returns early if the reader has gone."""
+        """The writer's timed part. It returns early if the reader is disconnected."""
         ...
 
     def read(self, consumer: EventConsumer) -> Any:
-        """The reader's part, until the writer has closed its end; WrongAnswerError if that is not what was sent."""
+        """The reader's part, until the writer closes its end; WrongAnswerError if the events are wrong."""
         ...
 
     def figure(self, written: Any, read: Any) -> _Figure_co:
-        """What came of it, from what both returned; WrongAnswerError if they do not agree."""
+        """The figure, from what both returned; WrongAnswerError if they do not agree."""
         ...

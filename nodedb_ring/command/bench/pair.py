@@ -1,4 +1,4 @@
-"""The two processes of a benchmark: one writes, one reads, on a core each, through rings that have no name any more."""
+"""The two processes of a benchmark: one writes and one reads, each on its own core, through unlinked rings."""
 
 from __future__ import annotations
 
@@ -27,51 +27,51 @@ _Figure = TypeVar("_Figure")
 
 _READY: Final = "ready"
 _GO: Final = "go"
-_PATIENCE: Final = 10.0
-"""Seconds until the rest of a lap is taken for lost: far more than all of it takes."""
+_LAP_TIMEOUT: Final = 10.0
+"""Seconds without an event after which the rest of a lap counts as lost; a whole lap takes far less."""
 
 
 class Pair:
-    """A writer and a reader that have every ring open, and measure one thing after another."""
+    """A writer and a reader that have every ring open and run one measurement after another."""
 
     def __init__(self, writer: Child, reader: Child) -> None:
         self._writer = writer
         self._reader = reader
 
     def measure(self, measurement: Measurement[_Figure]) -> _Figure:
-        """Has both do their part, and returns the figure.
+        """Runs both parts and returns the figure.
 
         Raises
         ------
         WrongAnswerError
-            What came is not what was sent.
+            The events that arrived are not those that were sent.
         ChildProcessError
-            One of them was killed or failed: says which.
+            One of them was killed or failed; the message says which.
         """
         both = (self._reader, self._writer)
         for child in both:
             send(child, measurement)
         for child in both:
-            self._await(child, _READY)  # each has its end of the ring: neither takes the other for gone
+            self._await(child, _READY)  # both have claimed their ends, so neither sees the other as disconnected
         for child in both:
             send(child, _GO)
         self._await(self._reader, _READY)  # the lap was compared
         send(self._writer, _GO)
-        read = self._hear(self._reader)
-        return measurement.figure(self._hear(self._writer), read)
+        read = self._receive(self._reader)
+        return measurement.figure(self._receive(self._writer), read)
 
     def await_ready(self) -> None:
-        """Returns when both have all rings open."""
+        """Waits until both have all rings open."""
         self._await(self._writer, _READY)
         self._await(self._reader, _READY)
 
     def _await(self, child: Child, word: str) -> None:
-        said = self._hear(child)
+        said = self._receive(child)
         if said != word:
-            raise RuntimeError(f"{child.role} said {said!r}, and not {word!r}")
+            raise RuntimeError(f"{child.role} sent {said!r}, but {word!r} was expected")
 
-    def _hear(self, child: Child) -> Any:
-        # One that has died is named, and not what the other then missed.
+    def _receive(self, child: Child) -> Any:
+        # If one process died, that is the error, and not what the other one missed because of it.
         ready = wait([child.link, self._writer.process.sentinel, self._reader.process.sentinel])
         for one in (self._writer, self._reader):
             if one.process.sentinel in ready:
@@ -87,14 +87,14 @@ class Pair:
 
 @contextlib.contextmanager
 def pair_of_processes(settings: Settings, cpus: tuple[int, int] | None) -> Generator[Pair, None, None]:
-    """Makes a ring of each capacity and starts the two processes, on those CPUs if given; both are gone at the end.
+    """Creates a ring of each capacity and starts the two processes, on those CPUs if given; ends both after the block.
 
-    The rings' names are gone before this yields: however it ends from then on, no bus is left.
+    The buses are unlinked before the block begins, so that none is left however it ends.
 
     Raises
     ------
     CapacityError, OSError
-        There is no room for the rings.
+        The rings do not fit in memory.
     """
     with contextlib.ExitStack() as ends:
         buses: dict[int, EventBus] = {}
@@ -117,7 +117,7 @@ def pair_of_processes(settings: Settings, cpus: tuple[int, int] | None) -> Gener
 
 
 def _unlink(name: str) -> None:
-    # By name: an interrupt may come before there is an object for it.
+    # By name, because an interrupt may come before the object exists.
     with contextlib.suppress(FileNotFoundError):
         remove(name, DEFAULT_DIRECTORY)
 
@@ -131,13 +131,13 @@ def _serve(
     buses: Mapping[int, EventBus],
     cpu: int | None,
 ) -> None:
-    """Does one measurement after another, until the parent has gone or has enough."""
+    """Runs one measurement after another until the parent closes the link."""
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
-    # A ring that is filled on purpose has pressure, and its ends come and go.
+    # Rings are filled on purpose and their ends close, and neither needs a warning.
     logging.getLogger("nodedb_ring").setLevel(logging.CRITICAL)
     link.send(_READY)
-    # What the parent's end says when it closes, and what is said to one that has closed.
+    # Both errors mean that the parent has closed its end.
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             measurement: Measurement[Any] = link.recv()
@@ -170,7 +170,7 @@ def _read(link: Connection, bus: EventBus, measurement: Measurement[Any]) -> Non
 def _read_lap(consumer: EventConsumer, lap: Lap) -> None:
     tally = Tally(lap, thorough=True)
     while tally.count < len(lap.events):
-        batch = consumer.drain(timeout=_PATIENCE)
+        batch = consumer.drain(timeout=_LAP_TIMEOUT)
         if not len(batch):
-            raise WrongAnswerError(f"{tally.count:,} events came, {len(lap.events):,} were sent")
+            raise WrongAnswerError(f"{tally.count:,} events arrived, {len(lap.events):,} were sent")
         tally.take(batch)

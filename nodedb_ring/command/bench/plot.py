@@ -1,4 +1,4 @@
-"""The figures as a picture: throughput by batch size, and the latency's percentiles. Needs Matplotlib."""
+"""The figures as a picture: throughput by batch size, and latency by percentile. Needs Matplotlib."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ __all__ = ["DOTS_PER_INCH", "SIZE_INCHES", "check_format", "picture"]
 
 SIZE_INCHES: Final = (10.0, 4.7)
 DOTS_PER_INCH: Final = 160
-"""1600 by 752 pixels: sharp at half of that, as a README shows it."""
+"""1600 by 752 pixels: sharp at half the size, as in a README."""
 
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which people tell apart who see some colours alike; and lines differ by their markers, too."""
+"""The palette of Okabe and Ito, safe for colour-blind readers. The lines have different markers, too."""
 _MARKERS: Final = "osD^vP*"
 _TICKS: Final = {"50 %": 50.0, "90 %": 90.0, "99 %": 99.0, "99.9 %": 99.9, "99.99 %": 99.99}
 _MARKED: Final = {*_TICKS.values(), 100.0}
 _SLOWEST: Final = 1e5
-"""Where on the axis of percentiles the slowest event stands, which has no place on a scale of logarithms."""
+"""The place of the slowest event on the percentile axis, because 100 % is infinitely far on its log scale."""
 
 
 def check_format(path: Path) -> None:
-    """Refuses a name whose ending is no format of pictures.
+    """Checks that a file name ends in a known picture format.
 
     Raises
     ------
     ValueError
-        Says which there are.
+        It does not; the message lists the formats.
     """
     known = sorted(FigureCanvasAgg.filetypes)
     if path.suffix[1:].lower() not in known:
-        raise ValueError(f"--plot {path}: ends in no format of pictures; those are {', '.join(known)}")
+        raise ValueError(f"--plot {path}: must end in a picture format: {', '.join(known)}")
 
 
 def picture(results: Results, suffix: str) -> bytes:
-    """Both panels as a file of the format that `suffix` names, such as ``.png``."""
+    """Both panels as the bytes of a file with that `suffix`, such as ``.png``."""
     style = mpl.rc_context(
         {
             "font.size": 11.0,
@@ -80,7 +80,7 @@ def _draw_throughput(axes: Axes, results: Results) -> None:
     for place, capacity in enumerate(results.settings.capacities):
         points = [(one.batch_size, one.events_per_second) for one in results.throughput if one.capacity == capacity]
         _line(axes, place, points, unit=1e6, label=f"{capacity:,}")
-    _legend(axes, "Throughput, by events that the ring holds")
+    _legend(axes, "Throughput, by ring capacity in events")
     axes.set_xlabel("events in a batch; 1 is emit()")
     axes.set_ylabel("million events/s")
     axes.set_xscale("log", base=2)
@@ -92,7 +92,7 @@ def _draw_throughput(axes: Axes, results: Results) -> None:
 
 
 def _sparse(sizes: Sequence[int]) -> Sequence[int]:
-    """Few enough for labels that do not run into each other."""
+    """At most eight, so that labels do not overlap."""
     return sizes[:: -(-len(sizes) // 8)]
 
 
@@ -102,7 +102,7 @@ def _draw_latency(axes: Axes, results: Results) -> None:
         marks = [number for number, point in enumerate(one.percentiles) if point.percentile in _MARKED]
         _line(axes, place, points, unit=1e3, label=f"{one.wait} reader", marks=marks)
     _legend(axes, f"Latency one way, at {results.latency_rate:,} events/s")
-    axes.set_xlabel("share of the events that took no longer")
+    axes.set_xlabel("percentile of events")
     axes.set_ylabel("µs")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -141,12 +141,12 @@ def _line(
 
 
 def _legend(axes: Axes, title: str) -> None:
-    """Above the panel, where it hides no line: the panel's title, and a row of what the lines are."""
+    """The title and the legend, above the panel where they hide no line."""
     axes.legend(title=title, alignment="left", loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderpad=0.2, ncols=4)
 
 
 def _plain_numbers(axes: Axes) -> None:
-    """10 and 0.5, where a scale of logarithms has powers of ten."""
+    """Labels such as 10 and 0.5 on a log scale, instead of powers of ten."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,g}"))
     axes.yaxis.set_minor_formatter(
         FuncFormatter(lambda value, _place: f"{value:,g}" if f"{value:.0e}"[0] in "25" else "")

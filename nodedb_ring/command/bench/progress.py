@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar on a terminal where rich is installed, a line a round otherwise."""
+"""Progress on stderr: a bar on a terminal if rich is installed, otherwise one line per round."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["progress_shown"]
 
 @contextlib.contextmanager
 def progress_shown(total: int, rounds: int) -> Generator[Progress, None, None]:
-    """Yields what is to be told of each of `total` measurements."""
+    """Yields the callback that is told of each of `total` measurements."""
     try:
         from rich.console import Console
     except ModuleNotFoundError as error:
@@ -22,7 +22,7 @@ def progress_shown(total: int, rounds: int) -> Generator[Progress, None, None]:
         yield _lines(total, rounds)
         return
     console = Console(stderr=True)
-    # A file or a pipe wants no control codes and no line ten times a second.
+    # A file or a pipe gets no control codes and no line ten times per second.
     if not console.is_interactive:
         yield _lines(total, rounds)
         return
@@ -41,11 +41,11 @@ def progress_shown(total: int, rounds: int) -> Generator[Progress, None, None]:
 
 
 def _lines(total: int, rounds: int) -> Progress:
-    a_round = total // rounds
+    per_round = total // rounds
 
-    def tell(done: int, what: str) -> None:
-        if done % a_round == 0:
+    def write_line(done: int, what: str) -> None:
+        if done % per_round == 0:
             sys.stderr.write(f"{done:,} of {total:,} measured; {what}\n")
             sys.stderr.flush()
 
-    return tell
+    return write_line

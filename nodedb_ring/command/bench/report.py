@@ -1,4 +1,4 @@
-"""The figures as text: a line a batch size, a column a capacity; and a line for each way to wait."""
+"""The figures as text: one line per batch size and one column per capacity; then one line per way to wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "slowest": 100.0
 
 
 def report(results: Results) -> str:
-    """Machine, throughput and latency, each with the median of the rounds and their spread."""
+    """The machine, then throughput and latency, each as the median of the rounds and their spread."""
     machine, settings = results.machine, results.settings
     pinned = "on one CPU" if machine.pinned_to is None else "on CPUs {} and {}".format(*machine.pinned_to)
     rates = {(one.capacity, one.batch_size): one.events_per_second for one in results.throughput}
@@ -49,7 +49,7 @@ def _spread(spread: Spread, unit: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Three digits, or all digits before the decimal point."""
     return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 

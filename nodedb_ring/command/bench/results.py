@@ -1,4 +1,4 @@
-"""What a run found out: figures of every round, their median and spread. As JSON it is an object of these fields."""
+"""The results of a run: figures of every round, their median and spread. As JSON it is an object with these fields."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .settings import Settings
 __all__ = ["PERCENTILES", "SCHEMA", "LatencyResult", "PercentileResult", "Results", "Spread", "ThroughputResult"]
 
 SCHEMA: Final = 1
-"""Grows when a field goes or changes what it means, not when one is added."""
+"""Increased when a field is removed or changes its meaning, not when one is added."""
 
 PERCENTILES: Final = (
     *(0.0, 1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 85.0, 90.0, 92.0, 94.0, 95.0, 96.0, 97.0, 98.0),
     *(98.5, 99.0, 99.2, 99.4, 99.5, 99.6, 99.7, 99.8, 99.85, 99.9, 99.95, 99.99, 100.0),
 )
-"""Percentiles of the latency that are kept: 0 is the least event of a round and 100 the slowest."""
+"""The latency percentiles that are kept: 0 is the fastest event of a round and 100 the slowest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """One figure of every round: the median of them, the least and the most."""
+    """One figure over all rounds: its median, the least and the most."""
 
     median: float
     least: float
@@ -35,18 +35,18 @@ class Spread:
 
     @classmethod
     def of(cls, rounds: Sequence[float]) -> Self:
-        """Of one figure a round, at least one."""
+        """From one figure per round; at least one round."""
         return cls(median=statistics.median(rounds), least=min(rounds), most=max(rounds))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ThroughputResult:
-    """Events a second through a ring of that capacity, handed over so many at a time.
+    """Events per second through a ring of one capacity, sent in batches of one size.
 
     Attributes
     ----------
     rounds : tuple of float
-        Events a second of each round, in order.
+        Events per second of each round, in order.
     """
 
     capacity: int
@@ -56,13 +56,13 @@ class ThroughputResult:
 
     @classmethod
     def of(cls, capacity: int, batch_size: int, rounds: Sequence[float]) -> Self:
-        """Of the figures of all rounds."""
+        """From the figures of all rounds."""
         return cls(capacity=capacity, batch_size=batch_size, events_per_second=Spread.of(rounds), rounds=tuple(rounds))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PercentileResult:
-    """So many of a hundred events took no longer than this."""
+    """The latency that this percentage of the events did not exceed."""
 
     percentile: float
     nanoseconds: Spread
@@ -70,7 +70,7 @@ class PercentileResult:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyResult:
-    """How long events took, one way, to a reader that waits in that way.
+    """One-way latency of events to a reader that waits in one of two ways.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class LatencyResult:
     capacity : int
     events_per_round : int
     percentiles : tuple of PercentileResult
-        One for each of `PERCENTILES`, ascending. Each has the spread of that percentile over the rounds.
+        One for each of `PERCENTILES`, ascending, with the spread of that percentile over the rounds.
     """
 
     wait: str
@@ -92,8 +92,8 @@ class LatencyResult:
 
     @classmethod
     def of(cls, wait: str, spin: float, capacity: int, rounds: Sequence[npt.NDArray[np.int64]]) -> Self:
-        """Of the nanoseconds of all events of each round."""
-        # Of events that there were, and not between two of them.
+        """From the nanoseconds of all events of each round."""
+        # The latency of a real event, not a value between two.
         table = np.array([np.percentile(took, PERCENTILES, method="higher") for took in rounds])
         return cls(
             wait=wait,
@@ -118,11 +118,11 @@ class Results:
     Attributes
     ----------
     nodedb_ring : str
-        The version that was measured.
+        Version of the library.
     seconds : float
-        That the run took, the time to start included.
+        Duration of the run, including its start.
     latency_rate : int
-        Events a second that the latency was measured at.
+        Events per second at which latency was measured.
     """
 
     schema: int = SCHEMA

@@ -21,23 +21,23 @@ from .throughput import Throughput
 __all__ = ["Progress", "measurements", "run"]
 
 Progress: TypeAlias = Callable[[int, str], object]
-"""Told before each measurement how many are done, and what comes; at the end that all are."""
+"""Called before each measurement with the number done and the next one, and once at the end."""
 
 
 def measurements(settings: Settings) -> int:
-    """How many there are in all."""
+    """How many measurements a run has."""
     return settings.rounds * (len(settings.transfers) + len(WAITS))
 
 
 def run(settings: Settings, progress: Progress) -> Results:
-    """Measures all of it, and returns when both processes have gone.
+    """Runs all measurements; returns after both processes have ended.
 
     Raises
     ------
     WrongAnswerError
-        What came out of a ring is not what went in: there are no figures.
+        The events that came out of a ring are not those that went in.
     CapacityError, OSError
-        There is no room for the rings; ``ChildProcessError`` if a process was killed.
+        The rings do not fit in memory; ``ChildProcessError`` if a process was killed.
     """
     started, load = time.monotonic(), os.getloadavg()[0]
     cpus = two_cpus()

@@ -1,4 +1,4 @@
-"""How the writer of a benchmark sends so that nothing is dropped: it waits for room, as a pipeline would."""
+"""How the writer of a benchmark sends without drops: it waits for room, as a pipeline does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["send_batches", "send_singly"]
 
 
 def send_singly(producer: EventProducer, events: Sequence[WriteEvent]) -> bool:
-    """Emits the events one by one; False if the reader has gone."""
-    # A writer that waits for one slot is woken for every one: for a part of the ring, as emit_batch waits.
+    """Emits the events one by one; False if the reader is disconnected."""
+    # It waits for an eighth of the ring, as emit_batch does: waiting for one slot would wake it for every event.
     emit, some = producer.emit, max(1, producer.capacity // 8)
     for start in range(0, len(events), some):
         ready = events[start : start + some]
@@ -25,5 +25,5 @@ def send_singly(producer: EventProducer, events: Sequence[WriteEvent]) -> bool:
 
 
 def send_batches(producer: EventProducer, batches: Sequence[EventBatch]) -> bool:
-    """Emits all of each batch; False if the reader has gone."""
+    """Emits all of each batch; False if the reader is disconnected."""
     return all(producer.emit_batch(batch, timeout=None) == len(batch) for batch in batches)

@@ -1,4 +1,4 @@
-"""What a run of the benchmark measures, and how long each part of it takes."""
+"""What a run of the benchmark measures, and for how long."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from .workload import payload_bytes
 __all__ = ["RATE", "WAITS", "Settings"]
 
 RATE: Final = 10_000
-"""Events a second that the latency is measured at: far below what any ring carries, so that none waits for another."""
+"""Events per second at which latency is measured: far below the throughput, so that no event waits for another."""
 
 WAITS: Final = {"spinning": 0.01, "parked": 0.0}
-"""How a reader waits, as seconds of ``EventConsumer.spin``: it looks all the time, or sleeps in the kernel at once."""
+"""How a reader waits, as seconds of ``EventConsumer.spin``: it spins all the time, or sleeps in the kernel at once."""
 
 _DEFAULTS: Final = ((1_024, 8_192, 65_536), (1, 4, 16, 64, 256, 1_024), 5, 50.0)
 _QUICK: Final = ((1_024, 65_536), (1, 32, 1_024), 3, 3.5)
 _SHARE_OF_THROUGHPUT: Final = 0.6
 _LEAST_SECONDS: Final = 0.005
-"""Of one measurement: in less, the start and the end weigh too much."""
+"""Least seconds of one measurement: in less time its start and end weigh too much."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a run measures, all of it checked.
+    """What a run measures; the values have been checked.
 
     Attributes
     ----------
     capacities : tuple of int
-        Events a ring holds, powers of two, ascending.
+        Events per ring, powers of two, ascending.
     batch_sizes : tuple of int
-        Events that the writer hands over at once, ascending.
+        Events that the writer sends per call, ascending.
     value_bytes : int
-        Of each event's ``new_value``.
+        Length of each event's ``new_value``.
     rounds : int
-        Times that everything is measured, in turn.
+        How often everything is measured, in turn.
     seconds_throughput, seconds_latency : float
-        Of one measurement of each kind.
+        Duration of one measurement of each kind.
     """
 
     capacities: tuple[int, ...]
@@ -59,12 +59,12 @@ class Settings:
         value_bytes: int = 128,
         seconds: float | None = None,
     ) -> Self:
-        """Fills in what was not asked for, and shares `seconds`, of the whole run, out among the measurements.
+        """Fills in defaults, and divides `seconds`, the time of the whole run, among the measurements.
 
         Raises
         ------
         CapacityError
-            There can be no such ring.
+            Such a ring is impossible.
         ValueError
             A batch size that fits no ring, a capacity that holds no batch, or too little time.
         """
@@ -72,9 +72,9 @@ class Settings:
         rings = sorted({ring_size(capacity, None)[0] for capacity in capacities or usual_capacities})
         sizes = sorted(set(batch_sizes or [size for size in usual_sizes if size <= rings[-1]]))
         if sizes[-1] > rings[-1]:
-            raise ValueError(f"batch size {sizes[-1]:,}: is more than the largest ring holds, {rings[-1]:,} events")
+            raise ValueError(f"batch size {sizes[-1]:,}: must be at most {rings[-1]:,} events, the largest capacity")
         if rings[0] < sizes[0]:
-            raise ValueError(f"capacity {rings[0]:,}: holds no batch, of which the smallest is of {sizes[0]:,} events")
+            raise ValueError(f"capacity {rings[0]:,}: must be at least {sizes[0]:,} events, the smallest batch size")
         for ring in rings:
             ring_size(ring, _arena_bytes(ring, value_bytes))
         total = usual_seconds if seconds is None else seconds
@@ -91,20 +91,20 @@ class Settings:
             least = _LEAST_SECONDS * rounds * kinds / _SHARE_OF_THROUGHPUT
             raise ValueError(
                 f"--seconds {total:g}: {rounds} rounds of {kinds} kinds of transfer need at least {least:.1f}; give"
-                " more, or fewer capacities or batch sizes"
+                " more seconds, or fewer capacities or batch sizes"
             )
         return settings
 
     @property
     def transfers(self) -> list[tuple[int, int]]:
-        """Capacity and batch size of every kind of transfer: a batch goes through a ring that holds it."""
+        """Capacity and batch size of every kind of transfer in which the ring holds at least one batch."""
         return [(ring, size) for ring in self.capacities for size in self.batch_sizes if size <= ring]
 
     def arena_bytes(self, capacity: int) -> int:
-        """Payload that a ring of that capacity has room for: never the bound, which the slots are."""
+        """Payload room of a ring of that capacity: so much that slots, not bytes, limit the ring."""
         return _arena_bytes(capacity, self.value_bytes)
 
 
 def _arena_bytes(capacity: int, value_bytes: int) -> int:
-    # One event more than there are slots: where the arena ends, the rest of it may be too short for the next one.
+    # One event more than there are slots, because the end of the arena may be too short for an event.
     return max(ring_size(capacity, None)[1], (capacity + 1) * payload_bytes(value_bytes))

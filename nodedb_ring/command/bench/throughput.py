@@ -1,4 +1,4 @@
-"""Events a second from one process to another, sent one by one or in batches."""
+"""Events per second from one process to another, sent one by one or in batches."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .workload import Lap, Tally, lap_of
 __all__ = ["Throughput"]
 
 _DRAINED: Final = 1024
-"""The most that the reader takes at once, as ``drain`` does by default."""
+"""The most events that the reader takes per call, the default of ``drain``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """Laps of ready events for so many seconds: `emit` of each if the batch size is 1, `emit_batch` otherwise.
+    """Laps of ready events for some seconds: by `emit` if the batch size is 1, by `emit_batch` otherwise.
 
-    The reader drains what there is, up to 1024 events or a batch, into columns of its own, and sleeps when there is
-    nothing: ``drain(1024, None)``.
+    The reader drains up to 1024 events or one batch into columns that it owns, and sleeps while the ring is empty:
+    ``drain(1024, None)``.
     """
 
     capacity: int
@@ -33,17 +33,17 @@ class Throughput:
 
     @property
     def lap(self) -> Lap:
-        """Whole batches."""
+        """A lap of whole batches."""
         return lap_of(self.batch_size, self.value_bytes)
 
     def send_lap(self, producer: EventProducer) -> bool:
-        """In batches, or one by one."""
+        """Sends the lap in batches, or one event at a time."""
         if self.batch_size == 1:
             return send_singly(producer, self.lap.events)
         return send_batches(producer, self.lap.batches)
 
     def write(self, producer: EventProducer) -> tuple[int, int]:
-        """Returns how many events were sent, and the clock before the first, in nanoseconds."""
+        """Returns how many events were sent, and the time before the first, in nanoseconds."""
         clock, lap_events, sent = time.monotonic_ns, len(self.lap.events), 0
         start = clock()
         end = start + round(self.seconds * 1e9)
@@ -54,7 +54,7 @@ class Throughput:
         return sent, start
 
     def read(self, consumer: EventConsumer) -> tuple[int, int]:
-        """Returns how many events came, and the clock when the last had come, in nanoseconds."""
+        """Returns how many events arrived, and the time after the last, in nanoseconds."""
         tally, most = Tally(self.lap, thorough=False), max(_DRAINED, self.batch_size)
         drain, clock, end = consumer.drain, time.monotonic_ns, 0
         while len(batch := drain(most, None)):
@@ -64,8 +64,8 @@ class Throughput:
         return tally.count, end
 
     def figure(self, written: tuple[int, int], read: tuple[int, int]) -> float:
-        """Events a second."""
+        """Events per second."""
         (sent, start), (came, end) = written, read
         if came != sent:
-            raise WrongAnswerError(f"{came:,} events came, and {sent:,} were sent")
+            raise WrongAnswerError(f"{came:,} events arrived, and {sent:,} were sent")
         return came / (end - start) * 1e9

@@ -1,4 +1,4 @@
-"""The events that the writer sends, again and again, and how the reader knows that they came."""
+"""The events that the writer sends repeatedly, and how the reader checks them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ COLLECTION: Final = "flights"
 
 _ROW_ID_DIGITS: Final = 9
 _LEAST_EVENTS: Final = 5 * 1024
-"""Few enough to stay in a core's cache, as what was just made does. No power of two: what comes into the same slot of a
-ring a lap later is another event."""
+"""Few enough to stay in the core's cache, like new events. Not a power of two, so that a slot of the ring gets a
+different event in the next lap."""
 _MOST_BYTES: Final = 2**23
-_LOOK_EVERY: Final = 1024
+_CHECK_EVERY: Final = 1024
 
 
 def payload_bytes(value_bytes: int) -> int:
-    """Of one event, in the ring's arena."""
+    """Payload bytes of one event in the arena."""
     return len(COLLECTION) + _ROW_ID_DIGITS + value_bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lap:
-    """Events numbered from 1 on, and the same in batches."""
+    """Events numbered from 1, and the same events in batches."""
 
     events: Sequence[WriteEvent]
     batches: Sequence[EventBatch]
 
 
 def lap_of(batch_size: int, value_bytes: int) -> Lap:
-    """A lap of whole batches; each event has a row id and a value of its own. Made once."""
+    """A lap of whole batches; each event has its own row id and value. Cached."""
     kind = batch_size, value_bytes
     if kind not in _laps:
         _laps[kind] = _make_lap(batch_size, value_bytes)
@@ -73,25 +73,25 @@ def _value(number: int, value_bytes: int) -> bytes:
 
 
 class Tally:
-    """What has come of laps that follow one another: how many events, each at its place.
+    """Counts the events of consecutive laps and checks that each is at its place.
 
     Parameters
     ----------
     lap : Lap
     thorough : bool
-        Every field of every event is compared. Else a look at the numbers of one batch in a thousand events: what was
-        lost, repeated or swapped before puts all that comes later at a wrong place.
+        Whether every field of every event is compared. Otherwise the numbers of one batch per 1024 events are checked:
+        a lost or repeated event shifts all later ones.
     """
 
     def __init__(self, lap: Lap, *, thorough: bool) -> None:
         self.count: int = 0
         self._lap = lap
         self._thorough = thorough
-        self._seen = 0  # up to where it was looked at
+        self._seen = 0  # events up to the last check
         self._last: EventBatch | None = None
 
     def take(self, batch: EventBatch) -> None:
-        """Enters a batch that came.
+        """Counts and checks a batch.
 
         Raises
         ------
@@ -100,24 +100,24 @@ class Tally:
         """
         self.count += len(batch)
         self._last = batch
-        if self._thorough or self.count - self._seen >= _LOOK_EVERY:
-            self._look(batch)
+        if self._thorough or self.count - self._seen >= _CHECK_EVERY:
+            self._check(batch)
 
     def close(self) -> None:
-        """Looks at the last batch, too, however small."""
+        """Checks the last batch, too, however small."""
         if self._last is not None:
-            self._look(self._last)
+            self._check(self._last)
 
-    def _look(self, batch: EventBatch) -> None:
+    def _check(self, batch: EventBatch) -> None:
         places = np.arange(self.count - len(batch), self.count) % len(self._lap.events)
         if not np.array_equal(batch.sequence, places + 1):
             raise WrongAnswerError(
-                f"events {_span(batch.sequence.tolist())} came, and {_span((places + 1).tolist())} were next"
+                f"events {_span(batch.sequence.tolist())} arrived, and {_span((places + 1).tolist())} were next"
             )
         if self._thorough:
             for event, place in zip(batch, places.tolist(), strict=True):
                 if event != self._lap.events[place]:
-                    raise WrongAnswerError(f"{event} came, and {self._lap.events[place]} was sent")
+                    raise WrongAnswerError(f"{event} arrived, and {self._lap.events[place]} was sent")
         self._seen = self.count
 
 

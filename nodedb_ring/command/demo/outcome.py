@@ -1,18 +1,29 @@
-"""What came of a run: the accounts of each core's ring, the view and the databases' answer."""
+"""What a run produced: the statistics of each core's ring, the view, and the databases' own answer.
+
+Every way to run the demo (threads, processes, processes with logs) ends in one `collect_outcome`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 from ... import ConsumerStats, ProducerStats, WriteOp
+from .database import ask_databases
+from .flights import AIRPORTS
 from .totals import TotalsByCarrier, add_totals
 
-__all__ = ["CoreOutcome", "Outcome", "Recovered"]
+__all__ = ["CoreOutcome", "CoreView", "Outcome", "Recovered", "RingAccount", "collect_outcome"]
+
+RingAccount: TypeAlias = tuple[int, ProducerStats, ConsumerStats]
+"""The capacity of one ring in events, and the statistics of its two ends."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What the log behind one core's ring has, and what a follower fetched from it.
+    """What the log behind one core's ring holds, and what a follower fetched from it.
 
     ``last_sequence`` is the highest number in the log; ``gaps``, ``replayed`` and ``episodes`` are as in
     ``nodedb_ring.FollowStats``.
@@ -25,6 +36,16 @@ class Recovered:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CoreView:
+    """One core's view at the end of a run, and how many events of each operation went into it."""
+
+    totals: TotalsByCarrier
+    events: Mapping[WriteOp, int]
+    recovered: Recovered | None = None
+    """None without a log."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CoreOutcome:
     """What went through one core's ring, and the view that its events made."""
 
@@ -32,32 +53,32 @@ class CoreOutcome:
     capacity: int
     producer: ProducerStats
     consumer: ConsumerStats
-    events: dict[WriteOp, int]
+    events: Mapping[WriteOp, int]
     view: TotalsByCarrier
     recovered: Recovered | None = None
     """None without a log."""
 
     @property
     def missing(self) -> int:
-        """Events that the view has not seen: its core numbered them from 1 without a hole."""
+        """Events that the view has not seen: the core numbered its events from 1 without a hole."""
         last = self.producer.emitted_sequence or 0 if self.recovered is None else self.recovered.last_sequence
         return last - sum(self.events.values())
 
     @property
     def excused(self) -> int:
-        """Events that the view may not have seen: what its ring dropped, and with a log none."""
+        """Events that the view may be missing: those that the ring dropped, or none with a log."""
         return self.producer.dropped if self.recovered is None else 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a run: each core's part, and what the databases say."""
+    """What a run produced: each core's part, and what the databases answer."""
 
     cores: tuple[CoreOutcome, ...]
     database: TotalsByCarrier
     seconds: float
-    killed: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
-    """By role, how often a process was killed and started again."""
+    killed: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    """How often each process was killed and started again, by role."""
 
     @property
     def view(self) -> TotalsByCarrier:
@@ -68,3 +89,42 @@ class Outcome:
     def missing(self) -> int:
         """Events that the view has not seen."""
         return sum(core.missing for core in self.cores)
+
+
+def collect_outcome(
+    rings: Iterable[RingAccount],
+    views: Sequence[CoreView],
+    databases: tuple[Path, Path],
+    *,
+    seconds: float,
+    killed: Mapping[str, int] | None = None,
+) -> Outcome:
+    """Puts the outcome of a run together, and asks the databases for theirs.
+
+    Parameters
+    ----------
+    rings, views : one for each core, in order
+    databases : two Paths
+        As the run left them.
+    seconds : float
+        How long the run took.
+    killed : mapping of role to count, optional
+        How often each process was killed and started again.
+    """
+    return Outcome(
+        cores=tuple(
+            CoreOutcome(
+                airports=airports,
+                capacity=capacity,
+                producer=producer,
+                consumer=consumer,
+                events=view.events,
+                view=view.totals,
+                recovered=view.recovered,
+            )
+            for airports, (capacity, producer, consumer), view in zip(AIRPORTS, rings, views, strict=True)
+        ),
+        database=ask_databases(*databases),
+        seconds=seconds,
+        killed={} if killed is None else killed,
+    )

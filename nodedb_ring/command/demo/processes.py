@@ -1,7 +1,7 @@
-"""The run between processes: one that writes for each Data Plane core, and one that keeps the views of all of them.
+"""The run between processes: one writer for each Data Plane core, and one consumer that keeps the views of all cores.
 
-Each child has a link to the parent. A writer gets its flights over it, and word to begin once all have their ends of
-the bus; the child's warnings come back, and the consumer's views; and its end of file says that the child has ended.
+Each child has a link to the parent. A writer gets its flights over it, and a message to begin once all have claimed
+their ends of the bus. Warnings and the consumer's views come back over it. Its end of file means that the child ended.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from ... import EventBus, EventConsumer, WriteOp
+from ... import EventBus, EventConsumer
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
-from .children import TerminationNoted, spawn
-from .database import ask_databases, write_flights
+from .children import TerminationFlag, spawn
+from .database import write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .outcome import CoreOutcome, Outcome
-from .totals import TotalsByCarrier
+from .outcome import CoreView, Outcome, collect_outcome
 from .view import CarrierView
 
 __all__ = ["run"]
 
-_TICK: Final = 0.1  # seconds between two looks at how far it is
+_TICK: Final = 0.1  # seconds between two progress reports
 _READY: Final = None
 _BEGIN: Final = None
 
 
-_Views: TypeAlias = tuple[tuple[TotalsByCarrier, dict[WriteOp, int]], ...]
-"""Of each core the view, and how many events of each operation went into it."""
+_Views: TypeAlias = tuple[CoreView, ...]
+"""The view of each core."""
 
 
 def run(
@@ -45,7 +44,7 @@ def run(
 ) -> Outcome:
     """Writes `flights` into two databases from two processes while a third keeps the view; then asks the databases.
 
-    Whatever ends it, no child is left: Ctrl-C is the parent's alone to answer, and a child that dies ends the run.
+    No child is left, however it ends: only the parent answers Ctrl-C, and a child that dies ends the run.
 
     Parameters
     ----------
@@ -53,16 +52,16 @@ def run(
     databases : two Paths
         Empty files.
     bus : EventBus
-        With a ring for each of the two, new. It stays for the caller to unlink.
+        A new bus with two rings. The caller unlinks it.
     progress : callable
-        Told now and then how many events are through: received or dropped.
+        Called regularly with the number of events received or dropped.
     show : callable
-        Told what the bus warned of in a child, a line at a time.
+        Called with each warning of the bus in a child, one line at a time.
 
     Raises
     ------
     ChildProcessError
-        A child was killed or failed: says which. The traceback of one that failed is on stderr already.
+        A child was killed or failed; the message says which. A child that failed has printed its traceback to stderr.
     """
     children: list[Child] = []
     try:
@@ -73,7 +72,7 @@ def run(
             children.append(spawn("the consumer", _consume, bus))
         writers = children[:-1]
         for writer, shard in zip(writers, flights_by_core(flights), strict=True):
-            # Not as an argument: that would wait for ever for a child that dies before it reads.
+            # Not as an argument, because that would wait forever for a child that dies before it reads.
             send(writer, shard)
         for child in children:
             child.await_ready()
@@ -83,19 +82,10 @@ def run(
         views, ended = _listen(children, bus, progress, show)
     finally:
         stop(children)
-    return Outcome(
-        cores=tuple(
-            CoreOutcome(
-                airports=airports,
-                capacity=bus.capacity,
-                producer=ring.producer,
-                consumer=ring.consumer,
-                events=events,
-                view=view,
-            )
-            for airports, ring, (view, events) in zip(AIRPORTS, bus.stats(), views, strict=True)
-        ),
-        database=ask_databases(*databases),
+    return collect_outcome(
+        [(bus.capacity, ring.producer, ring.consumer) for ring in bus.stats()],
+        views,
+        databases,
         seconds=ended - started,
     )
 
@@ -103,26 +93,23 @@ def run(
 def _listen(
     children: Sequence[Child], bus: EventBus, progress: Callable[[int], object], show: Callable[[str], object]
 ) -> tuple[_Views, float]:
-    """Waits until all children have ended, and well; returns the views and when they came."""
-    came: list[tuple[_Views, float]] = []
+    """Waits until all children have ended without error; returns the views and when they arrived."""
+    received: list[tuple[_Views, float]] = []
     running = list(children)
     while running:
         ready = wait([child.link for child in running], _TICK)
         for child in [child for child in running if child.link in ready]:
             try:
-                message: str | _Views = child.link.recv()
-            except (EOFError, OSError):  # the latter if it was killed amid a message
-                child.process.join()
-                if child.process.exitcode != 0:
-                    raise child.failure() from None
+                message: str | _Views = child.receive()
+            except EOFError:
                 running.remove(child)
             else:
                 if isinstance(message, str):
                     show(message)
                 else:
-                    came.append((message, time.perf_counter()))
+                    received.append((message, time.perf_counter()))
         progress(sum(ring.consumer.received + ring.producer.dropped for ring in bus.stats()))
-    [views_and_when] = came
+    [views_and_when] = received
     return views_and_when
 
 
@@ -134,8 +121,8 @@ def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> Non
     with bus.producer(core_id) as producer:
         link.send(_READY)
         link.recv()
-        # Told to end from here on, it leaves a database of whole transactions, closed in order.
-        write_flights(database, flights, producer, TerminationNoted())
+        # SIGTERM from here on leaves whole transactions and a properly closed database.
+        write_flights(database, flights, producer, TerminationFlag())
 
 
 def _consume(link: Connection, bus: EventBus) -> None:
@@ -144,14 +131,14 @@ def _consume(link: Connection, bus: EventBus) -> None:
         consumers = [ends.enter_context(bus.consumer(core_id)) for core_id in range(bus.num_cores)]
         link.send(_READY)
         _keep_views(consumers, views, link)
-    link.send(tuple((view.totals(), view.events()) for view in views))
+    link.send(tuple(CoreView(totals=view.totals(), events=view.events()) for view in views))
 
 
 def _keep_views(consumers: Sequence[EventConsumer], views: Sequence[CarrierView], link: Connection) -> None:
-    """Takes from all rings in turn until their producers have gone, and sleeps when all are empty."""
+    """Drains all rings in turn until their producers are disconnected, and sleeps while all are empty."""
     running = list(zip(consumers, views, strict=True))
     with selectors.DefaultSelector() as something:
-        # The parent sends nothing: if there is something, it has gone, and nobody will come to write.
+        # The parent sends nothing, so a readable link means that it has ended and no writer will come.
         something.register(link, selectors.EVENT_READ)
         for consumer in consumers:
             something.register(consumer.fileno(), selectors.EVENT_READ)

@@ -1,4 +1,4 @@
-"""The run in one process: a thread for each core that writes, and one for each consumer that keeps a view."""
+"""The run in one process: one thread for each writer, and one for each consumer that keeps a view."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 
 from ... import EventConsumer, EventProducer, Follower, follow
 from ...log.sqlite import SqliteEventLog
-from .database import ask_databases, write_flights
+from .database import write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
-from .outcome import CoreOutcome, Outcome, Recovered
+from .outcome import CoreView, Outcome, Recovered, collect_outcome
 from .view import CarrierView
 
 __all__ = ["Bus", "run"]
@@ -22,7 +22,7 @@ __all__ = ["Bus", "run"]
 Bus: TypeAlias = tuple[list[EventProducer], list[EventConsumer]]
 """What ``create_event_bus`` returns: both ends of each core's ring."""
 
-_TICK: Final = 0.1  # seconds between two looks at how far it is
+_TICK: Final = 0.1  # seconds between two progress reports
 _COMMIT: Final = 0.2  # seconds between two watermarks
 _GROUP: Final = "demo"
 
@@ -37,9 +37,9 @@ def run(
 ) -> Outcome:
     """Writes `flights` into two databases while two consumers keep the view; then asks the databases.
 
-    Each consumer has a thread and a view of its own, and the views are added at the end: nothing is shared between
-    cores. One thread for both, polling or on asyncio, took as long but let the rings fill to 6 to 29 %, where two
-    threads let them fill to 1 to 5 %.
+    Each consumer has its own thread and its own view, and the views are added at the end: cores share nothing. With
+    one thread for both consumers, polling or on asyncio, it takes as long, but the rings fill to 6 to 29 % and not
+    to 1 to 5 %.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def run(
     databases : two Paths
         Empty files.
     bus : Bus
-        A ring for each of the two, new.
+        A new bus with two rings.
     progress : callable
-        Told now and then, in this thread, how many events are through: received or dropped.
+        Called regularly, in this thread, with the number of events received or dropped.
     logged : bool, default False
-        Each database has a log of its events, from which its view gets what the ring drops.
+        Each database keeps a log of its events, from which the view gets the events that the ring drops.
     """
     producers, consumers = bus
     views = [CarrierView() for _ in AIRPORTS]
@@ -66,7 +66,7 @@ def run(
         ]
         threads = ends.enter_context(concurrent.futures.ThreadPoolExecutor(2 * len(AIRPORTS), "core"))
         try:
-            # Writers first: a consumer waits for its producer to close, and must not be left with one that nobody runs.
+            # Writers first: a consumer waits for its producer to close, so it must not start before the writer runs.
             running = {
                 threads.submit(write_flights, path, shard, producer, stop, log)
                 for path, shard, producer, log in zip(databases, shards, producers, logs, strict=True)
@@ -81,30 +81,20 @@ def run(
                     + sum(producer.stats().dropped for producer in producers)
                 )
         finally:
-            # Whatever ended the loop early, a failed thread or Ctrl-C: the writers stop, and then the consumers.
+            # After a failed thread or Ctrl-C the writers stop, and then the consumers.
             stop.set()
         recovered = [
             None if log is None or follower is None else _recovered(log, follower)
             for log, follower in zip(logs, followers, strict=True)
         ]
-    seconds = time.perf_counter() - started
-    return Outcome(
-        cores=tuple(
-            CoreOutcome(
-                airports=airports,
-                capacity=producer.capacity,
-                producer=producer.stats(),
-                consumer=consumer.stats(),
-                events=view.events(),
-                view=view.totals(),
-                recovered=fetched,
-            )
-            for airports, producer, consumer, view, fetched in zip(
-                AIRPORTS, producers, consumers, views, recovered, strict=True
-            )
-        ),
-        database=ask_databases(*databases),
-        seconds=seconds,
+    return collect_outcome(
+        [(producer.capacity, producer.stats(), consumer.stats()) for producer, consumer in zip(*bus, strict=True)],
+        [
+            CoreView(totals=view.totals(), events=view.events(), recovered=fetched)
+            for view, fetched in zip(views, recovered, strict=True)
+        ],
+        databases,
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -113,7 +103,7 @@ def _keep_view(consumer: EventConsumer, view: CarrierView, follower: Follower | 
         committed = time.monotonic()
         for batch in consumer if follower is None else follower:
             view.apply(batch)
-            # Now and then: it waits for the writer's transaction, since both write to one file.
+            # Not after each batch: a commit waits for the writer's transaction, because both write to one file.
             if follower is not None and time.monotonic() - committed >= _COMMIT:
                 follower.commit()
                 committed = time.monotonic()

@@ -1,11 +1,12 @@
-"""What the demo asks twice, of the events and of the databases: totals by carrier."""
+"""Totals by carrier: the question that the demo answers twice, from the events and by SQL."""
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["CarrierTotals", "TotalsByCarrier", "add_totals"]
+__all__ = ["CarrierTotals", "TotalsByCarrier", "add_totals", "sum_totals"]
 
 
 class CarrierTotals(NamedTuple):
@@ -18,7 +19,7 @@ class CarrierTotals(NamedTuple):
 
     @property
     def mean_delay(self) -> float | None:
-        """Minutes of delay a flight that has flown; None if there is none."""
+        """Minutes of delay per flight that has flown; None if none has."""
         return self.delay / self.flown if self.flown else None
 
 
@@ -27,8 +28,17 @@ TotalsByCarrier: TypeAlias = dict[str, CarrierTotals]
 
 def add_totals(parts: Iterable[Mapping[str, CarrierTotals]]) -> TotalsByCarrier:
     """The totals of several cores as one, by carrier in alphabetical order."""
-    whole: TotalsByCarrier = {}
+    by_carrier: dict[str, list[CarrierTotals]] = collections.defaultdict(list)
     for part in parts:
-        for carrier, more in part.items():
-            whole[carrier] = CarrierTotals(*map(sum, zip(whole.get(carrier, (0, 0, 0, 0)), more, strict=True)))
-    return dict(sorted(whole.items()))
+        for carrier, totals in part.items():
+            by_carrier[carrier].append(totals)
+    return {carrier: _sum(by_carrier[carrier]) for carrier in sorted(by_carrier)}
+
+
+def sum_totals(totals: TotalsByCarrier) -> CarrierTotals:
+    """The totals of all carriers together."""
+    return _sum(totals.values())
+
+
+def _sum(totals: Iterable[CarrierTotals]) -> CarrierTotals:
+    return CarrierTotals(*map(sum, zip((0, 0, 0, 0), *totals, strict=True)))

@@ -19,16 +19,15 @@ _EVERY_OP: Final = max(WriteOp) + 1
 
 
 class CarrierView:
-    """The totals of one core's flights, after each batch as if computed anew from the table.
+    """The totals of one core's flights; after each batch they equal totals computed anew from the table.
 
-    A row that appears adds to its carrier what it says, and a row that goes takes it back; an UPDATE does both. Thus a
-    departure that is corrected, or moved to another carrier, comes out right. INSERT is a flight more that was
-    scheduled, DELETE one that was cancelled.
+    A new row adds its values to its carrier, and an old row subtracts them; an UPDATE does both. So a departure that is
+    corrected, or moved to another carrier, is counted right. INSERT is a scheduled flight, DELETE a cancelled one.
 
     Parameters
     ----------
     totals, events : mappings, optional
-        What another view said: this one goes on from there.
+        The state of an earlier view, from which this one continues.
 
     Thread safety: one thread at a time.
     """
@@ -55,7 +54,7 @@ class CarrierView:
         self._events += np.bincount(op, minlength=_EVERY_OP)
 
     def _fold(self, values: npt.NDArray[np.object_], sign: int) -> npt.NDArray[np.intp]:
-        """Adds what rows say of departures, or with a `sign` of -1 takes it back; returns their carriers' places."""
+        """Adds the departures in the rows, or subtracts them if `sign` is -1; returns the places of the carriers."""
         rows = [msgpack.unpackb(value) for value in values]
         carriers = self._places_of(np.array([row["carrier"] for row in rows]))
         delay = np.array([row["dep_delay"] for row in rows], np.float64)  # None becomes NaN
@@ -65,7 +64,7 @@ class CarrierView:
         return carriers
 
     def _places_of(self, carriers: npt.NDArray[np.str_]) -> npt.NDArray[np.intp]:
-        """Where the totals of each of `carriers` stand; a carrier seen for the first time gets the next place."""
+        """The place of each carrier's totals; a new carrier gets the next place."""
         names, which = np.unique(carriers, return_inverse=True)
         places = [self._places.setdefault(name, len(self._places)) for name in names.tolist()]
         fresh = len(self._places) - self._totals.shape[1]
@@ -73,7 +72,7 @@ class CarrierView:
         return np.array(places, np.intp)[which]
 
     def totals(self) -> TotalsByCarrier:
-        """The view as it stands, by carrier."""
+        """The present totals by carrier."""
         return {carrier: CarrierTotals(*self._totals[:, place].tolist()) for carrier, place in self._places.items()}
 
     def events(self) -> dict[WriteOp, int]:

@@ -1,4 +1,4 @@
-"""The command ``nodedb-ring top``: how often, in which form, and until when."""
+"""Runs ``nodedb-ring top``: takes samples at an interval and shows them in one of three forms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_top(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Shows how a bus does until it is interrupted, and returns the exit code.
+    """Shows the state of a bus until it is interrupted, and returns the exit code.
 
     Parameters
     ----------
@@ -36,22 +36,22 @@ def run_top(
     interval : float
         Seconds between two samples.
     count : int, optional
-        End after so many samples that have rates.
+        End after this many intervals.
     once : bool
-        One sample, as text or as one JSON object of several lines.
+        Show one sample, as text or as one JSON object over several lines.
     json : bool
-        A JSON object a line.
+        Print one JSON object per line.
     clock, pause
-        What tells and what spends the time, in seconds.
+        Returns the time, and sleeps, in seconds.
 
-    Unless `once` or `json`, it draws on a terminal; on anything else it prints a table a sample, without control codes.
+    Without `once` and `json` it draws on a terminal; elsewhere it prints one table per sample, without control codes.
 
     Raises
     ------
     ModuleNotFoundError
-        rich is not installed, and there is a terminal to draw on.
+        stdout is a terminal and rich is not installed.
     LayoutError, OSError
-        The bus cannot be opened, or what took its name cannot be.
+        The bus, or a later one of the same name, cannot be opened.
     """
     with Watch(name, directory, clock) as watch:
         first = watch.sample()
@@ -59,7 +59,7 @@ def run_top(
         if json:
             return _print(samples, lambda sample: as_json(sample, indent=2 if once else None))
         if once or not sys.stdout.isatty() or os.environ.get("TERM") in {"dumb", "unknown"}:
-            # Tables follow each other with a line between.
+            # An empty line between two tables.
             gaps = itertools.chain([""], itertools.repeat("\n"))
             return _print(samples, lambda sample: next(gaps) + as_table(sample))
         from .terminal import draw
@@ -75,7 +75,7 @@ def _samples(watch: Watch, interval: float, count: int | None, pause: Callable[[
 
 
 def _print(samples: Iterator[BusSample], text: Callable[[BusSample], str]) -> int:
-    # Whoever closes the pipe has seen enough.
+    # A reader may close the pipe at any time.
     with contextlib.suppress(BrokenPipeError):
         for sample in samples:
             sys.stdout.write(text(sample))

@@ -1,4 +1,4 @@
-"""A row of numbers as a row of bars, a character each."""
+"""A row of numbers as a row of bars, one character each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 __all__ = ["sparkline"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
-# For a terminal that has no more; none of them is a letter or a digit, which would be read.
+# For a terminal without Unicode. None is a letter or a digit, so none is mistaken for text.
 _ASCII: Final = "_.-:=+*#"
 
 
 def sparkline(values: Sequence[float], *, ascii_only: bool = False) -> str:
-    """A bar for each value: the highest for the largest of them, the lowest for 0 alone, so that little is not nothing.
+    """One bar for each value: the highest for the largest value, the lowest only for 0, so that small values show.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The view on a terminal: drawn anew at each sample, on a screen of its own, and left behind at the end."""
+"""Draws the view on the terminal's alternate screen at each sample, and prints the last one at the end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["draw"]
 
 
 def draw(first: BusSample, samples: Iterable[BusSample]) -> None:
-    """Draws samples as they come. However that ends, the terminal is as it was, with the last view left on it."""
+    """Draws samples as they come. However it ends, it restores the terminal and prints the last view."""
     console = Console()
     view = View(first)
     live = Live(view, console=console, screen=True, auto_refresh=False)
     with termination_unwinds():
         try:
-            # An exception in the midst of any of these would leave a screen that nobody knows of, or half a view in the
-            # console's buffer, to be printed with the last one. Between them nothing is held back.
+            # An exception inside one of these calls could leave the alternate screen on, or half a view in the
+            # console's buffer. Signals that arrive meanwhile are handled between the calls.
             with termination_deferred():
                 live.start()
                 live.refresh()

@@ -1,4 +1,4 @@
-"""A sample as text that needs no terminal: one JSON object, or aligned lines."""
+"""A sample as plain text: one JSON object, or an aligned table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import json
 from ..inspection import aligned, bus_line, bus_object, holder, ring_object
 from .watch import AnyRing, BusSample, CorruptRing, RingSample
 
-__all__ = ["as_json", "as_table", "owners", "standing"]
+__all__ = ["as_json", "as_table", "owners", "problems"]
 
 
 def as_json(sample: BusSample, *, indent: int | None) -> str:
-    """One object: that of ``nodedb-ring inspect --json``, and what only several samples tell.
+    """One object with the fields of ``nodedb-ring inspect --json`` and more.
 
-    It has ``time``, ``incarnation``, ``is_linked`` and ``interval_seconds``, which the rates are over, and each ring
-    ``lag`` (events), ``emitted_per_second``, ``received_per_second``, ``dropped_per_second`` and ``error``, null in a
-    sound one. Of a corrupt ring there is ``core_id`` and ``error`` alone. Rates and interval are null in the first
-    sample of a bus.
+    It adds ``time``, ``incarnation``, ``is_linked`` and ``interval_seconds`` (the time that the rates cover), and to
+    each ring ``lag`` (events), ``emitted_per_second``, ``received_per_second``, ``dropped_per_second`` and ``error``
+    (null). A corrupt ring has only ``core_id`` and ``error``. Rates and interval are null in the first sample of a bus.
     """
     document: dict[str, object] = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -45,7 +44,7 @@ def _ring_object(ring: AnyRing) -> dict[str, object]:
 
 
 def as_table(sample: BusSample) -> str:
-    """Which bus, and over how long; a line a core; a line for whatever is wrong."""
+    """One line for the bus and the interval, one line per core, and one line for each problem."""
     over = "" if sample.seconds is None else f"; rates over {sample.seconds:.2f} s"
     table = [
         [
@@ -63,7 +62,7 @@ def as_table(sample: BusSample) -> str:
         ],
         *(_cells(ring) for ring in sample.rings),
     ]
-    notes = "".join(f"{note}\n" for note in standing(sample))
+    notes = "".join(f"{note}\n" for note in problems(sample))
     return f"{bus_line(sample.bus)}{over}\n\n{aligned(table)}{notes}"
 
 
@@ -86,12 +85,12 @@ def _cells(ring: AnyRing) -> list[str]:
 
 
 def _per_second(rate: float) -> str:
-    # An event now and then is not none.
+    # Two digits below 10, so that a low rate is not shown as 0.
     return f"{rate:,.2g}" if 0 < rate < 10 else f"{rate:,.0f}"
 
 
 def owners(ring: RingSample) -> tuple[str, str]:
-    """Who holds the two ends: a process, ``gone`` when the last one has closed it or died, ``-`` before the first."""
+    """The holders of the two ends: a process id, ``gone`` after the last holder, ``-`` before the first."""
     stats = ring.stats
     producer = holder(stats.producer_pid, is_elsewhere=stats.producer_is_elsewhere)
     consumer = holder(stats.consumer_pid, is_elsewhere=stats.consumer_is_elsewhere)
@@ -101,8 +100,8 @@ def owners(ring: RingSample) -> tuple[str, str]:
     )
 
 
-def standing(sample: BusSample) -> list[str]:
-    """What is wrong with a bus or its rings, a sentence each; nothing as a rule."""
+def problems(sample: BusSample) -> list[str]:
+    """One sentence for each problem of the bus or its rings."""
     notes = [ring.error for ring in sample.rings if isinstance(ring, CorruptRing)]
     if not sample.is_linked:
         notes.append(

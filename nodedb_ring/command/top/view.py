@@ -1,4 +1,4 @@
-"""What ``nodedb-ring top`` draws on a terminal: a line a core, of the latest sample and of those before it."""
+"""What ``nodedb-ring top`` draws on a terminal: one line per core, from the latest sample and earlier ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...core.backpressure import PressureState
 from .sparkline import sparkline
-from .text import owners, standing
+from .text import owners, problems
 from .watch import AnyRing, BusSample, CorruptRing, RingSample
 
 __all__ = ["View", "compact"]
@@ -20,8 +20,8 @@ __all__ = ["View", "compact"]
 _COLOURS: Final = {PressureState.NORMAL: "green", PressureState.THROTTLED: "yellow", PressureState.SUSPENDED: "red"}
 _WRONG: Final = "bold red"
 _HEADING: Final = "dim"
-_LONGEST_HISTORY: Final = 400  # samples: as wide as a terminal may be
-_WIDE: Final = 100  # columns, from which on the headings are whole words
+_LONGEST_HISTORY: Final = 400  # samples: more than a terminal has columns
+_WIDE: Final = 100  # columns; from here on the headings are whole words
 _HEADINGS: Final = (
     ("core", "pressure", "used", "", "in/s", "out/s", "lag", "drops", "/s", "prod.", "cons.", "in/s"),
     (
@@ -29,17 +29,17 @@ _HEADINGS: Final = (
         *("dropped", "dropped/s", "producer", "consumer", "in/s until now"),
     ),
 )
-# The bar's place among the columns; the sparkline's is the last. These two share what the others leave.
+# The column of the bar; the sparkline is in the last one. These two share the width that the others leave.
 _BAR: Final = 2
 _LEAST_WIDTHS: Final = (4, 9, 5, 4, 5, 5, 5, 5, 5, 4, 4, 8)
 
 _Cell: TypeAlias = tuple[str, str]
-"""Text, of one style."""
+"""Text and its style."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of the table: the cells but the two that are drawn, and what those are drawn from."""
+    """One line of the table: its text cells, and the values for the bar and the sparkline."""
 
     cells: Sequence[_Cell]
     used: int = 0  # percent
@@ -50,8 +50,8 @@ class _Line:
 class View:
     """A renderable of rich: give it each sample.
 
-    Where the terminal has too few lines for all cores, the corrupt and then the fullest ones are shown, in order. It
-    lays its lines out by itself: a table of rich measures every cell, and the whole takes seven times as long.
+    If the terminal has too few lines for all cores, it shows the corrupt and then the fullest ones, in order. It does
+    its own layout, because a table of rich measures every cell and takes seven times as long.
     """
 
     def __init__(self, first: BusSample) -> None:
@@ -60,7 +60,7 @@ class View:
         self.add(first)
 
     def add(self, sample: BusSample) -> None:
-        """Shows this one from now on."""
+        """Shows this sample from now on."""
         if not self._history or sample.incarnation != self._sample.incarnation:
             self._history = [collections.deque(maxlen=_LONGEST_HISTORY) for _ in sample.rings]
         self._sample = sample
@@ -69,22 +69,22 @@ class View:
                 history.append(ring.rates.emitted)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The title, the table, and what is wrong."""
+        """The title, the table and the problems."""
         sample = self._sample
         bus = sample.bus
         cores = "1 core" if bus.num_cores == 1 else f"{bus.num_cores} cores"
         over = "" if sample.seconds is None else f", the last {sample.seconds:.1f} s"
         yield _fitting(Text.assemble((bus.name, "bold"), f"  {cores} of {bus.capacity:,} slots{over}"))
-        notes = [Text(note, style=_WRONG) for note in standing(sample)]
-        # Besides the cores: title, headings, the line of all, and the line of how many there is no room for.
+        notes = [Text(note, style=_WRONG) for note in problems(sample)]
+        # Lines besides the cores: title, headings, the totals, and the note about cores that are not shown.
         taken = 4 + sum(len(note.wrap(console, options.max_width)) for note in notes)
-        shown = _foremost(sample.rings, max(options.size.height - taken, 1))
+        shown = _most_urgent(sample.rings, max(options.size.height - taken, 1))
         lines = [self._line(ring) for ring in shown]
         if len(sample.rings) > 1:
-            lines.append(_line_of_all(sample))
+            lines.append(_totals_line(sample))
         yield from _table(lines, options.max_width, ascii_only=options.ascii_only)
         if len(shown) < len(sample.rings):
-            yield Text(f"the fullest {len(shown)} of {cores}; a higher terminal shows more", style=_HEADING)
+            yield Text(f"the fullest {len(shown)} of {cores}; a taller terminal shows more", style=_HEADING)
         yield from notes
 
     def _line(self, ring: AnyRing) -> _Line:
@@ -111,8 +111,8 @@ class View:
         )
 
 
-def _line_of_all(sample: BusSample) -> _Line:
-    """What all sound rings come to."""
+def _totals_line(sample: BusSample) -> _Line:
+    """The totals of all rings that are not corrupt."""
     sound = [ring for ring in sample.rings if isinstance(ring, RingSample)]
     rates = [ring.rates for ring in sound if ring.rates is not None]
     totals = (
@@ -128,7 +128,7 @@ def _line_of_all(sample: BusSample) -> _Line:
 
 
 def _table(lines: Sequence[_Line], width: int, *, ascii_only: bool) -> Iterator[Text]:
-    """Headings, and a line each: flush right but for words and bars."""
+    """Headings and lines. Words and bars are aligned left, numbers right."""
     headings = _HEADINGS[width >= _WIDE]
     rows = [list(line.cells) for line in lines]
     for row in rows:
@@ -138,7 +138,7 @@ def _table(lines: Sequence[_Line], width: int, *, ascii_only: bool) -> Iterator[
         max(least, len(heading), *(len(row[place][0]) for row in rows))
         for place, (least, heading) in enumerate(zip(_LEAST_WIDTHS, headings, strict=True))
     ]
-    # A blank between each two.
+    # One space between two columns.
     room = width - sum(widths[:_BAR]) - sum(widths[_BAR + 1 : -1]) - len(widths) + 1
     widths[_BAR] = max(room // 3, _LEAST_WIDTHS[_BAR])
     widths[-1] = max(room - widths[_BAR], _LEAST_WIDTHS[-1])
@@ -165,8 +165,8 @@ def _placed(text: str, place: int, width: int) -> str:
 
 
 def _bar(percent: int, width: int, colour: str, *, ascii_only: bool) -> list[_Cell]:
-    """A heavy line as long as the ring is full, to half a column, and a light one for the rest."""
-    # A ring that holds anything is not shown as empty.
+    """A heavy line for the used part, to half a column, and a light one for the rest."""
+    # A ring that holds any event is not shown as empty.
     whole, half = divmod(max(round(percent * width / 50), min(percent, 1)), 2)
     heavy, light = ("#", "-") if ascii_only else ("━", "─")
     full = heavy * whole + (("+" if ascii_only else "╾") if half else "")
@@ -184,13 +184,13 @@ def _joined(parts: Sequence[Sequence[_Cell]]) -> Text:
 
 
 def _fitting(line: Text) -> Text:
-    """The line as one line, however narrow the terminal."""
+    """The line, cut to the width of the terminal."""
     line.no_wrap, line.overflow = True, "ellipsis"
     return line
 
 
-def _foremost(rings: tuple[AnyRing, ...], most: int) -> list[AnyRing]:
-    """The rings, by core, of which at most so many are to be shown: those that most want to be looked at."""
+def _most_urgent(rings: tuple[AnyRing, ...], most: int) -> list[AnyRing]:
+    """At most this many rings, by core: the most urgent ones."""
 
     def urgency(ring: AnyRing) -> tuple[int, int]:
         return (101, 0) if isinstance(ring, CorruptRing) else (ring.stats.utilization, -ring.core_id)
@@ -205,12 +205,12 @@ def _shown(rate: float | None) -> str:
 def compact(number: float) -> str:
     """A count or a rate in at most five characters: ``0``, ``0.4``, ``987``, ``1.23k``, ``45.6M``.
 
-    Three digits of it; below ten one decimal, unless it is whole.
+    It shows three digits; below ten, one decimal unless the number is whole.
     """
     if number < 9.95 and number != int(number):
         return f"{number:.1f}" if number >= 0.05 else "<0.1"
     units, unit = iter("kMGTPEZY"), ""
-    # From where on it would be shown as 1000.
+    # From here on three digits would show 1000.
     while number >= 999.5:
         number /= 1000
         unit = next(units)

@@ -1,4 +1,4 @@
-"""Samples of a bus between processes, and the rates between one and the next. Nothing is claimed, and nobody waits."""
+"""Samples of a shared bus, and the rates between one and the next. It claims no end and delays nobody."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["BusSample", "CorruptRing", "Rates", "RingSample", "Watch"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What went through a ring, in events a second between two samples. Never negative.
+    """What went through a ring, in events per second between two samples. Never negative.
 
     Attributes
     ----------
     emitted : float
         Enqueued.
     received : float
-        Taken out, by whoever consumes. Counts what a successor gets again, too: it was taken twice.
+        Taken out by consumers. Redelivered events count again, because they were taken twice.
     dropped : float
-        Attempts refused, for whichever reason.
+        Attempts refused, for any reason.
     """
 
     emitted: float
@@ -45,7 +45,7 @@ class Rates:
 
 
 def _rate(before: int, after: int, seconds: float) -> float:
-    # A sample that comes while a successor takes over may see it in one of its two counts and not yet in the other.
+    # During a succession one of the two counts may be updated before the other.
     return max(after - before, 0) / seconds
 
 
@@ -58,7 +58,7 @@ class RingSample:
     core_id : int
     stats : RingStats
     rates : Rates or None
-        Since the sample before; None where there is none of this ring.
+        Since the sample before; None in the first sample of this ring.
     """
 
     core_id: int
@@ -68,7 +68,7 @@ class RingSample:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptRing:
-    """One core's ring, whose block holds what no ring can.
+    """One core's ring, whose block holds impossible values.
 
     Attributes
     ----------
@@ -86,20 +86,20 @@ AnyRing: TypeAlias = RingSample | CorruptRing
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BusSample:
-    """All rings of a bus at about one moment.
+    """All rings of a bus, sampled one after another.
 
     Attributes
     ----------
     bus : EventBus
-        Which was sampled. It may be closed by now.
+        The sampled bus. It may be closed by now.
     incarnation : int
-        1 for the bus that was found first, one more for each that has had its name since.
+        1 for the first bus of the name, 2 for the next one, and so on.
     is_linked : bool
-        Whether the name led to this bus still.
+        Whether the name still led to this bus.
     at : float
-        When, in seconds on the watch's clock.
+        Time of the sample, in seconds on the watch's clock.
     seconds : float or None
-        Since the sample before, which the rates are over; None for the first one of this bus.
+        Since the sample before, the time that the rates cover; None in the first sample of this bus.
     rings : tuple of RingSample or CorruptRing, by core
     """
 
@@ -112,16 +112,16 @@ class BusSample:
 
 
 class Watch:
-    """Samples the bus that has a name: when another one takes the name, that.
+    """Samples the bus of a name. If another bus takes the name, it samples that one from then on.
 
-    While nobody has the name it stays with the last one that had, which its users may still have open.
+    While no bus has the name it keeps sampling the last one, which other processes may still have open.
 
     Parameters
     ----------
     name : str
     directory : Path
     clock : callable
-        Returns seconds, and never goes back.
+        Returns seconds and never goes backwards.
 
     Raises
     ------
@@ -140,12 +140,12 @@ class Watch:
         self._bus = EventBus.open(name, directory=directory)
 
     def sample(self) -> BusSample:
-        """Looks at every ring once.
+        """Samples every ring once.
 
         Raises
         ------
         LayoutError, OSError
-            What has the name now is no bus, or one that this process may not open.
+            The file of that name is no bus, or this process may not open it.
         """
         is_linked = self._bus.is_linked or self._found_another()
         before = self._last
@@ -158,7 +158,7 @@ class Watch:
             at=at,
             seconds=seconds,
             rings=tuple(
-                self._look(core_id, None if before is None else before.rings[core_id], seconds)
+                self._sample_ring(core_id, None if before is None else before.rings[core_id], seconds)
                 for core_id in range(self._bus.num_cores)
             ),
         )
@@ -173,15 +173,15 @@ class Watch:
         self._bus.close()
         self._bus = bus
         self._incarnation += 1
-        # Its counts have nothing to do with those of the last one.
+        # Its counts start anew, so there are no rates over both buses.
         self._last = None
         return True
 
-    def _look(self, core_id: int, before: AnyRing | None, seconds: float | None) -> AnyRing:
+    def _sample_ring(self, core_id: int, before: AnyRing | None, seconds: float | None) -> AnyRing:
         try:
             stats = self._bus.ring_stats(core_id)
             taken = stats.consumer.received
-            # The producer's count is read first: the consumer's may have passed it, but not where it is a moment later.
+            # The producer's count is read first, so the consumer's may be ahead of it, but not of a later reading.
             is_ahead = taken > stats.producer.emitted and taken > self._bus.ring_stats(core_id).producer.emitted
         except CorruptRingError as error:
             return CorruptRing(core_id=core_id, error=str(error))
@@ -195,7 +195,7 @@ class Watch:
         return RingSample(core_id=core_id, stats=stats, rates=rates)
 
     def close(self) -> None:
-        """Lets go of the bus; may be repeated."""
+        """Closes the bus; may be called again."""
         self._bus.close()
 
     def __enter__(self) -> Self:

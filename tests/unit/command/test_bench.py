@@ -195,16 +195,16 @@ def never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--capacities=64", "--batch-sizes=1,65"], "batch size 65: is more than the largest ring holds, 64 events"),
+        (["--capacities=64", "--batch-sizes=1,65"], "batch size 65: must be at most 64 events, the largest capacity"),
         (
             ["--capacities=8,64", "--batch-sizes=16"],
-            "capacity 8: holds no batch, of which the smallest is of 16 events",
+            "capacity 8: must be at least 16 events, the smallest batch size",
         ),
         ([f"--capacities={2**33}"], f"capacity {2**33}: must be at most"),
         ([f"--value-bytes={2**32}"], f"arena_bytes {1025 * (2**32 + 16)}: must be"),
-        (["--seconds=0.1"], "--seconds 0.1: 5 rounds of 18 kinds of transfer need at least 0.8; give more"),
-        (["--plot=bench.picture"], "--plot bench.picture: ends in no format of pictures; those are "),
-        (["--plot=bench"], "--plot bench: ends in no format of pictures; those are "),
+        (["--seconds=0.1"], "--seconds 0.1: 5 rounds of 18 kinds of transfer need at least 0.8; give more seconds"),
+        (["--plot=bench.picture"], "--plot bench.picture: must end in a picture format: "),
+        (["--plot=bench"], "--plot bench: must end in a picture format: "),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -331,12 +331,12 @@ def transfer(kind: Callable[..., Throughput] = Throughput, batch_size: int = 16)
 @pytest.mark.parametrize(
     ("measurement", "complaint"),
     [
-        (transfer(Losing), r"events \d+ to \d+ came, and \d+ to \d+ were next"),
-        (transfer(Silent), r"[\d,]+ events came, and [\d,]+ were sent"),
-        (transfer(Damaging), r"WriteEvent\(.*\) came, and WriteEvent\(.*\) was sent"),
+        (transfer(Losing), r"events \d+ to \d+ arrived, and \d+ to \d+ were next"),
+        (transfer(Silent), r"[\d,]+ events arrived, and [\d,]+ were sent"),
+        (transfer(Damaging), r"WriteEvent\(.*\) arrived, and WriteEvent\(.*\) was sent"),
         (
             LateStamps(capacity=64, value_bytes=20, rate=10_000, events=100, spin=0.0),
-            "the stamps that came are not those that were sent",
+            "the time stamps that arrived are not those that were sent",
         ),
     ],
 )
@@ -536,7 +536,7 @@ def swapped() -> EventBatch:
 
 @pytest.mark.parametrize("thorough", [True, False])
 @pytest.mark.parametrize(
-    ("came", "caught_by_a_look"),
+    ("came", "caught_by_a_sample"),
     [
         (EventBatch.concat([WHOLE[:2000], WHOLE[2001:]]), True),
         (EventBatch.concat([WHOLE[:2000], WHOLE[1999:]]), True),
@@ -545,7 +545,7 @@ def swapped() -> EventBatch:
     ],
     ids=["lost", "repeated", "first lost", "swapped"],
 )
-def test_a_tally_finds_what_is_not_at_its_place(came: EventBatch, caught_by_a_look: bool, thorough: bool) -> None:
+def test_a_tally_finds_what_is_not_at_its_place(came: EventBatch, caught_by_a_sample: bool, thorough: bool) -> None:
     tally = Tally(LAP, thorough=thorough)
 
     def take() -> None:
@@ -553,8 +553,8 @@ def test_a_tally_finds_what_is_not_at_its_place(came: EventBatch, caught_by_a_lo
             tally.take(came[start : start + 16])
         tally.close()
 
-    if thorough or caught_by_a_look:
-        with pytest.raises(WrongAnswerError, match=r"events \d+ to \d+ came, and \d+ to \d+ were next"):
+    if thorough or caught_by_a_sample:
+        with pytest.raises(WrongAnswerError, match=r"events \d+ to \d+ arrived, and \d+ to \d+ were next"):
             take()
     else:
         take()
@@ -576,7 +576,7 @@ def test_a_thorough_tally_compares_every_field() -> None:
     for name, other in (("row_id", "x"), ("tenant_id", 1), ("new_value", None), ("old_value", b""), ("user_id", "x")):
         changed: dict[str, Any] = fields | {name: other}
         batch = EventBatch.from_events([*LAP.events[:5], WriteEvent(**changed)])
-        with pytest.raises(WrongAnswerError, match="came, and"):
+        with pytest.raises(WrongAnswerError, match="arrived, and"):
             Tally(LAP, thorough=True).take(batch)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import re
 import sqlite3
@@ -231,6 +232,11 @@ def test_a_wrong_view_is_found_out(
     assert f"UA: the view says None, the databases {outcome.database['UA']}." in text
     assert f"DL: the view says {outcome.view['DL']}, the databases {outcome.database['DL']}." in text
     assert "AA: the view says" not in text
+    lines = text.splitlines()
+    assert {line.split()[0] for line in lines if line.split()[-1:] == ["NO"]} == {"UA", "DL", "all"}
+    [united] = [line.split() for line in lines if line.startswith("UA ")]
+    assert united[:4] == ["UA", "-", "vs", f"{outcome.database['UA'].flown:,}"]
+    assert lines[-1] == "The view and the databases DISAGREE, and no overflow explains it: a bug."
 
 
 def test_events_lost_without_an_overflow_are_found_out(
@@ -243,6 +249,17 @@ def test_events_lost_without_an_overflow_are_found_out(
     for number, core in enumerate(outcome.cores):
         assert core.missing == core.consumer.batches > 0
         assert f"core {number}: the view is missing {core.missing} events, but the producer counted 0 drops." in text
+    missing = [f"{core.missing}" for core in outcome.cores]
+    assert f"missing from the view {' '.join(missing)} {outcome.missing}" in re.sub(" +", " ", text)
+
+
+def test_the_last_screen_fits_a_small_terminal(flights: list[Flight], databases: tuple[Path, Path]) -> None:
+    """All of a run with logs and kills, with room for the line of kept databases and the prompt."""
+    outcome = run(flights[: 10 * ROWS], databases, create_event_bus(2, 64), lambda done: None, logged=True)
+    assert len(outcome.view) >= 15
+    roles = ("the writer of core 0", "the writer of core 1", "the consumer")
+    text = report(dataclasses.replace(outcome, killed=dict.fromkeys(roles, 3)))[1]
+    assert sum(-(-max(len(line.rstrip()), 1) // 80) for line in text.splitlines()) <= 38 - (16 - len(outcome.view))
 
 
 def test_a_consumer_that_fails_stops_the_writers(
@@ -269,14 +286,21 @@ def test_command_agrees_and_writes_plain_text(capsys: pytest.CaptureFixture[str]
     output, errors = capsys.readouterr()
     assert errors == ""
     assert output.startswith(f"writing {ROWS:,} flights into 2 databases\n")
-    assert output.splitlines()[1].strip() == "The view, from events"
     expected = reckoned_from_the_file(ROWS)
-    assert output.count(f"{expected['UA'].delay:,} ") == 2
-    assert output.splitlines()[-1] == (
-        f"The view and the databases agree exactly: {len(expected)} carriers,"
-        f" {sum(row.flown for row in expected.values()):,} flights flown,"
-        f" {sum(row.cancelled for row in expected.values()):,} cancelled."
-    )
+    lines = output.splitlines()
+    assert re.split("  +", lines[1].strip()) == [
+        *("carrier", "flown", "cancelled", "mean delay, view", "mean delay, SQL", "equal")
+    ]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[2 : 3 + len(expected)]}
+    united, delay = expected["UA"], sum(row.delay for row in expected.values())
+    mean = f"{united.mean_delay:.3f}"
+    assert rows["UA"] == [f"{united.flown:,}", f"{united.cancelled:,}", mean, "min", mean, "min", "yes"]
+    flown, cancelled = (sum(row[place] for row in expected.values()) for place in (1, 2))
+    mean = f"{delay / flown:.3f}"
+    assert rows["all"] == [f"{flown:,}", f"{cancelled:,}", mean, "min", mean, "min", "yes"]
+    assert rows.keys() == {*expected, "all"}
+    assert lines[-1] == f"The view and the databases agree exactly: all {len(expected)} carriers are equal."
+    assert "NO" not in output
     assert "\x1b" not in output
     assert "\r" not in output
     assert max(map(len, output.splitlines())) <= 120
@@ -300,7 +324,7 @@ def test_command_says_what_an_overflow_cost(capsys: pytest.CaptureFixture[str]) 
     assert main(["demo", f"--rows={ROWS}", "--capacity=64"]) == 1
     output = capsys.readouterr().out
     [missing] = re.findall(r"The view is missing ([\d,]+) events in all", output)
-    [dropped] = re.findall(r"dropped .*? ([\d,]+) \S\n", output)
+    [dropped] = re.findall(r"^dropped .*? ([\d,]+) *\n", output, re.MULTILINE)
     assert missing == dropped
     # Each kind of warning once a core: suspended, the overflow's beginning, its end.
     warnings = [line for line in output.splitlines() if line.startswith("WARNING ")]

@@ -113,8 +113,8 @@ def test_what_killed_makers_left_is_said_and_removed(
     assert main(["list", f"--directory={tmp_path}"]) == 0
     assert capsys.readouterr() == (
         "flights\n",
-        f"nodedb-ring list: 2 unfinished buses, {sum(sizes):,} bytes, left by whoever was killed while making them:"
-        f" nodedb-ring unlink --unfinished --directory {tmp_path} removes that\n",
+        f"nodedb-ring list: 2 unfinished buses, {sum(sizes):,} bytes, left by processes that were killed while creating"
+        f" them: nodedb-ring unlink --unfinished --directory {tmp_path} removes them\n",
     )
     assert json_of(capsys, "list", f"--directory={tmp_path}") == {
         "buses": ["flights"],
@@ -141,7 +141,7 @@ def test_where_buses_are_made_the_directory_needs_no_telling(capsys: pytest.Capt
     left = left_unfinished(Path("/dev/shm"), f"test-{os.getpid()}")
     try:
         assert main(["list"]) == 0
-        assert "making them: nodedb-ring unlink --unfinished removes that" in capsys.readouterr().err
+        assert "creating them: nodedb-ring unlink --unfinished removes them" in capsys.readouterr().err
     finally:
         left.unlink()
 
@@ -177,7 +177,7 @@ def test_inspect_shows_a_line_a_core(tmp_path: Path, bus: EventBus, capsys: pyte
     lease.release()
     assert errors == ""
     head, blank, *table = output.splitlines()
-    assert head == f"{tmp_path / FILE}: 2 cores, 8 slots and {bus.arena_bytes:,} bytes of payload a core"
+    assert head == f"{tmp_path / FILE}: 2 cores, 8 slots and {bus.arena_bytes:,} bytes of payload per core"
     assert blank == ""
     headings, first, second = ([cell.strip() for cell in line.split("  ") if cell] for line in table)
     assert dict(zip(headings, first, strict=True)) == {

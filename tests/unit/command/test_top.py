@@ -258,7 +258,7 @@ def test_once_is_a_table(make_bus: BusMaker, capsys: pytest.CaptureFixture[str])
     assert errors == ""
     pid = f"{os.getpid():>{len('producer')}}"
     assert output == (
-        f"{bus.path}: 3 cores, 8 slots and 65,536 bytes of payload a core; rates over 2.00 s\n\n"
+        f"{bus.path}: 3 cores, 8 slots and 65,536 bytes of payload per core; rates over 2.00 s\n\n"
         "core  pressure   utilization  in/s  out/s  lag  held  dropped  dropped/s  producer  consumer\n"
         "0     NORMAL             0 %     0      0    0     0        0          0         -         -\n"
         f"1     SUSPENDED         87 %     4      1    6     1        4          2  {pid}  {pid}\n"

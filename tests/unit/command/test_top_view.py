@@ -234,7 +234,7 @@ def test_where_there_is_no_room_for_all_the_fullest_are_shown(make_bus: BusMaker
         shown = [line.split()[0] for line in lines[2:-2]]
         assert shown == ["0", "1", "2", "7", "30"]
         assert lines[-2].split()[:4] == ["all", "19", "0", "19"]
-        assert lines[-1].rstrip() == "the fullest 5 of 40 cores; a higher terminal shows more"
+        assert lines[-1].rstrip() == "the fullest 5 of 40 cores; a taller terminal shows more"
         assert len(drawing.text(80, height=60)) == 43
         # Never taller than the terminal, however low that is.
         assert all(len(drawing.text(80, height=height)) <= max(height, 5) for height in (1, 4, 5, 8, 30, 43, 44, 60))
