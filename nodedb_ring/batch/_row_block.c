@@ -1846,7 +1846,7 @@ static const char* const __pyx_f[] = {
   "View.MemoryView",
   "nodedb_ring/batch/_row_block.pxd",
   "nodedb_ring/_ring.pxd",
-  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
+  "cpython/type.pxd",
   "nodedb_ring/batch/_event.pxd",
 };
 /* #### Code section: utility_code_proto_before_types ### */

@@ -1744,7 +1744,7 @@ static const char* const __pyx_f[] = {
   "nodedb_ring/ends/_consumer.pxd",
   "nodedb_ring/_ring.pxd",
   "nodedb_ring/batch/_row_block.pxd",
-  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
+  "cpython/type.pxd",
   "nodedb_ring/batch/_event.pxd",
 };
 /* #### Code section: utility_code_proto_before_types ### */

@@ -2180,7 +2180,7 @@ static const char * const __pyx_cfilenm = __FILE__;
 
 static const char* const __pyx_f[] = {
   "nodedb_ring/batch/arrow/_export.pyx",
-  ".venv/lib/python3.11/site-packages/Cython/Includes/cpython/type.pxd",
+  "cpython/type.pxd",
   "nodedb_ring/batch/arrow/_schema.pxd",
   "nodedb_ring/_ring.pxd",
   "nodedb_ring/batch/_row_block.pxd",
