@@ -1,7 +1,7 @@
 """The exceptions of this package.
 
-A full or empty ring is reported by a return value, not by an exception. If the standard library has an exception for the
-same mistake, ours derives from it too, so that code which catches that type still works.
+A full or empty ring is reported by a return value, not by an exception. If the standard library has an exception for
+the same mistake, ours derives from it too, so that code which catches that type still works.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BusyError(OwnershipError):
 
 
 class ForkError(OwnershipError):
-    """An end was used in a process that inherited it by ``fork``, or a lease that could not be copied before the fork."""
+    """An end was used in a process that inherited it by ``fork``, or a lease could not be copied before the fork."""
 
 
 class EventLoopError(RingError, RuntimeError):
@@ -78,7 +78,7 @@ class CorruptRingError(RingError):
 
 
 class CaptureError(RingError):
-    """A connection cannot be captured, or a change cannot, in which case its transaction is rolled back."""
+    """A connection cannot be captured, or a change cannot, in which case its transaction cannot be committed."""
 
 
 class WrongAnswerError(RingError):
@@ -90,7 +90,7 @@ class LogError(RingError):
 
 
 class LogConflictError(LogError, ValueError):
-    """An appended event's number is not above the log's last one: there is a second writer, or the number was used twice."""
+    """An appended event's number is not above the log's last one: a second writer, or a number used twice."""
 
 
 class CorruptLogError(LogError):
