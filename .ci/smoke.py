@@ -12,9 +12,12 @@ from nodedb_ring.log.sqlite import SqliteEventLog
 
 package = pathlib.Path(nodedb_ring.__file__).parent
 assert "site-packages" in str(package), package
-for name in ("py.typed", "_ring.pxd", "_ring.pyi", "_event.pyi", "_batch.pyi", "_producer.pyi", "_consumer.pyi"):
+for name in ("py.typed", "_ring.pxd", "_ring.pyi"):
     assert importlib.resources.files(nodedb_ring).joinpath(name).is_file(), f"{name} is not in the package"
-assert not list(package.glob("*.c")), "generated C is in the package"
+for module in package.rglob("*.so"):
+    stub = module.with_name(f"{module.name.partition('.')[0]}.pyi")
+    assert stub.is_file(), f"{stub} is not in the package"
+assert not list(package.rglob("*.c")), "generated C is in the package"
 
 producers, consumers = create_event_bus(2, capacity=100)
 events = [

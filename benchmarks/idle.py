@@ -7,7 +7,7 @@ from typing import Final
 
 from .native_build import TwoProcesses
 from .peers import Peer, SharedBus, SharedBusAsync
-from .process_pair import Court, run_pair
+from .process_pair import PingPong, run_pair
 from .table import Row
 
 __all__ = ["idle"]
@@ -29,11 +29,11 @@ def idle(peers: list[type[Peer]], seconds: float, native: TwoProcesses) -> list[
 
 def _waiting(kind: type[Peer], seconds: float, native: TwoProcesses) -> tuple[float, float]:
     peer = kind(is_batched=False)
-    court = Court(native)
+    ping_pong = PingPong(native)
 
     def receive() -> tuple[float, float]:
         peer.open_receiver()
-        court.meet()
+        ping_pong.meet()
         start, used = time.perf_counter(), time.process_time()
         peer.idle(seconds)
         waited = time.perf_counter() - start
@@ -41,7 +41,7 @@ def _waiting(kind: type[Peer], seconds: float, native: TwoProcesses) -> tuple[fl
 
     def stay() -> None:
         peer.open_sender()
-        court.meet()
+        ping_pong.meet()
         time.sleep(seconds * 1.1)
 
     try:

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 
 from nodedb_ring import EventBatch, WriteOp
 from nodedb_ring.log.jetstream import JetStreamEventLog
-from tests.log.nats_server import NatsServer
+from tests.unit.log.nats_server import NatsServer
 
 from .measure import check, no_collection
 

@@ -61,20 +61,20 @@ class TwoProcesses(Protocol):
         """Returns when both processes have called it."""
         ...
 
-    def serve(self, shared: mmap.mmap, trips: int) -> float:
-        """Nanoseconds that a line takes to the other process, which runs ``give_back``, and back."""
+    def ping(self, shared: mmap.mmap, trips: int) -> float:
+        """Nanoseconds that a line takes to the other process, which runs ``pong``, and back."""
         ...
 
-    def give_back(self, shared: mmap.mmap, trips: int) -> None:
-        """The other side of ``serve``."""
+    def pong(self, shared: mmap.mmap, trips: int) -> None:
+        """The other side of ``ping``."""
         ...
 
-    def futex_serve(self, shared: mmap.mmap, trips: int) -> npt.NDArray[np.int64]:
-        """Nanoseconds of each trip from futex to futex and back; the other process runs ``futex_return``."""
+    def futex_ping(self, shared: mmap.mmap, trips: int) -> npt.NDArray[np.int64]:
+        """Nanoseconds of each trip from futex to futex and back; the other process runs ``futex_pong``."""
         ...
 
-    def futex_return(self, shared: mmap.mmap, trips: int) -> None:
-        """The other side of ``futex_serve``."""
+    def futex_pong(self, shared: mmap.mmap, trips: int) -> None:
+        """The other side of ``futex_ping``."""
         ...
 
 
@@ -92,7 +92,7 @@ def two_processes() -> TwoProcesses:
 
 def _built(name: str, read: list[Path]) -> ModuleType:
     """A module, made anew when a source that it was made of, the compiler's flags or Python changed."""
-    sources = [_HERE / f"{name}.pyx", _HERE / "court.h", *read]
+    sources = [_HERE / f"{name}.pyx", _HERE / "ping_pong.h", *read]
     state = b"\0".join([path.read_bytes() for path in sources] + [" ".join(_FLAGS).encode(), sys.version.encode()])
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nodedb_ring_benchmarks"
     built = cache / hashlib.sha256(state).hexdigest()[:16]

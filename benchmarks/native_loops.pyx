@@ -26,13 +26,13 @@ from nodedb_ring._ring cimport (
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size)
 
-cdef extern from "court.h" nogil:
-    ctypedef struct Court "court":
+cdef extern from "ping_pong.h" nogil:
+    ctypedef struct PingPong "ping_pong":
         pass
-    int64_t now "court_now"()
-    int meet_at "court_meet"(Court* court, int64_t patience_ns)
-    int64_t serve "court_serve"(Court* court, uint32_t trips)
-    void give_back "court_give_back"(Court* court, uint32_t trips)
+    int64_t now "ping_pong_now"()
+    int meet_at "ping_pong_meet"(PingPong* ping_pong, int64_t patience_ns)
+    int64_t ping "ping_pong_ping"(PingPong* ping_pong, uint32_t trips)
+    void pong "ping_pong_pong"(PingPong* ping_pong, uint32_t trips)
 
 cdef extern from "plain_ring.h" nogil:
     ctypedef struct PlainRing "plain_ring":
@@ -86,15 +86,15 @@ cdef class Way:
     cdef object block
     cdef Ring* ring
     cdef PlainRing* plain
-    cdef Court* court
+    cdef PingPong* ping_pong
 
     def __cinit__(self, EventRing ring, uint8_t[::1] block):
         """Give `ring`; or None, and a block of a power of two of rows."""
-        self.court = <Court*>aligned_alloc(128, sizeof(Court))
+        self.ping_pong = <PingPong*>aligned_alloc(128, sizeof(PingPong))
         self.plain = <PlainRing*>aligned_alloc(128, sizeof(PlainRing))
-        if self.court == NULL or self.plain == NULL:
+        if self.ping_pong == NULL or self.plain == NULL:
             raise MemoryError
-        memset(self.court, 0, sizeof(Court))
+        memset(self.ping_pong, 0, sizeof(PingPong))
         memset(self.plain, 0, sizeof(PlainRing))
         if ring is not None:
             self.owner = ring
@@ -107,22 +107,22 @@ cdef class Way:
         memset(&block[0], 0, block.shape[0])
 
     def __dealloc__(self):
-        free(self.court)
+        free(self.ping_pong)
         free(self.plain)
 
     def send(self, uint64_t count, uint32_t together, uint32_t pauses, uint32_t trips):
         """The producer's thread: (nanoseconds a round trip of a line, time of the start).
 
-        It plays ball with the consumer's thread `trips` times, then sends `count` rows, a multiple of 64, publishing
+        It plays ping-pong with the consumer's thread `trips` times, then sends `count` rows, a multiple of 64, publishing
         1 or 64 together. Where there is no room it pauses `pauses` times.
         """
         cdef int64_t probe, start
         if count % GROUP or together not in (1, GROUP) or trips == 0 or trips % HUNDRED:
             raise ValueError(f"count {count}, together {together}, trips {trips}: must be multiples of {GROUP}, and of 100")
         with nogil:
-            meet(self.court)
-            probe = serve(self.court, trips)
-            meet(self.court)
+            meet(self.ping_pong)
+            probe = ping(self.ping_pong, trips)
+            meet(self.ping_pong)
             start = now()
             if self.ring != NULL:
                 if together == 1:
@@ -143,9 +143,9 @@ cdef class Way:
         cdef uint64_t wrong
         cdef int64_t end
         with nogil:
-            meet(self.court)
-            give_back(self.court, trips)
-            meet(self.court)
+            meet(self.ping_pong)
+            pong(self.ping_pong, trips)
+            meet(self.ping_pong)
             if self.ring != NULL:
                 if together == 1:
                     wrong = pop_singly(self.ring, count, pauses, check)
@@ -173,9 +173,9 @@ cdef class Way:
         return wrong, now() - start
 
 
-cdef inline void meet(Court* court) noexcept nogil:
+cdef inline void meet(PingPong* ping_pong) noexcept nogil:
     """Returns when both threads have called it: in one process the other cannot be gone."""
-    meet_at(court, 1 << 62)
+    meet_at(ping_pong, 1 << 62)
 
 
 cdef inline void rest(uint32_t pauses) noexcept nogil:

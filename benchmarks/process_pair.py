@@ -17,7 +17,7 @@ from .machine import core_pair
 from .measure import no_collection
 from .native_build import TwoProcesses
 
-__all__ = ["Court", "Outcome", "is_near", "run_pair"]
+__all__ = ["Outcome", "PingPong", "is_near", "run_pair"]
 
 _First = TypeVar("_First")
 _Second = TypeVar("_Second")
@@ -29,7 +29,7 @@ _TRIPS: Final = 1000
 _NEAR_NS: Final = 250.0
 
 
-class Court:
+class PingPong:
     """Where the two processes of one pair meet: made before they are forked."""
 
     def __init__(self, native: TwoProcesses) -> None:
@@ -40,17 +40,17 @@ class Court:
         """Returns when both processes have called it."""
         self.native.meet(self.page)
 
-    def serve(self) -> float:
+    def ping(self) -> float:
         """Nanoseconds that a line takes to the other core and back."""
         self.native.meet(self.page)
-        took = self.native.serve(self.page, _TRIPS)
+        took = self.native.ping(self.page, _TRIPS)
         self.native.meet(self.page)
         return took
 
-    def give_back(self) -> None:
-        """The other side of ``serve``."""
+    def pong(self) -> None:
+        """The other side of ``ping``."""
         self.native.meet(self.page)
-        self.native.give_back(self.page, _TRIPS)
+        self.native.pong(self.page, _TRIPS)
         self.native.meet(self.page)
 
 

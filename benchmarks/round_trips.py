@@ -13,7 +13,7 @@ import numpy as np
 from .measure import check
 from .native_build import TwoProcesses
 from .peers import Peer, SharedBus
-from .process_pair import Court, is_near, run_pair
+from .process_pair import PingPong, is_near, run_pair
 from .records import One, number_of
 from .table import Row
 
@@ -81,15 +81,15 @@ def _taker(peer: Peer, mode: str) -> Callable[[], One]:
 
 def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
     there, back = kind(is_batched=False), kind(is_batched=False)
-    court = Court(native)
+    ping_pong = PingPong(native)
     trips = _TRIPS + _WARMING
 
-    def serve() -> tuple[float, float]:
+    def ping() -> tuple[float, float]:
         there.open_sender()
         there.make_ready(1, trips)
         back.open_receiver()
         take, send, clock = _taker(back, mode), there.send_one, time.perf_counter_ns
-        line_ns = court.serve()
+        line_ns = ping_pong.ping()
         took: list[int] = []
         numbers: list[int] = []
         for trip in range(trips):
@@ -98,27 +98,27 @@ def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
             one = take()
             took.append(clock() - start)
             numbers.append(number_of(one))
-        court.meet()
+        ping_pong.meet()
         _check_numbers(numbers)
         return line_ns, statistics.median(took[_WARMING:]) / 1000
 
-    def give_back() -> None:
+    def pong() -> None:
         there.open_receiver()
         back.open_sender()
         back.make_ready(1, trips)
         take, send = _taker(there, mode), back.send_one
-        court.give_back()
+        ping_pong.pong()
         numbers: list[int] = []
         for trip in range(trips):
             one = take()
             # Looked at while the answer is on its way.
             send(trip)
             numbers.append(number_of(one))
-        court.meet()
+        ping_pong.meet()
         _check_numbers(numbers)
 
     try:
-        outcome = run_pair(serve, give_back)
+        outcome = run_pair(ping, pong)
     finally:
         there.close()
         back.close()
@@ -130,20 +130,20 @@ def _check_numbers(numbers: list[int]) -> None:
 
 
 def _futex_trips(native: TwoProcesses) -> _Trips:
-    court = Court(native)
+    ping_pong = PingPong(native)
 
-    def serve() -> tuple[float, float]:
-        line_ns = court.serve()
-        took = native.futex_serve(court.page, _TRIPS + _WARMING)
-        court.meet()
+    def ping() -> tuple[float, float]:
+        line_ns = ping_pong.ping()
+        took = native.futex_ping(ping_pong.page, _TRIPS + _WARMING)
+        ping_pong.meet()
         return line_ns, float(np.median(took[_WARMING:])) / 1000
 
-    def give_back() -> None:
-        court.give_back()
-        native.futex_return(court.page, _TRIPS + _WARMING)
-        court.meet()
+    def pong() -> None:
+        ping_pong.pong()
+        native.futex_pong(ping_pong.page, _TRIPS + _WARMING)
+        ping_pong.meet()
 
-    return _Trips(*run_pair(serve, give_back).first)
+    return _Trips(*run_pair(ping, pong).first)
 
 
 def _rows(mode: str, done: dict[tuple[str, str], list[_Trips]]) -> list[Row]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from .native_build import TwoProcesses
 from .peers import PEERS, Mapped, Peer, SharedBus
-from .process_pair import Court, is_near, run_pair
+from .process_pair import PingPong, is_near, run_pair
 from .records import CYCLE, Ledger
 from .table import Row
 
@@ -93,31 +93,31 @@ def _count_for(seconds: float, millions: float) -> int:
 def _transfer(way: _Way, measure: Measure, count: int, native: TwoProcesses) -> _Transfer:
     """A lap with every byte compared, a probe of the way between the cores, then `count` events against the clock."""
     peer = way.peer(is_batched=measure.is_batched, pauses=way.pauses)
-    court = Court(native)
+    ping_pong = PingPong(native)
 
     def send() -> tuple[float, float]:
         peer.open_sender()
         send_lap = measure.sender(peer, 1, peer.lap)
-        court.meet()
+        ping_pong.meet()
         send_lap()
         send_all = measure.sender(peer, peer.lap + 1, count)
-        line_ns = court.serve()
+        line_ns = ping_pong.ping()
         start = time.perf_counter()
         send_all()
-        court.meet()
+        ping_pong.meet()
         return line_ns, start
 
     def receive() -> float:
         peer.open_receiver()
-        court.meet()
+        ping_pong.meet()
         thorough = Ledger(1, is_cyclic=measure.is_batched, is_thorough=True)
         peer.receive(peer.lap, thorough)
         thorough.close()
         ledger = Ledger(peer.lap + 1, is_cyclic=measure.is_batched, is_thorough=False)
-        court.give_back()
+        ping_pong.pong()
         peer.receive(count, ledger)
         end = time.perf_counter()
-        court.meet()
+        ping_pong.meet()
         return end
 
     try:

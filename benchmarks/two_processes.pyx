@@ -1,20 +1,20 @@
 # cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, cdivision=True
-"""What two processes need to be measured: a place to meet, the way of a line between them, and the bare futex.
+"""What two processes need to be measured: a meeting point, the round trip of a cache line, and the bare futex.
 
-Everything works on a shared page that both have mapped. The futexes' words lie 512 bytes apart behind the court.
+Everything works on a shared page that both have mapped. The futexes' words lie 512 bytes apart behind the ping-pong's.
 """
 
 import numpy as np
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-cdef extern from "court.h" nogil:
-    ctypedef struct Court "court":
+cdef extern from "ping_pong.h" nogil:
+    ctypedef struct PingPong "ping_pong":
         pass
-    int64_t now "court_now"()
-    int meet_at "court_meet"(Court* court, int64_t patience_ns)
-    int64_t serve_at "court_serve"(Court* court, uint32_t trips)
-    void give_back_at "court_give_back"(Court* court, uint32_t trips)
+    int64_t now "ping_pong_now"()
+    int meet_at "ping_pong_meet"(PingPong* ping_pong, int64_t patience_ns)
+    int64_t ping_at "ping_pong_ping"(PingPong* ping_pong, uint32_t trips)
+    void pong_at "ping_pong_pong"(PingPong* ping_pong, uint32_t trips)
     uint32_t load_acquire "__atomic_load_n"(uint32_t* word, int order)
     void store_release "__atomic_store_n"(uint32_t* word, uint32_t value, int order)
     int ACQUIRE "__ATOMIC_ACQUIRE"
@@ -46,30 +46,30 @@ cdef uint8_t* page_of(uint8_t[::1] shared) except NULL:
 
 def meet(uint8_t[::1] shared):
     """Returns when both processes have called it."""
-    cdef Court* court = <Court*>page_of(shared)
+    cdef PingPong* ping_pong = <PingPong*>page_of(shared)
     cdef int met
     with nogil:
-        met = meet_at(court, <int64_t>PATIENCE_S * 1000000000)
+        met = meet_at(ping_pong, <int64_t>PATIENCE_S * 1000000000)
     if not met:
         raise TimeoutError(f"the other process did not come within {PATIENCE_S} s")
 
 
-def serve(uint8_t[::1] shared, uint32_t trips):
-    """Nanoseconds that a line takes to the other process and back, while that runs ``give_back``."""
-    cdef Court* court = <Court*>page_of(shared)
+def ping(uint8_t[::1] shared, uint32_t trips):
+    """Nanoseconds that a line takes to the other process and back, while that runs ``pong``."""
+    cdef PingPong* ping_pong = <PingPong*>page_of(shared)
     cdef int64_t best
     if trips == 0 or trips % 100:
         raise ValueError(f"trips {trips}: must be a multiple of 100")
     with nogil:
-        best = serve_at(court, trips)
+        best = ping_at(ping_pong, trips)
     return best / 100.0
 
 
-def give_back(uint8_t[::1] shared, uint32_t trips):
-    """The other side of ``serve``."""
-    cdef Court* court = <Court*>page_of(shared)
+def pong(uint8_t[::1] shared, uint32_t trips):
+    """The other side of ``ping``."""
+    cdef PingPong* ping_pong = <PingPong*>page_of(shared)
     with nogil:
-        give_back_at(court, trips)
+        pong_at(ping_pong, trips)
 
 
 cdef void wait_for(uint32_t* word, uint32_t value) noexcept nogil:
@@ -84,7 +84,7 @@ cdef void tell(uint32_t* word, uint32_t value) noexcept nogil:
     futex_wake(word)
 
 
-def futex_serve(uint8_t[::1] shared, uint32_t trips):
+def futex_ping(uint8_t[::1] shared, uint32_t trips):
     """Nanoseconds of each of `trips` from futex to futex and back, nobody looking before he sleeps."""
     cdef uint8_t* page = page_of(shared)
     cdef uint32_t* there = <uint32_t*>(page + THERE)
@@ -102,8 +102,8 @@ def futex_serve(uint8_t[::1] shared, uint32_t trips):
     return took
 
 
-def futex_return(uint8_t[::1] shared, uint32_t trips):
-    """The other side of ``futex_serve``. Both must have met before, and meet after."""
+def futex_pong(uint8_t[::1] shared, uint32_t trips):
+    """The other side of ``futex_ping``. Both must have met before, and meet after."""
     cdef uint8_t* page = page_of(shared)
     cdef uint32_t* there = <uint32_t*>(page + THERE)
     cdef uint32_t* back = <uint32_t*>(page + BACK)

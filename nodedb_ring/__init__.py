@@ -32,8 +32,10 @@ from .errors import (
 try:
     from ._ring import EventRing
     from .batch._event import WriteEvent
-    from .ends._consumer import EventConsumer, Lease
-    from .ends._producer import EventProducer, Reservation
+    from .ends._consumer import EventConsumer
+    from .ends._lease import Lease
+    from .ends._producer import EventProducer
+    from .ends._reservation import Reservation
 except ModuleNotFoundError as _error:
     if _error.name is None or not _error.name.startswith(__name__):
         raise

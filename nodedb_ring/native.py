@@ -9,7 +9,7 @@ negative result is what was wrong, and ``check`` raises it as an exception.
 ``emit_rows(producer, rows, count, payload, payload_bytes)``  how many went in, a prefix; the rest is dropped, counted
 ``take_rows(consumer, rows, most, payload, payload_room)``    how many were copied out; 0 when nothing waits, ``ENDED``
                                                               when nothing will
-``wait_rows(consumer, timeout_ns)``                           1 when it is time to look, 0 when the time is over
+``wait_rows(consumer, timeout_ns)``                           1 when it is time to take, 0 when the time is over
 ============================================================  ========================================================
 
 The first argument is the ``.ctypes`` of a ``handle``, `rows` that of an array of ``EVENT_DTYPE``, `payload` that of an

@@ -4,8 +4,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from nodedb_ring.ends._producer cimport EventProducer
-from nodedb_ring._ring cimport FIELD_COUNT, NO_TIME, NULL_LENGTH, PUSH_DONE, EventRow, Ring, ring_push
+from nodedb_ring._ring cimport FIELD_COUNT, NO_TIME, NULL_LENGTH, PUSH_DONE, EventRing, EventRow, Ring, ring_push
 
 cdef enum:
     INSERT = 1      # as in nodedb_ring.WriteOp
@@ -19,9 +18,10 @@ cdef inline double reading(uint64_t n) noexcept nogil:
     return <double>(n % 1000) / 8
 
 
-def measure(EventProducer producer not None, uint64_t count):
+def measure(producer, uint64_t count):
     """Emits readings from the calling thread: how many went in. The rest the ring dropped, and counted."""
-    cdef Ring* ring = &producer.ring.ring
+    cdef EventRing end = producer.ring
+    cdef Ring* ring = &end.ring
     cdef uint8_t[14] payload
     cdef EventRow row
     cdef uint64_t n, done = 0

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from .._ring cimport EventRow, PushResult, Ring
+from ..core.layout cimport EventRow, PushResult, Ring
 
 
 cdef class WriteEvent:

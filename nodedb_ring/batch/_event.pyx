@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from ..core.atomic cimport prefetch_to_write
-from .._ring cimport (
+from ..core.layout cimport (
     FIELD_COUNT,
     NO_TIME,
     NULL_LENGTH,
@@ -22,11 +22,9 @@ from .._ring cimport (
     EventField,
     ProducerSide,
     clear_unnamed,
-    ring_admit,
-    ring_publish_stamped,
-    ring_stamp,
     shift_fields,
 )
+from ..core.push cimport ring_claim_slot, ring_publish_stamped, ring_stamp
 from .utf8 cimport is_ascii
 
 from ..errors import CorruptRingError, FieldError
@@ -460,7 +458,7 @@ cdef PushResult push_event(Ring* ring, WriteEvent event) noexcept:
     cdef ProducerSide* side = &ring.local.producer
     cdef uint64_t payload = event.row.span_length
     cdef EventRow* row
-    cdef PushResult result = ring_admit(ring, event.row.sequence, payload, &row)
+    cdef PushResult result = ring_claim_slot(ring, event.row.sequence, payload, &row)
     cdef uint64_t start, offset
     if result != PUSH_DONE:
         return result

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from .._ring cimport EventRow
+from ..core.layout cimport EventRow
 
 cdef enum:
     POOL_BUFFERS = 8

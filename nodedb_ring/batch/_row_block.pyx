@@ -13,16 +13,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from ._event cimport WriteEvent, decode_text, event_from_row, write_event
-from .._ring cimport (
-    FIELD_COUNT,
-    NULL_LENGTH,
-    STRING_COUNT,
-    EventField,
-    clear_unnamed,
-    row_is_packed,
-    row_pack,
-    shift_fields,
-)
+from ..core.layout cimport FIELD_COUNT, NULL_LENGTH, STRING_COUNT, EventField, clear_unnamed, shift_fields
+from ..core.row cimport row_is_packed, row_pack
 from .utf8 cimport utf8_prefix
 
 import numpy as np

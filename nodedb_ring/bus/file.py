@@ -20,10 +20,8 @@ import io
 import mmap
 import os
 import re
-import secrets
 import stat
 import struct
-import uuid
 import weakref
 from collections.abc import Generator
 from pathlib import Path
@@ -162,7 +160,7 @@ class BusFile:
             throttle_exit=config.throttle_exit,
             suspend_enter=config.suspend_enter,
             suspend_exit=config.suspend_exit,
-            bus_id=secrets.randbits(64),
+            bus_id=int.from_bytes(os.urandom(8), "little"),
             boot_id=boot_id(),
         )
         hidden = directory / f".{path.name}.{head.bus_id:016x}"
@@ -418,6 +416,9 @@ def _check_boot(path: Path, head: _Head) -> None:
     """What is in a file outlives the machine's end on a disk alone, and there only in part after a loss of power."""
     now = boot_id()
     if any(head.boot_id) and any(now) and head.boot_id != now:
+        # A module of its own for one message that hardly anyone sees.
+        import uuid
+
         raise LayoutError(
             f"{path}: was made in boot {uuid.UUID(bytes=head.boot_id)}, and this is boot {uuid.UUID(bytes=now)}: the"
             " machine has started anew since, and the file may hold half of what was written; unlink the bus, create"

@@ -1,4 +1,8 @@
-"""What a ring is made of, beneath every Python object: atomics, the kernel's calls, and the settings of a ring.
+"""What a ring is made of, beneath every Python object.
 
-Nothing here knows an event's columns, and nothing imports from the other folders.
+``nodedb_layout.h`` says what lies where; ``push.pxd`` and ``take.pxd`` are the hot paths, inlined into what cimports them;
+``_room``, ``_bulk``, ``_waiting``, ``_claims`` and ``succession`` are the ring's other chapters. The docstring of
+``_ring.pyx`` says who owns which row at each moment. What other Cython code may use, ``_ring.pxd`` lists.
+
+Not here: ends, batches, and whatever else Python code sees. Nothing here imports from the other folders.
 """

@@ -1,53 +1,22 @@
-# Loads and stores that order memory between threads and processes, one fence a kind, and hints to the processor.
-#
-# The words they act on are plain uint64_t and uint32_t of a ring's block, so that the block keeps one layout whatever
-# compiles it.
+# Loads and stores that order memory, one fence of each kind, and hints to the processor.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-cdef extern from *:
-    """
-    #define nodedb_load_relaxed(p)      __atomic_load_n((p), __ATOMIC_RELAXED)
-    #define nodedb_load_acquire(p)      __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nodedb_store_relaxed(p, v)  __atomic_store_n((p), (v), __ATOMIC_RELAXED)
-    #define nodedb_store_release(p, v)  __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    #define nodedb_exchange(p, v)       __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
-    #define nodedb_fetch_or(p, v)       __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
-    #define nodedb_fetch_and(p, v)      __atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
-    #define nodedb_replace(p, old, v)   __atomic_compare_exchange_n((p), &(uint32_t){old}, (v), 0, \
-                                                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
-    #define nodedb_fence()              __atomic_thread_fence(__ATOMIC_SEQ_CST)
-    /* Keeps the compiler from moving anything across; costs the processor nothing. */
-    #define nodedb_compiler_fence()     __atomic_signal_fence(__ATOMIC_SEQ_CST)
-    /* Asks for a line to be this core's own when it is written to: a hint. gcc has no prefetchw for plain x86-64. */
-    #if defined(__x86_64__)
-    #define nodedb_prefetch_to_write(p) __asm__ __volatile__("prefetchw (%0)" : : "r"(p))
-    #else
-    #define nodedb_prefetch_to_write(p) __builtin_prefetch((p), 1)
-    #endif
-    #define nodedb_unlikely(x)          __builtin_expect(!!(x), 0)
-    #if defined(__x86_64__)
-    #define nodedb_pause()              __builtin_ia32_pause()
-    #elif defined(__aarch64__)
-    #define nodedb_pause()              __asm__ __volatile__("yield")
-    #else
-    #define nodedb_pause()              nodedb_compiler_fence()
-    #endif
-    """
-    uint64_t load_relaxed "nodedb_load_relaxed"(const uint64_t* word) noexcept nogil
-    uint64_t load_acquire "nodedb_load_acquire"(const uint64_t* word) noexcept nogil
-    void store_relaxed "nodedb_store_relaxed"(uint64_t* word, uint64_t value) noexcept nogil
-    void store_release "nodedb_store_release"(uint64_t* word, uint64_t value) noexcept nogil
-    uint32_t load_relaxed_u32 "nodedb_load_relaxed"(const uint32_t* word) noexcept nogil
-    uint32_t load_acquire_u32 "nodedb_load_acquire"(const uint32_t* word) noexcept nogil
-    void store_relaxed_u32 "nodedb_store_relaxed"(uint32_t* word, uint32_t value) noexcept nogil
-    void store_release_u32 "nodedb_store_release"(uint32_t* word, uint32_t value) noexcept nogil
-    uint32_t exchange_u32 "nodedb_exchange"(uint32_t* word, uint32_t value) noexcept nogil
-    uint32_t fetch_or_u32 "nodedb_fetch_or"(uint32_t* word, uint32_t bits) noexcept nogil
-    uint32_t fetch_and_u32 "nodedb_fetch_and"(uint32_t* word, uint32_t bits) noexcept nogil
-    bint replace_u32 "nodedb_replace"(uint32_t* word, uint32_t old, uint32_t value) noexcept nogil
-    void fence "nodedb_fence"() noexcept nogil
-    void compiler_fence "nodedb_compiler_fence"() noexcept nogil
-    void prefetch_to_write "nodedb_prefetch_to_write"(const void* place) noexcept nogil
-    bint unlikely "nodedb_unlikely"(bint condition) noexcept nogil
-    void pause "nodedb_pause"() noexcept nogil
+cdef extern from "nodedb_atomic.h" nogil:
+    uint64_t load_relaxed "nodedb_load_relaxed"(const uint64_t* word) noexcept
+    uint64_t load_acquire "nodedb_load_acquire"(const uint64_t* word) noexcept
+    void store_relaxed "nodedb_store_relaxed"(uint64_t* word, uint64_t value) noexcept
+    void store_release "nodedb_store_release"(uint64_t* word, uint64_t value) noexcept
+    uint32_t load_relaxed_u32 "nodedb_load_relaxed"(const uint32_t* word) noexcept
+    uint32_t load_acquire_u32 "nodedb_load_acquire"(const uint32_t* word) noexcept
+    void store_relaxed_u32 "nodedb_store_relaxed"(uint32_t* word, uint32_t value) noexcept
+    void store_release_u32 "nodedb_store_release"(uint32_t* word, uint32_t value) noexcept
+    uint32_t exchange_u32 "nodedb_exchange"(uint32_t* word, uint32_t value) noexcept
+    uint32_t fetch_or_u32 "nodedb_fetch_or"(uint32_t* word, uint32_t bits) noexcept
+    uint32_t fetch_and_u32 "nodedb_fetch_and"(uint32_t* word, uint32_t bits) noexcept
+    bint replace_u32 "nodedb_replace"(uint32_t* word, uint32_t old, uint32_t value) noexcept
+    void fence "nodedb_fence"() noexcept
+    void compiler_fence "nodedb_compiler_fence"() noexcept
+    void prefetch_to_write "nodedb_prefetch_to_write"(const void* place) noexcept
+    bint unlikely "nodedb_unlikely"(bint condition) noexcept
+    void pause "nodedb_pause"() noexcept

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from .._ring cimport EventRow, Ring
+from ..core.layout cimport EventRow, Ring
 
 ctypedef enum NativeResult:
     NATIVE_ENDED = -1         # the producer has gone, and everything was taken
@@ -18,7 +18,7 @@ ctypedef enum NativeResult:
 ctypedef struct NativeEnd:
     uint64_t kind             # which end this is, by its own address: a copy, or another process's, is no handle
     Ring* ring
-    const int* barred         # not 0: closed, or reserved
+    const int* status         # not 0: closed, or reserved
     const int* watched        # of a consumer, not 0: its descriptor is to show the next event
 
 cdef int64_t emit_rows(

@@ -1,38 +1,28 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """The compiled half of ``native``: what Numba, ctypes and cffi call, by address and without the GIL.
 
-The functions of ``_ring.pxd`` check nothing, which is right for code that is compiled against the types. A pointer that
-comes out of a script deserves a look: who calls, whether the end is open, and whether each row is an event. That is done
-for all rows before the first is emitted, and costs about as much as copying them.
+The functions of ``_ring.pxd`` check nothing, which is right for code that is compiled against the types. What comes out of
+a script is checked: who calls, whether the end is open, and whether each row is an event. That is done for all rows before
+the first is emitted, and costs about as much as copying them.
 """
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 
+from ..core._bulk cimport ring_copy_out, ring_measure, ring_push_rows, ring_too_large
+from ..core._claims cimport ring_producer_gone, thread_token
+from ..core._waiting cimport ring_arm, ring_wait, ring_wake
 from ..core.atomic cimport store_relaxed, unlikely
+from ..core.layout cimport NULL_LENGTH, SOUND, WAIT_READY
 from ..batch._row_block cimport check_row
 from ._consumer cimport EventConsumer
 from ._producer cimport EventProducer
-from .._ring cimport (
-    NULL_LENGTH,
-    SOUND,
-    WAIT_READY,
-    ring_arm,
-    ring_copy_out,
-    ring_measure,
-    ring_producer_gone,
-    ring_push_rows,
-    ring_too_large,
-    ring_wait,
-    ring_wake,
-    thread_token,
-)
 from .timeout cimport DEFAULT_SPIN_NS
 
 __all__ = ["addresses", "end_bytes"]
 
 cdef enum:
-    PRODUCER_KIND = 0x70646E65  # "endp" and "endc", so that another array is told from a handle
+    PRODUCER_KIND = 0x70646E65  # "endp" and "endc", so that no other array passes for a handle
     CONSUMER_KIND = 0x63646E65
 
 
@@ -49,7 +39,7 @@ cdef int64_t emit_rows(
     ring = producer.ring
     if unlikely(ring.local.producer.corrupt != SOUND):
         return NATIVE_CORRUPT
-    if unlikely(producer.barred[0]):
+    if unlikely(producer.status[0]):
         return NATIVE_CLOSED
     if unlikely(ring.local.producer.owner != thread_token()):
         return NATIVE_NOT_OWNER
@@ -64,12 +54,12 @@ cdef int64_t emit_rows(
     return NATIVE_CORRUPT if unlikely(ring.local.producer.corrupt != SOUND) else <int64_t>done
 
 
-cdef inline int64_t _admit(const NativeEnd* consumer) noexcept nogil:
+cdef inline int64_t _refusal(const NativeEnd* consumer) noexcept nogil:
     if consumer == NULL or consumer.kind != CONSUMER_KIND ^ <uint64_t>consumer:
         return NATIVE_NO_HANDLE
     if unlikely(consumer.ring.local.consumer.corrupt != SOUND):
         return NATIVE_CORRUPT
-    if unlikely(consumer.barred[0]):
+    if unlikely(consumer.status[0]):
         return NATIVE_CLOSED
     if unlikely(consumer.ring.local.consumer.owner != thread_token()):
         return NATIVE_NOT_OWNER
@@ -80,7 +70,7 @@ cdef int64_t take_rows(
     const NativeEnd* consumer, EventRow* rows, int64_t most, uint8_t* payload, int64_t payload_room
 ) noexcept nogil:
     """Takes what waits, at most `most` events and no more payload than there is room for, as copies; how many."""
-    cdef int64_t refused = _admit(consumer)
+    cdef int64_t refused = _refusal(consumer)
     cdef Ring* ring
     cdef uint64_t count, fits, beyond, middle, size
     if refused:
@@ -117,7 +107,7 @@ cdef int64_t take_rows(
 
 cdef int64_t wait_rows(const NativeEnd* consumer, int64_t timeout_ns) noexcept nogil:
     """Sleeps until there is something to take or an end has gone: 1, or 0 when the time is over, or a signal came."""
-    cdef int64_t refused = _admit(consumer)
+    cdef int64_t refused = _refusal(consumer)
     if refused:
         return refused
     return 1 if ring_wait(consumer.ring, max(timeout_ns, <int64_t>0), DEFAULT_SPIN_NS) == WAIT_READY else 0
@@ -137,12 +127,12 @@ cdef class _Handle:
             producer = end
             self._end.kind = PRODUCER_KIND ^ <uint64_t>&self._end
             self._end.ring = &producer.ring.ring
-            self._end.barred = &producer._barred
+            self._end.status = &producer._status
         elif isinstance(end, EventConsumer):
             consumer = end
             self._end.kind = CONSUMER_KIND ^ <uint64_t>&self._end
             self._end.ring = &consumer.ring.ring
-            self._end.barred = <const int*>&consumer._closed
+            self._end.status = <const int*>&consumer._closed
             self._end.watched = <const int*>&consumer._is_watched
         else:
             raise TypeError(f"{end!r}: must be an EventProducer or an EventConsumer")

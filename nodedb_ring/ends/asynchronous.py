@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from .event_loop import check_event_loop
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ..batch.event_batch import EventBatch
     from ._consumer import EventConsumer
 
@@ -20,9 +21,11 @@ async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: fl
     batch = consumer.drain(max_events)
     if len(batch):
         return batch
+    import asyncio
+
     try:
         async with asyncio.timeout(timeout):
-            while not consumer._is_due:
+            while not consumer._is_ready:
                 await _signalled(consumer)
     except TimeoutError:
         return batch
@@ -39,6 +42,8 @@ async def next_batch(consumer: EventConsumer, max_events: int) -> EventBatch:
 
 
 async def _signalled(consumer: EventConsumer) -> None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     fd = consumer._arm()
     if fd is None:

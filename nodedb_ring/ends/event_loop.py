@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ..errors import EventLoopError
 
 __all__ = ["check_event_loop"]
 
 
 def check_event_loop(what: str) -> None:
-    """Turns away a coroutine of another loop at its first step: not only once it has to wait.
+    """Refuses a coroutine of another loop at its first step: not only once it has to wait.
 
     Raises
     ------
     EventLoopError
         No asyncio loop runs in this thread; `what` says who was called.
     """
+    # Not at the top: importing asyncio takes as long as all of this package, and who runs a loop of it has imported it.
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

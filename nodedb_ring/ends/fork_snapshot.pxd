@@ -1,5 +1,5 @@
-# What a forked child has of its parent's leases. Only _consumer.pyx cimports this: a `static` of a header has one home
-# a module, and the list of arenas must have one in the process.
+# What a forked child has of its parent's leases. Only _lease.pyx calls these functions: a `static` of a header has one
+# home a module, and the list of arenas must have one in the process.
 
 from libc.stdint cimport uint8_t, uint64_t
 

@@ -26,6 +26,6 @@ def tell(
         _LOGGER.log(level, message, *arguments, extra=extra, exc_info=exc_info, stacklevel=2)
     except Exception:
         if logging.raiseExceptions:
-            # Where standard error is closed there is nobody left to be told.
+            # Standard error may be closed, too.
             with contextlib.suppress(Exception):
                 traceback.print_exc(file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Why a thread is turned away from an end that it does not own."""
+"""The errors for a thread, or a process, that calls an end which it does not own."""
 
 from __future__ import annotations
 

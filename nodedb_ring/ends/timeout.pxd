@@ -8,9 +8,9 @@ cdef extern from "Python.h":
     void PyErr_Clear()
 
 cdef enum:
-    # A wake costs some 25 microseconds: look for a part of that before sleeping.
+    # A wake costs some 25 microseconds: a wait polls for a part of that before it sleeps.
     DEFAULT_SPIN_NS = 10000
-    # A signal that comes just before a sleep does not interrupt it: look for one every second.
+    # A signal that comes just before a sleep does not interrupt it: signals are checked for every second.
     LONGEST_SLEEP_NS = 1000000000
     # As limits.LONGEST_SECONDS.
     LONGEST_SECONDS = 1000000000

@@ -14,11 +14,9 @@ has filled the hole. So it does not matter in which order, or how often, ring an
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
@@ -37,6 +35,8 @@ from ..errors import BusyError, ClosedError, GapError, LogError
 from ..log import EventLog, LiveEventLog
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ..ends._consumer import EventConsumer
 
 __all__ = ["Follower", "follow"]
@@ -286,6 +286,8 @@ class Follower:
             return self._in_hand
         if self._at_work is not None:
             # A call for an event loop was cancelled, and its thread may still be reading.
+            from concurrent.futures import wait
+
             wait([self._at_work])
             self._at_work = None
         self._ended = False
@@ -631,6 +633,9 @@ class Follower:
 
     async def _in_thread(self, work: Callable[..., object], *arguments: object) -> object:
         """Has a thread do what may block. A cancelled call leaves it at work, and the next call waits for its end."""
+        import asyncio
+        from concurrent.futures import Future
+
         done: Future[None] = Future()
         found: list[object] = []
         raised: list[BaseException] = []
@@ -662,6 +667,8 @@ class Follower:
         # No future of a loop, which may have ended since; and what a cancelled call would have raised, the next look or
         # read meets again.
         if self._at_work is not None:
+            import asyncio
+
             await asyncio.shield(asyncio.wrap_future(self._at_work))
             self._at_work = None
 

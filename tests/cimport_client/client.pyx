@@ -5,13 +5,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from nodedb_ring.ends._consumer cimport EventConsumer
-from nodedb_ring.ends._producer cimport EventProducer
 from nodedb_ring._ring cimport (
     FIELD_COUNT,
     NO_TIME,
     NULL_LENGTH,
     PUSH_DONE,
+    EventRing,
     EventRow,
     Ring,
     RingLease,
@@ -71,9 +70,10 @@ cdef uint32_t write_insert(EventRow* row, uint64_t sequence, uint8_t* payload, u
     return put(row, NEW_VALUE, &sequence, VALUE_BYTES, payload, at)
 
 
-def push(EventProducer producer not None, uint64_t first, uint64_t count):
+def push(producer, uint64_t first, uint64_t count):
     """Emits `count` inserts one by one; returns how many went in. The rest the ring has dropped and counted."""
-    cdef Ring* ring = &producer.ring.ring
+    cdef EventRing end = producer.ring
+    cdef Ring* ring = &end.ring
     cdef EventRow row
     cdef uint8_t[PAYLOAD_BYTES] payload
     cdef uint64_t sequence, done = 0
@@ -86,9 +86,10 @@ def push(EventProducer producer not None, uint64_t first, uint64_t count):
     return done
 
 
-def push_rows(EventProducer producer not None, uint64_t first, uint32_t count):
+def push_rows(producer, uint64_t first, uint32_t count):
     """Emits `count` inserts at once; returns how many went in, a prefix."""
-    cdef Ring* ring = &producer.ring.ring
+    cdef EventRing end = producer.ring
+    cdef Ring* ring = &end.ring
     cdef EventRow* rows = <EventRow*>malloc(count * sizeof(EventRow))
     cdef uint8_t* payload = <uint8_t*>malloc(count * PAYLOAD_BYTES)
     cdef uint64_t done = 0
@@ -107,9 +108,10 @@ def push_rows(EventProducer producer not None, uint64_t first, uint32_t count):
     return done
 
 
-def publish_heartbeats(EventProducer producer not None, uint64_t first, uint32_t count):
+def publish_heartbeats(producer, uint64_t first, uint32_t count):
     """Writes up to `count` heartbeats straight into the ring's own rows; returns how many there was room for."""
-    cdef Ring* ring = &producer.ring.ring
+    cdef EventRing end = producer.ring
+    cdef Ring* ring = &end.ring
     cdef EventRow* rows
     cdef uint32_t room, done = 0, i
     producer.bind()
@@ -128,7 +130,8 @@ def publish_heartbeats(EventProducer producer not None, uint64_t first, uint32_t
 cdef class Taken:
     """A run of events, read where they lie until `release`."""
 
-    cdef EventConsumer consumer
+    cdef object consumer  # whose collection would close the end
+    cdef EventRing end
     cdef RingLease lease
     cdef readonly uint32_t count  # 0 when there was nothing to take, or it was given back
 
@@ -137,7 +140,7 @@ cdef class Taken:
 
     def sum_values(self):
         """The bytes of all new values, added up."""
-        cdef Ring* ring = &self.consumer.ring.ring
+        cdef Ring* ring = &self.end.ring
         cdef const EventRow* row
         cdef uint64_t total = 0
         cdef uint32_t i, k
@@ -153,21 +156,23 @@ cdef class Taken:
         """Gives the rows back. May be repeated."""
         if self.count != 0:
             self.count = 0
-            ring_release(&self.consumer.ring.ring, &self.lease)
+            ring_release(&self.end.ring, &self.lease)
 
 
-def take(EventConsumer consumer not None, uint32_t most):
+def take(consumer, uint32_t most):
     """Takes one contiguous run, at most `most`."""
     cdef Taken taken = Taken.__new__(Taken)
     consumer.bind()
     taken.consumer = consumer
-    taken.count = ring_take(&consumer.ring.ring, most, &taken.lease)
+    taken.end = consumer.ring
+    taken.count = ring_take(&taken.end.ring, most, &taken.lease)
     return taken
 
 
-def pop(EventConsumer consumer not None, uint32_t room):
+def pop(consumer, uint32_t room):
     """The next event as (sequence, collection, new value), or None; -n when its payload of n bytes exceeds `room`."""
-    cdef Ring* ring = &consumer.ring.ring
+    cdef EventRing end = consumer.ring
+    cdef Ring* ring = &end.ring
     cdef EventRow row
     cdef uint8_t* payload = <uint8_t*>malloc(room or 1)
     cdef int found

@@ -44,8 +44,8 @@ import nodedb_ring
 from nodedb_ring import EventBus
 from nodedb_ring.bus import directory as bus_directory
 from nodedb_ring.bus import file as bus_file
+from tests.unit.log.nats_server import NatsServer, find_nats_server
 
-from ..log.nats_server import NatsServer, find_nats_server
 from .blocks import PAGES, ROOT, Block, blocks_of
 from .shell import buses_of, script_of
 

@@ -17,10 +17,11 @@ from nodedb_ring.bus import file as bus_file
 from .blocks import ROOT
 
 PAGE = (ROOT / "docs" / "layout.md").read_text()
+HEADER = ROOT / "nodedb_ring" / "core" / "nodedb_layout.h"
 # What the compiler says of each member of a struct: its name, offset and size in bytes.
 PROGRAM = """
 #include <stdio.h>
-{declarations}
+#include "{header}"
 #define SHOW(member) \
     printf(#member " %zu %zu\\n", offsetof({struct}, member), sizeof((({struct} *)0)->member));
 int main(void) {{ {shows} printf("%zu\\n", sizeof({struct})); }}
@@ -42,10 +43,8 @@ def places(title: str) -> dict[str, tuple[int, int]]:
 
 
 def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], int]:
-    """The members of a struct of ``_ring.pxd`` as the compiler places them, and the struct's size."""
-    source = (ROOT / "nodedb_ring" / "_ring.pxd").read_text()
-    declarations = source.split('cdef extern from *:\n    """', 1)[1].split('"""', 1)[0]
-    bare = re.sub(r"/\*.*?\*/", "", declarations, flags=re.DOTALL)
+    """The members of a struct of ``nodedb_layout.h`` as the compiler places them, and the struct's size."""
+    bare = re.sub(r"//.*", "", HEADER.read_text())
     body = bare.partition(f"}} {struct};")[0].rpartition("struct {")[2]
     members: list[str] = []
     for statement in body.split(";"):
@@ -53,7 +52,7 @@ def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], 
             members += re.findall(r"(\w+)(?:\[\w+\])?\s*$", declarator)
     program = directory / f"{struct}.c"
     program.write_text(
-        PROGRAM.format(declarations=declarations, struct=struct, shows=" ".join(f"SHOW({name})" for name in members))
+        PROGRAM.format(header=HEADER, struct=struct, shows=" ".join(f"SHOW({name})" for name in members))
     )
     subprocess.run(["cc", "-std=gnu11", "-o", program.with_suffix(""), program], check=True)
     *lines, size = subprocess.check_output([program.with_suffix("")], text=True).splitlines()

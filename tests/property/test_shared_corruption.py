@@ -37,8 +37,7 @@ from nodedb_ring import (
     WriteEvent,
     WriteOp,
 )
-
-from ..unit.making import event
+from tests.unit.builders import event
 
 SECONDS_A_CASE: Final = 20
 PAGE: Final = 4096

@@ -32,8 +32,8 @@ from nodedb_ring import EventBus, RingError, RingStats, RoleTaken
 
 from .history import Account, ConsumerLife, HistoryError, ProducerLife, check_deliveries, published_numbers
 from .journal import Journal, memory_directory
-from .lives import STYLES, Plan, consume, produce
 from .numbered import numbered_events
+from .processes import STYLES, Plan, consume, produce
 from .watchdog import PATIENCE, StuckError
 
 Role = Literal["producer", "consumer"]
@@ -418,7 +418,7 @@ def run(*, seconds: float, kills: int | None, seed: int, start: Start) -> Tally:
     deadline = time.monotonic() + seconds
     number = 0
     if start == "forkserver":
-        CONTEXTS[start].set_forkserver_preload(["tests.stress.lives"])
+        CONTEXTS[start].set_forkserver_preload(["tests.stress.processes"])
     with memory_directory() as directory:
         while time.monotonic() < deadline and (kills is None or tally.kills < kills):
             rounds = Rounds(directory, number, seed, start, tally)

@@ -9,18 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from nodedb_ring.core.atomic cimport (
-    load_acquire,
-    load_acquire_u32,
-    load_relaxed,
-    load_relaxed_u32,
-    pause,
-    store_relaxed_u32,
-    store_release_u32,
-)
 from nodedb_ring._ring cimport (
     FIELD_COUNT,
-    GONE,
     NULL_LENGTH,
     PUSH_DONE,
     WAIT_READY,
@@ -31,11 +21,7 @@ from nodedb_ring._ring cimport (
     RingLease,
     WaitResult,
     ring_advance,
-    ring_arm,
-    ring_close_consumer,
-    ring_close_producer,
     ring_copy_out,
-    ring_disarm,
     ring_measure,
     ring_peek,
     ring_pop,
@@ -49,6 +35,17 @@ from nodedb_ring._ring cimport (
     ring_wait,
     ring_wait_room,
 )
+from nodedb_ring.core._waiting cimport ring_arm, ring_close_consumer, ring_close_producer, ring_disarm
+from nodedb_ring.core.atomic cimport (
+    load_acquire,
+    load_acquire_u32,
+    load_relaxed,
+    load_relaxed_u32,
+    pause,
+    store_relaxed_u32,
+    store_release_u32,
+)
+from nodedb_ring.core.layout cimport GONE
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
@@ -505,10 +502,10 @@ def start_at(EventRing ring not None, uint64_t position, uint64_t arena_position
     cdef Ring* at = &ring.ring
     at.header.published = at.header.taken = at.header.released = position
     at.local.producer.published = at.local.consumer.taken = at.local.consumer.released = position
-    at.local.producer.seen_released = at.local.consumer.seen_published = position
+    at.local.producer.cached_released = at.local.consumer.cached_published = position
     at.header.arena_head = at.header.arena_lap = at.header.arena_floor = at.header.arena_released = arena_position
     at.local.producer.arena_head = at.local.producer.arena_lap = arena_position
-    at.local.producer.seen_tail = at.local.consumer.arena_taken = arena_position
+    at.local.producer.cached_tail = at.local.consumer.arena_taken = arena_position
 
 
 def progress(EventRing ring not None) -> tuple[int, int]:

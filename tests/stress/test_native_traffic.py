@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from nodedb_ring import EventBus, EventConsumer, EventProducer, WriteEvent, WriteOp, create_event_bus
+from tests.unit.runners import until_asleep
 
-from ..unit.running import until_asleep
 from . import watchdog
 from .native import NativeTraffic
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import faulthandler
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
 import pytest
 
 from nodedb_ring import EventBus
-from nodedb_ring.command.demo.flights import Flight, load_flights
 
-from .shared import BusMaker
+from .shared_buses import BusMaker
 
 SECONDS = 60
 
@@ -45,31 +43,3 @@ def make_bus() -> Iterator[BusMaker]:
 def bus(make_bus: BusMaker) -> EventBus:
     """One ring of 16 slots, shared."""
     return make_bus()
-
-
-@pytest.fixture
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a CI job may set to have colours would be taken for a terminal."""
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session")
-def flights() -> list[Flight]:
-    """The whole year: reading it takes a second."""
-    return load_flights()
-
-
-@pytest.fixture
-def at_hand(monkeypatch: pytest.MonkeyPatch, flights: list[Flight]) -> None:
-    """Gives the command the flights that the tests have read already."""
-
-    def first(most: int | None) -> list[Flight]:
-        return flights[:most]
-
-    monkeypatch.setattr("nodedb_ring.command.demo.command.load_flights", first)
-
-
-@pytest.fixture
-def databases(tmp_path: Path) -> tuple[Path, Path]:
-    return tmp_path / "core.0", tmp_path / "core.1"

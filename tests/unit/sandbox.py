@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import pytest
 
-from .running import in_child
+from .runners import in_child
 
 T = TypeVar("T")
 

@@ -33,11 +33,11 @@ from nodedb_ring import (
     follow,
 )
 from nodedb_ring.metrics import RingCollector
-from tests.recovery.memory_log import MemoryLog
+from tests.unit.recovery.memory_log import MemoryLog
 
-from .making import event, events, fill, sized
-from .running import Running, in_child, in_new_interpreter, in_thread
-from .shared import (
+from .builders import event, events, fill, sized
+from .runners import Running, in_child, in_new_interpreter, in_thread
+from .shared_buses import (
     BusMaker,
     Peer,
     claim_consumer,

@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nodedb_ring import BackpressureConfig, create_event_bus, follow
 from nodedb_ring.metrics import RingCollector
-from tests.recovery.memory_log import MemoryLog
+from tests.unit.recovery.memory_log import MemoryLog
 
-from .making import event
+from .builders import event
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "metrics.md").read_text()

@@ -58,7 +58,7 @@ from .._row_block cimport RowBlock
 from .columns cimport Columns, View, Window, write_columns
 from .._event cimport decode_text
 from .plain_columns cimport PLAIN_COUNT, PLAIN_NAME, PLAIN_STEP, Names, PlainColumns, copy_values, write_ends
-from ..._ring cimport FIELD_COUNT, NULL_LENGTH, EventRow
+from ...core.layout cimport FIELD_COUNT, NULL_LENGTH, EventRow
 
 import struct
 

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from .abi cimport ArrowArray, ArrowArrayStream, ArrowSchema
 from .._row_block cimport RowBlock, check_rows, new_block
-from ..._ring cimport FIELD_COUNT, HEARTBEAT, NO_TIME, NULL_LENGTH, EventRow
+from ...core.layout cimport FIELD_COUNT, HEARTBEAT, NO_TIME, NULL_LENGTH, EventRow
 
 from ...errors import BatchError
 from ..schema import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp

@@ -12,7 +12,7 @@
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from ..._ring cimport EventRow
+from ...core.layout cimport EventRow
 from ..utf8 cimport utf8_prefix
 
 cdef extern from *:

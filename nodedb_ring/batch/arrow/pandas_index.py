@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 __all__ = ["index_columns"]
 
 
@@ -15,6 +13,9 @@ def index_columns(metadata: bytes | None) -> frozenset[str]:
     """
     if metadata is None:
         return frozenset()
+    # Only for frames of pandas, which has imported it.
+    import json
+
     try:
         levels = json.loads(metadata)["index_columns"]
         return frozenset(level for level in levels if isinstance(level, str))

@@ -13,7 +13,7 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ..._ring cimport FIELD_COUNT, NULL_LENGTH, STRING_COUNT, EventRow
+from ...core.layout cimport FIELD_COUNT, NULL_LENGTH, STRING_COUNT, EventRow
 from .columns cimport Window
 from ..utf8 cimport is_ascii, utf8_prefix
 

@@ -1,41 +1,20 @@
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeAlias, final, overload
-
-import numpy as np
-import numpy.typing as npt
+from typing import NoReturn, Self, final
 
 from .._ring import EventRing
 from ..batch._event import WriteEvent
 from ..batch.event_batch import EventBatch
 from ..core.backpressure import PressureState
+from ._producer_base import ProducerBase
+from ._reservation import Reservation
 from .stats import ProducerStats
 
-__all__ = ["EventProducer", "Reservation", "producer_stats"]
-
-_U64: TypeAlias = Literal["sequence", "lsn", "tenant_id"]
-_I64: TypeAlias = Literal["system_time_ms", "valid_time_ms"]
-_U32: TypeAlias = Literal[
-    "vshard_id",
-    "count",
-    "collection_offset",
-    "collection_length",
-    "row_id_offset",
-    "row_id_length",
-    "user_id_offset",
-    "user_id_length",
-    "statement_digest_offset",
-    "statement_digest_length",
-    "new_value_offset",
-    "new_value_length",
-    "old_value_offset",
-    "old_value_length",
-]
-_U8: TypeAlias = Literal["op", "source"]
+__all__ = ["EventProducer", "producer_stats"]
 
 def producer_stats(ring: EventRing) -> ProducerStats: ...
 
 @final
-class EventProducer:
+class EventProducer(ProducerBase):
     def __new__(cls, ring: EventRing) -> Self: ...
     def __reduce__(self) -> NoReturn: ...
     def __enter__(self) -> Self: ...
@@ -50,8 +29,6 @@ class EventProducer:
     def close(self) -> None: ...
     def stats(self) -> ProducerStats: ...
     @property
-    def ring(self) -> EventRing: ...
-    @property
     def core_id(self) -> int: ...
     @property
     def capacity(self) -> int: ...
@@ -65,29 +42,3 @@ class EventProducer:
     def pressure_state(self) -> PressureState: ...
     @property
     def is_consumer_disconnected(self) -> bool: ...
-
-@final
-class Reservation:
-    def __new__(cls, producer: EventProducer, wanted: int, payload_bytes: int) -> Self: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-    def __len__(self) -> int: ...
-    @overload
-    def __getitem__(self, column: _U64, /) -> npt.NDArray[np.uint64]: ...
-    @overload
-    def __getitem__(self, column: _I64, /) -> npt.NDArray[np.int64]: ...
-    @overload
-    def __getitem__(self, column: _U32, /) -> npt.NDArray[np.uint32]: ...
-    @overload
-    def __getitem__(self, column: _U8, /) -> npt.NDArray[np.uint8]: ...
-    @overload
-    def __getitem__(self, column: str, /) -> npt.NDArray[np.integer[Any]]: ...
-    def __setitem__(self, column: str, value: Any, /) -> None: ...
-    @property
-    def records(self) -> npt.NDArray[np.void]: ...
-    @property
-    def payload(self) -> npt.NDArray[np.uint8]: ...
-    @property
-    def published(self) -> int: ...

@@ -1,1 +1,0 @@
-../../typings/nodedb_ring/batch/_row_block.pyi

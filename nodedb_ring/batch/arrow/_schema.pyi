@@ -1,1 +1,0 @@
-../../../typings/nodedb_ring/batch/arrow/_schema.pyi

@@ -1,1 +1,0 @@
-../../typings/nodedb_ring/capture/_row_writer.pyi

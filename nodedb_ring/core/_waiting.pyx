@@ -1,0 +1,358 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""Waiting for events and for room, and waking whoever waits."""
+
+from libc.errno cimport EINTR, ETIMEDOUT, errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ._claims cimport ring_mark_dead_consumer, ring_mark_dead_producer
+from ._room cimport ring_make_room
+from .atomic cimport (
+    fence,
+    fetch_and_u32,
+    fetch_or_u32,
+    load_acquire,
+    load_acquire_u32,
+    load_relaxed,
+    load_relaxed_u32,
+    pause,
+    store_relaxed,
+    store_relaxed_u32,
+)
+from .kernel cimport (
+    clear_signal,
+    coarse_ns,
+    close_fd,
+    copy_fd,
+    epoll_add,
+    futex_wait,
+    futex_wake,
+    membarrier,
+    membarrier_global,
+    monotonic_ns,
+    new_epoll,
+    new_eventfd,
+    new_timer,
+    set_timer,
+    signal_fd,
+)
+from .layout cimport (
+    GONE,
+    PEER_CHECK_NS,
+    SOUND,
+    WAITING_FD,
+    WAITING_THREAD,
+    WAIT_INTERRUPTED,
+    WAIT_READY,
+    WAIT_TIMEOUT,
+    WAKER_FENCES,
+    ConsumerSide,
+    ProducerSide,
+    Ring,
+    RingHeader,
+    WaitResult,
+    is_after,
+)
+
+import os
+
+cdef enum:
+    # Between two polls of an end that spins: each poll takes the other end's line away from it.
+    PAUSES = 4
+    # How long a producer that sleeps lets room gather: woken for each row, it would cost the consumer a system call a row.
+    GATHER_NS = 1000000
+    # The longest sleep on a shared ring: whoever dies wakes nobody.
+    SHARED_SLEEP_NS = 80000000
+
+
+cdef inline bint _is_ready(Ring* ring) noexcept nogil:
+    """Whether a wait for events is over: there is one, or an end has gone."""
+    return (
+        load_acquire(&ring.header.published) != ring.local.consumer.taken
+        or load_acquire_u32(&ring.header.producer_claim) & GONE
+        or load_acquire_u32(&ring.header.consumer_claim) & GONE
+    )
+
+
+cdef inline bint _has_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
+    """Whether a wait for room is over: there is some, an end has gone, or the block is no ring any more."""
+    return (
+        ring_make_room(ring, slots, payload)
+        or load_acquire_u32(&ring.header.consumer_claim) & GONE
+        or load_acquire_u32(&ring.header.producer_claim) & GONE
+        or ring.local.producer.corrupt != SOUND
+    )
+
+
+cdef inline bint _spin(Ring* ring, bint for_room, uint64_t slots, uint64_t payload, int64_t spin_ns) noexcept nogil:
+    """Polls until a wait for room, or for events, is over; whether it is before `spin_ns` have passed."""
+    cdef int64_t until
+    cdef int i
+    if spin_ns <= 0:
+        return False
+    until = monotonic_ns() + spin_ns
+    while True:
+        if _has_room(ring, slots, payload) if for_room else _is_ready(ring):
+            return True
+        for i in range(PAUSES):
+            pause()
+        if monotonic_ns() >= until:
+            return False
+
+
+cdef inline int64_t _shorter(int64_t sleep_ns, int64_t limit_ns) noexcept nogil:
+    """The shorter of two times to sleep, of which the first may be without limit: negative."""
+    return limit_ns if sleep_ns < 0 else min(sleep_ns, limit_ns)
+
+
+cdef inline void _fence_both(Ring* ring, uint32_t* word) noexcept nogil:
+    """Has every thread of the other end's process pass a fence, or asks it to by a bit of `word`; passes one itself."""
+    if ring.fenced == 0:
+        if membarrier_global() if ring.shared else membarrier():
+            return
+        # Refused from now on, by a filter that this process has put on since.
+        store_relaxed_u32(&ring.fenced, 1)
+        fetch_or_u32(word, WAKER_FENCES)
+    fence()
+
+
+cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
+    """Says that the consumer is about to sleep; whether it must not, since something came meanwhile."""
+    fetch_or_u32(&ring.header.waiting, how)
+    # What the producer published before is seen by the next line, and what it publishes after sees `waiting`. Pairs with
+    # ring_notify.
+    _fence_both(ring, &ring.header.waiting)
+    return _is_ready(ring)
+
+
+cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
+    """Says that the producer is about to sleep, and until when; whether it must not, since room came meanwhile.
+
+    Where a span of `payload` bytes fits depends on how far the arena is given back, or on all being given back.
+    """
+    cdef RingHeader* header = ring.header
+    cdef ProducerSide* side = &ring.local.producer
+    cdef uint64_t tail = side.arena_head + payload - ring.arena_bytes
+    if side.arena_head - side.arena_lap + payload > ring.arena_bytes:
+        # It starts the next lap, of which the consumer has to have left the beginning of this one.
+        tail = side.arena_lap + payload
+    store_relaxed(&header.room_released, side.published + slots - ring.capacity)
+    store_relaxed(&header.room_tail, tail)
+    # Publishes the two; pairs with the acquire in ring_wake_producer.
+    fetch_or_u32(&header.room_waiting, WAITING_THREAD)
+    # What the consumer gave back before is seen by the next line, and what it gives back after sees `room_waiting`. Pairs
+    # with ring_give_back.
+    _fence_both(ring, &header.room_waiting)
+    return _has_room(ring, slots, payload)
+
+
+cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
+    """Sleeps until there is something to take, or an end has gone; a negative timeout is no limit.
+
+    It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
+    that dies wakes nobody, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.
+    """
+    cdef ConsumerSide* side = &ring.local.consumer
+    cdef int64_t deadline = -1, left = -1, sleep_ns
+    cdef WaitResult result = WAIT_READY
+    cdef uint32_t word
+    cdef int rc
+    if timeout_ns >= 0:
+        deadline = monotonic_ns() + timeout_ns
+    if _spin(ring, False, 0, 0, _shorter(timeout_ns, spin_ns)):
+        return WAIT_READY
+    while True:
+        if ring.shared and coarse_ns() - side.peer_checked_ns >= PEER_CHECK_NS:
+            side.peer_checked_ns = coarse_ns()
+            ring_mark_dead_producer(ring)
+        if _announce(ring, WAITING_THREAD):
+            break
+        if deadline >= 0:
+            left = deadline - monotonic_ns()
+            if left <= 0:
+                result = WAIT_TIMEOUT
+                break
+        sleep_ns = _shorter(left, SHARED_SLEEP_NS) if ring.shared else left
+        # An asynchronous waiter may have a bit of its own in it, which is taken with this one.
+        word = load_relaxed_u32(&ring.header.waiting)
+        rc = futex_wait(&ring.header.waiting, word, sleep_ns) if word & WAITING_THREAD else 0
+        fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
+        if _is_ready(ring):
+            return WAIT_READY
+        if rc == EINTR:
+            return WAIT_INTERRUPTED
+        if rc == ETIMEDOUT and sleep_ns == left:
+            return WAIT_TIMEOUT
+    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
+    return result
+
+
+cdef WaitResult ring_wait_room(
+    Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
+) noexcept nogil:
+    """As ring_wait, on the producer's side. A consumer that dies wakes nobody either."""
+    cdef ProducerSide* side = &ring.local.producer
+    # Where it is payload that is lacking, that is left to gather, too.
+    cdef uint64_t piece = min(payload + (ring.arena_bytes >> 3), ring.arena_bytes) if gather > slots else payload
+    cdef int64_t deadline = -1, left = -1, now, gather_until, sleep_ns
+    cdef WaitResult result = WAIT_READY
+    cdef uint32_t word
+    cdef int rc
+    if timeout_ns >= 0:
+        deadline = monotonic_ns() + timeout_ns
+    if _spin(ring, True, slots, payload, _shorter(timeout_ns, spin_ns)):
+        return WAIT_READY
+    gather_until = monotonic_ns() + GATHER_NS
+    while True:
+        if ring.shared and coarse_ns() - side.peer_checked_ns >= PEER_CHECK_NS:
+            side.peer_checked_ns = coarse_ns()
+            ring_mark_dead_consumer(ring)
+        now = monotonic_ns()
+        if deadline >= 0:
+            left = max(deadline - now, <int64_t>0)
+        if now >= gather_until or left == 0 or gather < slots:
+            gather, piece = slots, payload
+        if _announce_room(ring, gather, piece):
+            break
+        if left == 0:
+            result = WAIT_TIMEOUT
+            break
+        sleep_ns = _shorter(left, gather_until - now) if gather > slots else left
+        if ring.shared:
+            sleep_ns = _shorter(sleep_ns, SHARED_SLEEP_NS)
+        word = load_relaxed_u32(&ring.header.room_waiting)
+        rc = futex_wait(&ring.header.room_waiting, word, sleep_ns) if word & WAITING_THREAD else 0
+        fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD)
+        if _has_room(ring, gather, piece):
+            return WAIT_READY
+        if rc == EINTR:
+            return WAIT_INTERRUPTED
+    fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD)
+    return result
+
+
+cdef void ring_wake(Ring* ring) noexcept nogil:
+    """Wakes whoever waits. Taking the bits is what makes one wake a sleep, however many events follow.
+
+    A bit is taken by whoever can signal what it asks for: without a FIFO it is the waiter's timer that ends its wait.
+    """
+    cdef uint32_t* word = &ring.header.waiting
+    cdef uint32_t taken
+    if load_relaxed_u32(word) & WAKER_FENCES:
+        fence()
+    # Acquires `wake_fd`, which a waiter of this process opens before it asks; pairs with _announce.
+    taken = load_acquire_u32(word) & (WAITING_THREAD | WAITING_FD)
+    if ring.wake_fd < 0:
+        taken &= WAITING_THREAD
+    if taken == 0:
+        return
+    taken &= fetch_and_u32(word, ~taken)
+    if taken & WAITING_THREAD:
+        futex_wake(word)
+    if taken & WAITING_FD:
+        signal_fd(ring.wake_fd)
+
+
+cdef void ring_wake_producer(Ring* ring) noexcept nogil:
+    """Wakes the producer that waits for room, if what it waits for is there."""
+    cdef RingHeader* header = ring.header
+    cdef uint64_t released = ring.local.consumer.released
+    if load_relaxed_u32(&header.room_waiting) & WAKER_FENCES:
+        fence()
+    # What it waits for was written before it said so; pairs with _announce_room. It publishes nothing meanwhile.
+    if load_acquire_u32(&header.room_waiting) & WAITING_THREAD == 0 or is_after(load_relaxed(&header.room_released), released):
+        return
+    if not is_after(load_relaxed(&header.room_tail), load_relaxed(&header.arena_released)) or (
+        load_acquire(&header.published) == released
+    ):
+        _end_room_wait(ring)
+
+
+cdef inline void _end_room_wait(Ring* ring) noexcept nogil:
+    if fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD) & WAITING_THREAD:
+        futex_wake(&ring.header.room_waiting)
+
+
+cdef bint ring_arm(Ring* ring) noexcept nogil:
+    """Asks for a signal on `watch_fd` at the next event; whether there is something already.
+
+    On a shared ring also after SHARED_SLEEP_NS: the producer may die, or be stopped, between two of its steps,
+    or have no way to signal.
+    """
+    # From here on the descriptor shows the death of whoever holds the producer now.
+    ring_mark_dead_producer(ring)
+    if ring.wake_fd >= 0:
+        clear_signal(ring.wake_fd)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, SHARED_SLEEP_NS)
+    return _announce(ring, WAITING_FD)
+
+
+cdef void ring_disarm(Ring* ring) noexcept nogil:
+    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_FD)
+    if ring.wake_fd >= 0:
+        clear_signal(ring.wake_fd)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, 0)
+
+
+cdef void ring_signal(Ring* ring) noexcept nogil:
+    """What the consumer asked for, from itself: something is there."""
+    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_FD)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, 1)
+    elif ring.wake_fd >= 0:
+        signal_fd(ring.wake_fd)
+
+
+cdef int ring_open_watch_fd(Ring* ring) except -1:
+    """What watches for a signal to an asynchronous waiter, made when it is first asked for."""
+    cdef int watch, timer
+    if ring.watch_fd >= 0:
+        return ring.watch_fd
+    if not ring.shared:
+        ring.wake_fd = ring.watch_fd = new_eventfd()
+        if ring.wake_fd < 0:
+            raise OSError(errno, f"cannot make an eventfd: {os.strerror(errno)}")
+        return ring.watch_fd
+    watch = new_epoll()
+    timer = new_timer()
+    if (
+        watch < 0
+        or timer < 0
+        or epoll_add(watch, timer) < 0
+        or (ring.wake_fd >= 0 and epoll_add(watch, ring.wake_fd) < 0)
+    ):
+        wrong = errno
+        for fd in (watch, timer):
+            if fd >= 0:
+                close_fd(fd)
+        raise OSError(wrong, f"cannot make a descriptor to watch: {os.strerror(wrong)}")
+    # The pidfd of a producer that was checked before joins it at the next check.
+    ring.peer_claim = 0
+    ring.timer_fd = timer
+    ring.watch_fd = watch
+    return watch
+
+
+cdef int ring_copy_watch_fd(Ring* ring) except -1:
+    """Another number for that descriptor, for whoever watches beside the one who has the first."""
+    cdef int copy = copy_fd(ring_open_watch_fd(ring))
+    if copy < 0:
+        raise OSError(errno, f"cannot make a descriptor to watch: {os.strerror(errno)}")
+    return copy
+
+
+cdef void ring_close_producer(Ring* ring) noexcept nogil:
+    # Publishes that nothing follows; pairs with the acquire in ring_producer_gone.
+    fetch_or_u32(&ring.header.producer_claim, GONE)
+    fence()
+    ring_wake(ring)
+    # A thread of its own that waits for room.
+    _end_room_wait(ring)
+
+
+cdef void ring_close_consumer(Ring* ring) noexcept nogil:
+    fetch_or_u32(&ring.header.consumer_claim, GONE)
+    fence()
+    ring_wake(ring)
+    _end_room_wait(ring)

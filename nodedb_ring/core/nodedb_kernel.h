@@ -1,0 +1,158 @@
+// What waiting asks of the kernel: clocks, futexes, the descriptors that event loops watch, and membarrier.
+//
+// Nothing here keeps a state, so any module may include it.
+
+#ifndef NODEDB_RING_KERNEL_H
+#define NODEDB_RING_KERNEL_H
+
+#if !defined(__linux__)
+#error "nodedb_ring waits in a futex and forgets its owners with MADV_WIPEONFORK: it builds on Linux only"
+#endif
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <poll.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+// Zeroed memory that the kernel gives to a forked child as zeros again, whoever forks.
+static inline void *nodedb_map_wiped_on_fork(size_t bytes) {
+    void *page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return NULL;
+    if (madvise(page, bytes, MADV_WIPEONFORK) != 0) {
+        int saved = errno;
+        munmap(page, bytes);
+        errno = saved;
+        return NULL;
+    }
+    return page;
+}
+
+static inline void nodedb_unmap(void *page, size_t bytes) { munmap(page, bytes); }
+
+static inline int64_t nodedb_clock_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+// Nanoseconds on a clock that only goes forward.
+static inline int64_t nodedb_monotonic_ns(void) { return nodedb_clock_ns(CLOCK_MONOTONIC); }
+
+// The same to some milliseconds, for a quarter of the price.
+static inline int64_t nodedb_coarse_ns(void) { return nodedb_clock_ns(CLOCK_MONOTONIC_COARSE); }
+
+// Sleeps while *word == expected; a negative timeout is no limit. Returns 0, or the errno that ended the sleep.
+static inline int nodedb_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    long rc = syscall(SYS_futex, word, FUTEX_WAIT, expected, timeout_ns < 0 ? NULL : &limit, NULL, 0);
+    return rc == 0 ? 0 : errno;
+}
+
+static inline void nodedb_futex_wake(uint32_t *word) {
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+    errno = saved;
+}
+
+// What signals an asynchronous waiter: an eventfd within a process, a FIFO between two. Opened for both directions a
+// FIFO always has a reader, and so a write to it never raises SIGPIPE.
+static inline int nodedb_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+
+static inline int nodedb_open_fifo(const char *path) {
+    return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+}
+
+static inline void nodedb_signal(int fd) {
+    uint64_t one = 1;
+    int saved = errno;
+    // EAGAIN says that it is signalled already.
+    ssize_t written = write(fd, &one, sizeof one);
+    (void)written;
+    errno = saved;
+}
+
+static inline void nodedb_clear_signal(int fd) {
+    char signals[512];
+    int saved = errno;
+    while (read(fd, signals, sizeof signals) == (ssize_t)sizeof signals) {
+    }
+    errno = saved;
+}
+
+static inline int nodedb_epoll(void) { return epoll_create1(EPOLL_CLOEXEC); }
+
+static inline int nodedb_epoll_add(int epoll, int fd) {
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+// Closing a descriptor does not take it out while a forked child has a copy.
+static inline void nodedb_epoll_remove(int epoll, int fd) { epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL); }
+
+// A timer to watch beside them: readable `ns` from now on, until it is set again; 0 stops it.
+static inline int nodedb_timer(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); }
+
+static inline void nodedb_set_timer(int timer, int64_t ns) {
+    struct itimerspec once = {.it_value = {ns / 1000000000, ns % 1000000000}};
+    int saved = errno;
+    timerfd_settime(timer, 0, &once, NULL);
+    errno = saved;
+}
+
+static inline int nodedb_copy_fd(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
+
+// A process that can be asked whether it has ended, without mistaking the next that gets its number.
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+static inline int nodedb_open_pidfd(uint32_t pid) { return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0); }
+
+static inline int nodedb_has_ended(int pidfd) {
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    return poll(&ended, 1, 0) == 1;
+}
+
+// In which pid namespace this process's number means this process; 0 where that cannot be told.
+static inline uint64_t nodedb_pid_namespace(void) {
+    struct stat status;
+    return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
+}
+
+// membarrier makes every other thread of the process pass a full fence, so that one side of a handshake pays for both:
+// the side about to sleep. Each returns whether the kernel lets it.
+static inline int nodedb_membarrier_register(void) {
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+static inline int nodedb_membarrier(void) {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
+        return 1;
+    // A forked child may have to register anew.
+    return nodedb_membarrier_register() && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+// The same for every process that has registered for it.
+static inline int nodedb_membarrier_register_global(void) {
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+static inline int nodedb_membarrier_global(void) {
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+#endif

@@ -1,0 +1,27 @@
+# What every call of a consumer's end checks before it takes, and how it waits.
+
+cimport cython
+
+from libc.stdint cimport int64_t
+
+from .._ring cimport EventRing
+from ..core.layout cimport Ring
+
+
+@cython.no_gc
+cdef class ConsumerBase:
+    cdef readonly EventRing ring
+    cdef Ring* _ring
+    cdef readonly bint _closed
+    cdef bint _is_waiting   # a call sleeps, without the GIL or on an event loop
+    cdef bint _is_watched   # somebody has the descriptor, and is to be signalled whenever nothing is left to take
+    cdef int _loop_fd       # another number for it, which event loops watch, or -1
+    cdef int64_t _spin_ns   # how long a wait polls before it sleeps
+    cdef object __weakref__
+
+    cdef int claim(self) except -1
+    cdef int found_nothing(self) except -1
+    cdef int ask_for_signal(self) except -1
+    cdef int release_role_if_over(self) except -1
+    cdef int _end_wait(self) except -1
+    cdef int sleep(self, int64_t limit) except -1

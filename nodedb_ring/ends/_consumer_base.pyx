@@ -1,0 +1,137 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+"""What every call of a consumer's end checks before it takes, and how it waits: ``ConsumerBase``."""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+
+from .._ring cimport EventRing
+from ..core._claims cimport ring_producer_gone, ring_release_role, ring_take_ownership
+from ..core._waiting cimport ring_arm, ring_copy_watch_fd, ring_disarm, ring_signal, ring_wait
+from ..core.kernel cimport monotonic_ns
+from ..core.layout cimport OWNED_BY_PARENT, OWNED_ELSEWHERE, WAIT_READY, Ownership, WaitResult
+from ..core.take cimport ring_available
+from .timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS
+
+from ..errors import BusyError, ClosedError, OwnershipError
+from .ownership import forked, owned_elsewhere
+
+__all__ = ["ConsumerBase"]
+
+
+# Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
+@cython.no_gc
+cdef class ConsumerBase:
+    """Who may take events now, and the one call that may wait for them."""
+
+    def __cinit__(self, EventRing ring not None):
+        self._loop_fd = -1
+        if ring.has_consumer:
+            raise OwnershipError(f"consumer of core {ring.core_id}: was handed out already; a ring has one reader")
+        ring.has_consumer = True
+        self.ring = ring
+        self._ring = &ring.ring
+        self._spin_ns = DEFAULT_SPIN_NS
+
+    cdef int claim(self) except -1:
+        """Claims the end for its first caller; refuses callers that may not take events now."""
+        cdef Ownership ownership
+        if self._closed:
+            raise ClosedError(f"consumer of core {self.ring.core_id}: is closed")
+        self.ring.check_consumer()
+        ownership = ring_take_ownership(self._ring, &self._ring.local.consumer.owner)
+        if ownership == OWNED_ELSEWHERE:
+            raise owned_elsewhere("consumer", self.ring.core_id)
+        if ownership == OWNED_BY_PARENT:
+            raise forked("consumer", self.ring.core_id)
+        return 0
+
+    cdef int found_nothing(self) except -1:
+        """What every call does that found nothing to take: asks why, and asks for the next signal if somebody watches."""
+        self.ring.check_consumer()
+        if self._is_watched:
+            self.ask_for_signal()
+        return 0
+
+    cdef int ask_for_signal(self) except -1:
+        if ring_arm(self._ring):
+            # It came meanwhile: the descriptor is to show it.
+            ring_signal(self._ring)
+        return 0
+
+    cdef int sleep(self, int64_t limit) except -1:
+        """Waits, without the GIL, until an event or a closed end; answers signals; a negative timeout is no limit."""
+        cdef int64_t deadline = monotonic_ns() + limit if limit >= 0 else -1
+        cdef int64_t left = limit, sleep_ns
+        cdef WaitResult result
+        self._begin_wait()
+        try:
+            while True:
+                sleep_ns = LONGEST_SLEEP_NS if deadline < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
+                with nogil:
+                    result = ring_wait(self._ring, sleep_ns, self._spin_ns)
+                if result == WAIT_READY:
+                    return 0
+                PyErr_CheckSignals()
+                if self._ring.local.alive == 0:
+                    # The handler has forked, and this is the child.
+                    raise forked("consumer", self.ring.core_id)
+                if deadline >= 0:
+                    left = deadline - monotonic_ns()
+                    if left <= 0:
+                        return 0
+        finally:
+            self._end_wait()
+
+    cdef int _end_wait(self) except -1:
+        self._is_waiting = False
+        self.release_role_if_over()
+        return 0
+
+    cdef int release_role_if_over(self) except -1:
+        """Frees the role once the end is closed, no call waits and no lease is out: until then a successor must not come."""
+        if self._closed and not self._is_waiting:
+            self.ring.is_over = True
+            if self._ring.local.consumer.oldest == NULL:
+                ring_release_role(self._ring)
+        return 0
+
+    def _begin_wait(self):
+        if self._is_waiting:
+            raise BusyError(f"consumer of core {self.ring.core_id}: another call waits on it already; one at a time")
+        self._is_waiting = True
+
+    def _arm(self):
+        """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to.
+
+        Not the one of ``fileno()``: a loop has one reader a descriptor, and that one's is the user's.
+        """
+        self._begin_wait()
+        try:
+            if self._loop_fd < 0:
+                self._loop_fd = ring_copy_watch_fd(self._ring)
+        except OSError:
+            self._end_wait()
+            raise
+        if ring_arm(self._ring):
+            self._disarm()
+            return None
+        return self._loop_fd
+
+    def _disarm(self):
+        ring_disarm(self._ring)
+        if self._is_watched:
+            # Somebody has the descriptor of fileno(), and waits on.
+            self.ask_for_signal()
+        self._end_wait()
+
+    @property
+    def _is_inherited(self):
+        """Whether this is a forked child: what the kernel keeps for the wait is the parent's still."""
+        return self._ring.local.alive == 0
+
+    @property
+    def _is_ready(self):
+        """Whether a wait would end: events, or an end that has gone."""
+        self.ring.check_consumer()
+        return self._closed or ring_available(self._ring, 1) != 0 or ring_producer_gone(self._ring)

@@ -1,1 +1,0 @@
-../../typings/nodedb_ring/ends/_native.pyi

@@ -1,0 +1,37 @@
+"""What the tests of the command line share: the demo's flights, and an environment that names no terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nodedb_ring.command.demo.flights import Flight, load_flights
+
+
+@pytest.fixture
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CI job may set to have colours would be taken for a terminal."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def flights() -> list[Flight]:
+    """The whole year: reading it takes a second."""
+    return load_flights()
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch, flights: list[Flight]) -> None:
+    """Gives the command the flights that the tests have read already."""
+
+    def first(most: int | None) -> list[Flight]:
+        return flights[:most]
+
+    monkeypatch.setattr("nodedb_ring.command.demo.command.load_flights", first)
+
+
+@pytest.fixture
+def databases(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "core.0", tmp_path / "core.1"

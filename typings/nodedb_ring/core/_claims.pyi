@@ -1,0 +1,1 @@
+# Functions in C alone: _claims.pxd declares them.

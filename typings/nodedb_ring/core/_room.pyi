@@ -1,0 +1,1 @@
+# Functions in C alone: _room.pxd declares them.

@@ -1,0 +1,1 @@
+# Functions in C alone: _waiting.pxd declares them.

@@ -1,0 +1,26 @@
+from types import TracebackType
+from typing import Self, final
+
+from .._ring import EventRing
+from ..batch._row_block import RowBlock
+from ..batch.event_batch import EventBatch
+
+__all__ = ["Lease"]
+
+@final
+class LeasedArena:
+    def __new__(cls, ring: EventRing) -> Self: ...
+
+@final
+class LeasedBlock(RowBlock): ...
+
+@final
+class Lease:
+    def __new__(cls, block: LeasedBlock, batch: EventBatch) -> Self: ...
+    def __enter__(self) -> EventBatch: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def release(self) -> None: ...
+    @property
+    def batch(self) -> EventBatch: ...
