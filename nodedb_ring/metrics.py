@@ -242,28 +242,27 @@ _FOLLOWER_METRICS: Final[tuple[_Metric[FollowStats], ...]] = (
 class RingCollector(Collector):
     """A collector for ``prometheus_client``: ``REGISTRY.register(RingCollector(bus))``.
 
-    One collector exports all buses of a process: pass one here, and more to ``add``. Every metric has the labels
-    ``bus`` and ``core``, and those of followers also ``group``; ``docs/metrics.md`` lists them. A registry accepts one
-    collector, and refuses a second, which would export the same metrics again.
+    One collector serves all of a process's buses: give it one here, and more by ``add``. Every metric has the labels
+    ``bus`` and ``core``, those of followers ``group`` too; ``docs/metrics.md`` lists them. A registry takes one
+    collector: it refuses a second, which would export the same metrics again.
 
     Parameters
     ----------
     bus, name, followers
-        As for ``add``. Without arguments the collector exports nothing yet.
+        As for ``add``. None of them makes a collector that has nothing to collect yet.
 
     Notes
     -----
-    The collector has no thread and no counters. It keeps no end and no follower alive: they are garbage-collected, and
-    the other side sees the disconnect, as without a collector. It does keep the memory of a private bus, with its final
-    counts, until ``remove``. A follower's metrics end with the follower.
+    It has no thread and no counters of its own. It keeps no end and no follower alive: one that is dropped is
+    collected, and its disconnect is seen, as without it. A private bus's memory it does keep, and with it the final
+    counts, until ``remove``; a follower's metrics go with the follower.
 
-    If ``PROMETHEUS_MULTIPROC_DIR`` is set, the workers of a server export what ``MultiProcessCollector`` reads from
-    files, and not the collectors of ``REGISTRY``. Creating a ``RingCollector`` then logs a WARNING. Register it with
-    the registry of the ``MultiProcessCollector``.
+    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, the workers of a server export what ``MultiProcessCollector`` finds in
+    files, and no collector of ``REGISTRY``: making one says so in a WARNING. Register it beside that one.
 
     Thread safety
     -------------
-    Any thread.
+    Any thread, and so any HTTP server.
     """
 
     def __init__(
@@ -293,23 +292,23 @@ class RingCollector(Collector):
         name: str | None = None,
         followers: Iterable[Follower] = (),
     ) -> None:
-        """Adds a bus, followers, or both. They are exported from the next scrape on.
+        """Collects from a bus, or from followers, or from both, from the next scrape on.
 
         Parameters
         ----------
         bus : EventBus, or ends from ``create_event_bus``
-            A shared bus; or the producers of a private one, its consumers, or both. One end is enough for its ring.
+            A shared bus; or the producers of a private one, its consumers, or both: either end shows its whole ring.
         name : str, optional
             The value of the label ``bus``: by default the shared bus's name.
         followers : iterable of Follower
-            Followers of the bus of this name. A follower replaces an earlier one of the same core and group.
+            What follows the bus of this name. One of the same core and group as an earlier one takes its place.
 
         Raises
         ------
         ValueError
-            A core of a bus of this name was added before; or an end of a shared bus was passed instead of the bus.
+            A core of a bus of this name is collected already; or an end of a shared bus, of which the bus is wanted.
         TypeError
-            The name is missing and there is no shared bus to take it from; or an argument has another type.
+            No name where there is no bus to take it from, or something else than ends and followers.
         """
         rings: dict[tuple[str, int], Callable[[], _RingAccounts]] = {}
         following: dict[tuple[str, int, str], weakref.ref[Follower]] = {}

@@ -1,4 +1,4 @@
-"""The bus: one ring per core, and its two ends, within a process or between processes."""
+"""The bus: one ring a core, handed out as its two ends, within a process or between processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .region import private_block, ring_size
 __all__ = ["DEFAULT_EVENT_BUS_CAPACITY", "EventBus", "create_event_bus"]
 
 DEFAULT_EVENT_BUS_CAPACITY: Final = 65_536
-"""Default capacity of a ring, in events."""
+"""Events a ring, unless asked otherwise."""
 
 
 def create_event_bus(
@@ -32,17 +32,17 @@ def create_event_bus(
     arena_bytes: int | None = None,
     backpressure: BackpressureConfig | None = None,
 ) -> tuple[list[EventProducer], list[EventConsumer]]:
-    """Creates one ring per core, and returns the producers and the consumers, in the order of the cores.
+    """Makes a ring for each of `num_cores` cores, and returns the producers' ends and the consumers' ends, by core.
 
-    All of the memory is touched here: 4 + 128 bytes per slot and the arena, by default 25 MB per core.
+    All of the memory is touched here: 4 + 128 bytes a slot and the arena, 25 MB a core by default.
 
     Parameters
     ----------
     num_cores : int, at least 1
     capacity : int, default 65,536
-        Events that a ring can hold, rounded up to a power of two; every slot is usable.
+        Events a ring holds, rounded up to a power of two; every slot is usable.
     arena_bytes : int, optional
-        Bytes of payload that a ring can hold: by default 256 per slot, and at least 64 KiB.
+        Payload a ring holds, in bytes: by default 256 a slot, and at least 64 KiB.
     backpressure : BackpressureConfig, optional
         Thresholds of the pressure states.
 
@@ -51,7 +51,7 @@ def create_event_bus(
     CapacityError
         A count below 1, more than 65,536 cores, or a ring too large to address.
     MemoryError
-        The kernel refuses the memory.
+        The kernel refuses so much.
     """
     _check_num_cores(num_cores)
     slots, payload = ring_size(capacity, arena_bytes)
@@ -68,26 +68,27 @@ def create_event_bus(
 
 @final
 class EventBus:
-    """A bus that processes share by name: ``EventBus.create`` creates it, ``EventBus.open`` opens it.
+    """A bus that processes share by name: ``EventBus.create`` makes it, ``EventBus.open`` finds it.
 
-    An end has at most one live holder. ``producer(core_id)`` and ``consumer(core_id)`` claim an end and return the same
-    classes as ``create_event_bus``. A claim ends when the end is closed or garbage-collected, or when its process ends
-    for any reason. Then a successor may claim the end, and continues where the last holder stopped. Published events
-    outlive both sides. The bus exists until it is unlinked or the machine restarts.
+    Each end of each ring is one live claim: ``producer(core_id)`` and ``consumer(core_id)`` hand out the same classes
+    as ``create_event_bus``, to whoever claims an end first. A claim ends when the end is closed or collected, or when
+    its process ends, however it does; then a successor may claim the end, and goes on where the last one stopped.
+    Everything that was published outlives both sides, and the bus itself lives until it is unlinked or the machine
+    restarts.
 
-    A bus pickles as its name, so it can be passed to a child process with any start method; its ends cannot.
+    A bus pickles as its name, so it can be handed to a child process of any start method; its ends cannot.
 
     Thread safety
     -------------
-    Any thread. In a forked child, ends that were claimed before the fork raise ``ForkError``; the bus itself works.
+    Any thread. In a forked child the ends that were claimed before the fork refuse; the bus itself works there, too.
     """
 
     __slots__ = ("_file", "_is_closed", "_rings", "directory", "name")
 
     name: str
-    """The name of the bus."""
+    """What it was created as."""
     directory: Path
-    """The directory of its file."""
+    """Where its file is."""
     _file: BusFile
     _is_closed: bool
     _rings: tuple[EventRing, ...]
@@ -117,9 +118,9 @@ class EventBus:
         backpressure: BackpressureConfig | None = None,
         directory: str | os.PathLike[str] | None = None,
     ) -> EventBus:
-        """Creates a bus under a new name, and opens it.
+        """Makes a bus under a name that is not taken, and opens it.
 
-        Its file is readable and writable for this user only, and all of its memory is allocated at once.
+        Its file is readable and writable for this user alone, and takes all of its memory at once.
 
         Parameters
         ----------
@@ -128,16 +129,16 @@ class EventBus:
         num_cores, capacity, arena_bytes, backpressure
             As for ``create_event_bus``.
         directory : path, default ``/dev/shm``
-            A directory in memory. On a disk, the kernel may write every page of the bus to it.
+            A file system in memory, unless every page may go to disk.
 
         Raises
         ------
         FileExistsError
-            A bus of that name exists, of this user or another.
+            There is a bus of that name: this user's, or another's.
         OSError
-            ENOSPC: the file system is full. ENAMETOOLONG: the directory's path is too long. Otherwise the file system,
-            or the process's sandbox, lacks something: the directory, ``/proc``, hard links, locks, writes or maps. The
-            message says what, and what to do. No file is left behind.
+            ENOSPC: the file system has no room. ENAMETOOLONG: the directory's path. Or what the file system, or this
+            process's sandbox, lacks: no such directory, no ``/proc``, no hard links, no locks, no writes or maps. It
+            says which, and what to do. Nothing is left behind.
         CapacityError
             A count below 1, or a ring too large to address.
         """
@@ -164,12 +165,12 @@ class EventBus:
         Raises
         ------
         FileNotFoundError
-            No bus has that name.
+            There is none.
         PermissionError
-            The bus belongs to another user.
+            It is another user's.
         LayoutError
-            The file is not a bus, or is a bus of another version, layout or size, or one on a disk from before the
-            machine's last start. The message says which.
+            It is no bus, or one of another version, layout or size, or one on a disk that was made before the machine
+            started: says which.
         """
         return cls._over(name, BusFile.open(name, _directory(directory)))
 
@@ -193,36 +194,36 @@ class EventBus:
             raise LayoutError(f"{file.path}: {error}") from None
 
     def producer(self, core_id: int) -> EventProducer:
-        """Claims the producer's end of a core's ring. It continues after the highest sequence number tried there.
+        """Claims the producer's end of a core's ring, to go on after the highest number that was tried there.
 
         Raises
         ------
         RoleTaken
-            A live process holds it; the exception's ``pid`` says which, unless it is in another pid namespace.
+            A process that lives holds it; the exception's ``pid`` says which, unless that is another pid namespace's.
         CorruptRingError
             Something else has written to the block.
         IndexError
-            The bus has no such core.
+            There is no such core.
         PermissionError
-            The process has changed its user since it opened the bus.
+            This process has become another user's since it opened the bus.
         FileNotFoundError
-            ``/proc``, which is needed to claim ends, does not exist.
+            There is no ``/proc``, through which ends are claimed.
         OSError
-            The process has no file descriptor left.
+            No descriptor is left.
         """
         ring = self._ring(core_id)
         ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
         return EventProducer(ring)
 
     def consumer(self, core_id: int) -> EventConsumer:
-        """Claims the consumer's end of a core's ring. Events that were leased and not released come first, in order.
+        """Claims the consumer's end of a core's ring. What was published and not given back comes first, in order.
 
         Raises
         ------
         RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
-        # A forked child may still read its leases, and uses the bus itself.
+        # Its leases are looked into in a forked child, too, where the bus itself goes on.
         ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
         return EventConsumer(ring)
@@ -240,7 +241,7 @@ class EventBus:
             raise IndexError(f"core_id {core_id}: the bus has cores 0 to {self.num_cores - 1}")
 
     def stats(self) -> tuple[RingStats, ...]:
-        """A snapshot of each core's ring. Needs no claim: any process that may open the bus may call it.
+        """A snapshot of each core's ring. Claims nothing: whoever may open the bus may look.
 
         Raises
         ------
@@ -250,16 +251,16 @@ class EventBus:
         return tuple(self.ring_stats(core_id) for core_id in range(self.num_cores))
 
     def ring_stats(self, core_id: int) -> RingStats:
-        """A snapshot of one core's ring, even if the blocks of other cores are corrupt.
+        """One core's part of ``stats()``, which stands whatever the other cores' blocks hold.
 
         Raises
         ------
         CorruptRingError
             Something else has written to this core's block.
         IndexError
-            The bus has no such core.
+            There is no such core.
         """
-        # Read before the check that the bus is open, because close() from another thread clears them.
+        # Before the look whether it is open: close() from another thread takes them away.
         rings = self._rings
         self._check_core(core_id)
         ring = rings[core_id]
@@ -283,14 +284,11 @@ class EventBus:
         )
 
     def unlink(self) -> None:
-        """Removes the name; processes that have the bus open continue. May be repeated.
-
-        The memory is freed when the last of them has closed it.
-        """
+        """Removes the name; may be repeated. Whoever has the bus open goes on; the memory goes with the last."""
         self._file.unlink()
 
     def close(self) -> None:
-        """Closes the bus in this process. Ends that were claimed through it stay open. May be repeated."""
+        """Lets go of the bus in this process; may be repeated. Ends that were claimed through it live on."""
         self._is_closed = True
         self._rings = ()
         self._file.close()
@@ -318,32 +316,32 @@ class EventBus:
 
     @property
     def is_linked(self) -> bool:
-        """Whether the name still refers to this bus: False after an unlink, even if another bus has the name now."""
+        """Whether its name leads to it still: it was not unlinked, and no other bus has the name since."""
         return self._file.is_linked()
 
     @property
     def path(self) -> Path:
-        """The path of its file."""
+        """Its file."""
         return self._file.path
 
     @property
     def num_cores(self) -> int:
-        """Number of cores, each with one ring."""
+        """Rings, one a core."""
         return self._file.num_cores
 
     @property
     def capacity(self) -> int:
-        """Events that each ring can hold: a power of two."""
+        """Events each ring holds: a power of two."""
         return self._file.capacity
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes of payload that each ring can hold."""
+        """Bytes of payload each ring holds."""
         return self._file.arena_bytes
 
 
 def _open_by_name(name: str, directory: Path) -> EventBus:
-    """Unpickles a bus."""
+    """What a pickled bus is in the process that unpickles it."""
     return EventBus.open(name, directory=directory)
 
 
@@ -357,5 +355,5 @@ def _check_num_cores(num_cores: int) -> None:
 
 
 def _directory(directory: str | os.PathLike[str] | None) -> Path:
-    # Absolute, because a process that unpickles the bus may have another working directory.
+    # Absolute, since a bus is opened again where it is unpickled, and that may be elsewhere.
     return DEFAULT_DIRECTORY if directory is None else Path(directory).absolute()

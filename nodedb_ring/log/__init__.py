@@ -15,23 +15,23 @@ from ..batch.event_batch import EventBatch
 __all__ = ["MAX_BATCH_EVENTS", "EventLog", "LiveEventLog"]
 
 MAX_BATCH_EVENTS: Final = 65_536
-"""Maximum number of events per batch that a log returns."""
+"""Events that a log hands out at once, at most."""
 
 
 @runtime_checkable
 class EventLog(Protocol):
-    """A durable log of write events, by core. The sequence numbers of a core only increase.
+    """A durable log of write events, by core; the sequence numbers of a core only rise.
 
     Thread safety
     -------------
-    Methods may be called from any thread. Each log says whether several threads may call it at the same time.
+    Methods may be called from any thread, one at a time or several, as the log's own page says.
     """
 
     def append(self, core_id: int, batch: EventBatch) -> None:
-        """Stores a batch completely or not at all. It is durable when the call returns.
+        """Stores a batch, all or nothing; durable when it returns.
 
-        Its sequence numbers must increase strictly, and be above all numbers appended before. A number that is left out
-        is a ``GapError`` for followers. An empty batch does nothing.
+        Its numbers rise strictly, and lie above all that were appended before. A number that is left out is a hole for
+        those who follow: a ``GapError``. An empty batch does nothing.
 
         Raises
         ------
@@ -41,38 +41,38 @@ class EventLog(Protocol):
         ...
 
     def read(self, core_id: int, first_sequence: int, last_sequence: int) -> Iterator[EventBatch]:
-        """Yields the events from `first_sequence` to `last_sequence`, both included, in order.
+        """What the log has from `first_sequence` to `last_sequence`, both included, in order.
 
-        A batch has at most `MAX_BATCH_EVENTS` events. Events that were never appended, or were trimmed, are omitted.
-        The iterator may be abandoned at any time.
+        A batch has at most `MAX_BATCH_EVENTS` events. What was never appended, or was trimmed, does not come. The
+        iterator may be dropped at any moment.
 
         Raises
         ------
         CorruptLogError
-            A stored batch differs from the appended one. The message names the core and the numbers.
+            What is stored is not what was appended: names the core and the numbers.
         """
         ...
 
     def last_sequence(self, core_id: int) -> int | None:
-        """The highest sequence number ever appended, even if it was trimmed; None before the first."""
+        """The highest number ever appended, trimmed or not; None before the first."""
         ...
 
     def trim(self, core_id: int, upto: int) -> None:
-        """Removes events with numbers up to `upto`, but only whole batches as they were appended."""
+        """Forgets what has a number of `upto` or less, in whole batches as they were appended."""
         ...
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
-        """The number up to which a consumer group has handled a core's events; None for a new group."""
+        """The number up to which a consumer group has handled a core's events; None for a group that is new."""
         ...
 
     def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
-        """Stores that number durably. It may be lower than before, which restarts the group from there."""
+        """Stores that number, durably. A lower one than before is stored too: it is how a group starts again."""
         ...
 
 
 @runtime_checkable
 class LiveEventLog(EventLog, Protocol):
-    """A log that can wait for an append. Logs without this method are polled."""
+    """A log that can tell when something is appended; one that cannot is asked now and then."""
 
     def wait_beyond(self, core_id: int, sequence: int, timeout: float) -> bool:
         """Waits until ``last_sequence(core_id)`` is above `sequence`, at most `timeout` seconds; True if it is."""

@@ -1,4 +1,4 @@
-"""``LoggedProducer``: appends events to a log before it emits them."""
+"""``LoggedProducer``: what is emitted is in the log first."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ _NOTHING: Final = EventBatch.from_events([])
 
 
 class LoggedProducer:
-    """A producer that appends events to a log before it emits them, so that the ring may drop them.
+    """A producer whose events are appended to a log before they are emitted: the ring may drop what the log has.
 
     Parameters
     ----------
     producer : EventProducer
-        From now on emit only through this object, because events emitted directly are not in the log.
+        Emit through this object alone from now on: what goes to the ring directly is not in the log.
     log : EventLog
 
     Notes
     -----
-    If the log raises an exception, nothing was emitted. An event that the ring drops is counted as dropped, and a
-    follower reads it from the log.
+    An exception of the log means that nothing was emitted. An event that the ring drops, for lack of room or of a
+    consumer, is counted there as dropped and is in the log, where a follower finds it.
 
-    After an exception from an emit, including one of a signal handler, ``next_sequence`` asks the log. If it is above
-    the numbers of the events, they are in the log, and a follower delivers them; otherwise emit them again.
+    After an exception out of an emit, one of a signal handler included, ``next_sequence`` asks the log: if it is above
+    the events' numbers, they are in the log, and a follower delivers them; if not, emit them again.
 
     Thread safety
     -------------
-    One thread at a time, as for the producer. A signal handler that emits during an emit gets a `BusyError`.
+    The producer's, one thread at a time. A signal handler that emits in the midst of an emit is refused with
+    `BusyError`.
     """
 
     def __init__(self, producer: EventProducer, log: EventLog) -> None:
@@ -54,22 +55,22 @@ class LoggedProducer:
 
     @property
     def producer(self) -> EventProducer:
-        """The producer."""
+        """The producer that emits."""
         return self._producer
 
     @property
     def log(self) -> EventLog:
-        """The log."""
+        """The log that is written first."""
         return self._log
 
     @property
     def core_id(self) -> int:
-        """The number of the core."""
+        """The core whose events these are."""
         return self._producer.core_id
 
     @property
     def pressure_state(self) -> PressureState:
-        """The pressure state of the ring."""
+        """That of the ring."""
         return self._producer.pressure_state
 
     @property

@@ -16,17 +16,17 @@ __all__ = ["GapCursor"]
 
 @final
 class GapCursor:
-    """Drains a consumer and reports which sequence numbers were dropped: each hole once, including the silent tail.
+    """Drains a consumer and tells which numbers were dropped: each hole once, the silent tail included.
 
     Parameters
     ----------
     consumer : EventConsumer
     after : int, default 0
-        Numbers up to this one are not reported. 0 if numbering begins at 1.
+        The last number that needs no report: 0 where numbering begins at 1.
 
     Thread safety
     -------------
-    One thread at a time, as for the consumer.
+    That of the consumer, one thread at a time.
     """
 
     __slots__ = ("_consumer", "_position")
@@ -39,17 +39,16 @@ class GapCursor:
 
     @property
     def position(self) -> int:
-        """All sequence numbers up to this one have been received or reported."""
+        """Every number up to this one has been received or reported."""
         return self._position
 
     def drain(self, max_events: int = 1024, timeout: float | None = 0.0) -> tuple[EventBatch, npt.NDArray[np.uint64]]:
-        """Drains as ``EventConsumer.drain`` does, and returns the batch and the holes found.
+        """As ``EventConsumer.drain``; and the holes it shows, an array of shape (k, 2): first and last number of each.
 
-        The holes are an array of shape (k, 2) with the first and last number of each. Events that were dropped after
-        the last one in the ring are reported when a drain finds the ring empty. A retried event may still arrive after
-        its number was reported.
+        What was dropped after the last event shows once a drain finds the ring empty. A retried event may still come
+        after its number was reported.
         """
-        # Read before the drain, so that every event up to this number is in the ring or was dropped.
+        # Before the look at the ring: what was tried until now is in the ring by then, or was dropped.
         tail = self._consumer.emitted_sequence
         batch = self._consumer.drain(max_events, timeout)
         if len(batch):
