@@ -23,6 +23,7 @@ __all__ = ["NativeLoops", "TwoProcesses", "Way", "native_loops", "two_processes"
 
 _FLAGS = ["-O3", "-std=gnu11"]
 _HERE = Path(__file__).parent
+_CORE = Path(nodedb_ring.get_include(), "nodedb_ring", "core")
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
@@ -80,9 +81,8 @@ class TwoProcesses(Protocol):
 
 def native_loops() -> NativeLoops:
     """The compiled loops over a ring's ``.pxd``."""
-    headers = Path(nodedb_ring.get_include()) / "nodedb_ring"
-    read = [_HERE / "plain_ring.h", headers / "_ring.pxd", headers / "_atomic.pxd"]
-    return cast(NativeLoops, _built("native_loops", read))
+    read = sorted([*_CORE.glob("*.pxd"), *_CORE.glob("*.h")])
+    return cast(NativeLoops, _built("native_loops", [_HERE / "plain_ring.h", _CORE.parent / "_ring.pxd", *read]))
 
 
 def two_processes() -> TwoProcesses:
@@ -115,7 +115,7 @@ def _compile(name: str, into: Path) -> None:
         setup = (
             "from setuptools import Extension, setup\n"
             f"setup(name={name!r}, ext_modules=[Extension({name!r}, [{str(source)!r}], "
-            f"include_dirs=[{str(_HERE)!r}], extra_compile_args={_FLAGS!r})])\n"
+            f"include_dirs=[{str(_HERE)!r}, {str(_CORE)!r}], extra_compile_args={_FLAGS!r})])\n"
         )
         _run("-c", setup, "-q", "build_ext", "--build-lib", str(into), "--build-temp", scratch)
 

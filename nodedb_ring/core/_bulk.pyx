@@ -4,9 +4,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ._claims cimport ring_consumer_corrupt
 from ._room cimport ring_drop, ring_make_room
 from .atomic cimport load_relaxed_u32, unlikely
-from .corruption cimport ring_consumer_corrupt
 from .layout cimport (
     CORRUPT_INDEX,
     CORRUPT_ROW,

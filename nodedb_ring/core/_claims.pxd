@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from .layout cimport OWNED, OWNED_BY_PARENT, OWNED_ELSEWHERE, Ownership, Ring
+from .layout cimport OWNED, OWNED_BY_PARENT, OWNED_ELSEWHERE, Corruption, Ownership, Ring
 
 # A number that this thread has for life and that no other thread of the process ever gets.
 cdef uint64_t thread_token() noexcept nogil
@@ -12,6 +12,10 @@ cdef bint ring_mark_dead_consumer(Ring* ring) noexcept nogil
 cdef bint ring_mark_dead_producer(Ring* ring) noexcept nogil
 # Whether the producer has gone and everything of it was taken.
 cdef bint ring_producer_gone(Ring* ring) noexcept nogil
+
+# Ends an end's trust in a shared block that turns out to be no ring, for good: without an owner every later call is refused.
+cdef void ring_producer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil
+cdef void ring_consumer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil
 
 # Claims an end of a shared ring for this process, PRODUCER_ROLE or CONSUMER_ROLE: first its lock, then, once the end is
 # taken over, the claim word. RoleTaken where a process that lives holds it.

@@ -26,7 +26,16 @@ from .kernel cimport (
     open_pidfd,
     pid_namespace,
 )
-from .layout cimport CONSUMER_ROLE, GONE, PRODUCER_ROLE, Ring
+from .layout cimport (
+    CONSUMER_ROLE,
+    GONE,
+    LOG_CORRUPT,
+    PRODUCER_ROLE,
+    ConsumerSide,
+    Corruption,
+    ProducerSide,
+    Ring,
+)
 
 import os
 
@@ -173,3 +182,20 @@ cdef bint is_role_held(int file_fd, uint64_t core_id, uint64_t role) noexcept:
 cdef tuple ring_holder(Ring* ring, uint64_t role):
     holder = load_relaxed_u32(_pid(ring, role)) or None
     return holder, holder is not None and load_relaxed(_namespace(ring, role)) not in (0, pid_namespace())
+
+
+cdef void ring_producer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil:
+    """Ends the producer's trust in the block for good: without an owner, every later call is refused."""
+    cdef ProducerSide* side = &ring.local.producer
+    side.corrupt = what
+    side.corrupt_value = value
+    side.owner = 0
+    side.pending_log |= LOG_CORRUPT
+
+
+cdef void ring_consumer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil:
+    """The same for the consumer."""
+    cdef ConsumerSide* side = &ring.local.consumer
+    side.corrupt = what
+    side.corrupt_value = value
+    side.owner = 0

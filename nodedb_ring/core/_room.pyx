@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from ._claims cimport ring_mark_dead_consumer
+from ._claims cimport ring_mark_dead_consumer, ring_producer_corrupt
 from .atomic cimport (
     load_acquire,
     load_relaxed,
@@ -13,7 +13,6 @@ from .atomic cimport (
     store_release_u32,
     unlikely,
 )
-from .corruption cimport ring_producer_corrupt
 from .kernel cimport coarse_ns
 from .layout cimport (
     CORRUPT_RELEASED,

@@ -3,10 +3,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ._claims cimport ring_producer_corrupt
 from ._room cimport ring_drop, ring_make_room, ring_settle
 from ._waiting cimport ring_wake
 from .atomic cimport compiler_fence, fence, load_relaxed_u32, store_release, unlikely
-from .corruption cimport ring_producer_corrupt
 from .layout cimport (
     CORRUPT_INDEX,
     GONE,

@@ -4,9 +4,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memset
 
+from ._claims cimport ring_consumer_corrupt, ring_producer_corrupt
 from ._room cimport ring_observe
 from .atomic cimport load_acquire, load_relaxed, load_relaxed_u32, store_relaxed, store_release
-from .corruption cimport ring_consumer_corrupt, ring_producer_corrupt
 from .layout cimport (
     CORRUPT_HEAD,
     CORRUPT_INDEX,

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ._claims cimport ring_consumer_corrupt
 from ._waiting cimport ring_wake_producer
 from .atomic cimport (
     compiler_fence,
@@ -13,7 +14,6 @@ from .atomic cimport (
     store_release,
     unlikely,
 )
-from .corruption cimport ring_consumer_corrupt
 from .layout cimport (
     CORRUPT_INDEX,
     CORRUPT_PUBLISHED,

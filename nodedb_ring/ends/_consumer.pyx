@@ -14,7 +14,7 @@ from ..core._waiting cimport ring_close_consumer, ring_open_watch_fd
 from ..core.atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ..core.layout cimport EventRow, RingHeader
 from ..core.take cimport ring_advance, ring_available, ring_peek_copy
-from ._consumer_base cimport ConsumerBase
+from ._consumer_base cimport ConsumerBase, check_block, found_nothing
 from ._lease cimport Lease, LeasedArena, LeasedBlock
 from .timeout cimport limit_ns
 
@@ -112,7 +112,7 @@ cdef class EventConsumer(ConsumerBase):
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.claim()
         if not ring_peek_copy(self._ring, &row):
-            self.found_nothing()
+            found_nothing(self)
             return None
         # Made before the row goes back: no memory for it, and the event is still there.
         event = event_from_row(&row, self._ring.arena)
@@ -162,11 +162,11 @@ cdef class EventConsumer(ConsumerBase):
 
     cdef bint wait_for_one(self, int64_t limit) except -1:
         """Whether an event came in time, to an end that is still open."""
-        self.ring.check_consumer()
+        check_block(self)
         if limit != 0:
             self.sleep(limit)
         if self._closed or ring_available(self._ring, 1) == 0:
-            self.found_nothing()
+            found_nothing(self)
             return False
         return True
 
@@ -180,7 +180,7 @@ cdef class EventConsumer(ConsumerBase):
         count = ring_measure(self._ring, most, &payload)
         block = new_block(count, payload, self._pool)
         block.payload_bytes = ring_copy_out(self._ring, count, block.rows, block.bytes, payload)
-        self.ring.check_consumer()
+        check_block(self)
         if count != 0:
             block.is_run = self._ring.local.consumer.is_plain_run
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
@@ -350,7 +350,7 @@ cdef class EventConsumer(ConsumerBase):
             raise ClosedError(f"consumer of core {self.core_id}: is closed")
         if self._is_waiting:
             raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
-        self.ring.check_consumer()
+        check_block(self)
         self._ring.local.consumer.owner = thread_token()
 
     def close(self):

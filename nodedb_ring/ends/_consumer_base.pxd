@@ -5,7 +5,8 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from .._ring cimport EventRing
-from ..core.layout cimport Ring
+from ..core.atomic cimport unlikely
+from ..core.layout cimport SOUND, Ring
 
 
 @cython.no_gc
@@ -20,8 +21,22 @@ cdef class ConsumerBase:
     cdef object __weakref__
 
     cdef int claim(self) except -1
-    cdef int found_nothing(self) except -1
     cdef int ask_for_signal(self) except -1
     cdef int release_role_if_over(self) except -1
     cdef int _end_wait(self) except -1
     cdef int sleep(self, int64_t limit) except -1
+
+
+cdef inline int check_block(ConsumerBase end) except -1:
+    """Raises CorruptRingError once the shared block has been found to be no ring."""
+    if unlikely(end._ring.local.consumer.corrupt != SOUND):
+        end.ring.check_consumer()
+    return 0
+
+
+cdef inline int found_nothing(ConsumerBase end) except -1:
+    """What every call does that found nothing to take: asks why, and asks for the next signal if somebody watches."""
+    check_block(end)
+    if end._is_watched:
+        end.ask_for_signal()
+    return 0

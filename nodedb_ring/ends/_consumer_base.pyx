@@ -46,13 +46,6 @@ cdef class ConsumerBase:
             raise forked("consumer", self.ring.core_id)
         return 0
 
-    cdef int found_nothing(self) except -1:
-        """What every call does that found nothing to take: asks why, and asks for the next signal if somebody watches."""
-        self.ring.check_consumer()
-        if self._is_watched:
-            self.ask_for_signal()
-        return 0
-
     cdef int ask_for_signal(self) except -1:
         if ring_arm(self._ring):
             # It came meanwhile: the descriptor is to show it.

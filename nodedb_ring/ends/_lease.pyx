@@ -10,9 +10,8 @@ from libc.string cimport memcpy
 
 from .._ring cimport EventRing
 from ..batch._row_block cimport BufferPool, RowBlock
-from ..core._claims cimport ring_release_role
+from ..core._claims cimport ring_consumer_corrupt, ring_release_role
 from ..core.atomic cimport load_relaxed
-from ..core.corruption cimport ring_consumer_corrupt
 from ..core.layout cimport CORRUPT_ROW, EventRow, Ring, RingLease, shift_checked
 from ..core.row cimport row_lap
 from ..core.take cimport ring_available, ring_release, ring_take, span_lies_in

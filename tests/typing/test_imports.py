@@ -62,7 +62,7 @@ def test_a_compiled_module_imports_from_its_own_layer_and_below(path: Path) -> N
 
 
 def test_every_import_of_the_package_is_found() -> None:
-    text = '''
+    text = """
 from ..errors import BatchError
 from .._ring cimport EventRing
 from . cimport utf8, columns  # two
@@ -77,7 +77,7 @@ from libc.string cimport memcpy
 import nodedb_ring.bus.file
 def later():
     from ..ends import limits
-'''
+"""
     path = PACKAGE / "batch" / "_event.pyx"
     assert imported(path, text) == [
         "nodedb_ring.errors",
