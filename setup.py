@@ -23,6 +23,8 @@ FLAGS = [
     "-g0",
     "-O2",
     "-std=gnu11",
+    # Of Python's flags, too; but setuptools drops those where CFLAGS is set.
+    "-fwrapv",
     # gcc makes short memsets `rep stos`, which takes longer to start than libc's takes in all.
     "-fno-builtin-memset",
     *shlex.split(os.environ.get("CFLAGS", "")),
