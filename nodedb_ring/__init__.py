@@ -1,8 +1,8 @@
-"""An event bus from a database's cores to analytics: one bounded ring a core, which never makes its writer wait.
+"""An event bus from a database's cores to analytics: one bounded ring per core, which never makes its writer wait.
 
-``create_event_bus`` returns the producers' and the consumers' ends; an ``EventBus`` is one that processes share.
-Producers ``emit`` events or batches of them, and are told when one was dropped; consumers ``drain`` them into NumPy
-columns. ``logged`` appends to a log first, and ``follow`` reads from there what the ring dropped.
+``create_event_bus`` returns the producers and consumers of a bus within a process; processes share an ``EventBus``.
+A producer ``emit``s events or batches, and the return value says whether one was dropped. A consumer ``drain``s events
+into NumPy columns. ``logged`` appends to a log before it emits, and ``follow`` reads dropped events from that log.
 """
 
 from .core.backpressure import BackpressureConfig, PressureState
@@ -108,7 +108,7 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The directory to give as ``include_path`` when compiling Cython code that cimports ``nodedb_ring._ring``."""
+    """The directory to pass as ``include_path`` when compiling Cython code that cimports ``nodedb_ring._ring``."""
     from pathlib import Path
 
     return str(Path(__file__).parent.parent)

@@ -1,7 +1,7 @@
 """The exceptions of this package.
 
-A full ring and an empty one are values, not exceptions; what is here is misuse. Where the standard library has a
-type that callers already catch for the same mistake, ours is a child of it too.
+A full or empty ring is reported by a return value, not by an exception. If the standard library has an exception for
+the same mistake, ours derives from it too, so that code which catches that type still works.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ class RingError(Exception):
 
 
 class ArgumentError(RingError, ValueError):
-    """An argument that no call can take: a time-out that is negative or NaN, a count below 1, a path of no file."""
+    """An invalid argument: a negative or NaN timeout, a count below 1, a path that is not a file."""
 
 
 class CapacityError(RingError, ValueError):
-    """A ring of the size asked for cannot be made."""
+    """A ring of the requested size cannot be created."""
 
 
 class FieldError(RingError, ValueError):
@@ -24,11 +24,11 @@ class FieldError(RingError, ValueError):
 
 
 class BatchError(RingError, ValueError):
-    """Columns that are not a batch of write events."""
+    """Columns that do not form a valid batch of write events."""
 
 
 class EventTooLargeError(RingError, ValueError):
-    """An event whose payload is larger than the whole arena: it could never be enqueued."""
+    """An event with a payload larger than the whole arena, which could never be enqueued."""
 
 
 class ClosedError(RingError, ValueError):
@@ -44,21 +44,21 @@ class BusyError(OwnershipError):
 
 
 class ForkError(OwnershipError):
-    """An end was used in a process that inherited it by ``fork``, or a lease where nothing of it could be kept."""
+    """An end was used in a process that inherited it by ``fork``, or a lease could not be copied before the fork."""
 
 
 class EventLoopError(RingError, RuntimeError):
-    """An asynchronous method was awaited where no asyncio event loop runs."""
+    """An asynchronous method was awaited without a running asyncio event loop."""
 
 
 class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
-    """An end of a shared ring was claimed that a live process holds.
+    """A live process already holds the end of a shared ring that was to be claimed.
 
     Attributes
     ----------
     pid : int or None
-        The process that holds it; None in the moment before it has said so, and where it is in another pid namespace,
-        a container's say: there its number, which the message has, is another process's here.
+        The process that holds the end. None if it has not stored its pid yet, or if it is in another pid namespace, for
+        example in a container. In that case the message has its number there, which may be another process here.
     """
 
     def __init__(self, message: str, pid: int | None) -> None:
@@ -70,45 +70,45 @@ class RoleTaken(OwnershipError):  # noqa: N818 - the name is the contract's
 
 
 class LayoutError(RingError, ValueError):
-    """A file is no bus, or one of another version, layout or size, or of before the machine's start."""
+    """A file is not a bus, or is a bus of another version, layout or size, or from before the machine's last start."""
 
 
 class CorruptRingError(RingError):
-    """A shared block holds what no ring can: something else wrote to it. The end that found it takes no more calls."""
+    """A shared block is invalid, because something else wrote to it. The end that found it accepts no more calls."""
 
 
 class CaptureError(RingError):
-    """A connection cannot be captured, or a change cannot: then its transaction cannot be committed either."""
+    """A connection cannot be captured, or a change cannot, in which case its transaction cannot be committed."""
 
 
 class WrongAnswerError(RingError):
-    """What was about to be timed does not do what it must: a benchmark has no figure then."""
+    """A benchmark produced a wrong answer, so it reports no figure."""
 
 
 class LogError(RingError):
-    """Base of what an event log raises."""
+    """Base of the exceptions of event logs."""
 
 
 class LogConflictError(LogError, ValueError):
-    """An event was appended whose number is not above the log's last: a second writer, or a number used twice."""
+    """An appended event's number is not above the log's last one: a second writer, or a number used twice."""
 
 
 class CorruptLogError(LogError):
-    """What a log has stored is not what was appended: its checksum, its size or its rows say so."""
+    """A stored batch differs from the appended one, according to its checksum, its size or its rows."""
 
 
 class LogUnavailableError(LogError, ConnectionError):
-    """The server of a log cannot be reached, or does not answer in time."""
+    """The log's server cannot be reached, or does not answer in time."""
 
 
 class GapError(LogError):
-    """Events were written that neither the ring nor the log has.
+    """Neither the ring nor the log has events that were written.
 
     Attributes
     ----------
     core_id : int
     first, last : int
-        The numbers that are missing, both included.
+        The first and the last missing sequence number.
     """
 
     def __init__(self, message: str, core_id: int, first: int, last: int) -> None:

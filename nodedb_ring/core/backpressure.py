@@ -1,4 +1,4 @@
-"""How full a ring may get before its producer is told to slow down."""
+"""The pressure state of a ring, which tells its producer to slow down, and its thresholds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["BackpressureConfig", "PressureState"]
 
 
 class PressureState(enum.IntEnum):
-    """One state a ring, owned by its producer and seen by both ends."""
+    """The pressure state of a ring. The producer sets it; both ends can read it."""
 
     NORMAL = 0
     THROTTLED = 1
@@ -23,8 +23,8 @@ class PressureState(enum.IntEnum):
 class BackpressureConfig:
     """The four thresholds of the pressure states, in whole percent of utilization.
 
-    A state is entered at its ``enter`` threshold or above and left below its ``exit`` threshold; the distance between
-    the two is what keeps a ring that hovers at a threshold from changing state at every event.
+    A state is entered at or above its ``enter`` threshold and left below its ``exit`` threshold. The distance between
+    the two prevents a change of state at every event while utilization stays near a threshold.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the two ends count: frozen records, each a snapshot."""
+"""Statistics of the two ends and of followers, as immutable snapshots."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ __all__ = ["ConsumerStats", "FollowStats", "ProducerStats", "RingStats"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerStats:
-    """The accounts of one producer, ``emitted + dropped`` being every attempt it made.
+    """Statistics of one producer. ``emitted + dropped`` is the number of events that it tried to emit.
 
     Attributes
     ----------
     emitted : int
         Events enqueued.
     dropped : int
-        Attempts refused: ``dropped_full + dropped_disconnected``. A retry counts again.
+        Events dropped: ``dropped_full + dropped_disconnected``. A retry counts again.
     dropped_full, dropped_disconnected : int
-        Refused because the ring was full, and because the consumer had gone.
+        Dropped because the ring was full, and because the consumer had closed or died.
     first_dropped_sequence, last_dropped_sequence : int or None
-        Sequence numbers of the first and the latest refused attempt.
+        Sequence numbers of the first and the latest dropped event; None before the first.
     emitted_sequence : int or None
-        The highest sequence number tried, enqueued or not; None before the first attempt.
+        The highest sequence number tried, dropped events included; None before the first.
     normal_transitions, throttle_transitions, suspend_transitions : int
         How often each pressure state was entered.
     slots_in_use, bytes_in_use : int
-        Slots and bytes of the arena that are not free now.
+        Slots and bytes of the arena in use.
     slots_high_water, bytes_high_water : int
-        The most that were in use after any publication.
+        The maximum in use after any publication.
     high_water_mark : int
-        ``slots_high_water`` and ``bytes_high_water`` as utilization: whole percent, the fuller of the two.
+        The higher of ``slots_high_water`` and ``bytes_high_water`` as utilization, in whole percent.
     """
 
     emitted: int
@@ -54,20 +54,20 @@ class ProducerStats:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerStats:
-    """The accounts of one consumer.
+    """Statistics of one consumer.
 
     Attributes
     ----------
     received : int
-        Events taken out of the ring, leased ones included.
+        Events taken from the ring, including leased ones.
     batches : int
         Drains and leases that were not empty.
     held : int
         Rows that leases hold now.
     redelivered : int
-        On a shared bus, events that a successor got again: the last consumer had taken them and not given them back.
+        On a shared bus, events delivered again to a successor, because the last consumer had not released them.
     handed_out : int
-        Both: ``received`` alone falls back where a successor begins.
+        ``received + redelivered``. ``received`` alone decreases when a successor begins.
     """
 
     received: int
@@ -77,31 +77,31 @@ class ConsumerStats:
 
     @property
     def handed_out(self) -> int:
-        """Events taken out of the ring, each redelivered one once more: never falls back."""
+        """Events taken from the ring, counting redelivered ones again. Never decreases."""
         return self.received + self.redelivered
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RingStats:
-    """One core's ring of a shared bus, as any process sees it.
+    """Statistics of one ring of a shared bus, available to any process.
 
     Attributes
     ----------
     core_id : int
     pressure_state : PressureState
     utilization : int
-        Whole percent in use, the fuller of slots and arena.
+        The higher of slots and arena in use, in whole percent.
     producer : ProducerStats
     consumer : ConsumerStats
     producer_pid, consumer_pid : int or None
-        The processes that hold the two ends now; None where no live process does.
+        The processes that hold the two ends; None if no live process does.
     producer_is_elsewhere, consumer_is_elsewhere : bool
-        That process is in another pid namespace, a container's say: here its pid is nobody's, or another process's.
+        The process is in another pid namespace, for example in a container, so its pid has no meaning here.
     producer_claims, consumer_claims : int
         How often each end was claimed.
     lag : int
-        Events that wait: enqueued, and not taken by the consumer. What leases hold has been taken and is not counted,
-        until its consumer dies and a successor is to get it again. What was dropped never was in the ring.
+        Events that wait: enqueued, and not taken by the consumer. Leased events count as taken, until their consumer
+        dies and they wait for a successor. Dropped events do not count.
     """
 
     core_id: int
@@ -119,32 +119,32 @@ class RingStats:
     @property
     def lag(self) -> int:
         """Events that wait for the consumer."""
-        # The producer's count is read first, and the consumer goes on meanwhile.
+        # The producer's count is read first, and the consumer may take events before its own is read.
         return max(0, self.producer.emitted - self.consumer.received)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FollowStats:
-    """The accounts of one follower.
+    """Statistics of one follower.
 
     Attributes
     ----------
     delivered : int
-        Events handed out.
+        Events delivered.
     replayed : int
-        Of those, events that came from the log.
+        Events delivered that came from the log.
     gaps : int
-        Holes that the log was asked to fill, the one before the ring's first event and the silent tail included.
+        Holes for which the log was read, including events before the ring's first one and the silent tail.
     episodes : int
-        Times that it turned from the ring to the log.
+        Times that it switched from the ring to the log.
     duplicates : int
-        Events that ring or log offered again, and that were dropped.
+        Events that were read a second time, and discarded.
     heartbeats : int
-        Heartbeats passed over.
+        Heartbeats skipped.
     position : int or None
-        The last number handed out or passed over; None before the first.
+        The last sequence number delivered or skipped; None before the first.
     lag : int
-        Numbers between that and the highest one known to be tried.
+        Sequence numbers between ``position`` and the highest one known to be tried.
     """
 
     delivered: int

@@ -54,9 +54,9 @@ SOURCES = {
     kind: [path.read_text() for folder in ("tests", "examples") for path in ROOT.joinpath(folder).rglob(names)]
     for kind, names in (("cython", "*.pyx"), ("python", "*.py"))
 }
-# What the README prints, which shows no output.
+# What pages print that show no output, or only a part of it.
 SAYS = {
-    "README.md": (
+    "tour.md": (
         "True [1] ['UA1545'] [ True]",
         "sequence 1 to 8)",
         "delivered=100, replayed=92",
