@@ -5,7 +5,6 @@ Producers ``emit`` events or batches of them, and are told when one was dropped;
 columns. ``logged`` appends to a log first, and ``follow`` reads from there what the ring dropped.
 """
 
-from .batch.schema import EVENT_DTYPE, EventSource, WriteOp
 from .core.backpressure import BackpressureConfig, PressureState
 from .errors import (
     ArgumentError,
@@ -32,6 +31,7 @@ from .errors import (
 try:
     from ._ring import EventRing
     from .batch._event import WriteEvent
+    from .batch.schema import EVENT_DTYPE, EventSource, WriteOp
     from .ends._consumer import EventConsumer
     from .ends._lease import Lease
     from .ends._producer import EventProducer

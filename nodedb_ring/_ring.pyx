@@ -98,7 +98,6 @@ from .errors import CorruptRingError, LayoutError
 __all__ = ["EventRing", "block_bytes"]
 
 cdef tuple _STATES = tuple(PressureState)
-cdef bint has_membarrier = membarrier_register()
 
 
 def block_bytes(capacity: int, arena_bytes: int) -> int:
@@ -218,7 +217,8 @@ cdef class EventRing:
         ring.capacity = capacity
         ring.mask = ring.capacity - 1
         ring.arena_bytes = arena_bytes
-        ring.fenced = 0 if has_membarrier else 1
+        # Not at the import: beside other threads the first call takes the kernel milliseconds, and later ones nothing.
+        ring.fenced = 0 if membarrier_register() else 1
         ring.header = <RingHeader*>self._block.buf
         if not attach:
             _write_geometry(ring, self._block.len)

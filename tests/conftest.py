@@ -8,13 +8,22 @@ import signal
 import pytest
 
 
-def pytest_configure() -> None:
-    """A job that a shell starts in the background may ignore Ctrl-C, and so would all that the tests start."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves out slow tests where nothing was chosen, and makes Ctrl-C work.
+
+    A job that a shell starts in the background may ignore Ctrl-C, and so would all that the tests start.
+    """
+    if _is_whole(config) and not config.option.markexpr:
+        config.option.markexpr = "not slow"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two processes for the whole suite. None for a chosen part: it is over before a second one could start."""
-    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 2 if is_whole and len(os.sched_getaffinity(0)) > 1 else 0
+    return 2 if _is_whole(config) and len(os.sched_getaffinity(0)) > 1 else 0
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether no folder, file or test was named on the command line."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS

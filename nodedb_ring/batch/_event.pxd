@@ -1,13 +1,12 @@
-# WriteEvent as Cython code sees it, and the way between an event and a row.
+# WriteEvent as Cython code sees it.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-
-from ..core.layout cimport EventRow, PushResult, Ring
+from ..core.layout cimport EventRow
+from ..core.schema cimport FIELD_COUNT
 
 
 cdef class WriteEvent:
-    cdef EventRow row          # offsets are into the event's own payload: its fields back to back
-    cdef const char* data[6]   # the bytes of each field, kept alive by the objects below
+    cdef EventRow row                   # offsets are into the event's own payload: its fields back to back
+    cdef (const char*)[FIELD_COUNT] data  # the bytes of each field, kept alive by the objects below
     cdef readonly str collection
     cdef readonly str row_id
     cdef readonly object user_id
@@ -16,11 +15,5 @@ cdef class WriteEvent:
     cdef readonly object old_value
 
 
-# Emits one event: no Python code runs, and nothing is allocated.
-cdef PushResult push_event(Ring* ring, WriteEvent event) noexcept
-# The event that a row describes; `payload` is what its offsets are into. Raises MemoryError, or as decode_text.
-cdef WriteEvent event_from_row(const EventRow* row, const uint8_t* payload)
-# A str of UTF-8. CorruptRingError where it is not: what is in a ring was checked when it was emitted.
-cdef object decode_text(const char* start, uint32_t length)
-# Writes an event's row and payload, back to back from `offset` on.
-cdef void write_event(WriteEvent event, EventRow* row, uint8_t* payload, uint64_t offset) noexcept
+# Fills in where each field lies in the event's payload, and where its bytes are now.
+cdef int lay_out(WriteEvent event) except -1

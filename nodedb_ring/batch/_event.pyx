@@ -1,5 +1,6 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-"""``WriteEvent``, and its way into a row and out of one.
+# distutils: extra_compile_args = -O3
+"""``WriteEvent``: its fields, which are checked when it is made, and its row.
 
 An event checks its fields and lays out its row when it is made, once, so that emitting it is copying it.
 """
@@ -7,34 +8,49 @@ An event checks its fields and lays out its row when it is made, once, so that e
 import sys
 
 cimport cython
-from cpython.ref cimport Py_INCREF, PyObject
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memset
 
-from ..core.atomic cimport prefetch_to_write
-from ..core.layout cimport (
+from ..core.layout cimport HEARTBEAT, NO_TIME, NULL_LENGTH
+from ..core.schema cimport (
+    COLLECTION,
+    COLUMN_COUNT,
+    COUNT,
+    FIELD_COLLECTION,
     FIELD_COUNT,
-    NO_TIME,
-    NULL_LENGTH,
-    PUSH_DONE,
-    EventField,
-    ProducerSide,
-    clear_unnamed,
-    shift_fields,
+    FIELD_NEW_VALUE,
+    FIELD_OLD_VALUE,
+    FIELD_ROW_ID,
+    FIELD_STATEMENT_DIGEST,
+    FIELD_USER_ID,
+    FIRST_OP,
+    LSN,
+    NEW_VALUE,
+    OLD_VALUE,
+    OP,
+    REQUIRED,
+    ROW_ID,
+    SCHEMA,
+    SEQUENCE,
+    SOURCE,
+    STATEMENT_DIGEST,
+    SYSTEM_TIME,
+    TENANT_ID,
+    USER_ID,
+    VALID_TIME,
+    VSHARD_ID,
 )
-from ..core.push cimport ring_claim_slot, ring_publish_stamped, ring_stamp
-from .utf8 cimport is_ascii
 
-from ..errors import CorruptRingError, FieldError
-from .schema import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
+from ..errors import FieldError
+from .schema import COLUMNS, STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
 from .integers import as_int
 
 __all__ = ["WriteEvent"]
 
 cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t size, unsigned int maximum)
     ctypedef PyObject* (*vectorcallfunc)(PyObject*, PyObject* const*, size_t, PyObject*) except NULL
     ctypedef struct PyTypeObject:
         vectorcallfunc tp_vectorcall
@@ -56,14 +72,12 @@ cdef extern from "Python.h":
     PyObject* PyErr_Occurred() noexcept
     void PyErr_Clear() noexcept
 
-# The members by their numbers. Operations count from 1, sources from 0, both without a hole.
+# The members by their numbers. Operations are numbered from 1, sources from 0, both without a gap.
 cdef tuple _OPS = (None, *WriteOp)
 cdef tuple _SOURCES = (*EventSource,)
-cdef int _HEARTBEAT = WriteOp.HEARTBEAT
-cdef object _USER = EventSource.USER
 
 
-# Integers are checked in two steps, so that the common case neither raises nor looks for an exception.
+# Integers are checked in two steps, so that the common case neither raises nor asks for an exception.
 
 cdef inline uint64_t _unsigned(str name, object value, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
     cdef uint64_t number
@@ -89,7 +103,7 @@ cdef object _index(str name, object value):
         raise TypeError(f"{name} {value!r}: must be an int, not {type(value).__name__}") from None
 
 
-cdef int64_t _stamp(str name, object value) except? -1:
+cdef int64_t _time(str name, object value) except? -1:
     cdef int64_t number
     if value is None:
         return NO_TIME
@@ -189,24 +203,22 @@ statement_digest=None)
     Immutable: share it freely.
     """
 
-    __match_args__ = (
-        "sequence", "collection", "op", "row_id", "lsn", "tenant_id", "vshard_id", "source", "count", "new_value",
-        "old_value", "system_time_ms", "valid_time_ms", "user_id", "statement_digest",
-    )
+    __match_args__ = tuple([column.name for column in COLUMNS])
 
-    def __init__(
-        self, *, sequence, collection, op, row_id, lsn, tenant_id=0, vshard_id=0, source=_USER, count=None,
-        new_value=None, old_value=None, system_time_ms=None, valid_time_ms=None, user_id=None, statement_digest=None,
-    ):
-        cdef PyObject* given[15]
+    def __init__(self, *args, **fields):
+        cdef (PyObject*)[COLUMN_COUNT] given
+        cdef int k
         if self.row.op != 0:
             raise TypeError("a WriteEvent is immutable: make another")
-        given[:] = [
-            <PyObject*>sequence, <PyObject*>collection, <PyObject*>op, <PyObject*>row_id, <PyObject*>lsn,
-            <PyObject*>tenant_id, <PyObject*>vshard_id, <PyObject*>source, <PyObject*>count, <PyObject*>new_value,
-            <PyObject*>old_value, <PyObject*>system_time_ms, <PyObject*>valid_time_ms, <PyObject*>user_id,
-            <PyObject*>statement_digest,
-        ]
+        if args:
+            raise TypeError(f"WriteEvent() takes no positional arguments ({len(args)} given)")
+        for k in range(COLUMN_COUNT):
+            given[k] = PyDict_GetItemWithError(fields, <object>_names[k])
+            if given[k] == NULL and SCHEMA[k].presence == REQUIRED:
+                raise TypeError(f"WriteEvent() needs keyword-only argument {<object>_names[k]}")
+        for name in fields:
+            if name not in WriteEvent.__match_args__:
+                raise TypeError(f"WriteEvent() got an unexpected keyword argument {name!r}")
         _fill(self, given)
 
     @property
@@ -258,20 +270,14 @@ statement_digest=None)
         if self.row.op == 0:
             return "WriteEvent.__new__(WriteEvent)"
         parts = []
-        for name in WriteEvent.__match_args__:
+        for name, kind, presence, *_ in COLUMNS:
             value = getattr(self, name)
-            if name == "op" or (name == "source" and value is not _USER):
-                parts.append(f"{name}={type(value).__name__}.{value.name}")
-            elif name == "count":
-                if value != (0 if self.row.op == _HEARTBEAT else 1):
-                    parts.append(f"count={value}")
-            elif name in ("sequence", "collection", "row_id", "lsn"):
-                parts.append(f"{name}={value!r}")
-            elif name in ("tenant_id", "vshard_id"):
-                if value:
-                    parts.append(f"{name}={value}")
-            elif name != "source" and value is not None:
-                parts.append(f"{name}={value!r}")
+            default = None if presence == "NULLABLE" else 0
+            if name == "count" and self.row.op != HEARTBEAT:
+                default = 1
+            if presence == "REQUIRED" or value != default:
+                shown = f"{type(value).__name__}.{value.name}" if kind == "MEMBER" else repr(value)
+                parts.append(f"{name}={shown}")
         return f"WriteEvent({', '.join(parts)})"
 
     def __reduce__(self):
@@ -290,34 +296,34 @@ def _restore(*values):
 
 
 cdef int _fill(WriteEvent event, PyObject** given) except -1:
-    """Makes an event of its fields, in the order of ``__match_args__``; NULL is a field left out."""
+    """Makes an event of its fields, by the columns' numbers; NULL is a field left out."""
     cdef EventRow* row = &event.row
-    cdef int op = _member("op", <object>given[2], 1, _OPS)
-    row.sequence = _unsigned("sequence", <object>given[0], 0xFFFFFFFFFFFFFFFF)
-    row.lsn = _unsigned("lsn", <object>given[4], 0xFFFFFFFFFFFFFFFF)
-    if given[5] != NULL:
-        row.tenant_id = _unsigned("tenant_id", <object>given[5], 0xFFFFFFFFFFFFFFFF)
-    if given[6] != NULL:
-        row.vshard_id = <uint32_t>_unsigned("vshard_id", <object>given[6], 0xFFFFFFFF)
-    if given[7] != NULL:
-        row.source = <unsigned char>_member("source", <object>given[7], 0, _SOURCES)
-    if given[8] == NULL or <object>given[8] is None:
-        row.count = 0 if op == _HEARTBEAT else 1
+    cdef int op = _member("op", <object>given[OP], FIRST_OP, _OPS)
+    row.sequence = _unsigned("sequence", <object>given[SEQUENCE], 0xFFFFFFFFFFFFFFFF)
+    row.lsn = _unsigned("lsn", <object>given[LSN], 0xFFFFFFFFFFFFFFFF)
+    if given[TENANT_ID] != NULL:
+        row.tenant_id = _unsigned("tenant_id", <object>given[TENANT_ID], 0xFFFFFFFFFFFFFFFF)
+    if given[VSHARD_ID] != NULL:
+        row.vshard_id = <uint32_t>_unsigned("vshard_id", <object>given[VSHARD_ID], 0xFFFFFFFF)
+    if given[SOURCE] != NULL:
+        row.source = <unsigned char>_member("source", <object>given[SOURCE], 0, _SOURCES)
+    if given[COUNT] == NULL or <object>given[COUNT] is None:
+        row.count = 0 if op == HEARTBEAT else 1
     else:
-        row.count = <uint32_t>_unsigned("count", <object>given[8], 0xFFFFFFFF)
-    row.system_time_ms = NO_TIME if given[11] == NULL else _stamp("system_time_ms", <object>given[11])
-    row.valid_time_ms = NO_TIME if given[12] == NULL else _stamp("valid_time_ms", <object>given[12])
-    event.collection = _text("collection", <object>given[1])
-    event.row_id = _text("row_id", <object>given[3])
-    if given[13] != NULL:
-        event.user_id = _text_or_none("user_id", <object>given[13])
-    if given[14] != NULL:
-        event.statement_digest = _text_or_none("statement_digest", <object>given[14])
-    if given[9] != NULL:
-        event.new_value = _bytes_or_none("new_value", <object>given[9])
-    if given[10] != NULL:
-        event.old_value = _bytes_or_none("old_value", <object>given[10])
-    _lay_out(event)
+        row.count = <uint32_t>_unsigned("count", <object>given[COUNT], 0xFFFFFFFF)
+    row.system_time_ms = NO_TIME if given[SYSTEM_TIME] == NULL else _time("system_time_ms", <object>given[SYSTEM_TIME])
+    row.valid_time_ms = NO_TIME if given[VALID_TIME] == NULL else _time("valid_time_ms", <object>given[VALID_TIME])
+    event.collection = _text("collection", <object>given[COLLECTION])
+    event.row_id = _text("row_id", <object>given[ROW_ID])
+    if given[USER_ID] != NULL:
+        event.user_id = _text_or_none("user_id", <object>given[USER_ID])
+    if given[STATEMENT_DIGEST] != NULL:
+        event.statement_digest = _text_or_none("statement_digest", <object>given[STATEMENT_DIGEST])
+    if given[NEW_VALUE] != NULL:
+        event.new_value = _bytes_or_none("new_value", <object>given[NEW_VALUE])
+    if given[OLD_VALUE] != NULL:
+        event.old_value = _bytes_or_none("old_value", <object>given[OLD_VALUE])
+    lay_out(event)
     # Last: an event without an op was never made, and is not emitted.
     row.op = <unsigned char>op
     return 0
@@ -328,7 +334,7 @@ cdef PyObject* _new_event(PyObject* cls, PyObject* const* args, size_t nargsf, P
 
     Whatever is unusual about a call goes to ``__init__``, which words the complaint.
     """
-    cdef PyObject* given[15]
+    cdef (PyObject*)[COLUMN_COUNT] given
     cdef WriteEvent event
     cdef Py_ssize_t count = 0 if names == NULL else PyTuple_GET_SIZE(<object>names)
     cdef Py_ssize_t i
@@ -338,15 +344,18 @@ cdef PyObject* _new_event(PyObject* cls, PyObject* const* args, size_t nargsf, P
         memset(given, 0, sizeof(given))
         for i in range(count):
             name = PyTuple_GET_ITEM(<object>names, i)
-            for tried in range(15):
+            for tried in range(COLUMN_COUNT):
                 if name == _names[k]:
                     break
-                k = k + 1 if k < 14 else 0
+                k = k + 1 if k < COLUMN_COUNT - 1 else 0
             else:
                 break
             given[k] = args[i]
         else:
-            if given[0] != NULL and given[1] != NULL and given[2] != NULL and given[3] != NULL and given[4] != NULL:
+            for k in range(_required_count):
+                if given[_required[k]] == NULL:
+                    break
+            else:
                 event = WriteEvent.__new__(WriteEvent)
                 _fill(event, given)
                 Py_INCREF(event)
@@ -362,25 +371,16 @@ cdef PyObject* _new_event(PyObject* cls, PyObject* const* args, size_t nargsf, P
 
 
 # Interned, as the names of every call are, so that finding one is comparing pointers.
-cdef PyObject* _names[15]
+cdef (PyObject*)[COLUMN_COUNT] _names
 cdef tuple _interned = tuple([sys.intern(name) for name in WriteEvent.__match_args__])
-for _k in range(15):
+cdef int[COLUMN_COUNT] _required
+cdef int _required_count = 0
+for _k in range(COLUMN_COUNT):
     _names[_k] = PyTuple_GET_ITEM(_interned, _k)
+    if SCHEMA[_k].presence == REQUIRED:
+        _required[_required_count] = _k
+        _required_count += 1
 (<PyTypeObject*>WriteEvent).tp_vectorcall = _new_event
-
-
-cdef inline object _object(WriteEvent event, int k):
-    if k == 0:
-        return event.collection
-    if k == 1:
-        return event.row_id
-    if k == 2:
-        return event.user_id
-    if k == 3:
-        return event.statement_digest
-    if k == 4:
-        return event.new_value
-    return event.old_value
 
 
 cdef const char* _utf8(int k, object value, Py_ssize_t* size) except NULL:
@@ -413,15 +413,14 @@ cdef inline int _lay_out_field(
     return 0
 
 
-cdef inline int _lay_out(WriteEvent event) except -1:
-    """Fills in where each field lies in the event's payload, and where its bytes are now."""
+cdef int lay_out(WriteEvent event) except -1:
     cdef uint64_t at = 0
-    _lay_out_field(event, 0, <PyObject*>event.collection, True, &at)
-    _lay_out_field(event, 1, <PyObject*>event.row_id, True, &at)
-    _lay_out_field(event, 2, <PyObject*>event.user_id, True, &at)
-    _lay_out_field(event, 3, <PyObject*>event.statement_digest, True, &at)
-    _lay_out_field(event, 4, <PyObject*>event.new_value, False, &at)
-    _lay_out_field(event, 5, <PyObject*>event.old_value, False, &at)
+    _lay_out_field(event, FIELD_COLLECTION, <PyObject*>event.collection, True, &at)
+    _lay_out_field(event, FIELD_ROW_ID, <PyObject*>event.row_id, True, &at)
+    _lay_out_field(event, FIELD_USER_ID, <PyObject*>event.user_id, True, &at)
+    _lay_out_field(event, FIELD_STATEMENT_DIGEST, <PyObject*>event.statement_digest, True, &at)
+    _lay_out_field(event, FIELD_NEW_VALUE, <PyObject*>event.new_value, False, &at)
+    _lay_out_field(event, FIELD_OLD_VALUE, <PyObject*>event.old_value, False, &at)
     if at > 0xFFFFFFFE:
         raise FieldError(f"payload of {at} bytes: an event holds at most {2**32 - 2}; store the value elsewhere")
     event.row.span_length = <uint32_t>at
@@ -429,130 +428,13 @@ cdef inline int _lay_out(WriteEvent event) except -1:
 
 
 cdef bint _same(WriteEvent one, WriteEvent other):
-    cdef const EventRow* a = &one.row
-    cdef const EventRow* b = &other.row
-    cdef int k
-    if not (
-        a.sequence == b.sequence and a.lsn == b.lsn and a.tenant_id == b.tenant_id and a.vshard_id == b.vshard_id
-        and a.op == b.op and a.source == b.source and a.count == b.count
-        and a.system_time_ms == b.system_time_ms and a.valid_time_ms == b.valid_time_ms
-    ):
-        return False
-    for k in range(FIELD_COUNT):
-        if _object(one, k) != _object(other, k):
-            return False
-    return True
-
-
-cdef inline void _copy_payload(WriteEvent event, uint8_t* to) noexcept:
+    """Whether two events have the same row, and then the same bytes in every field: their offsets are their own."""
     cdef uint32_t length
     cdef int k
+    if memcmp(&one.row, &other.row, sizeof(EventRow)) != 0:
+        return False
     for k in range(FIELD_COUNT):
-        length = event.row.field[k].length
-        if length != NULL_LENGTH and length != 0:
-            memcpy(to, event.data[k], length)
-            to += length
-
-
-cdef PushResult push_event(Ring* ring, WriteEvent event) noexcept:
-    cdef ProducerSide* side = &ring.local.producer
-    cdef uint64_t payload = event.row.span_length
-    cdef EventRow* row
-    cdef PushResult result = ring_claim_slot(ring, event.row.sequence, payload, &row)
-    cdef uint64_t start, offset
-    if result != PUSH_DONE:
-        return result
-    start = side.arena_head
-    offset = start - side.arena_lap
-    memcpy(row, &event.row, sizeof(EventRow))
-    if offset != 0:
-        shift_fields(row, <uint32_t>offset)
-    _copy_payload(event, ring.arena + offset)
-    ring_stamp(row, side.published, start, offset, payload)
-    ring_publish_stamped(ring, 1, start + payload, event.row.sequence)
-    if ring.shared:
-        _prefetch_ahead(ring, offset + AHEAD * payload + payload)
-    return PUSH_DONE
-
-
-cdef enum:
-    AHEAD = 2    # events between the next one and the one whose lines are asked for
-    LINE = 64
-
-
-cdef inline void _prefetch_ahead(Ring* ring, uint64_t offset) noexcept:
-    """Asks for the lines of an event to come, which the consumer's core read last.
-
-    Making an event takes some 200 stores, and stores retire in order: those of the next event would each wait for their
-    line with nothing else on the way. Which row it will be is a guess, right while releases come in order.
-    """
-    cdef EventRow* row = ring.rows + ((ring.local.producer.published + AHEAD) & ring.mask)
-    prefetch_to_write(row)
-    prefetch_to_write(row.field)
-    if offset + 2 * LINE < ring.arena_bytes:
-        prefetch_to_write(ring.arena + offset)
-        prefetch_to_write(ring.arena + offset + LINE)
-
-
-cdef void write_event(WriteEvent event, EventRow* row, uint8_t* payload, uint64_t offset) noexcept:
-    memcpy(row, &event.row, sizeof(EventRow))
-    clear_unnamed(row)
-    if offset != 0:
-        shift_fields(row, <uint32_t>offset)
-    _copy_payload(event, payload + offset)
-
-
-cdef object decode_text(const char* start, uint32_t length):
-    try:
-        return PyUnicode_DecodeUTF8(start, length, NULL)
-    except UnicodeDecodeError as error:
-        raise CorruptRingError(
-            f"text {error.object[:64]!r}: is not UTF-8, as all that was emitted is; something else has written to the "
-            "shared block that it was read from"
-        ) from None
-
-
-cdef inline object _text_of(const char* start, uint32_t length):
-    """A str of UTF-8. Most is ASCII, whose bytes are the str's own."""
-    cdef object text
-    if not is_ascii(<const uint8_t*>start, length):
-        return decode_text(start, length)
-    text = PyUnicode_New(length, 127)
-    memcpy(PyUnicode_DATA(<PyObject*>text), start, length)
-    return text
-
-
-# The collection of the last event that was decoded: the next one is mostly of the same table. The GIL guards it.
-cdef str _recent_collection = ""
-
-
-cdef inline str _collection_of(const char* start, uint32_t length):
-    global _recent_collection
-    cdef PyObject* recent = <PyObject*>_recent_collection
-    if (
-        not PyUnicode_IS_COMPACT_ASCII(recent)
-        or PyUnicode_GET_LENGTH(recent) != length
-        or memcmp(PyUnicode_DATA(recent), start, length) != 0
-    ):
-        _recent_collection = _text_of(start, length)
-    return _recent_collection
-
-
-cdef WriteEvent event_from_row(const EventRow* row, const uint8_t* payload):
-    cdef WriteEvent event = WriteEvent.__new__(WriteEvent)
-    cdef EventField* field = event.row.field
-    cdef const char* base = <const char*>payload
-    memcpy(&event.row, row, sizeof(EventRow))
-    clear_unnamed(&event.row)
-    event.collection = _collection_of(base + field[0].offset, field[0].length)
-    event.row_id = _text_of(base + field[1].offset, field[1].length)
-    if field[2].length != NULL_LENGTH:
-        event.user_id = _text_of(base + field[2].offset, field[2].length)
-    if field[3].length != NULL_LENGTH:
-        event.statement_digest = _text_of(base + field[3].offset, field[3].length)
-    if field[4].length != NULL_LENGTH:
-        event.new_value = PyBytes_FromStringAndSize(base + field[4].offset, field[4].length)
-    if field[5].length != NULL_LENGTH:
-        event.old_value = PyBytes_FromStringAndSize(base + field[5].offset, field[5].length)
-    _lay_out(event)
-    return event
+        length = one.row.field[k].length
+        if length != NULL_LENGTH and length != 0 and memcmp(one.data[k], other.data[k], length) != 0:
+            return False
+    return True

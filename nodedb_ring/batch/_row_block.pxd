@@ -4,20 +4,24 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from ..core.layout cimport EventRow
 
-cdef enum:
-    POOL_BUFFERS = 8
+cdef extern from "nodedb_buffer_pool.h":
+    ctypedef struct Pool "nodedb_buffer_pool":
+        pass
+
+    void* pool_take "nodedb_pool_take"(Pool* pool, size_t size, size_t* got) noexcept
+    void pool_give "nodedb_pool_give"(Pool* pool, void* buffer, size_t size) noexcept
+    void pool_free "nodedb_pool_free"(Pool* pool) noexcept
 
 cdef enum Packing:
-    PACKING_UNKNOWN  # until somebody asks
+    PACKING_UNKNOWN  # nobody has asked yet
     PACKED
     SCATTERED
 
 
 cdef class BufferPool:
-    cdef void* _buffer[POOL_BUFFERS]
-    cdef size_t _size[POOL_BUFFERS]
-    cdef size_t _held
+    cdef Pool pool
 
+    # Memory of `size` bytes, `got` in all; NULL when there is none.
     cdef void* take(self, size_t size, size_t* got) noexcept
     cdef void give(self, void* buffer, size_t size) noexcept
 
@@ -27,8 +31,8 @@ cdef class RowBlock:
     cdef uint8_t* bytes
     cdef readonly uint64_t count
     cdef readonly uint64_t payload_bytes
-    cdef readonly Py_ssize_t views    # spans and slices alive that look into this block
-    cdef bint ended                   # a lease or a reservation that is over: nothing new may look into it
+    cdef readonly Py_ssize_t views    # spans and slices alive that refer to this block
+    cdef bint ended                   # of a lease or a reservation that is over: nothing new may refer to it
     cdef bint writable
     cdef Packing packing
     cdef bint is_run                  # numbers one by one and no heartbeat, found while it was drained
@@ -51,8 +55,3 @@ cdef class RowBlock:
 
 # Room for `count` rows and `payload_bytes`, out of `pool` where one is given. Contents undefined. Runs no Python code.
 cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool)
-cdef int check_rows(
-    const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
-) except -1
-# 0 for a row that is an event, else what is wrong with it, in which field.
-cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil

@@ -1,4 +1,4 @@
-"""What a column that is passed in is read as: every value exactly, or a ``BatchError`` that says which row it is in.
+"""How a column that is passed in is read: every value exactly, or a ``BatchError`` that says which row it is in.
 
 NumPy converts most things into most others: a mask is dropped, a fraction cut, a float rounded, an overflow wrapped, a
 bool counted. So nothing is converted here that would not come out the same. ``docs/columns.md`` has the table.
@@ -16,17 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BatchError
-from ._row_block import join_column
+from ._packing import join_column
 from .integers import as_int, is_masked_array
-from .schema import EVENT_DTYPE, NO_TIME, NULL_LENGTH, STRING_FIELDS, EventSource, WriteOp
+from .schema import EVENT_DTYPE, NO_TIME, NULL_LENGTH, REQUIRED_FIELDS, STRING_FIELDS, TIME_FIELDS, EventSource, WriteOp
 
 __all__ = ["VariableColumn", "fixed_column", "in_order", "plain_array", "plain_bytes", "variable_column"]
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
 
-_REQUIRED_STRINGS: Final = ("collection", "row_id")
-_TIMES: Final = ("system_time_ms", "valid_time_ms")
 _MOST_MS: Final = 2**63 - 1
 # A tick of each unit of datetime64 in milliseconds; years and months have no one length.
 _UNITS: Final = {
@@ -42,7 +40,7 @@ _UNITS: Final = {
     "fs": Fraction(1, 10**12),
     "as": Fraction(1, 10**15),
 }
-# More years than a stamp can say, and few enough that NumPy makes days of them without an overflow.
+# More years than a time can hold, and few enough that NumPy makes days of them without an overflow.
 _MOST_YEARS: Final = 300_000_000
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NAT: Final = np.datetime64("NaT")
@@ -80,8 +78,8 @@ def fixed_column(name: str, value: Any, *, check_members: bool = True) -> npt.ND
         A value that the column cannot hold exactly.
     """
     items, missing = _items(name, value)
-    if name in _TIMES:
-        return _stamps(name, items, missing)
+    if name in TIME_FIELDS:
+        return _times(name, items, missing)
     column = _integers(name, items, missing, EVENT_DTYPE[name])
     if check_members and name == "op":
         _check_members(name, column, WriteOp)
@@ -107,7 +105,7 @@ def variable_column(name: str, value: Any) -> VariableColumn:
     values = _strings(name, items, missing, scalar)
     if is_scalar and not isinstance(values[0], scalar | None):
         raise BatchError(f"{name} of {type(values[0]).__name__}: must be {scalar.__name__}, or a column of it")
-    if name in _REQUIRED_STRINGS:
+    if name in REQUIRED_FIELDS:
         for row, item in enumerate(values):
             if item is None:
                 where = "" if is_scalar else f"row {row}: "
@@ -226,7 +224,7 @@ def _is_buffer(value: Any) -> bool:
 
 
 def _numbers_of(value: Any) -> npt.NDArray[Any] | None:
-    """Another library's column, or a buffer, as integers or stamps, if it is one of those and none is missing.
+    """Another library's column, or a buffer, as integers or times, if it is one of those and none is missing.
 
     Where some are, or there is no such type, NumPy is given floats, and a number may have become another.
     """
@@ -340,7 +338,7 @@ def _refuse(name: str, items: Items, row: int) -> NoReturn:
     """For a value that is no integer, nor a time where that would do."""
     array = items if isinstance(items, np.ndarray) else _dtype_of(items)
     item = (items.ravel() if isinstance(items, np.ndarray) else items)[row]
-    wanted = "a time or an integer, of milliseconds" if name in _TIMES else "an integer"
+    wanted = "a time or an integer, of milliseconds" if name in TIME_FIELDS else "an integer"
     shown = item.item() if isinstance(item, np.generic) else item
     raise BatchError(
         f"{_at(items, row)}{name} {shown!r} of {array.dtype}: must be {wanted}, and {type(item).__name__} is none; "
@@ -368,10 +366,10 @@ def _check_members(name: str, column: npt.NDArray[Any], members: type[WriteOp] |
         raise BatchError(f"{_at(column, row)}{name} {value}: unknown; known are {listed}")
 
 
-# ---- stamps -----------------------------------------------------------------------------------------------------
+# ---- times ------------------------------------------------------------------------------------------------------
 
 
-def _stamps(name: str, items: Items, missing: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+def _times(name: str, items: Items, missing: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
     if isinstance(items, np.ndarray) and items.dtype.kind != "O":
         if missing is not None and missing.all():
             return np.full(items.shape, NO_TIME)
@@ -387,15 +385,15 @@ def _stamps(name: str, items: Items, missing: npt.NDArray[np.bool_] | None) -> n
             return np.empty(0, np.int64)
         _refuse(name, items, 0 if missing is None else _first(~missing))
     values = items.ravel().tolist() if isinstance(items, np.ndarray) else items
-    stamps = [
-        NO_TIME if absent or _is_missing(item) else _stamp(name, items, row, item)
+    times = [
+        NO_TIME if absent or _is_missing(item) else _time(name, items, row, item)
         for row, (item, absent) in enumerate(zip(values, _absent(values, missing), strict=True))
     ]
-    exact = _objects(stamps)
+    exact = _objects(times)
     return _in_range(name, exact.reshape(items.shape) if isinstance(items, np.ndarray) else exact, _INT64)
 
 
-def _stamp(name: str, items: Items, row: int, item: Any) -> int:
+def _time(name: str, items: Items, row: int, item: Any) -> int:
     """The milliseconds of one value that is there."""
     if hasattr(item, "to_datetime64"):
         # A Timestamp of pandas: as a datetime it would lose its nanoseconds.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, TypeAlias, final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import BatchError
 from ._event import WriteEvent
-from ._row_block import RowBlock, block_of_events, checked_copy, pack
-from .arrow._export import export_array, export_stream
+from ._packing import block_of_events, gather, pack
+from ._row_block import RowBlock
+from ._row_checks import checked_copy
+from .arrow._export import export_array
+from .arrow._export_stream import export_stream
 from .arrow._import import import_block
 from .arrow._schema import EVERY_COLUMN, export_schema
 from .columns import fixed_column, in_order, plain_array, plain_bytes, variable_column
@@ -23,7 +26,9 @@ from .schema import (
     FIXED_FIELDS,
     NO_TIME,
     NULL_LENGTH,
+    REQUIRED_FIELDS,
     STRING_FIELDS,
+    TIME_FIELDS,
     VALUE_FIELDS,
     WriteOp,
 )
@@ -34,8 +39,23 @@ Records: TypeAlias = npt.NDArray[np.void]
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 _VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
-_REQUIRED: Final = ("sequence", "collection", "op", "row_id", "lsn")
-_TIMES: Final = ("system_time_ms", "valid_time_ms")
+
+if TYPE_CHECKING:
+
+    class MemberArray(np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]):  # noqa: PLW1641
+        """Operations or sources as a type checker sees them: an array of which ``==`` and ``!=`` make a mask.
+
+        NumPy declares both as Any, and the type of ``batch[batch.op == WriteOp.INSERT]`` would be Any, too.
+        """
+
+        def __eq__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+            ...
+
+        def __ne__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+            ...
+
+else:
+    MemberArray = np.ndarray
 
 
 @final
@@ -122,7 +142,7 @@ class EventBatch:
         unknown = sorted(set(columns) - set(FIXED_FIELDS) - set(_VARIABLE))
         if unknown:
             raise TypeError(f"{unknown[0]!r}: no such column; columns are {', '.join(FIXED_FIELDS + _VARIABLE)}")
-        missing = [name for name in _REQUIRED if name not in columns]
+        missing = [name for name in REQUIRED_FIELDS if name not in columns]
         if missing:
             raise TypeError(f"columns missing: {', '.join(missing)}")
         fixed = {name: fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
@@ -135,7 +155,7 @@ class EventBatch:
             raise BatchError(f"columns of unequal length: {', '.join(f'{n} {size}' for n, size in sizes.items())}")
         records = np.zeros(next(iter(sizes.values())), EVENT_DTYPE)
         records["count"] = 1
-        for name in _TIMES:
+        for name in TIME_FIELDS:
             records[name] = NO_TIME
         for name, column in fixed.items():
             records[name] = column
@@ -182,7 +202,7 @@ class EventBatch:
 
     @classmethod
     def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
-        """The events of several batches, in order, in memory of their own."""
+        """The events of several batches, in order, in memory that it owns."""
         return cls._over(pack([batch._block for batch in in_order("batches", batches)]))
 
     @property
@@ -191,7 +211,7 @@ class EventBatch:
         if self._records is None:
             records = self._block.records()
             if self._block.is_leased_slice:
-                # Not kept: the end of the lease lets go of its batch's own arrays, and knows of no other batch's.
+                # Not kept: the end of a lease releases the arrays of its own batch, and of no other.
                 return records
             self._records = records
         return self._records
@@ -230,14 +250,16 @@ class EventBatch:
         return self.records["vshard_id"]
 
     @property
-    def op(self) -> npt.NDArray[np.uint8]:
+    def op(self) -> MemberArray:
         """Operations, the numbers of ``WriteOp``: ``batch.op == WriteOp.INSERT`` is a mask."""
-        return self.records["op"]
+        column: Any = self.records["op"]
+        return column  # type: ignore[no-any-return]
 
     @property
-    def source(self) -> npt.NDArray[np.uint8]:
+    def source(self) -> MemberArray:
         """Sources, the numbers of ``EventSource``."""
-        return self.records["source"]
+        column: Any = self.records["source"]
+        return column  # type: ignore[no-any-return]
 
     @property
     def count(self) -> npt.NDArray[np.uint32]:
@@ -370,7 +392,7 @@ class EventBatch:
             start, stop, step = key.indices(len(self))
             if step == 1:
                 return self._over(self._block.slice(start, max(start, stop), pin=False))
-            return self._over(self._block.gather(np.arange(start, stop, step, dtype=np.int64)))
+            return self._over(gather(self._block, np.arange(start, stop, step, dtype=np.int64)))
         if isinstance(key, list | np.ndarray):
             # An empty list NumPy takes for one of floats.
             mask = (
@@ -382,7 +404,7 @@ class EventBatch:
                 raise TypeError(f"index of {mask.dtype}, shape {mask.shape}: must be an int, a slice or a mask")
             if len(mask) != len(self):
                 raise IndexError(f"mask of {len(mask)} for a batch of {len(self)}")
-            return self._over(self._block.gather(np.flatnonzero(mask).astype(np.int64, copy=False)))
+            return self._over(gather(self._block, np.flatnonzero(mask).astype(np.int64, copy=False)))
         number = operator.index(key)
         if not -len(self) <= number < len(self):
             raise IndexError(f"event {number} of a batch of {len(self)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-from .arrow._export import export_array, export_stream
+from .arrow._export import export_array
+from .arrow._export_stream import export_stream
 from .arrow._schema import EVERY_COLUMN_PLAIN, Selection, export_schema
 
 if TYPE_CHECKING:

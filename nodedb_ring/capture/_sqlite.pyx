@@ -4,7 +4,7 @@
 SQLite tells a preupdate hook of every row change, and tells nobody when it takes one back: not on ``ROLLBACK TO``, not
 when a statement aborts half-way. It does tell its virtual tables, each time it opens, releases or rolls back a
 savepoint, its own savepoints around a statement included, and once more when a commit is done. So there are two: this
-object, whose hook records, and a virtual table of no rows (``_transaction_table.h``), which counts what stands.
+object, whose hook records, and a virtual table of no rows (``nodedb_transaction_table.h``), which counts what stands.
 
     a statement on a captured table begins  -> the table joins the transaction; check_schema(): what the columns are
     a row changes                           -> record(): one more change
@@ -39,7 +39,7 @@ from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
     transaction_table_clear,
-    transaction_table_let_go,
+    transaction_table_release,
     transaction_table_new,
     transaction_table_register_next,
     transaction_table_undone,
@@ -128,7 +128,7 @@ cdef class OpenTransaction:
     def __dealloc__(self):
         if self._table != NULL:
             self._table.owner = NULL
-            transaction_table_let_go(self._table)
+            transaction_table_release(self._table)
 
     def __init__(
         self, connection, producer, *, module, read_tables, chosen, log, first_lsn, tenant_id, vshard_id

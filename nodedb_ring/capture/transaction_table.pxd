@@ -1,7 +1,7 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint64_t
 
-cdef extern from "transaction_table.h":
+cdef extern from "nodedb_transaction_table.h":
     ctypedef struct OwnerMethods:
         int (*check_schema)(void* owner) except -1
         int (*sync)(void* owner) except -1
@@ -17,7 +17,7 @@ cdef extern from "transaction_table.h":
         uint64_t rollbacks
         int64_t standing
     TransactionTable* transaction_table_new(void* owner, const OwnerMethods* methods, const char* name) noexcept
-    void transaction_table_let_go(void* table) noexcept
+    void transaction_table_release(void* table) noexcept
     void transaction_table_clear(TransactionTable* table) noexcept
     void transaction_table_undone(TransactionTable* table) noexcept
     void transaction_table_register_next(TransactionTable* table) noexcept

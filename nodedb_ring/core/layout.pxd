@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from .schema cimport FIELD_COUNT, STRING_COUNT
+
 cdef extern from "nodedb_layout.h" nogil:
     const uint64_t MAGIC "NODEDB_MAGIC"
     const uint32_t LAYOUT_VERSION "NODEDB_LAYOUT_VERSION"
@@ -21,7 +23,7 @@ cdef extern from "nodedb_layout.h" nogil:
         uint8_t op, source
         uint16_t reserved
         uint32_t span_offset, span_length, reserved_too
-        EventField field[6]
+        EventField field[FIELD_COUNT]
         uint64_t position, arena_start
 
     ctypedef struct RingHeader "nodedb_header":
@@ -92,10 +94,6 @@ cdef extern from "nodedb_layout.h" nogil:
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept
-
-cdef enum:
-    FIELD_COUNT = 6
-    STRING_COUNT = 4  # the first so many fields are UTF-8
 
 cdef enum:  # pressure states, as in backpressure.PressureState
     PRESSURE_NORMAL = 0

@@ -1,4 +1,5 @@
-// What a ring is laid out as: a row, a block's header, what each end keeps to itself, and how rows are moved.
+// What a ring is laid out as: a block's header, what each end keeps to itself, and how rows are moved. nodedb_schema.h
+// has the row.
 
 #ifndef NODEDB_RING_LAYOUT_H
 #define NODEDB_RING_LAYOUT_H
@@ -6,37 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nodedb_schema.h"
+
 #define NODEDB_MAGIC UINT64_C(0x31676E6972626465) // "edbring1", little-endian
 #define NODEDB_LAYOUT_VERSION 3
 #define NODEDB_PAGE 4096
 #define NODEDB_LINE 128 // adjacent 64-byte lines are fetched in pairs
 #define NODEDB_ALIGNED __attribute__((aligned(NODEDB_LINE)))
-
-#define NODEDB_NULL_LENGTH UINT32_MAX // of a field that is None
-#define NODEDB_LAST_OP 6              // as in schema.WriteOp, which begins at 1
-#define NODEDB_HEARTBEAT 6            // as there
-#define NODEDB_LAST_SOURCE 4          // as in schema.EventSource
-#define NODEDB_NO_TIME INT64_MIN      // a time stamp that is None: NumPy's NaT
-
-typedef struct {
-    uint32_t offset, length;
-} nodedb_field;
-
-// One event. The first name of each field is a column of EVENT_DTYPE; `span_*`, `position` and `arena_start` are the
-// ring's own. What is reserved is 0 in every row that is made, and never read: what another version wrote there may be
-// anything.
-typedef struct {
-    uint64_t sequence, lsn, tenant_id;
-    int64_t system_time_ms, valid_time_ms;
-    uint32_t vshard_id, count;
-    uint8_t op, source;
-    uint16_t reserved;
-    uint32_t span_offset, span_length; // the bytes of the arena that the event's fields lie in
-    uint32_t reserved_too;
-    nodedb_field field[6]; // collection, row_id, user_id, statement_digest, new_value, old_value
-    uint64_t position;     // of its publication: the order of events after a crash
-    uint64_t arena_start;  // arena position of the span's first byte
-} nodedb_row;
 
 // The head of a block: one line a writer. Positions are counts that only grow, and wrap with their type.
 typedef struct {
@@ -146,8 +123,6 @@ typedef struct {
     uint32_t role; // which end role_fd is the claim of: PRODUCER_ROLE or CONSUMER_ROLE
 } nodedb_ring;
 
-_Static_assert(sizeof(nodedb_row) == 128, "a row is two cache lines");
-_Static_assert(offsetof(nodedb_row, field) == 64, "the fields fill the second line");
 _Static_assert(offsetof(nodedb_header, taken) % NODEDB_LINE == 0, "the two sides share no line");
 _Static_assert(sizeof(nodedb_local) <= NODEDB_PAGE, "the local side fits one page");
 

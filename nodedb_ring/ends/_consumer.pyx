@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint64_t
 from posix.unistd cimport close
 
 from .._ring cimport EventRing
-from ..batch._event cimport event_from_row
+from ..batch._event_rows cimport event_from_row
 from ..batch._row_block cimport BufferPool, RowBlock, new_block
 from ..core._bulk cimport ring_copy_out, ring_measure
 from ..core._claims cimport ring_mark_dead_producer, ring_producer_gone, thread_token
@@ -18,7 +18,7 @@ from ._consumer_base cimport ConsumerBase, check_block, found_nothing
 from ._lease cimport Lease, LeasedArena, LeasedBlock
 from .timeout cimport limit_ns
 
-from ..batch.arrow._export import StreamClaim, export_stream
+from ..batch.arrow._export_stream import StreamClaim, export_stream
 from ..batch.arrow._schema import EVERY_COLUMN, export_schema
 from ..batch.event_batch import EventBatch
 from ..batch.projection import PlainStream

@@ -14,7 +14,7 @@ from ..core._claims cimport ring_producer_gone, thread_token
 from ..core._waiting cimport ring_arm, ring_wait, ring_wake
 from ..core.atomic cimport store_relaxed, unlikely
 from ..core.layout cimport NULL_LENGTH, SOUND, WAIT_READY
-from ..batch._row_block cimport check_row
+from ..batch._row_checks cimport check_row
 from ._consumer cimport EventConsumer
 from ._producer cimport EventProducer
 from .timeout cimport DEFAULT_SPIN_NS

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O3
 """The producer's end of a ring: ``EventProducer``."""
 
 cimport cython
@@ -6,7 +7,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .._ring cimport EventRing
-from ..batch._event cimport WriteEvent, push_event
+from ..batch._event cimport WriteEvent
+from ..batch._event_rows cimport push_event
 from ..batch._row_block cimport RowBlock
 from ..core._bulk cimport ring_drop_rows, ring_fit_packed, ring_fit_rows, ring_too_large
 from ..core._claims cimport ring_mark_dead_consumer, ring_release_role, thread_token

@@ -1,11 +1,13 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O3
 """Rows of the ring that a producer fills in place of making events: ``Reservation``."""
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ..batch._row_block cimport RowBlock, check_rows, new_block
+from ..batch._row_block cimport RowBlock, new_block
+from ..batch._row_checks cimport check_rows
 from ..core._bulk cimport ring_drop_rows
 from ..core._room cimport ring_make_room
 from ..core.atomic cimport load_acquire_u32

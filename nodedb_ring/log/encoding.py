@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..batch._row_block import checked_copy, crc32c, pack
+from ..batch._crc32c import crc32c
+from ..batch._packing import pack
+from ..batch._row_checks import checked_copy
 from ..batch.event_batch import EventBatch
 from ..batch.schema import EVENT_DTYPE
 from ..errors import BatchError, CorruptLogError, LogConflictError

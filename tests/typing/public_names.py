@@ -63,6 +63,7 @@ from nodedb_ring import (
     get_include,
     logged,
 )
+from nodedb_ring.batch.event_batch import MemberArray
 from nodedb_ring.log.sqlite import SqliteEventLog
 from nodedb_ring.metrics import RingCollector
 
@@ -349,9 +350,12 @@ def check_batch() -> None:
     assert_type(batch.select("op", "lsn"), Projection)
     assert_type(batch.select("op").columns, tuple[str, ...])
     assert_type(batch[[True, False, True]], EventBatch)
-    # NumPy's stubs make a comparison Any, and so the choice between an event and a batch: say that it is a mask.
     mask: npt.NDArray[np.bool_] = batch.op == WriteOp.INSERT
     assert_type(batch[mask], EventBatch)
+    assert_type(batch[batch.op == WriteOp.INSERT], EventBatch)
+    assert_type(batch[batch.source != EventSource.USER], EventBatch)
+    assert_type(batch[(batch.op == WriteOp.DELETE) & (batch.lsn > 3)], EventBatch)
+    assert_type(batch[~(batch.op == WriteOp.HEARTBEAT)], EventBatch)
     assert_type(iter(batch), Iterator[WriteEvent])
     for event in batch:
         assert_type(event, WriteEvent)
@@ -365,8 +369,11 @@ def check_columns() -> None:
     assert_type(batch.lsn, npt.NDArray[np.uint64])
     assert_type(batch.tenant_id, npt.NDArray[np.uint64])
     assert_type(batch.vshard_id, npt.NDArray[np.uint32])
-    assert_type(batch.op, npt.NDArray[np.uint8])
-    assert_type(batch.source, npt.NDArray[np.uint8])
+    # Arrays of uint8 that a type checker knows to be compared into masks.
+    numbers: list[npt.NDArray[np.uint8]] = [batch.op, batch.source]
+    assert_type(numbers[0], npt.NDArray[np.uint8])
+    assert_type(batch.op, MemberArray)
+    assert_type(batch.source, MemberArray)
     assert_type(batch.count, npt.NDArray[np.uint32])
     assert_type(batch.system_time_ms, npt.NDArray[np.int64])
     assert_type(batch.valid_time_ms, npt.NDArray[np.int64])

@@ -55,7 +55,7 @@ def test_a_source_tree_that_is_not_built_says_how_to_build_it(unbuilt: Path) -> 
 
 
 def test_another_missing_module_is_not_blamed_on_the_build(unbuilt: Path) -> None:
-    for name in ("ends/_consumer", "ends/_producer", "_ring", "batch/_event", "batch/_row_block"):
+    for name in ("ends/_consumer", "ends/_producer", "_ring", "batch/_event", "batch/_schema"):
         (unbuilt / "nodedb_ring" / f"{name}.py").write_text("import a_module_that_nobody_has\n")
     assert import_in(unbuilt) == "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"
 

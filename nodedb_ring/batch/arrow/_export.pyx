@@ -8,114 +8,53 @@
     payload ──one more pass──► text: the bytes of plain columns, which are no views              (recycled)
 
 A *sheet* is all that an importer gets besides the payload, in one allocation, and the text of plain columns in another.
-The importer may take the columns apart
-and let go of each on a thread of its own, with or without the GIL; the sheet counts them. When the last one is gone its
-memory is kept for the next sheet, and the batch is let go of, at once if the thread has the GIL. Else it waits in a list
-until the interpreter comes by: a thread of an importer must not wait for the GIL, whose holder may wait for it.
+The importer may take the columns apart and release each on a thread of its own, with or without the GIL; the sheet counts
+them. When the last one is released its memory is kept for the next sheet, and the reference to the batch is dropped, at
+once if the thread has the GIL. Else it waits in a list until the interpreter comes by: a thread of an importer must not
+wait for the GIL, whose holder may wait for it.
 """
 
-cimport cython
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
-from libc.errno cimport EINTR, EINVAL, EIO, ENOMEM
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strdup
+from libc.string cimport memcpy, memset
 
-from .abi cimport ArrowArray, ArrowArrayStream, ArrowSchema
-from ._schema cimport (
-    COLLECTION,
-    COLUMN_COUNT,
-    COLUMN_NAMES,
-    COUNT,
-    DICTIONARY,
-    FIXED,
-    LARGE_OFFSETS,
-    LSN,
-    NEW_VALUE,
-    OFFSETS,
-    OLD_VALUE,
-    OP,
-    ROW_ID,
-    SEQUENCE,
-    SOURCE,
-    STATEMENT_DIGEST,
-    SYSTEM_TIME,
-    TENANT_ID,
-    USER_ID,
-    VIEWS,
-    VSHARD_ID,
-    Layout,
-    Selected,
-    Selection,
-    as_requested,
-    is_nullable,
-    write_schema,
-)
-from ...core.atomic cimport exchange_u32, store_release_u32
+from ...core.layout cimport NULL_LENGTH, EventRow
+from ...core.schema cimport COLUMN_COUNT, FIELD_COUNT, FIRST_OP, SCHEMA, SYSTEM_TIME
+from .._event_rows cimport decode_text
 from .._row_block cimport RowBlock
-from .columns cimport Columns, View, Window, write_columns
-from .._event cimport decode_text
+from ._schema cimport COLUMN_NAMES, DICTIONARY, FIELD_COLUMN, FIXED, LARGE_OFFSETS, OFFSETS, VIEWS, Layout, Selected
+from ._schema cimport Selection, as_requested, is_nullable
+from .abi cimport ArrowArray
+from .columns cimport Columns, View, Window, set_number_targets, write_columns
 from .plain_columns cimport PLAIN_COUNT, PLAIN_NAME, PLAIN_STEP, Names, PlainColumns, copy_values, write_ends
-from ...core.layout cimport FIELD_COUNT, NULL_LENGTH, EventRow
 
 import struct
 
 from ._schema import EVERY_COLUMN, export_schema
-from ...errors import BatchError, BusyError, ClosedError
+from ...errors import BatchError
 from ..schema import EventSource, WriteOp
 
-__all__ = ["StreamClaim", "drop_released", "export_array", "export_stream"]
+__all__ = ["drop_released", "export_array"]
 
 cdef enum:
-    # Buffers of views begin so far apart (1 << 28): one that begins there may end up to 2 GiB later.
-    WINDOW_SHIFT = 28
     # Rows from which on the pass lets other threads run: it takes longer than a switch costs.
     LONG_PASS = 32768
-    # Bytes of text from which on its pass does.
+    # Bytes of text from which on the pass over the text does.
     LONG_TEXT = 1 << 20
-    # Offsets of 32 bits reach so far, and views are so long.
-    LONGEST = 0x7FFFFFFF
 
-cdef extern from "hold.h":
-    ctypedef struct Hold "nodedb_hold":
-        PyObject* object
-        size_t size
-
-    ctypedef struct Sheet "nodedb_sheet":
-        Hold hold
-        void* text
-        size_t text_size
-        uint64_t users
-        ArrowArray column[COLUMN_COUNT]
-        ArrowArray* columns[COLUMN_COUNT]
-        ArrowArray dictionary[2]
-        const void* no_validity[1]
-
+cdef extern from "nodedb_arrow_hold.h":
     const size_t ZERO_BYTES "NODEDB_ZERO_BYTES"
     const void* map_zeros "nodedb_map_zeros"() noexcept
     void* take_memory "nodedb_take_memory"(size_t size, size_t* got) noexcept nogil
     void give_memory "nodedb_give_memory"(void* memory, size_t size) noexcept nogil
-    void let_go "nodedb_let_go"(Hold* hold) noexcept nogil
-    int drop_left "nodedb_drop_left"(void* unused) noexcept
+    void release "nodedb_release_hold"(Hold* hold) noexcept nogil
+    int drop_released_holds "nodedb_drop_released"(void* unused) noexcept
     void release_dictionary "nodedb_release_dictionary"(ArrowArray* array) noexcept nogil
     void release_column "nodedb_release_column"(ArrowArray* array) noexcept nogil
     void release_struct "nodedb_release_struct"(ArrowArray* array) noexcept nogil
-    bint is_ending "nodedb_is_ending"() noexcept nogil
-
-cdef struct Stream:
-    # Its Python object has the batches.
-    Hold hold
-    Selected selected
-    uint64_t longest
-    uint32_t* claim  # of a StreamClaim; NULL without one
-    char* error      # of the last call, or NULL
-
-# Where the variable-length fields of a row stand among the columns, and operations and sources behind them.
-cdef int[PLAIN_COUNT] _FIELD_COLUMN = [
-    COLLECTION, ROW_ID, USER_ID, STATEMENT_DIGEST, NEW_VALUE, OLD_VALUE, OP, SOURCE
-]
 
 cdef const void* _ZEROS = map_zeros()
 
@@ -154,8 +93,12 @@ _set_names(1, EventSource)
 
 
 def drop_released():
-    """Lets go of what importers have let go of without the GIL. The interpreter does it on the main thread alone."""
-    drop_left(NULL)
+    """Drops the references that importers have given back without the GIL. The interpreter does it on the main thread alone."""
+    drop_released_holds(NULL)
+
+
+cdef void release_hold(Hold* hold) noexcept nogil:
+    release(hold)
 
 
 # ---- capsules ---------------------------------------------------------------------------------------------------
@@ -165,13 +108,6 @@ cdef void _free_array_capsule(object capsule) noexcept:
     if array.release != NULL:
         array.release(array)
     free(array)
-
-
-cdef void _free_stream_capsule(object capsule) noexcept:
-    cdef ArrowArrayStream* stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
-    if stream.release != NULL:
-        stream.release(stream)
-    free(stream)
 
 
 # ---- arrays -----------------------------------------------------------------------------------------------------
@@ -187,7 +123,7 @@ cdef bint _has_views(const Selected* selected) noexcept:
     """Whether a column may refer to the payload. What it holds has no say: the end of a lease must not hang on that."""
     cdef int k
     for k in range(FIELD_COUNT):
-        if selected.layout[_FIELD_COLUMN[k]] == VIEWS:
+        if selected.layout[FIELD_COLUMN[k]] == VIEWS:
             return True
     return False
 
@@ -198,13 +134,13 @@ cdef int _check_lengths(RowBlock block, const Selected* selected) except -1:
     cdef int k
     cdef uint32_t length
     for k in range(FIELD_COUNT):
-        if selected.layout[_FIELD_COLUMN[k]] != VIEWS:
+        if selected.layout[FIELD_COLUMN[k]] != VIEWS:
             continue
         for i in range(block.count):
             length = block.rows[i].field[k].length
             if LONGEST < length < NULL_LENGTH:
                 raise BatchError(
-                    f"row {i}: {COLUMN_NAMES[_FIELD_COLUMN[k]]} of {length} bytes: a view of Arrow holds at most "
+                    f"row {i}: {COLUMN_NAMES[FIELD_COLUMN[k]]} of {length} bytes: a view of Arrow holds at most "
                     f"{LONGEST}; ask for large_utf8 or large_binary by requested_schema, or read it from records and "
                     "payload"
                 )
@@ -238,7 +174,7 @@ cdef struct Targets:
 cdef size_t _width(int column, Layout layout) noexcept:
     """Bytes a row of the buffer of numbers, views or offsets."""
     if layout == FIXED:
-        return 4 if column == VSHARD_ID or column == COUNT else 8
+        return SCHEMA[column].size
     return 1 if layout == DICTIONARY else 16 if layout == VIEWS else 4 if layout == OFFSETS else 8
 
 
@@ -263,7 +199,7 @@ cdef Sheet* _place_columns(
         # Bitmaps are written by whole words.
         bits_at[k] = _place(&size, (n + 63) // 64 * 8) if is_nullable(k) else 0
     for k in range(2):
-        number_at[k] = _place(&size, n) if selected.layout[_FIELD_COLUMN[FIELD_COUNT + k]] >= VIEWS else 0
+        number_at[k] = _place(&size, n) if selected.layout[FIELD_COLUMN[FIELD_COUNT + k]] >= VIEWS else 0
     memory = <uint8_t*>take_memory(size, &got)
     if memory == NULL:
         raise MemoryError(f"no memory for the columns of {n} events, {size} bytes")
@@ -273,7 +209,7 @@ cdef Sheet* _place_columns(
         if bits_at[k] != 0:
             to.valid[k] = <uint64_t*>(memory + bits_at[k])
     for k in range(2):
-        to.number[k] = <int8_t*>to.data[_FIELD_COLUMN[FIELD_COUNT + k]]
+        to.number[k] = <int8_t*>to.data[FIELD_COLUMN[FIELD_COUNT + k]]
         if number_at[k] != 0:
             to.number[k] = <int8_t*>(memory + number_at[k])
     pointers[0] = <const void**>(memory + pointers_at)
@@ -296,11 +232,7 @@ cdef void _aim(const Selected* selected, Targets* to) noexcept:
     """Has each pass write to the buffers of its columns."""
     cdef Layout layout
     cdef int k, column
-    to.columns.sequence = <uint64_t*>to.data[SEQUENCE]
-    to.columns.lsn = <uint64_t*>to.data[LSN]
-    to.columns.tenant_id = <uint64_t*>to.data[TENANT_ID]
-    to.columns.vshard_id = <uint32_t*>to.data[VSHARD_ID]
-    to.columns.count = <uint32_t*>to.data[COUNT]
+    set_number_targets(&to.columns, to.data)
     to.columns.op = to.number[0]
     to.columns.source = to.number[1]
     for k in range(2):
@@ -309,7 +241,7 @@ cdef void _aim(const Selected* selected, Targets* to) noexcept:
         to.plain.number[k] = to.number[k]
         to.plain.names[k] = &_NAMES[k]
     for k in range(PLAIN_COUNT):
-        column = _FIELD_COLUMN[k]
+        column = FIELD_COLUMN[k]
         layout = selected.layout[column]
         if layout >= OFFSETS:
             to.has_plain = True
@@ -335,7 +267,7 @@ cdef uint64_t _pass_over_rows(
     if to.has_plain:
         write_ends(&to.plain, rows, count)
     for k in range(2):
-        column = _FIELD_COLUMN[FIELD_COUNT + k]
+        column = FIELD_COLUMN[FIELD_COUNT + k]
         if selected.layout[column] == VIEWS:
             views = <View*>to.data[column]
             for i in range(count):
@@ -437,11 +369,11 @@ cdef void _fill_arrays(
         if to.columns.time[k] != NULL:
             _set_nulls(&sheet.column[SYSTEM_TIME + k], to.columns.time_nulls[k], to.columns.time_valid[k], n * 8)
     for k in range(PLAIN_COUNT):
-        layout = selected.layout[_FIELD_COLUMN[k]]
-        column = &sheet.column[_FIELD_COLUMN[k]]
+        layout = selected.layout[FIELD_COLUMN[k]]
+        column = &sheet.column[FIELD_COLUMN[k]]
         if layout >= OFFSETS:
             if k < FIELD_COUNT and to.plain.valid[k] != NULL:
-                _set_nulls(column, to.plain.nulls[k], to.plain.valid[k], (n + 1) * _width(_FIELD_COLUMN[k], layout))
+                _set_nulls(column, to.plain.nulls[k], to.plain.valid[k], (n + 1) * _width(FIELD_COLUMN[k], layout))
             column.buffers[2] = to.plain.bytes[k]
             column.n_buffers = 3
         elif layout == VIEWS and k < FIELD_COUNT:
@@ -470,7 +402,7 @@ cdef void _fill_arrays(
 
 
 cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, size_t size) noexcept:
-    """Notes the nulls of a nullable column, whose data has `size` bytes."""
+    """Sets the nulls of a nullable column, whose data has `size` bytes."""
     column.null_count = nulls
     if nulls == 0:
         return
@@ -486,13 +418,12 @@ cdef void _set_nulls(ArrowArray* column, uint64_t nulls, uint64_t* valid, size_t
         memset(<void*>column.buffers[1], 0, size)
 
 
-cdef bint _write_array(
+cdef bint write_array(
     RowBlock block, const Selected* selected, uint32_t shift, bint portable, uint64_t longest, ArrowArray* out
 ) except -1:
-    """Whether it could be: False when a column with offsets of 32 bits has more than `longest` bytes."""
     cdef RowBlock held
     cdef Sheet* sheet
-    drop_left(NULL)
+    drop_released_holds(NULL)
     # A part of the block keeps it as a view does, and its lease.
     held = block.slice(0, block.count)
     sheet = _make_sheet(block, selected, shift, portable, longest)
@@ -513,22 +444,21 @@ cdef bint _write_array(
     return True
 
 
-cdef uint64_t _rows_within(RowBlock block, const Selected* selected, uint64_t longest) except 0:
-    """How many rows have at most `longest` bytes in each column with offsets of 32 bits: a batch that is too large."""
+cdef uint64_t rows_within(RowBlock block, const Selected* selected, uint64_t longest) except 0:
     cdef uint64_t[PLAIN_COUNT] sizes
     cdef uint64_t length, i
     cdef int k
     memset(sizes, 0, sizeof(sizes))
     for i in range(block.count):
         for k in range(PLAIN_COUNT):
-            if selected.layout[_FIELD_COLUMN[k]] != OFFSETS:
+            if selected.layout[FIELD_COLUMN[k]] != OFFSETS:
                 continue
             if k < FIELD_COUNT:
                 length = block.rows[i].field[k].length
                 if length == NULL_LENGTH:
                     continue
             elif k == FIELD_COUNT:
-                length = _NAMES[0].length[<uint8_t>(block.rows[i].op - 1)]
+                length = _NAMES[0].length[<uint8_t>(block.rows[i].op - FIRST_OP)]
             else:
                 length = _NAMES[1].length[block.rows[i].source]
             sizes[k] += length
@@ -536,7 +466,7 @@ cdef uint64_t _rows_within(RowBlock block, const Selected* selected, uint64_t lo
                 continue
             if i == 0:
                 raise BatchError(
-                    f"{COLUMN_NAMES[_FIELD_COLUMN[k]]} of {length} bytes: utf8 and binary of Arrow hold at most "
+                    f"{COLUMN_NAMES[FIELD_COLUMN[k]]} of {length} bytes: utf8 and binary of Arrow hold at most "
                     f"{longest}; ask for large_utf8 or large_binary by requested_schema"
                 )
             return i
@@ -557,9 +487,9 @@ def export_array(
     if array == NULL:
         raise MemoryError("no memory for an array")
     try:
-        if not _write_array(block, &given.selected, window_shift, portable, longest, array):
+        if not write_array(block, &given.selected, window_shift, portable, longest, array):
             raise BatchError(
-                f"{_rows_within(block, &given.selected, longest)} of {block.count} events fit one array: utf8 and binary "
+                f"{rows_within(block, &given.selected, longest)} of {block.count} events fit one array: utf8 and binary "
                 f"of Arrow hold at most {longest} bytes; export parts of the batch, which its stream does by itself, or "
                 "ask for large_utf8 and large_binary by requested_schema"
             )
@@ -570,158 +500,3 @@ def export_array(
         free(array)
         raise
     return export_schema(given), capsule
-
-
-# ---- streams ----------------------------------------------------------------------------------------------------
-
-cdef int _fail(ArrowArrayStream* stream, int code, str message) noexcept:
-    cdef Stream* state = <Stream*>stream.private_data
-    try:
-        free(state.error)
-        state.error = NULL
-        text = message.encode("utf-8", "replace")
-        state.error = strdup(<const char*>text)
-    except BaseException:
-        # No memory for the message; the code has to do.
-        pass
-    return code
-
-
-cdef int _stream_schema(ArrowArrayStream* stream, ArrowSchema* out) noexcept nogil:
-    if not write_schema(&(<Stream*>stream.private_data).selected, out):
-        return ENOMEM
-    return 0
-
-
-cdef const char* _last_error(ArrowArrayStream* stream) noexcept nogil:
-    return (<Stream*>stream.private_data).error
-
-
-cdef void _release_stream(ArrowArrayStream* stream) noexcept nogil:
-    cdef Stream* state = <Stream*>stream.private_data
-    stream.release = NULL
-    # At once, without the GIL: what is let go of below, and keeps the claim, may wait for a thread that has it.
-    if state.claim != NULL and not is_ending():
-        store_release_u32(state.claim, 0)
-    free(state.error)
-    let_go(&state.hold)
-
-
-cdef int _stream_next(ArrowArrayStream* stream, ArrowArray* out) noexcept nogil:
-    if is_ending():
-        return EIO
-    return _next_array(stream, out)
-
-
-cdef int _next_array(ArrowArrayStream* stream, ArrowArray* out) noexcept with gil:
-    cdef Stream* state = <Stream*>stream.private_data
-    memset(out, 0, sizeof(ArrowArray))
-    try:
-        (<_Batches>state.hold.object).write_next(state, out)
-        return 0
-    except MemoryError as error:
-        return _fail(stream, ENOMEM, f"MemoryError: {error}")
-    except KeyboardInterrupt as error:
-        return _fail(stream, EINTR, f"KeyboardInterrupt: {error}")
-    except ValueError as error:
-        return _fail(stream, EINVAL, f"{type(error).__name__}: {error}")
-    except BaseException as error:
-        return _fail(stream, EIO, f"{type(error).__name__}: {error}")
-
-
-cdef class _Batches:
-    """What a stream is of, and what of it was taken and could not be handed over yet."""
-
-    cdef object next_batch  # None: the stream is at its end
-    cdef object batch
-    cdef RowBlock rest
-    cdef StreamClaim claim
-
-    cdef int write_next(self, Stream* state, ArrowArray* out) except -1:
-        """The next array; none, and `out` stays as it is, at the end."""
-        cdef RowBlock part
-        if self.rest is None:
-            if self.batch is None and self.next_batch is not None:
-                self.batch = self.next_batch()
-            if self.batch is None:
-                self.next_batch = None
-                return 0
-            self.rest = <RowBlock?>self.batch._block
-            self.batch = None
-        if _write_array(self.rest, &state.selected, WINDOW_SHIFT, False, state.longest, out):
-            self.rest = None
-            self.was_read()
-            return 0
-        # More text than one array takes: what fits, and the rest when the importer asks again.
-        part = self.rest.slice(0, _rows_within(self.rest, &state.selected, state.longest))
-        _write_array(part, &state.selected, WINDOW_SHIFT, False, state.longest, out)
-        self.rest = self.rest.slice(part.count, self.rest.count)
-        self.was_read()
-        return 0
-
-    cdef void was_read(self) noexcept:
-        if self.claim is not None:
-            self.claim.was_read = True
-
-
-@cython.final
-@cython.no_gc
-cdef class StreamClaim:
-    """Whose owner is read by one stream at a time, which holds this until its importer lets go of it.
-
-    Its end does not do: of an importer that scans twice, one scan behind the other, the second would find nothing.
-    """
-
-    cdef uint32_t is_held
-    cdef bint was_read  # an array was handed over, by whichever stream
-
-
-def export_stream(
-    next_batch not None, Selection selection not None=EVERY_COLUMN, requested_schema=None, *,
-    StreamClaim claim=None, str owner="", is_over=None, uint64_t longest=LONGEST
-):
-    """A stream of the columns of what `next_batch()` returns, batch for batch until it is None: a capsule.
-
-    The importer calls it on whatever thread it likes, one call at a time. An exception is the stream's error; the
-    importer may ask again. While another stream holds the `claim`, it is a BusyError that names its `owner`. When
-    `is_over()`, and another stream was handed something, it is a ClosedError: this one would have nothing.
-    """
-    cdef Selection given = as_requested(selection, requested_schema)
-    cdef ArrowArrayStream* stream = <ArrowArrayStream*>calloc(1, sizeof(ArrowArrayStream))
-    cdef Stream* state = <Stream*>calloc(1, sizeof(Stream))
-    cdef _Batches batches
-    if stream == NULL or state == NULL:
-        free(stream)
-        free(state)
-        raise MemoryError("no memory for a stream")
-    batches = _Batches.__new__(_Batches)
-    batches.next_batch = next_batch
-    batches.claim = claim
-    Py_INCREF(batches)
-    state.hold.object = <PyObject*>batches
-    state.selected = given.selected
-    state.longest = longest
-    stream.get_schema = _stream_schema
-    stream.get_next = _stream_next
-    stream.get_last_error = _last_error
-    stream.release = _release_stream
-    stream.private_data = state
-    try:
-        if claim is not None:
-            if exchange_u32(&claim.is_held, 1) != 0:
-                raise BusyError(
-                    f"{owner}: a stream of it is there already, and a second would take events away from it; read it "
-                    "into a table first if it is needed twice, or let go of the other stream"
-                )
-            state.claim = &claim.is_held
-            if claim.was_read and is_over():
-                raise ClosedError(
-                    f"{owner}: its events were handed to another stream, and the producer has gone: there are none for "
-                    "a second; read it into a table first if it is needed twice"
-                )
-        return PyCapsule_New(stream, "arrow_array_stream", _free_stream_capsule)
-    except:
-        stream.release(stream)
-        free(stream)
-        raise
-

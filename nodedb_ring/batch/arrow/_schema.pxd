@@ -2,27 +2,8 @@
 
 from libc.stdint cimport int64_t
 
+from ...core.schema cimport COLUMN_COUNT, FIELD_COUNT
 from .abi cimport ArrowSchema
-
-cdef enum:
-    COLUMN_COUNT = 15
-
-cdef enum:  # in the order of WriteEvent's fields
-    SEQUENCE
-    COLLECTION
-    OP
-    ROW_ID
-    LSN
-    TENANT_ID
-    VSHARD_ID
-    SOURCE
-    COUNT
-    NEW_VALUE
-    OLD_VALUE
-    SYSTEM_TIME
-    VALID_TIME
-    USER_ID
-    STATEMENT_DIGEST
 
 cdef enum Layout:
     FIXED          # one number a row
@@ -38,6 +19,9 @@ cdef struct Selected:
     Layout[COLUMN_COUNT] layout
 
 cdef tuple COLUMN_NAMES
+
+# The fields of a row by number, and behind them op and source: the columns that Arrow may have as text or bytes.
+cdef int[FIELD_COUNT + 2] FIELD_COLUMN
 
 cdef class Selection:
     cdef readonly tuple names

@@ -10,33 +10,15 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsul
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strcmp
 
+from ...core.schema cimport BYTES, FIELD_COUNT, MEMBER, NULLABLE, NUMBER, OP, SCHEMA, SOURCE, TEXT, TIME
 from .abi cimport ARROW_FLAG_NULLABLE
 
 from ...errors import BatchError
 
 __all__ = ["EVERY_COLUMN", "EVERY_COLUMN_PLAIN", "Selection", "export_schema"]
 
-cdef extern from *:
-    """
-    /* One allocation, freed with the last of the schema and its columns: an importer may move them out. */
-    typedef struct {
-        uint64_t users;
-        struct ArrowSchema column[15], *columns[15], dictionary[2];
-    } nodedb_schema;
-
-    static void nodedb_release_nothing(struct ArrowSchema *schema) { schema->release = NULL; }
-
-    static void nodedb_release_schema(struct ArrowSchema *schema) {
-        nodedb_schema *all = schema->private_data;
-        if (schema->dictionary != NULL && schema->dictionary->release != NULL)
-            schema->dictionary->release(schema->dictionary);
-        for (int64_t i = 0; i < schema->n_children; i++)
-            if (schema->children[i]->release != NULL) schema->children[i]->release(schema->children[i]);
-        schema->release = NULL;
-        if (__atomic_sub_fetch(&all->users, 1, __ATOMIC_ACQ_REL) == 0) free(all);
-    }
-    """
-    ctypedef struct Schema "nodedb_schema":
+cdef extern from "nodedb_arrow_schema.h":
+    ctypedef struct Schema "nodedb_arrow_schema":
         unsigned long users
         ArrowSchema column[COLUMN_COUNT]
         ArrowSchema* columns[COLUMN_COUNT]
@@ -45,41 +27,41 @@ cdef extern from *:
     void release_nothing "nodedb_release_nothing"(ArrowSchema* schema) noexcept nogil
     void release_schema "nodedb_release_schema"(ArrowSchema* schema) noexcept nogil
 
-cdef enum Kind:
-    NUMBER
-    STAMP
-    NAME
-    TEXT
-    VALUE
-
-cdef (const char*)[COLUMN_COUNT] _NAMES = [
-    b"sequence", b"collection", b"op", b"row_id", b"lsn", b"tenant_id", b"vshard_id", b"source", b"count",
-    b"new_value", b"old_value", b"system_time_ms", b"valid_time_ms", b"user_id", b"statement_digest",
-]
-cdef (const char*)[COLUMN_COUNT] _FIXED_FORMATS = [
-    b"L", NULL, b"c", NULL, b"L", b"L", b"I", b"c", b"I", NULL, NULL, b"tsm:UTC", b"tsm:UTC", NULL, NULL,
-]
-cdef Kind[COLUMN_COUNT] _KINDS = [
-    NUMBER, TEXT, NAME, TEXT, NUMBER, NUMBER, NUMBER, NAME, NUMBER, VALUE, VALUE, STAMP, STAMP, TEXT, TEXT,
-]
-# By layout, from VIEWS on; of text, and of values.
+# By layout, from VIEWS on; of text, and of bytes.
 cdef (const char*)[6] _FORMATS = [b"vu", b"u", b"U", b"vz", b"z", b"Z"]
 
-COLUMN_NAMES = tuple([name.decode() for name in _NAMES[:COLUMN_COUNT]])
+COLUMN_NAMES = tuple([SCHEMA[k].name.decode() for k in range(COLUMN_COUNT)])
+
+for _k in range(COLUMN_COUNT):
+    if SCHEMA[_k].kind == TEXT or SCHEMA[_k].kind == BYTES:
+        FIELD_COLUMN[SCHEMA[_k].field] = _k
+FIELD_COLUMN[FIELD_COUNT] = OP
+FIELD_COLUMN[FIELD_COUNT + 1] = SOURCE
+
+
+cdef const char* _fixed_format(int column) noexcept nogil:
+    """The type of a column that is no text and no bytes; of op and source that of their dictionary's indices."""
+    if SCHEMA[column].kind == TIME:
+        return b"tsm:UTC"
+    if SCHEMA[column].kind == MEMBER:
+        return b"c"
+    if SCHEMA[column].size == 4:
+        return b"I"
+    if SCHEMA[column].size == 8:
+        return b"L"
+    return b"C" if SCHEMA[column].size == 1 else b"S"
 
 
 cdef bint is_nullable(int column) noexcept nogil:
-    # Those that may be None come last.
-    return column >= NEW_VALUE
+    return SCHEMA[column].presence == NULLABLE
 
 
 cdef Layout _default_layout(int column, bint plain) noexcept:
-    cdef Kind kind = _KINDS[column]
-    if kind == NUMBER or kind == STAMP:
+    if SCHEMA[column].kind == NUMBER or SCHEMA[column].kind == TIME:
         return FIXED
     if plain:
         return OFFSETS
-    return DICTIONARY if kind == NAME else VIEWS
+    return DICTIONARY if SCHEMA[column].kind == MEMBER else VIEWS
 
 
 @cython.final
@@ -114,12 +96,12 @@ EVERY_COLUMN_PLAIN = Selection(COLUMN_NAMES, plain=True)
 
 cdef Layout _requested_layout(int column, const ArrowSchema* asked, Layout otherwise) noexcept:
     """The layout of a type that is asked for; `otherwise` where a column cannot be had in that type."""
-    cdef int first = 3 if _KINDS[column] == VALUE else 0, i
-    if _KINDS[column] == NUMBER or _KINDS[column] == STAMP or asked.format == NULL:
+    cdef int first = 3 if SCHEMA[column].kind == BYTES else 0, i
+    if SCHEMA[column].kind == NUMBER or SCHEMA[column].kind == TIME or asked.format == NULL:
         return otherwise
     if asked.dictionary != NULL:
         if (
-            _KINDS[column] == NAME and strcmp(asked.format, b"c") == 0
+            SCHEMA[column].kind == MEMBER and strcmp(asked.format, b"c") == 0
             and asked.dictionary.format != NULL and strcmp(asked.dictionary.format, b"u") == 0
         ):
             return DICTIONARY
@@ -159,7 +141,7 @@ cdef Selection as_requested(Selection selection, object requested_schema):
     given = Selection(selection.names)
     for i in range(schema.n_children):
         column = selection.selected.column[i]
-        if schema.children[i].name == NULL or strcmp(schema.children[i].name, _NAMES[column]) != 0:
+        if schema.children[i].name == NULL or strcmp(schema.children[i].name, SCHEMA[column].name) != 0:
             raise BatchError(
                 f"requested_schema: column {i} is {_shown(schema.children[i].name)}, and here it is "
                 f"{selection.names[i]!r}; select(...) makes them in another order"
@@ -197,10 +179,10 @@ cdef bint write_schema(const Selected* selected, ArrowSchema* out) noexcept nogi
     for i in range(selected.count):
         k = selected.column[i]
         column = &all.column[k]
-        format = _FIXED_FORMATS[k]
+        format = _fixed_format(k)
         if selected.layout[k] >= VIEWS:
-            format = _FORMATS[(3 if _KINDS[k] == VALUE else 0) + <int>selected.layout[k] - <int>VIEWS]
-        _fill_schema(column, _NAMES[k], format, ARROW_FLAG_NULLABLE if is_nullable(k) else 0)
+            format = _FORMATS[(3 if SCHEMA[k].kind == BYTES else 0) + <int>selected.layout[k] - <int>VIEWS]
+        _fill_schema(column, SCHEMA[k].name, format, ARROW_FLAG_NULLABLE if is_nullable(k) else 0)
         if selected.layout[k] == DICTIONARY:
             column.dictionary = &all.dictionary[k == SOURCE]
         column.release = release_schema

@@ -7,18 +7,19 @@
 # the bytes take; then over the bytes, which are copied and, where they are text, checked as they have arrived. (In a
 # lease of a shared ring the other process can still change what lies in the payload.)
 #
-# As in _columns.pxd, a column in which everything is None is not written at all, and one that is not asked for has no
-# place. Columns 6 and 7 are the names of operations and sources, by number.
+# As in nodedb_export_columns.h, a column in which everything is None is not written at all, and one that is not asked for
+# has no target. Columns from FIELD_COUNT on are the names of operations and of sources, by number.
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ...core.layout cimport FIELD_COUNT, NULL_LENGTH, STRING_COUNT, EventRow
+from ...core.layout cimport NULL_LENGTH, EventRow
+from ...core.schema cimport FIELD_COUNT, STRING_COUNT
 from .columns cimport Window
 from ..utf8 cimport is_ascii, utf8_prefix
 
 cdef enum:
-    PLAIN_COUNT = 8
+    PLAIN_COUNT = FIELD_COUNT + 2
     PLAIN_BLOCK = 128   # rows: so many bits of whole words
     PLAIN_WORDS = 2
     PLAIN_STEP = 16     # bytes that a copy moves at a time; so many may be written behind a column's last

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from nodedb_ring import EVENT_DTYPE, EventBatch, EventBus, EventProducer, WriteEvent, native
-from nodedb_ring.batch._row_block import crc32c
+from nodedb_ring.batch._crc32c import crc32c
 from nodedb_ring.log.encoding import decode_batch, encode_batch
 from tests.unit.builders import FULL, event, events
 from tests.unit.runners import in_new_interpreter

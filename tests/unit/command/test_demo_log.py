@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import pytest
 
-from nodedb_ring import EventBatch, EventBus, Follower, WriteOp, create_event_bus
+from nodedb_ring import EventBatch, EventBus, WriteOp, create_event_bus
 from nodedb_ring.command.cli import main
 from nodedb_ring.command.demo import durable
 from nodedb_ring.command.demo.database import write_flights
@@ -27,6 +27,7 @@ from nodedb_ring.command.demo.snapshot import Snapshot
 from nodedb_ring.command.demo.totals import CarrierTotals
 from nodedb_ring.command.demo.view import CarrierView
 from nodedb_ring.log.sqlite import SqliteEventLog
+from nodedb_ring.recovery.state import FollowState
 from tests.unit.runners import SECONDS, Running
 
 from .demo_accounts import reckoned_from_the_file, report
@@ -66,28 +67,27 @@ def agrees_though_it_dropped(outcome: Outcome, rows: int) -> None:
 
 
 @pytest.fixture
-def looked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at the log between a commit and its emits would replay what comes by the ring, too."""
-    looked = threading.Barrier(2 * len(AIRPORTS))
-    look = Follower._look_at_end_of_log  # pyright: ignore[reportPrivateUsage]
+def logs_asked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that asks the log between a commit and its emits would replay what comes by the ring, too."""
+    asked = threading.Barrier(2 * len(AIRPORTS))
+    ask = FollowState._ask_last  # pyright: ignore[reportPrivateUsage]
 
-    def look_and_say(follower: Follower) -> bool:
-        is_first = follower._log_looked is None  # pyright: ignore[reportPrivateUsage]
-        found = look(follower)
+    def ask_and_wait(state: FollowState) -> None:
+        is_first = state._last_asked is None  # pyright: ignore[reportPrivateUsage]
+        ask(state)
         if is_first:
-            looked.wait(SECONDS)
-        return found
+            asked.wait(SECONDS)
 
     def write_then(*arguments: Any) -> None:
-        looked.wait(SECONDS)
+        asked.wait(SECONDS)
         write_flights(*arguments)
 
-    monkeypatch.setattr("nodedb_ring.recovery.follow._IDLE_LOOK", math.inf)
-    monkeypatch.setattr(Follower, "_look_at_end_of_log", look_and_say)
+    monkeypatch.setattr("nodedb_ring.recovery.state.LAST_SECONDS", math.inf)
+    monkeypatch.setattr(FollowState, "_ask_last", ask_and_wait)
     monkeypatch.setattr("nodedb_ring.command.demo.run.write_flights", write_then)
 
 
-@pytest.mark.usefixtures("looked_before_the_first_commit")
+@pytest.mark.usefixtures("logs_asked_before_the_first_commit")
 def test_what_overflowed_comes_from_the_log(flights: list[Flight], databases: tuple[Path, Path]) -> None:
     through: list[int] = []
     outcome = run(flights[:ROWS], databases, create_event_bus(2, 64), through.append, logged=True)

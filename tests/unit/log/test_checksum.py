@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nodedb_ring.batch._row_block import crc32c
+from nodedb_ring.batch._crc32c import crc32c
 
 
 @pytest.mark.parametrize("portable", [False, True])

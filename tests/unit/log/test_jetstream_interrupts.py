@@ -28,6 +28,9 @@ if os.environ.get("CI") != "true":
 
 from nodedb_ring.log.jetstream import JetStreamEventLog
 
+# One run of each call a bytecode.
+pytestmark = pytest.mark.slow
+
 names = (f"interrupted{number}" for number in itertools.count())
 
 
@@ -100,7 +103,7 @@ def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
     assert outcomes >= {0, 4}
     assert outcomes <= {0, 2, 4}
     # What publishes, and was not told that there is no more, would stay for ever.
-    assert len(asyncio.all_tasks(log._loop)) < 20  # pyright: ignore[reportPrivateUsage]
+    assert len(asyncio.all_tasks(log._connection.thread.loop)) < 20  # pyright: ignore[reportPrivateUsage]
     there = numbers(log)
     assert there == list(range(1, len(there) + 1))
 
@@ -110,20 +113,21 @@ def test_the_last_number_is_told_when_what_was_interrupted_has_come(own: NatsSer
     with JetStreamEventLog(own.url, "log", timeout=20) as log:
         append_next(log)
         core = log._core(0)  # pyright: ignore[reportPrivateUsage]
-        ask = log._ask_last  # pyright: ignore[reportPrivateUsage]
+        ask = core.stream.last_sequence
         settled: list[bool] = []
 
-        async def watched(core_id: int, of: object) -> int | None:
-            settled.extend(message.ack is not None and message.ack.done() for message in core.doubtful)
-            return await ask(core_id, core)
+        async def watched() -> int | None:
+            unconfirmed = core.appender.end.unconfirmed
+            settled.extend(message.ack is not None and message.ack.done() for message in unconfirmed)
+            return await ask()
 
-        log._ask_last = watched  # type: ignore[assignment, method-assign]  # pyright: ignore
-        log._patience = lambda: 30.0  # type: ignore[method-assign]  # pyright: ignore
+        core.stream.last_sequence = watched  # type: ignore[method-assign]
+        log._connection.ack_timeout = 30.0  # pyright: ignore[reportPrivateUsage]
         own.pause()
         main = threading.main_thread()
 
         def interrupt() -> None:
-            while not log._in_flight:  # pyright: ignore[reportPrivateUsage]
+            while not log._connection.acks.pending:  # pyright: ignore[reportPrivateUsage]
                 threading.Event().wait(0.001)
             until_asleep(main.native_id or 0)
             signal.pthread_kill(main.ident or 0, signal.SIGINT)
@@ -167,7 +171,7 @@ def test_after_an_interrupted_call_all_go_on(log: JetStreamEventLog, interrupts:
 def test_an_interrupted_wait_is_forgotten(log: JetStreamEventLog, interrupts: Interrupts) -> None:
     append_next(log)
     for _ in interrupted_at_each(interrupts, lambda: lambda: log.wait_beyond(0, 1, 0.0005)):
-        assert not log._waiting  # pyright: ignore[reportPrivateUsage]
+        assert not log._core(0).stream.stored.waiting  # pyright: ignore[reportPrivateUsage]
 
 
 def test_an_interrupted_close_can_be_repeated(server: NatsServer, interrupts: Interrupts) -> None:
@@ -293,14 +297,15 @@ def test_a_handler_may_close_the_log_that_it_interrupts(server: NatsServer, inte
 
 def test_a_call_that_meets_the_closed_connection_says_that_the_log_is_closed(log: JetStreamEventLog) -> None:
     """Before it is cancelled: the server is there."""
+    connection = log._connection  # pyright: ignore[reportPrivateUsage]
 
     async def asked_while_closing() -> int | None:
-        await log._client.close()  # pyright: ignore[reportPrivateUsage]
-        log._closed = True  # pyright: ignore[reportPrivateUsage]
-        return await log._ask_last(0, log._core(0))  # pyright: ignore[reportPrivateUsage]
+        await connection.client.close()
+        connection.is_closed = True
+        return await log._core(0).stream.last_sequence()  # pyright: ignore[reportPrivateUsage]
 
     with pytest.raises(ClosedError, match=f"log {log.stream}: was closed meanwhile; nothing was asked"):
-        log._call("nothing was asked", asked_while_closing)  # pyright: ignore[reportPrivateUsage]
+        connection.call("nothing was asked", asked_while_closing)
 
 
 def test_a_batch_whose_making_appends_is_refused(log: JetStreamEventLog) -> None:
@@ -353,15 +358,15 @@ def test_a_users_callbacks_are_called_beside_the_logs_own(own: NatsServer) -> No
         own.pause()
         # In flight when the connection goes: its acknowledgement is lost with that, and not by a time-out.
         appending = Running(lambda: log.append(0, batch_of(2)))
-        while not log._in_flight:  # pyright: ignore[reportPrivateUsage]
+        while not log._connection.acks.pending:  # pyright: ignore[reportPrivateUsage]
             threading.Event().wait(0.001)
         own.kill()
         own.start()
         appending.result()
         assert back.wait(30)
         assert numbers(log) == [1, 2]
-        assert log._away_since is None  # pyright: ignore[reportPrivateUsage]
-        assert log._last_error is None  # pyright: ignore[reportPrivateUsage]
+        assert log._connection.disconnected_since is None  # pyright: ignore[reportPrivateUsage]
+        assert log._connection.last_error is None  # pyright: ignore[reportPrivateUsage]
     assert {"disconnected", "error", "reconnected"} <= set(told)
     assert told[-1] == "closed"
 
@@ -384,7 +389,7 @@ def test_the_log_knows_that_its_connection_is_away_whatever_callbacks_it_was_giv
             wait_for_ever(log)
         own.start()
         # Not before it knows that it is connected again does it ask.
-        while log._away_since is not None:  # pyright: ignore[reportPrivateUsage]
+        while log._connection.disconnected_since is not None:  # pyright: ignore[reportPrivateUsage]
             threading.Event().wait(0.01)
         append_next(log)
 

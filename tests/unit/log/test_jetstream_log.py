@@ -36,6 +36,7 @@ from .nats_server import NatsServer, find_nats_server
 nats = pytest.importorskip("nats") if os.environ.get("CI") != "true" else __import__("nats")
 
 from nodedb_ring.log.jetstream import JetStreamEventLog  # noqa: E402 - not without nats-py
+from nodedb_ring.log.jetstream.message import StoredMessage  # noqa: E402
 
 SERVERS_OWN_BYTES = 64 << 10
 names = (f"log{number}" for number in itertools.count())
@@ -91,7 +92,7 @@ def everything(log: JetStreamEventLog, core_id: int = 0) -> list[int]:
 def impatient(log: JetStreamEventLog) -> Generator[None]:
     """Gives up soon: what must be answered has all the time that a machine which stands still may take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log, "_timeout", 0.6)
+        patch.setattr(log._connection, "timeout", 0.6)  # pyright: ignore[reportPrivateUsage]
         yield
 
 
@@ -124,14 +125,15 @@ def test_a_search_does_not_read_the_stream(server: NatsServer, log: JetStreamEve
     log.append_all(0, (numbered(10 * n, 10) for n in range(200)))
     with JetStreamEventLog(server.url, log.stream, timeout=5) as reader:
         fetched = 0
-        get = reader._get  # pyright: ignore[reportPrivateUsage]
+        stream = reader._core(0).stream  # pyright: ignore[reportPrivateUsage]
+        get = stream.get
 
-        async def counted(core_id: int, position: int, replicas: int = 3) -> object:
+        async def counted(position: int, replicas: int = 3) -> StoredMessage | None:
             nonlocal fetched
             fetched += 1
-            return await get(core_id, position, replicas)
+            return await get(position, replicas)
 
-        reader._get = counted  # type: ignore[method-assign, assignment]  # pyright: ignore
+        stream.get = counted  # type: ignore[method-assign]
         assert numbers(reader.read(0, 1500, 1505)) == list(range(1500, 1506))
         assert fetched <= 12
         fetched = 0
@@ -277,9 +279,10 @@ def test_wait_beyond_is_told_and_does_not_ask(server: NatsServer, log: JetStream
         assert not reader.wait_beyond(0, 0, 0)
         log.append(0, numbered(1, 5))
         until = time.monotonic() + 10
-        while 0 not in reader._seen and time.monotonic() < until:  # pyright: ignore[reportPrivateUsage]
+        stored = reader._core(0).stream.stored  # pyright: ignore[reportPrivateUsage]
+        while stored.value < 0 and time.monotonic() < until:
             time.sleep(0.001)
-        assert reader._seen[0] == 5  # pyright: ignore[reportPrivateUsage]
+        assert stored.value == 5
 
 
 def test_a_note_that_was_dropped_is_made_up_for(
@@ -287,7 +290,8 @@ def test_a_note_that_was_dropped_is_made_up_for(
 ) -> None:
     with JetStreamEventLog(server.url, log.stream, timeout=5) as reader:
         assert not reader.wait_beyond(0, 0, 0)
-        monkeypatch.setattr(reader, "_tell", lambda *_: None)
+        stored = reader._core(0).stream.stored  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(stored, "advance", lambda *_: None)
         log.append(0, numbered(1, 5))
         assert reader.wait_beyond(0, 4, 0.05)
 
@@ -374,10 +378,11 @@ def test_an_error_from_below_that_names_the_url_shows_no_credentials(
     log: JetStreamEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "nats://alice:s3cret@127.0.0.1:1"
-    monkeypatch.setattr(log, "_servers", [url])
-    monkeypatch.setattr(log, "_shown", ["nats://***@127.0.0.1:1"])
-    monkeypatch.setattr(log, "_last_error", OSError(f"cannot connect to {url}"))
-    message = str(log._unavailable())  # pyright: ignore[reportPrivateUsage]
+    connection = log._connection  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(connection, "servers", [url])
+    monkeypatch.setattr(connection, "shown_servers", ["nats://***@127.0.0.1:1"])
+    monkeypatch.setattr(connection, "last_error", OSError(f"cannot connect to {url}"))
+    message = str(connection.unavailable())
     assert "cannot connect to nats://***@127.0.0.1:1;" in message
     assert "s3cret" not in message
 
@@ -400,8 +405,8 @@ def test_a_forked_child_is_refused(call: Callable[[JetStreamEventLog], object], 
         return str(raised.value)
 
     # As another thread may have it at that moment: nobody lets go of it in the child.
-    appends = log._core(0).appends  # pyright: ignore[reportPrivateUsage]
-    assert "inherited by fork" in appends.run(in_child, refusal)
+    calls = log._core(0).appender.calls  # pyright: ignore[reportPrivateUsage]
+    assert "inherited by fork" in calls.run(in_child, refusal)
     log.append(0, numbered(1, 1))
 
 
@@ -476,10 +481,10 @@ def test_a_window_of_publishes_is_in_flight(own: NatsServer) -> None:
         writer = threading.Thread(target=log.append_all, args=(0, batches))
         writer.start()
         until = time.monotonic() + 20
-        while time.monotonic() < until and len(log._in_flight) < 9:  # pyright: ignore[reportPrivateUsage]
+        while time.monotonic() < until and len(log._connection.acks.pending) < 9:  # pyright: ignore[reportPrivateUsage]
             time.sleep(0.005)
         time.sleep(0.1)
-        assert len(log._in_flight) == 9  # pyright: ignore[reportPrivateUsage]
+        assert len(log._connection.acks.pending) == 9  # pyright: ignore[reportPrivateUsage]
         own.resume()
         writer.join()
         assert everything(log) == list(range(30))

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from nodedb_ring.errors import BusyError
-from nodedb_ring.log.loop_thread import LoopCall, LoopEndedError, LoopThread
+from nodedb_ring.log.jetstream.loop_thread import LoopCall, LoopEndedError, LoopThread
 from nodedb_ring.log.nested_waits import MOST_WAITING
 from tests.unit.runners import Running, until_asleep
 

@@ -19,6 +19,9 @@ from tests.stress.journal import memory_directory
 
 from .interrupting import Interrupts, handled, interrupted_at_each
 
+# One run of each call a bytecode.
+pytestmark = pytest.mark.slow
+
 Driver = Literal["sqlite3", "apsw"]
 
 

@@ -8,11 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from nodedb_ring import BusyError, EventBatch, Follower, WriteOp, follow, recovery
+from nodedb_ring import BusyError, EventBatch, Follower, WriteOp, follow
+from nodedb_ring.recovery import state
 from tests.unit.builders import batch, event, ring, sequences
 from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 
 from .memory_log import LiveMemoryLog, MemoryLog
+
+# One run of each call a bytecode.
+pytestmark = pytest.mark.slow
 
 LAST = 12
 SILENT = 7
@@ -135,8 +139,8 @@ def test_a_handler_that_closes_a_follower_ends_its_wait(
     interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch, make: Callable[[], MemoryLog], with_ring: bool
 ) -> None:
     """Nothing else would; and its close takes no lock that the wait may have. Over several turns of the wait."""
-    monkeypatch.setattr(recovery, "_POLL", 0.0001)
-    monkeypatch.setattr(recovery, "_LOOK", 0.0001)
+    monkeypatch.setattr(state, "POLL_SECONDS", 0.0001)
+    monkeypatch.setattr(state, "WAIT_SECONDS", 0.0001)
     # Bytecodes: the wait for a log that cannot tell is behind some 2,000.
     turns = 4000 if make is MemoryLog and not with_ring else 1000
     _producer, consumer = ring(2)

@@ -23,7 +23,8 @@ from nodedb_ring import (
     EventBatch,
     Projection,
 )
-from nodedb_ring.batch.arrow._export import export_array, export_stream
+from nodedb_ring.batch.arrow._export import export_array
+from nodedb_ring.batch.arrow._export_stream import export_stream
 from nodedb_ring.batch.arrow._schema import EVERY_COLUMN, EVERY_COLUMN_PLAIN
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, fill, raw_rows, ring, sized

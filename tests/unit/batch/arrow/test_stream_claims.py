@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from nodedb_ring import BatchError, BusyError, ClosedError, EventBatch, follow, logged
-from nodedb_ring.batch.arrow._export import StreamClaim, export_stream
+from nodedb_ring.batch.arrow._export_stream import StreamClaim, export_stream
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.recovery.memory_log import MemoryLog

@@ -29,7 +29,7 @@ from nodedb_ring import (
     follow,
     logged,
 )
-from nodedb_ring.batch.arrow._export import export_stream
+from nodedb_ring.batch.arrow._export_stream import export_stream
 from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.ends.test_waiting import on_signal, send, when_main_sleeps

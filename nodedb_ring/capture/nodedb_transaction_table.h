@@ -1,7 +1,8 @@
 // The virtual table by which SQLite tells a capture of savepoints, of the commit and of the rollback.
 //
 // It has no rows and is in no schema (it is eponymous). It is C, because SQLite must reach it whatever Python is doing:
-// apsw does not pass RollbackTo and Release on while a Python exception is pending, and just then a statement is undone.
+// apsw does not pass RollbackTo and Release on while a Python exception is pending, and just then a statement is
+// undone.
 //
 // It counts. The changes themselves are the owner's; this table knows how many of them stand. A savepoint notes the
 // count, and a rollback to it restores the count. That takes no GIL. What needs Python is a call of the owner, under
@@ -114,20 +115,20 @@ typedef struct OwnerMethods {
 } OwnerMethods;
 
 typedef struct TransactionTable {
-    int holders;            // the owner, and SQLite's registrations of the module and of the function
-    void *owner;            // NULL when the capture has ended; the table then does nothing
+    int holders; // the owner, and SQLite's registrations of the module and of the function
+    void *owner; // NULL when the capture has ended; the table then does nothing
     const OwnerMethods *methods;
-    int writes_log;         // Sync is the owner's business
-    int joined;             // SQLite tells of this transaction's savepoints and of its end
-    int schema_doubtful;    // a statement may have changed the schema since the owner looked
-    int schema_read;        // the owner read the schema in this transaction
-    int schema_unsure;      // what it read was undone: the same version number may now stand for another schema
-    int marks_lost;         // there was no memory to note a savepoint: this transaction cannot be followed
-    uint64_t rollbacks;     // of whole transactions, so far
-    int64_t standing;       // changes that are recorded and not undone
-    int64_t *marks;         // by savepoint level + 1: how many changes stood when it was opened
-    int open_levels;        // that `marks` knows
-    int room;               // of `marks`
+    int writes_log;      // Sync is the owner's business
+    int joined;          // SQLite tells of this transaction's savepoints and of its end
+    int schema_doubtful; // a statement may have changed the schema since the owner read it
+    int schema_read;     // the owner read the schema in this transaction
+    int schema_unsure;   // what it read was undone: the same version number may now stand for another schema
+    int marks_lost;      // there was no memory to note a savepoint: this transaction cannot be followed
+    uint64_t rollbacks;  // of whole transactions, so far
+    int64_t standing;    // changes that are recorded and not undone
+    int64_t *marks;      // by savepoint level + 1: how many changes stood when it was opened
+    int open_levels;     // that `marks` knows
+    int room;            // of `marks`
     declare_vtab_function declare_vtab;
     vtab_config_function vtab_config;
     char name[64];
@@ -148,7 +149,7 @@ static TransactionTable *transaction_table_new(void *owner, const OwnerMethods *
 }
 
 // The last holder may be a connection that is closed in any thread, without the GIL.
-static void transaction_table_let_go(void *table) {
+static void transaction_table_release(void *table) {
     if (__atomic_sub_fetch(&((TransactionTable *)table)->holders, 1, __ATOMIC_ACQ_REL) == 0) {
         free(((TransactionTable *)table)->marks);
         free(table);
@@ -172,9 +173,9 @@ static void transaction_table_undone(TransactionTable *table) {
     transaction_table_clear(table);
 }
 
-// Calls a method of the owner. An exception that is pending already, of whatever made SQLite end the transaction, is set
-// aside meanwhile; one that the method raises has it as its context, as if raised while it was handled. Where the caller
-// must not fail, what the method raises is left out.
+// Calls a method of the owner. An exception that is pending already, of whatever made SQLite end the transaction, is
+// set aside meanwhile; one that the method raises has it as its context, as if raised while it was handled. Where the
+// caller must not fail, what the method raises is left out.
 static int transaction_table_call(TransactionTable *table, int (*method)(void *), int may_fail) {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *kind, *error, *trace;
@@ -182,7 +183,7 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
     int result = table->owner == NULL ? 0 : method(table->owner);
     if (result != 0 && !may_fail) {
         if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
-            PyErr_SetInterrupt();  // again, later
+            PyErr_SetInterrupt(); // again, later
         PyErr_Clear();
         result = 0;
     }
@@ -195,7 +196,7 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
         PyErr_NormalizeException(&new_kind, &new_error, &new_trace);
         if (trace != NULL)
             PyException_SetTraceback(error, trace);
-        PyException_SetContext(new_error, error);  // takes the reference
+        PyException_SetContext(new_error, error); // takes the reference
         PyErr_Restore(new_kind, new_error, new_trace);
         Py_XDECREF(kind);
         Py_XDECREF(trace);
@@ -210,11 +211,10 @@ typedef struct ConnectedTable {
     TransactionTable *table;
 } ConnectedTable;
 
-static TransactionTable *table_of(sqlite3_vtab *connected) {
-    return ((ConnectedTable *)connected)->table;
-}
+static TransactionTable *table_of(sqlite3_vtab *connected) { return ((ConnectedTable *)connected)->table; }
 
-static int table_connect(sqlite3 *db, void *table, int count, const char *const *names, sqlite3_vtab **out, char **error) {
+static int table_connect(sqlite3 *db, void *table, int count, const char *const *names, sqlite3_vtab **out,
+                         char **error) {
     TransactionTable *self = table;
     (void)count, (void)names, (void)error;
     // A statement that joins asks for the row of this column's value, of which there is at most one. SQLite then needs
@@ -231,7 +231,7 @@ static int table_connect(sqlite3 *db, void *table, int count, const char *const 
         return SQLITE_NOMEM;
     connected->table = self;
     *out = &connected->base;
-    self->schema_unsure = 1;  // deserialize() brings another schema, perhaps of the same version
+    self->schema_unsure = 1; // deserialize() brings another schema, perhaps of the same version
     return SQLITE_OK;
 }
 
@@ -244,8 +244,8 @@ static int table_best_index(sqlite3_vtab *connected, sqlite3_index_info *info) {
     (void)connected;
     info->cost = 1;
     for (int i = 0; i < info->constraint_count; i++) {
-        if (info->constraints[i].column == 0 && info->constraints[i].op == SQLITE_INDEX_CONSTRAINT_EQ
-            && info->constraints[i].usable) {
+        if (info->constraints[i].column == 0 && info->constraints[i].op == SQLITE_INDEX_CONSTRAINT_EQ &&
+            info->constraints[i].usable) {
             info->usage[i].argument = 1;
             info->usage[i].omit = 1;
             info->flags = SQLITE_INDEX_SCAN_UNIQUE;
@@ -302,7 +302,7 @@ static int table_update(sqlite3_vtab *connected, int count, sqlite3_value **valu
 static int table_begin(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
     table->schema_doubtful = 1;
-    if (table->schema_read)  // before it joined, when nobody told of a savepoint that was undone
+    if (table->schema_read) // before it joined, when nobody told of a savepoint that was undone
         table->schema_unsure = 1;
     int result = transaction_table_call(table, table->methods->check_schema, 1);
     if (result == SQLITE_OK) {
@@ -323,7 +323,7 @@ static int table_commit(sqlite3_vtab *connected) {
     if (table->standing != 0)
         result = transaction_table_call(table, table->methods->commit, 1);
     transaction_table_clear(table);
-    return result;  // SQLite does not look at it; apsw finds the exception
+    return result; // SQLite ignores it; apsw finds the exception
 }
 
 static int table_rollback(sqlite3_vtab *connected) {
@@ -332,15 +332,15 @@ static int table_rollback(sqlite3_vtab *connected) {
 }
 
 // Savepoints are numbered from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT. When the table joins,
-// SQLite tells of the newest that is open. Others that are not noted, of a statement beneath which a function has rolled
-// back to an older one, go with the next that is: so SQLite's pager has it, too.
+// SQLite tells of the newest that is open. Others that are not recorded, of a statement beneath which a function has
+// rolled back to an older one, go with the next that is: so SQLite's pager has it, too.
 static int table_savepoint(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
     if (level + 1 >= table->room) {
         int room = 2 * (level + 8);
         int64_t *marks = realloc(table->marks, (size_t)room * sizeof *marks);
         if (marks == NULL) {
-            table->marks_lost = 1;  // the commit is refused
+            table->marks_lost = 1; // the commit is refused
             return SQLITE_OK;
         }
         table->marks = marks;
@@ -351,9 +351,9 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
     table->marks[level + 1] = table->standing;
     table->open_levels = level + 2;
     // Before the statement changes the schema itself: what is known after this is undone with the savepoint, or stands.
-    // This must not fail: SQLite would not tell the tables behind this one of the savepoint, and then has them roll back to
-    // it all the same; a full-text table loses what it had not written yet. The schema stays doubtful then, and whoever
-    // needs it next reads it.
+    // This must not fail: SQLite would not tell the tables behind this one of the savepoint, and then has them roll
+    // back to it all the same; a full-text table loses what it had not written yet. The schema stays doubtful then, and
+    // whoever needs it next reads it.
     if (table->schema_doubtful)
         transaction_table_call(table, table->methods->check_schema, 0);
     return SQLITE_OK;
@@ -396,13 +396,14 @@ static result_int_function sqlite_result_error_code;
 
 // The WHEN of our triggers, asked before a row of a captured table is written: 0, always, so that they never fire.
 //
-// A SQL function of the application's may roll the transaction back beneath the statement that calls it. SQLite then ends
-// the statement by its open cursors; but where a table has a trigger all rows are computed first, with no cursor open,
-// and it would go on to write outside any transaction. So the end that it would have had comes from here.
+// A SQL function of the application's may roll the transaction back beneath the statement that calls it. SQLite then
+// ends the statement by its open cursors; but where a table has a trigger all rows are computed first, with no cursor
+// open, and it would go on to write outside any transaction. So the end that it would have had comes from here.
 static void table_is_lost(sqlite3_context *context, int count, sqlite3_value **values) {
     const TransactionTable *table = sqlite_user_data(context);
     (void)count, (void)values;
-    if (table->joined || table->owner == NULL || sqlite_txn_state(sqlite_context_db(context), "main") == SQLITE_TXN_WRITE)
+    if (table->joined || table->owner == NULL ||
+        sqlite_txn_state(sqlite_context_db(context), "main") == SQLITE_TXN_WRITE)
         sqlite_result_int(context, 0);
     else
         sqlite_result_error_code(context, SQLITE_ABORT_ROLLBACK);
@@ -433,9 +434,7 @@ static const sqlite3_module TRANSACTION_MODULE = {
 // The table that this thread is about to register: SQLite hands an extension nothing of its caller's.
 static _Thread_local TransactionTable *transaction_table_registering;
 
-static void transaction_table_register_next(TransactionTable *table) {
-    transaction_table_registering = table;
-}
+static void transaction_table_register_next(TransactionTable *table) { transaction_table_registering = table; }
 
 // The entry point, looked up by name. A connection loads this module as an extension to be given SQLite's functions:
 // apsw's copy of SQLite exports none.
@@ -455,14 +454,14 @@ __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db,
     create_function_function create_function = (create_function_function)functions[PLACE_CREATE_FUNCTION_V2];
     char function_name[sizeof table->name + 8];
     strcat(strcpy(function_name, table->name), "_lost");
-    // SQLite lets go of it when the connection is closed, and also if this fails.
+    // SQLite releases it when the connection is closed, and also if this fails.
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
-    int result = create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_let_go);
+    int result = create_module(db, table->name, &TRANSACTION_MODULE, table, transaction_table_release);
     if (result != SQLITE_OK)
         return result;
     __atomic_add_fetch(&table->holders, 1, __ATOMIC_ACQ_REL);
     return create_function(db, function_name, 0, SQLITE_UTF8 | SQLITE_INNOCUOUS, table, table_is_lost, NULL, NULL,
-                           transaction_table_let_go);
+                           transaction_table_release);
 }
 
 #endif

@@ -17,8 +17,8 @@ from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, final
 
-from ..errors import BusyError
-from .nested_waits import NestedWaits
+from ...errors import BusyError
+from ..nested_waits import NestedWaits
 
 __all__ = ["LoopCall", "LoopEndedError", "LoopThread"]
 

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ..batch.event_batch import EventBatch
-from ..errors import CorruptLogError
-from . import MAX_BATCH_EVENTS
-from .encoding import EncodedBatch, decode_batch
+from ...batch.event_batch import EventBatch
+from ...errors import CorruptLogError
+from .. import MAX_BATCH_EVENTS
+from ..encoding import EncodedBatch, decode_batch
 
-__all__ = ["Head", "Stored", "cut", "decode", "encode", "head_of", "message_bytes"]
+__all__ = ["Head", "StoredMessage", "decode", "encode", "events_between", "head_of", "message_bytes"]
 
 _MAGIC: Final = b"NRL1"
 # Magic, count, core, first and last number, bytes of rows, checksum: in front of the rows and the payload.
@@ -31,7 +31,7 @@ class Head(NamedTuple):
     checksum: int
 
 
-class Stored(NamedTuple):
+class StoredMessage(NamedTuple):
     """A message as the server has it."""
 
     position: int
@@ -70,7 +70,7 @@ def head_of(body: bytes, core_id: int, position: int) -> Head:
     return head
 
 
-def decode(stored: Stored) -> EventBatch:
+def decode(stored: StoredMessage) -> EventBatch:
     """The batch of a message.
 
     Raises
@@ -92,7 +92,7 @@ def decode(stored: Stored) -> EventBatch:
     )
 
 
-def cut(batch: EventBatch, first: int, last: int) -> Iterator[EventBatch]:
+def events_between(batch: EventBatch, first: int, last: int) -> Iterator[EventBatch]:
     """The events of a batch from `first` to `last`, in batches as large as a log hands out."""
     numbers = batch.sequence
     start = int(np.searchsorted(numbers, np.uint64(max(first, 0)), "left"))

@@ -1,0 +1,15 @@
+# Whether rows from outside are events.
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from ..core.layout cimport EventRow
+
+
+# Refuses the first row that is no event, with a BatchError that prints its value. `number` is the first row's.
+cdef int check_rows(
+    const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
+) except -1
+# 0 for a row that is an event, else what is wrong with it, in which field.
+cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil
+# Refuses a payload that is too large for one batch, with a BatchError.
+cdef int check_payload_size(uint64_t size) except -1

@@ -1,0 +1,125 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O3
+"""Whether rows from outside are events: each is checked once, and where it is taken over, after it was copied."""
+
+from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from ..core.layout cimport NULL_LENGTH, EventField, clear_unnamed
+from ..core.schema cimport FIELD_COUNT, FIELD_ROW_ID, LAST_OP, LAST_SOURCE, STRING_COUNT
+from ._row_block cimport RowBlock, new_block
+from .utf8 cimport utf8_prefix
+
+from ..errors import BatchError
+from .schema import STRING_FIELDS, VALUE_FIELDS, EventSource, WriteOp
+
+__all__ = ["checked_copy"]
+
+cdef tuple _NAMES = STRING_FIELDS + VALUE_FIELDS
+
+
+cdef int check_payload_size(uint64_t size) except -1:
+    # All ones is the length of None, and every offset is an u32.
+    if size >= NULL_LENGTH:
+        raise BatchError(f"payload of {size} bytes: a batch holds at most {NULL_LENGTH - 1}; use several")
+    return 0
+
+
+cdef object _refusal(uint64_t i, str what):
+    return BatchError(f"row {i}: {what}")
+
+
+cdef int check_row(const EventRow* row, const uint8_t* payload, uint64_t payload_bytes, int* field) noexcept nogil:
+    cdef const EventField* at
+    cdef int k
+    if row.op == 0 or row.op > LAST_OP:
+        return 1
+    if row.source > LAST_SOURCE:
+        return 2
+    for k in range(FIELD_COUNT):
+        at = &row.field[k]
+        field[0] = k
+        if at.length == NULL_LENGTH:
+            # Of the first two fields, collection and row_id, neither is ever None.
+            if k <= FIELD_ROW_ID:
+                return 3
+        elif <uint64_t>at.offset + at.length > payload_bytes:
+            return 4
+        elif k < STRING_COUNT and utf8_prefix(payload + at.offset, at.length) != at.length:
+            return 5
+    return 0
+
+
+cdef int check_rows(
+    const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
+) except -1:
+    cdef uint64_t i = 0
+    cdef int wrong = 0, k = 0
+    cdef const EventField* at
+    while i < count:
+        wrong = check_row(rows + i, payload, payload_bytes, &k)
+        if wrong != 0:
+            break
+        i += 1
+    if wrong == 0:
+        return 0
+    rows += i
+    number += i
+    at = &rows.field[k]
+    if wrong == 1:
+        raise _refusal(number, f"op {rows.op}: unknown; known are {', '.join(f'{int(o)} ({o})' for o in WriteOp)}")
+    if wrong == 2:
+        known = ", ".join([f"{int(s)} ({s})" for s in EventSource])
+        raise _refusal(number, f"source {rows.source}: unknown; known are {known}")
+    if wrong == 3:
+        raise _refusal(number, f"{_NAMES[k]} is None: must be a string; an empty one where there is none")
+    if wrong == 4:
+        raise _refusal(
+            number, f"{_NAMES[k]} at {at.offset} of {at.length} bytes: lies outside the payload of {payload_bytes} bytes"
+        )
+    stops = utf8_prefix(payload + at.offset, at.length)
+    shown = PyBytes_FromStringAndSize(<const char*>payload + at.offset, min(at.length, 64))
+    raise _refusal(number, f"{_NAMES[k]} {shown!r}: is not UTF-8 from its byte {stops} on")
+
+
+cdef void _settle(EventRow* row) noexcept nogil:
+    """Writes what whoever made a row need not have written: what no column names, and where a None would lie.
+
+    An array of ``EVENT_DTYPE`` has whatever stood in its memory there, and an old log what stood in another process's.
+    """
+    cdef uint32_t behind = 0
+    cdef int k
+    clear_unnamed(row)
+    for k in range(FIELD_COUNT):
+        if row.field[k].length == NULL_LENGTH:
+            row.field[k].offset = behind
+        else:
+            behind = row.field[k].offset + row.field[k].length
+
+
+def checked_copy(records, payload):
+    """A block that holds copies of rows and payload (contiguous arrays), checked after they were copied.
+
+    Only the columns are copied: of the bytes that none names the copy has zeros.
+    """
+    cdef Py_buffer row_view, payload_view
+    cdef RowBlock block
+    cdef uint64_t i
+    PyObject_GetBuffer(records, &row_view, 0)
+    try:
+        PyObject_GetBuffer(payload, &payload_view, 0)
+        try:
+            check_payload_size(payload_view.len)
+            block = new_block(row_view.len // sizeof(EventRow), payload_view.len, None)
+            memcpy(block.rows, row_view.buf, row_view.len)
+            memcpy(block.bytes, payload_view.buf, payload_view.len)
+        finally:
+            PyBuffer_Release(&payload_view)
+    finally:
+        PyBuffer_Release(&row_view)
+    check_rows(block.rows, block.count, block.bytes, block.payload_bytes, 0)
+    for i in range(block.count):
+        _settle(block.rows + i)
+    return block

@@ -1,0 +1,65 @@
+// Memory of dropped batches, kept for the next ones: fresh memory costs more to touch than to copy into.
+
+#ifndef NODEDB_BUFFER_POOL_H
+#define NODEDB_BUFFER_POOL_H
+
+#include <stddef.h>
+#include <stdlib.h>
+
+enum { NODEDB_POOL_BUFFERS = 8 };
+
+// Buffers grow in steps, so that the next batch, a little larger, fits the same one. Those of a batch of a few events
+// grow in small steps: such a batch may be kept, and then its memory is, too.
+#define NODEDB_BUFFER_STEP ((size_t)16 * 1024)
+#define NODEDB_SMALL_STEP ((size_t)512)
+
+// A pool keeps no more bytes than this: a consumer that once drained far more than usual gives them back.
+#define NODEDB_POOL_BYTES ((size_t)128 * 1024 * 1024)
+
+typedef struct {
+    void *buffer[NODEDB_POOL_BUFFERS];
+    size_t size[NODEDB_POOL_BUFFERS];
+    size_t held; // bytes in all of them
+} nodedb_buffer_pool;
+
+// The smallest buffer that holds `size` bytes, else a fresh one; NULL when there is no memory.
+static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size_t *got) {
+    int best = -1;
+    for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
+        if (pool->size[i] >= size && (best < 0 || pool->size[i] < pool->size[best]))
+            best = i;
+    if (best >= 0) {
+        void *buffer = pool->buffer[best];
+        *got = pool->size[best];
+        pool->held -= *got;
+        pool->buffer[best] = NULL;
+        pool->size[best] = 0;
+        return buffer;
+    }
+    const size_t step = size >= NODEDB_BUFFER_STEP ? NODEDB_BUFFER_STEP : NODEDB_SMALL_STEP;
+    *got = (size + step - 1) / step * step;
+    return malloc(*got);
+}
+
+// Keeps a buffer, in the place of the smallest where all are taken.
+static inline void nodedb_pool_give(nodedb_buffer_pool *pool, void *buffer, size_t size) {
+    int least = 0;
+    for (int i = 1; i < NODEDB_POOL_BUFFERS; i++)
+        if (pool->size[i] < pool->size[least])
+            least = i;
+    if (size <= pool->size[least] || pool->held + size > NODEDB_POOL_BYTES) {
+        free(buffer);
+        return;
+    }
+    free(pool->buffer[least]);
+    pool->held += size - pool->size[least];
+    pool->buffer[least] = buffer;
+    pool->size[least] = size;
+}
+
+static inline void nodedb_pool_free(nodedb_buffer_pool *pool) {
+    for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
+        free(pool->buffer[i]);
+}
+
+#endif

@@ -1,0 +1,272 @@
+"""``JetStreamEventLog``: the event log on NATS, for followers on other machines and for copies on several servers."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple
+
+from nats.js import api
+
+from ...batch.event_batch import EventBatch
+from ...ends.limits import limit_seconds
+from ...errors import ArgumentError
+from .appending import Appender
+from .connection import Connection, check_callbacks
+from .notices import Notices
+from .reading import Reader
+from .stream import CoreStream, StreamSettings
+from .watermarks import WatermarkBucket, watermark_key
+
+__all__ = ["JetStreamEventLog"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+_STORAGE: Final = {"file": api.StorageType.FILE, "memory": api.StorageType.MEMORY}
+
+
+class _Core(NamedTuple):
+    """One core's part of an event log."""
+
+    stream: CoreStream
+    notices: Notices
+    appender: Appender
+    reader: Reader
+
+
+class JetStreamEventLog:
+    """An event log on NATS JetStream; a ``LiveEventLog``. Needs nats-server 2.9 or newer.
+
+    Each core has a stream of its own, ``<stream>_core_<n>``, with the one subject ``<stream>.core.<n>``: so the
+    positions in a stream are known before they are acknowledged, many publishes may be in flight and each still says
+    which message it must follow. Watermarks lie in the key-value bucket ``<stream>``. Streams and bucket are made when
+    first written to. A message is a batch; one that the server's ``max_payload`` does not hold becomes several.
+
+    Parameters
+    ----------
+    servers : str or sequence of str
+        URLs as ``nats://host:4222``; the others of a cluster are found out. Credentials in them are not
+        shown, neither by ``repr()`` nor in messages.
+    stream : str
+        Letters, digits, ``_`` and ``-``.
+    replicas : int
+        Servers that keep a copy, for streams and a bucket that are yet to be made.
+    storage : {"file", "memory"}
+        Where the servers keep it. In memory, a server that stops forgets.
+    window : int
+        Publishes in flight, of ``append_all``; their messages, each of at most ``max_payload``, are held in memory.
+    timeout : float or None
+        Seconds that a call goes on without any progress, through reconnects and restarts, before it raises
+        `LogUnavailableError`; above 0. None and infinity wait until ``close()``.
+    duplicate_window : float
+        Seconds for which the server knows the ids of messages; above 0.
+    **connect_options
+        For ``nats.connect``: ``user``, ``password``, ``token``, ``tls``, ``user_credentials``, ``name`` and so on. Its
+        callbacks run on the connection's thread, after the log's own: they may ``close`` the log, and whatever waits
+        for the connection is a `BusyError` there.
+
+    Raises
+    ------
+    LogUnavailableError
+        No server answers, or none lets us in. Also from every method.
+    ArgumentError
+        A `timeout` or `duplicate_window` that is not above 0, or NaN.
+
+    What an acknowledgement promises
+    --------------------------------
+    * With file storage, a server that is killed and started again has every acknowledged batch. The operating system
+      may not: a server acknowledges when it has written, and calls fsync every ``sync_interval``, which is two minutes
+      by default. A power cut or a crash of the machine can take what was acknowledged since. ``sync_interval: always``
+      in the ``jetstream`` block of the server's configuration (2.10 or newer) makes the acknowledgement mean the disk,
+      and appends slow.
+    * With ``replicas=3`` an acknowledgement means that two servers of three have it, so one may be lost with all it
+      has; each of them fsyncs as late as one alone. Power cuts of several at once can take acknowledged batches.
+    * A log that lost acknowledged batches under a running writer is found: the writer's next append raises
+      `CorruptLogError`.
+    * A publish whose acknowledgement does not come is sent again under the same ``Nats-Msg-Id``, at the same
+      position, so it is stored once: within the duplicate window the server drops the copy, and after it the
+      position refuses it.
+    * A second writer is refused (``Nats-Expected-Last-Sequence``, and ``Nats-Expected-Last-Msg-Id`` behind a publish
+      in flight): `LogConflictError`.
+    * After `LogUnavailableError` an append may have been stored, or, of several messages, the front of it. The same
+      batch may be appended again on the same log object: what was stored is not stored twice. Another batch, or
+      another object, asks ``last_sequence`` first.
+
+    Thread safety
+    -------------
+    Any thread, several at once; appends of one core come one after the other. A thread of its own runs the
+    connection. A signal handler may call anything in the midst of any call, but append to a core in the midst of an
+    append to it: `BusyError`. After ``fork`` the child must make a log of its own.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        stream: str,
+        *,
+        replicas: int = 1,
+        storage: Literal["file", "memory"] = "file",
+        window: int = 16,
+        timeout: float | None = 10.0,
+        duplicate_window: float = 120.0,
+        **connect_options: Any,
+    ) -> None:
+        if not _NAME.fullmatch(stream):
+            raise ValueError(f"stream {stream!r}: must be of letters, digits, _ and -")
+        if storage not in _STORAGE:
+            raise ValueError(f"storage {storage!r}: must be 'file' or 'memory'")
+        if not 1 <= window <= 1024:
+            raise ValueError(f"window {window}: must be from 1 to 1024; 8 to 16 are usual")
+        limit = limit_seconds(timeout)
+        if limit == 0:
+            raise ArgumentError(f"timeout {timeout}: must be above 0 seconds, or None for no limit")
+        if not limit_seconds(duplicate_window, "duplicate_window"):
+            raise ArgumentError(f"duplicate_window {duplicate_window}: must be a number of seconds, above 0")
+        if not 1 <= replicas <= 5:
+            raise ValueError(f"replicas {replicas}: must be from 1 to 5")
+        check_callbacks(connect_options)
+        self._stream = stream
+        self._window = window
+        self._settings = StreamSettings(_STORAGE[storage], replicas, duplicate_window)
+        # Part of each message's id: another writer's batch of the same numbers is no duplicate of this object's.
+        self._nonce = secrets.token_hex(8)
+        self._cores: dict[int, _Core] = {}
+        self._connection = Connection(
+            [servers] if isinstance(servers, str) else servers,
+            stream,
+            timeout=math.inf if limit is None else limit,
+            options=connect_options,
+        )
+        self._connection.on_messages_lost = self._catch_up
+        self._bucket = WatermarkBucket(self._connection, self._settings, stream)
+
+    @property
+    def stream(self) -> str:
+        """The name that streams, subjects and bucket begin with."""
+        return self._stream
+
+    def close(self) -> None:
+        """Ends the connection. Calls in progress raise `ClosedError`. Closing again does nothing.
+
+        From a signal handler too, whatever it interrupts.
+        """
+        connection = self._connection
+        if not connection.is_inherited:
+            connection.is_closed = True
+            for core in tuple(self._cores.values()):
+                core.stream.stored.close()
+            connection.stop()
+
+    def __enter__(self) -> JetStreamEventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._connection.is_closed else "open"
+        return f"JetStreamEventLog({', '.join(self._connection.shown_servers)}, {self._stream!r}, {state})"
+
+    def append(self, core_id: int, batch: EventBatch) -> None:
+        """``EventLog.append``: returns when the server has acknowledged it.
+
+        A batch above the server's ``max_payload`` is stored as several messages, each all or nothing.
+
+        Raises
+        ------
+        LogConflictError, LogUnavailableError
+        LogError
+            One event is larger than the server's ``max_payload``, or the server refuses it.
+        BusyError
+            A signal handler appends in the midst of an append to the same core.
+        """
+        self.append_all(core_id, (batch,))
+
+    def append_all(self, core_id: int, batches: Iterable[EventBatch]) -> None:
+        """Appends batch after batch, with `window` publishes in flight; returns when all are acknowledged.
+
+        After an error what came before is stored, in order, up to some batch; ``last_sequence`` says to which. What
+        `batches` raises, comes out when those before it are acknowledged.
+        """
+        self._core(core_id).appender.append_all(batches)
+
+    def read(self, core_id: int, first_sequence: int, last_sequence: int) -> Iterator[EventBatch]:
+        """``EventLog.read``: a few messages are fetched ahead, so at most that many are in memory."""
+        core = self._core(core_id)
+        self._connection.check_open()
+        return core.reader.read(first_sequence, last_sequence)
+
+    def last_sequence(self, core_id: int) -> int | None:
+        """``EventLog.last_sequence``, asked of the server."""
+        undone = f"the last number of core {core_id} was not read"
+        return self._connection.call(undone, self._core(core_id).appender.last_sequence)
+
+    def trim(self, core_id: int, upto: int) -> None:
+        """``EventLog.trim``: forgets messages whose events are all at or below `upto`.
+
+        The last message stays on the server, for its number; once it is trimmed, it is not read any more.
+        """
+        undone = f"core {core_id} was not trimmed to {upto}, or only in part"
+        self._connection.call(undone, self._core(core_id).reader.trim, upto)
+
+    def load_watermark(self, group: str, core_id: int) -> int | None:
+        """``EventLog.load_watermark``."""
+        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
+        return self._connection.call(undone, self._bucket.load, watermark_key(group, core_id))
+
+    def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
+        """``EventLog.save_watermark``: returns when the server has acknowledged it."""
+        undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not acknowledged"
+        self._connection.call(undone, self._bucket.save, watermark_key(group, core_id), sequence)
+
+    def wait_beyond(self, core_id: int, sequence: int, timeout: float) -> bool:
+        """``LiveEventLog.wait_beyond``: whoever appends announces what is stored, so the server is not polled.
+
+        While no server is connected it waits; it raises `LogUnavailableError` when that has lasted for the log's own
+        timeout.
+        """
+        limit = limit_seconds(timeout)
+        core = self._core(core_id)
+        connection, stored = self._connection, core.stream.stored
+        connection.check_open()
+        connection.thread.check_elsewhere()
+        until = math.inf if limit is None else time.monotonic() + limit
+        if not core.notices.is_subscribed:
+            if connection.disconnected_since is None:
+                connection.call(f"core {core_id} is not watched", core.notices.subscribe)
+            if limit == 0:
+                return stored.value > sequence
+        if stored.wait_beyond(sequence, until):
+            return True
+        connection.check_open()
+        if not connection.check_connected():
+            return False
+        # A notice that was lost, or never published, delays the answer and no more.
+        last = self.last_sequence(core_id)
+        return last is not None and last > sequence
+
+    def _core(self, core_id: int) -> _Core:
+        if not 0 <= core_id < 2**64:
+            raise ValueError(f"core_id {core_id}: must be from 0 to {2**64 - 1}")
+        # First: in a forked child, what another thread of the parent held at that moment is never released.
+        self._connection.check_process()
+        core = self._cores.get(core_id)
+        return self._cores.setdefault(core_id, self._new_core(core_id)) if core is None else core
+
+    def _new_core(self, core_id: int) -> _Core:
+        prefix, connection = self._stream, self._connection
+        stream = CoreStream(
+            connection, self._settings, core_id, name=f"{prefix}_core_{core_id}", subject=f"{prefix}.core.{core_id}"
+        )
+        notices = Notices(connection, stream, f"{prefix}.stored.{core_id}")
+        appender = Appender(connection, prefix, stream, notices, window=self._window, nonce=self._nonce)
+        return _Core(stream, notices, appender, Reader(connection, stream, self._bucket))
+
+    async def _catch_up(self) -> None:
+        for core in list(self._cores.values()):
+            await core.notices.catch_up()

@@ -1,0 +1,86 @@
+"""``WatermarkBucket``: the key-value bucket with the watermarks of groups, and with how far each core was trimmed."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Final, final
+
+import nats.js.errors
+from nats.js.kv import KeyValue
+
+from ...errors import CorruptLogError
+from .connection import Connection
+from .stream import StreamSettings
+
+__all__ = ["WatermarkBucket", "trimmed_key", "watermark_key"]
+
+_NUMBER: Final = re.compile(rb"-?[0-9]+")
+
+
+def watermark_key(group: str, core_id: int) -> str:
+    """The key of a group's watermark. Keys have letters, digits and few signs, so the group's name is encoded."""
+    return f"watermark.{core_id}.g{base64.urlsafe_b64encode(group.encode()).decode()}"
+
+
+def trimmed_key(core_id: int) -> str:
+    """The key of the number up to which a core was trimmed."""
+    return f"trimmed.{core_id}"
+
+
+@final
+class WatermarkBucket:
+    """Numbers by key. The bucket is made with the first.
+
+    Thread safety
+    -------------
+    On the connection's thread.
+    """
+
+    def __init__(self, connection: Connection, settings: StreamSettings, name: str) -> None:
+        self._connection: Final = connection
+        self._settings: Final = settings
+        self._name: Final = name
+        self._bucket: KeyValue | None = None
+
+    async def load(self, key: str) -> int | None:
+        """The number under a key; None if there is none.
+
+        Raises
+        ------
+        CorruptLogError
+            What is stored there is not a number.
+        """
+        bucket = await self._find()
+        if bucket is None:
+            return None
+        try:
+            entry = await self._connection.retry(lambda: bucket.get(key))
+        except nats.js.errors.NotFoundError:
+            return None
+        value = entry.value or b""
+        if not _NUMBER.fullmatch(value):
+            raise CorruptLogError(f"bucket {self._name}, key {key}: {value!r} is no number; delete the key")
+        return int(value)
+
+    async def save(self, key: str, number: int) -> None:
+        """Stores a number under a key; returns when the server has acknowledged it."""
+        bucket = await self._find() or await self._create()
+        await self._connection.retry(lambda: bucket.put(key, str(number).encode()))
+
+    async def _find(self) -> KeyValue | None:
+        if self._bucket is None:
+            try:
+                self._bucket = await self._connection.retry(lambda: self._connection.jetstream.key_value(self._name))
+            except nats.js.errors.NotFoundError:
+                return None
+        return self._bucket
+
+    async def _create(self) -> KeyValue:
+        bucket = await self._connection.retry(
+            lambda: self._connection.jetstream.create_key_value(
+                bucket=self._name, history=1, storage=self._settings.storage, replicas=self._settings.replicas
+            )
+        )
+        self._bucket = bucket
+        return bucket

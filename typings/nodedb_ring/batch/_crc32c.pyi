@@ -1,0 +1,3 @@
+__all__ = ["crc32c"]
+
+def crc32c(data: bytes | memoryview, before: int = 0, *, portable: bool = False) -> int: ...
