@@ -1,5 +1,5 @@
-/* Two threads, or two processes with one shared page, meet here and pass one cache line to and fro. The time of that trip
-   is measured first: whatever the two exchange afterwards cannot be faster. */
+/* Two threads, or two processes with one shared page, meet here and pass one cache line to and fro. The time of that
+   trip is measured first: whatever the two exchange afterwards cannot be faster. */
 #ifndef BENCHMARKS_PING_PONG_H
 #define BENCHMARKS_PING_PONG_H
 
@@ -34,13 +34,14 @@ static inline int ping_pong_meet(ping_pong *at, int64_t patience_ns) {
     int64_t deadline = ping_pong_now() + patience_ns;
     while (__atomic_load_n(&at->arrived, __ATOMIC_ACQUIRE) / 2 == round) {
         ping_pong_pause();
-        if (ping_pong_now() > deadline) return 0;
+        if (ping_pong_now() > deadline)
+            return 0;
     }
     return 1;
 }
 
-/* The first side, of `trips` round trips: returns the nanoseconds of the fastest hundred, since other load on a core only
-   makes them slower. */
+/* The first side, of `trips` round trips: returns the nanoseconds of the fastest hundred, since other load on a core
+   only makes them slower. */
 static inline int64_t ping_pong_ping(ping_pong *at, uint32_t trips) {
     uint64_t count = __atomic_load_n(&at->count, __ATOMIC_ACQUIRE);
     int64_t best = -1;
@@ -49,10 +50,12 @@ static inline int64_t ping_pong_ping(ping_pong *at, uint32_t trips) {
         for (uint32_t k = 0; k < PING_PONG_TRIPS; k++) {
             __atomic_store_n(&at->count, count + 1, __ATOMIC_RELEASE);
             count += 2;
-            while (__atomic_load_n(&at->count, __ATOMIC_ACQUIRE) != count) {}
+            while (__atomic_load_n(&at->count, __ATOMIC_ACQUIRE) != count) {
+            }
         }
         int64_t took = ping_pong_now() - start;
-        if (best < 0 || took < best) best = took;
+        if (best < 0 || took < best)
+            best = took;
     }
     return best;
 }
@@ -61,7 +64,8 @@ static inline int64_t ping_pong_ping(ping_pong *at, uint32_t trips) {
 static inline void ping_pong_pong(ping_pong *at, uint32_t trips) {
     for (uint32_t i = 0; i < trips; i++) {
         uint64_t seen = __atomic_load_n(&at->count, __ATOMIC_ACQUIRE);
-        while (seen % 2 == 0) seen = __atomic_load_n(&at->count, __ATOMIC_ACQUIRE);
+        while (seen % 2 == 0)
+            seen = __atomic_load_n(&at->count, __ATOMIC_ACQUIRE);
         __atomic_store_n(&at->count, seen + 1, __ATOMIC_RELEASE);
     }
 }

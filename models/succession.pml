@@ -1,6 +1,6 @@
 /* One ring between processes that may be killed between any two stores, and their successors. `.ci/model` runs it.
 
-   The block is that of `_ring.pxd`: positions that only grow, an array of indices, rows, an arena whose laps may leave
+   The block is that of `nodedb_layout.h`: positions that only grow, an array of indices, rows, an arena whose laps may leave
    an end unused. Of each end one process lives at a time, as the kernel's lock has it. KILLS deaths fall to either end,
    at any store, those of a claim and of a recovery included, and CLOSES clean ends; what was local is forgotten, and
    sooner or later, or for a producer never, a successor comes. A kill falls between two instructions: what stands

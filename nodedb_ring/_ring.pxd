@@ -51,8 +51,6 @@ from .core._claims cimport (
     ring_producer_gone,  # (ring) -> whether the producer has gone and everything of it was taken
 )
 
-from libc.stdint cimport uint32_t, uint64_t
-
 
 cdef class EventRing:
     """One bounded ring over one block of memory. `ring` is what the functions above take."""

@@ -31,6 +31,8 @@ from .sequence cimport ring_attempted, ring_intend
 from .slot cimport ring_row, ring_run
 from .take cimport ring_advance_rows, ring_available
 
+__all__ = []  # C functions alone
+
 cdef enum:
     # Rows published together: enough to pay for the line that moves, few enough to stay in cache.
     PUBLISH_ROWS = 256

@@ -41,6 +41,8 @@ import os
 
 from ..errors import RoleTaken
 
+__all__ = []  # C functions alone
+
 cdef extern from "nodedb_roles.h" nogil:
     uint64_t this_thread "nodedb_thread_token"() noexcept
     bint is_locked "nodedb_is_locked"(int fd, uint64_t byte) noexcept

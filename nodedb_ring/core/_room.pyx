@@ -33,6 +33,8 @@ from .layout cimport (
 )
 from .sequence cimport ring_attempted
 
+__all__ = []  # C functions alone
+
 cdef enum:
     # Bytes of arena that the producer may use before it checks whether it can start again at the hot beginning.
     ARENA_WINDOW = 64 * 1024

@@ -55,6 +55,8 @@ from .layout cimport (
 
 import os
 
+__all__ = []  # C functions alone
+
 cdef enum:
     # Between two polls of an end that spins: each poll takes the other end's line away from it.
     PAUSES = 4

@@ -244,7 +244,7 @@ def test_cores_do_not_see_each_other() -> None:
 
 
 def test_ends_are_handed_from_thread_to_thread_under_load() -> None:
-    """Three threads take turns at each end, while one that never binds tries both and is turned away."""
+    """Three threads take turns at each end, while one that never binds tries both and is refused."""
     (producer,), (consumer,) = create_event_bus(1, 16, arena_bytes=300)
     emitter, taker = Emitter(producer, EVENTS, 3, insists=True), Taker(consumer, 4)
     seats, chunk = 3, 40

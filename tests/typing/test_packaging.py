@@ -82,7 +82,14 @@ def test_the_sdist_has_what_it_takes_to_build_and_test(tmp_path: Path) -> None:
     with tarfile.open(tree / "dist" / built.stdout.splitlines()[-1]) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"setup.py", "pyproject.toml", "README.md", "LICENSE", "nodedb_ring/py.typed"}
-    for pattern in ("nodedb_ring/**/*.p*[dxy]", "typings/**/*.pyi", "docs/*.md", "tests/**/*.p*", "benchmarks/*.*"):
+    for pattern in (
+        "nodedb_ring/**/*.p*[dxy]",
+        "nodedb_ring/**/*.h",
+        "typings/**/*.pyi",
+        "docs/*.md",
+        "tests/**/*.p*",
+        "benchmarks/*.*",
+    ):
         found = {str(path.relative_to(tree)) for path in tree.glob(pattern)}
         assert found, pattern
         wanted |= found

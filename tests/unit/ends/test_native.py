@@ -203,7 +203,7 @@ CALLS: list[Callable[[EventProducer, EventConsumer], object]] = [
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_another_thread_is_turned_away_until_it_binds(call: Callable[..., object], ends: Ends) -> None:
+def test_another_thread_is_refused_until_it_binds(call: Callable[..., object], ends: Ends) -> None:
     with pytest.raises(OwnershipError, match=r"bind\(\)"):
         in_thread(lambda: call(*ends))
     for end in ends:
@@ -222,7 +222,7 @@ def test_an_end_that_nobody_bound_is_refused(call: Callable[..., object]) -> Non
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_forked_child_is_turned_away(call: Callable[..., object], ends: Ends) -> None:
+def test_a_forked_child_is_refused(call: Callable[..., object], ends: Ends) -> None:
     def child() -> str:
         try:
             call(*ends)
