@@ -9,12 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import __version__
 from .bus import DEFAULT_EVENT_BUS_CAPACITY
 from .bus_directory import DEFAULT_DIRECTORY
 from .errors import CapacityError, CorruptRingError, WrongAnswerError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["main"]
 
@@ -98,8 +101,16 @@ def _discard_unwritten() -> None:
                 os.close(null)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its help and its complaints go into a closed pipe without a traceback, on early releases of Python 3.11 too."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        with contextlib.suppress(OSError):
+            super()._print_message(message, file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nodedb-ring",
         description="An event bus from a database's cores to analytics: one bounded ring a core.",
     )
@@ -199,9 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures, as FILE.png for one")
     # What several commands take: they are given to each as its parents.
-    bus = argparse.ArgumentParser(add_help=False)
+    bus = _Parser(add_help=False)
     bus.add_argument("name", metavar="NAME", help=_NAME_HELP)
-    directory = argparse.ArgumentParser(add_help=False)
+    directory = _Parser(add_help=False)
     directory.add_argument(
         "--directory",
         type=Path,
@@ -209,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the buses are (default: %(default)s)",
     )
-    as_json = argparse.ArgumentParser(add_help=False)
+    as_json = _Parser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="print one JSON object")
     commands.add_parser(
         "list",
