@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .. import __version__
 from ..errors import WrongAnswerError
@@ -16,6 +16,9 @@ from .buses import INSPECT, LIST, UNLINK
 from .demo.cli import DEMO
 from .subcommand import Subcommand
 from .top.cli import TOP
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["SUBCOMMANDS", "command_parser", "main"]
 
@@ -49,9 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints help and errors into a closed pipe without a traceback, as newer releases of Python do by themselves."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        with contextlib.suppress(OSError):
+            super()._print_message(message, file)
+
+
 def command_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nodedb-ring",
         description="An event bus from database cores to analytics: one bounded ring per core.",
     )
