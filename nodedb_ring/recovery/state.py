@@ -161,13 +161,18 @@ class FollowState:
         self._log = log
         self._core_id = core_id
         self._wants_heartbeats = wants_heartbeats
-        self.owed = owed
+        self.owed: int = owed
         self.batch: EventBatch | None = None
-        self.seconds = 0.0
-        self.ended = False
-        self.delivered = self.replayed = self.gaps = self.episodes = self.duplicates = self.heartbeats = 0
+        self.seconds: float = 0.0
+        self.ended: bool = False
+        self.delivered: int = 0
+        self.replayed: int = 0
+        self.gaps: int = 0
+        self.episodes: int = 0
+        self.duplicates: int = 0
+        self.heartbeats: int = 0
         # The last number that the log is to fill in, of the present hole or the last one.
-        self.replay_upto = -1
+        self.replay_upto: int = -1
         # Ends a wait for a log that cannot wait itself. Not an Event: a signal handler may interrupt the wait while
         # that has the lock which set() takes.
         self.wake: SimpleQueue[None] = SimpleQueue()

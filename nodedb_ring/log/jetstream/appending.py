@@ -64,7 +64,7 @@ class Appender:
         self._publisher: Publisher | None = None
         self.calls: Final = CallLock()
         self.end: Final = StreamEnd()
-        self.is_appending = False
+        self.is_appending: bool = False
 
     # ---- on the thread that appends --------------------------------------------------------------------------------
 

@@ -97,8 +97,8 @@ class Connection:
         self.servers: Final = list(servers)
         self.shown_servers: Final = [_without_credentials(url) for url in servers]
         self.timeout: Final = timeout
-        self.ack_timeout = max(0.05, min(timeout / 4, 2.0))
-        self.is_closed = False
+        self.ack_timeout: float = max(0.05, min(timeout / 4, 2.0))
+        self.is_closed: bool = False
         self.disconnected_since: float | None = None
         self.last_error: BaseException | None = None
         self.on_messages_lost: Callable[[], Awaitable[object]] | None = None

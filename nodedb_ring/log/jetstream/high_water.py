@@ -31,8 +31,8 @@ class HighWaterMark:
     """
 
     def __init__(self) -> None:
-        self.value = -1
-        self.is_closed = False
+        self.value: int = -1
+        self.is_closed: bool = False
         self.waiting: Final[set[SimpleQueue[None]]] = set()
 
     def advance(self, value: int) -> None:

@@ -31,7 +31,7 @@ class Notices:
         self._connection: Final = connection
         self._stream: Final = stream
         self._subject: Final = subject
-        self.is_subscribed = False
+        self.is_subscribed: bool = False
 
     async def announce(self, last: int) -> None:
         """Tells those who wait, here or elsewhere, that all up to `last` is stored."""

@@ -68,9 +68,9 @@ class MessageQueue:
         self._freed: Final[SimpleQueue[int]] = SimpleQueue()
         self.messages: Final[deque[PendingMessage]] = deque()
         self.changed: Final = asyncio.Event()
-        self.is_complete = False
+        self.is_complete: bool = False
         """No more messages come."""
-        self.is_abandoned = False
+        self.is_abandoned: bool = False
         """Nothing is published any more."""
 
     def take_slot(self) -> bool:
