@@ -17,8 +17,7 @@ from nodedb_ring.bus import file as bus_file
 from .blocks import ROOT
 
 PAGE = (ROOT / "docs" / "layout.md").read_text()
-CORE = ROOT / "nodedb_ring" / "core"
-HEADERS = (CORE / "nodedb_schema.h", CORE / "nodedb_layout.h")
+HEADER = ROOT / "nodedb_ring" / "core" / "nodedb_layout.h"
 # What the compiler says of each member of a struct: its name, offset and size in bytes.
 PROGRAM = """
 #include <stdio.h>
@@ -44,8 +43,8 @@ def places(title: str) -> dict[str, tuple[int, int]]:
 
 
 def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], int]:
-    """The members of a struct of the two headers as the compiler places them, and the struct's size."""
-    bare = re.sub(r"//.*", "", "".join(header.read_text() for header in HEADERS))
+    """The members of a struct of ``nodedb_layout.h`` as the compiler places them, and the struct's size."""
+    bare = re.sub(r"//.*", "", HEADER.read_text())
     body = bare.partition(f"}} {struct};")[0].rpartition("struct {")[2]
     members: list[str] = []
     for statement in body.split(";"):
@@ -53,7 +52,7 @@ def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], 
             members += re.findall(r"(\w+)(?:\[\w+\])?\s*$", declarator)
     program = directory / f"{struct}.c"
     program.write_text(
-        PROGRAM.format(header=HEADERS[-1], struct=struct, shows=" ".join(f"SHOW({name})" for name in members))
+        PROGRAM.format(header=HEADER, struct=struct, shows=" ".join(f"SHOW({name})" for name in members))
     )
     subprocess.run(["cc", "-std=gnu11", "-o", program.with_suffix(""), program], check=True)
     *lines, size = subprocess.check_output([program.with_suffix("")], text=True).splitlines()
