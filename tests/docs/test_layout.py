@@ -17,7 +17,8 @@ from nodedb_ring.bus import file as bus_file
 from .blocks import ROOT
 
 PAGE = (ROOT / "docs" / "layout.md").read_text()
-HEADER = ROOT / "nodedb_ring" / "core" / "nodedb_layout.h"
+CORE = ROOT / "nodedb_ring" / "core"
+HEADER = CORE / "nodedb_layout.h"
 # What the compiler says of each member of a struct: its name, offset and size in bytes.
 PROGRAM = """
 #include <stdio.h>
@@ -43,8 +44,8 @@ def places(title: str) -> dict[str, tuple[int, int]]:
 
 
 def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], int]:
-    """The members of a struct of ``nodedb_layout.h`` as the compiler places them, and the struct's size."""
-    bare = re.sub(r"//.*", "", HEADER.read_text())
+    """The members of a struct of ``nodedb_layout.h``, or of ``nodedb_schema.h`` in it, as the compiler places them, and the struct's size."""
+    bare = re.sub(r"//.*", "", "".join(header.read_text() for header in (CORE / "nodedb_schema.h", HEADER)))
     body = bare.partition(f"}} {struct};")[0].rpartition("struct {")[2]
     members: list[str] = []
     for statement in body.split(";"):
