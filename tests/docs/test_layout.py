@@ -17,7 +17,8 @@ from nodedb_ring.bus import file as bus_file
 from .blocks import ROOT
 
 PAGE = (ROOT / "docs" / "layout.md").read_text()
-HEADER = ROOT / "nodedb_ring" / "core" / "nodedb_layout.h"
+CORE = ROOT / "nodedb_ring" / "core"
+HEADER = CORE / "nodedb_layout.h"
 # What the compiler says of each member of a struct: its name, offset and size in bytes.
 PROGRAM = """
 #include <stdio.h>
@@ -43,13 +44,13 @@ def places(title: str) -> dict[str, tuple[int, int]]:
 
 
 def compiled(struct: str, directory: Path) -> tuple[dict[str, tuple[int, int]], int]:
-    """The members of a struct of ``nodedb_layout.h`` as the compiler places them, and the struct's size."""
-    bare = re.sub(r"//.*", "", HEADER.read_text())
+    """The members of a struct as the compiler places them, and the size of the struct."""
+    bare = re.sub(r"//.*", "", "".join(header.read_text() for header in (CORE / "nodedb_schema.h", HEADER)))
     body = bare.partition(f"}} {struct};")[0].rpartition("struct {")[2]
     members: list[str] = []
     for statement in body.split(";"):
         for declarator in re.sub(r"\bNODEDB_\w+", "", statement).split(","):
-            members += re.findall(r"(\w+)(?:\[\w+\])?\s*$", declarator)
+            members += re.findall(r"(\w+)(?:\[\w*\])?\s*$", declarator)
     program = directory / f"{struct}.c"
     program.write_text(
         PROGRAM.format(header=HEADER, struct=struct, shows=" ".join(f"SHOW({name})" for name in members))

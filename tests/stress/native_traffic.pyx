@@ -35,7 +35,13 @@ from nodedb_ring._ring cimport (
     ring_wait,
     ring_wait_room,
 )
-from nodedb_ring.core._waiting cimport ring_arm, ring_close_consumer, ring_close_producer, ring_disarm
+from nodedb_ring.core._waiting cimport (
+    ring_arm,
+    ring_close_consumer,
+    ring_close_producer,
+    ring_disarm,
+    ring_open_watch_fd,
+)
 from nodedb_ring.core.atomic cimport (
     load_acquire,
     load_acquire_u32,
@@ -470,7 +476,7 @@ def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns n
 def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
     """Whether both kinds of wait, begun without a look, notice on announcing themselves what is in the ring already."""
     slept = ring_wait(&ring.ring, 0, 0) != WAIT_READY
-    ring.open_watch_fd()
+    ring_open_watch_fd(&ring.ring)
     armed = ring_arm(&ring.ring)
     ring_disarm(&ring.ring)
     return not slept, armed
