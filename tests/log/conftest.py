@@ -1,9 +1,35 @@
-"""What the tests of the logs share: the watchdog of the unit tests, and signals at every bytecode."""
+"""What the tests of the logs share: the watchdog of the unit tests, signals at every bytecode, servers of NATS."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.unit.conftest import watchdog
 
 from .interrupting import interrupts
+from .nats_server import NatsServer, find_nats_server
 
-__all__ = ["interrupts", "watchdog"]
+__all__ = ["interrupts", "own", "program", "watchdog"]
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """Where nats-server is. Its tests are skipped without it, and fail in CI."""
+    found = find_nats_server()
+    if found is None:
+        why = "nats-server is not installed: apt-get install nats-server"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
+
+
+@pytest.fixture
+def own(program: str, tmp_path: Path) -> Iterator[NatsServer]:
+    """A server to kill."""
+    with NatsServer(tmp_path / "nats") as running:
+        yield running

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ from tests.unit.making import ring
 from tests.unit.running import Running, until_asleep
 
 from .interrupting import Interrupts, handled, interrupted_at_each
-from .nats_server import NatsServer, find_nats_server
+from .nats_server import NatsServer
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("nats")
@@ -29,25 +28,13 @@ if os.environ.get("CI") != "true":
 from nodedb_ring.log.jetstream import JetStreamEventLog
 
 names = (f"interrupted{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def program() -> None:
-    if find_nats_server() is None and os.environ.get("CI") != "true":
-        pytest.skip("nats-server is not installed: apt-get install nats-server")
+pytestmark = pytest.mark.usefixtures("program")
 
 
 @pytest.fixture(scope="module")
-def server(program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+def server(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """One for the tests that do it no harm."""
     with NatsServer(tmp_path_factory.mktemp("nats")) as running:
-        yield running
-
-
-@pytest.fixture
-def own(program: None, tmp_path: Path) -> Iterator[NatsServer]:
-    """One to kill."""
-    with NatsServer(tmp_path / "nats") as running:
         yield running
 
 
