@@ -34,7 +34,7 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -171,6 +171,17 @@ def watchdog(block: Block) -> Generator[None]:
         signal.signal(signal.SIGALRM, usual)
 
 
+def is_held(name: str) -> bool:
+    """Whether a process has an end of a bus."""
+    with EventBus.open(name) as bus:
+        return any(pid is not None for ring in bus.stats() for pid in (ring.producer_pid, ring.consumer_pid))
+
+
+def remove(names: Iterable[str]) -> None:
+    for name in names:
+        bus_file.remove(name, bus_directory.DEFAULT_DIRECTORY)
+
+
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
     with open(Path(tempfile.gettempdir(), f"nodedb_ring-pages-{os.getuid()}.lock"), "w") as lock:
@@ -200,15 +211,16 @@ def test_every_block_runs(
     if any(NATS in block.text for block in blocks):
         url: str = request.getfixturevalue("nats_url")
         blocks = [dataclasses.replace(block, text=block.text.replace(NATS, url)) for block in blocks]
+    made = set(re.findall(r'EventBus\.create\(\s*"([\w.-]+)"', "".join(block.text for block in blocks)))
+    # A run that was killed in its midst left them.
+    remove(name for name in made.intersection(EventBus.list()) if not is_held(name))
     there, threads = set(EventBus.list()), set(threading.enumerate())
     try:
         for number, block in enumerate(blocks):
             reader.follow(block, blocks[number + 1 :])
     finally:
         # What a page that failed has left would fail it the next time, too.
-        made = set(re.findall(r'EventBus\.create\(\s*"(\w+)"', "".join(block.text for block in blocks)))
-        for name in made.intersection(EventBus.list()) - there:
-            bus_file.remove(name, bus_directory.DEFAULT_DIRECTORY)
+        remove(made.intersection(EventBus.list()) - there)
         reader.stop()
     # A thread that goes on would hold the interpreter's lock at some moment in which a later test forks.
     for thread in set(threading.enumerate()) - threads:

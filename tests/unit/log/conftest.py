@@ -1,7 +1,33 @@
-"""Signals at every bytecode, for the tests of the logs."""
+"""What the tests of the logs share: signals at every bytecode, and servers of NATS."""
 
 from __future__ import annotations
 
-from .interrupting import interrupts
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["interrupts"]
+import pytest
+
+from .interrupting import interrupts
+from .nats_server import NatsServer, find_nats_server
+
+__all__ = ["interrupts", "own", "program"]
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """Where nats-server is. Its tests are skipped without it, and fail in CI."""
+    found = find_nats_server()
+    if found is None:
+        why = "nats-server is not installed: apt-get install nats-server"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
+
+
+@pytest.fixture
+def own(program: str, tmp_path: Path) -> Iterator[NatsServer]:
+    """A server to kill."""
+    with NatsServer(tmp_path / "nats") as running:
+        yield running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -13,8 +14,9 @@ import pytest
 
 from nodedb_ring.errors import RingError
 from tests.stress.compiling import compiled
+from tests.unit.runners import until_asleep
 
-__all__ = ["Interrupts", "handled", "interrupted_at_each", "interrupts"]
+__all__ = ["Interrupts", "handled", "interrupted_at_each", "interrupts", "send_in_a_row"]
 
 SOURCE: Final = Path(__file__).with_name("interrupts.pyx")
 
@@ -67,3 +69,18 @@ def handled(work: Callable[[], object], number: int = signal.SIGTERM) -> Generat
         yield done
     finally:
         signal.signal(number, before)
+
+
+def send_in_a_row(signals: int, waited: int, done: list[RingError | None], release: Callable[[], object]) -> None:
+    """Sends the main thread so many signals, each once it sleeps, and then releases what it waits for; for a thread.
+
+    The handlers of the first `waited` wait in their turn. Those of the others are in `done` before the next is sent.
+    """
+    main = threading.main_thread()
+    for sent in range(signals):
+        until_asleep(main.native_id or 0)
+        signal.pthread_kill(main.ident or 0, signal.SIGTERM)
+        while len(done) <= sent - waited:
+            until_asleep(main.native_id or 0)
+    until_asleep(main.native_id or 0)
+    release()

@@ -14,7 +14,7 @@ from nodedb_ring.log.call_lock import CallLock
 from nodedb_ring.log.nested_waits import MOST_WAITING
 from tests.unit.runners import Running, in_thread, until_asleep
 
-from .interrupting import Interrupts, handled, interrupted_at_each
+from .interrupting import Interrupts, handled, interrupted_at_each, send_in_a_row
 
 
 class StopError(Exception):
@@ -145,21 +145,10 @@ def test_handlers_that_arrive_in_a_row_do_not_nest_without_end() -> None:
     """While another thread has it: some wait, the others are refused."""
     lock = CallLock()
     order: list[str] = []
-    main = threading.main_thread()
     # The first call waits too.
     waited, signals = MOST_WAITING - 1, 3 * MOST_WAITING
     with held(lock) as release, handled(lambda: lock.run(order.append, "handler")) as done:
-
-        def send() -> None:
-            for sent in range(signals):
-                until_asleep(main.native_id or 0)
-                signal.pthread_kill(main.ident or 0, signal.SIGTERM)
-                while len(done) <= sent - waited:
-                    until_asleep(main.native_id or 0)
-            until_asleep(main.native_id or 0)
-            release()
-
-        sending = Running(send)
+        sending = Running(lambda: send_in_a_row(signals, waited, done, release))
         lock.run(order.append, "interrupted")
         sending.result()
     assert order == ["handler"] * waited + ["interrupted"]

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,36 +20,23 @@ from tests.unit.builders import ring
 from tests.unit.runners import Running, until_asleep
 
 from .interrupting import Interrupts, handled, interrupted_at_each
-from .nats_server import NatsServer, find_nats_server
+from .nats_server import NatsServer
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("nats")
 
 from nodedb_ring.log.jetstream import JetStreamEventLog
 
-# One run of each call a bytecode.
-pytestmark = pytest.mark.slow
-
 names = (f"interrupted{number}" for number in itertools.count())
 
-
-@pytest.fixture(scope="module", autouse=True)
-def program() -> None:
-    if find_nats_server() is None and os.environ.get("CI") != "true":
-        pytest.skip("nats-server is not installed: apt-get install nats-server")
+# Slow: each call runs once for each of its bytecodes.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("program")]
 
 
 @pytest.fixture(scope="module")
-def server(program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+def server(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """One for the tests that do it no harm."""
     with NatsServer(tmp_path_factory.mktemp("nats")) as running:
-        yield running
-
-
-@pytest.fixture
-def own(program: None, tmp_path: Path) -> Iterator[NatsServer]:
-    """One to kill."""
-    with NatsServer(tmp_path / "nats") as running:
         yield running
 
 

@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ from nodedb_ring.errors import (
 from nodedb_ring.log import LiveEventLog
 from tests.unit.runners import in_child
 
-from .nats_server import NatsServer, find_nats_server
+from .nats_server import NatsServer
 
 nats = pytest.importorskip("nats") if os.environ.get("CI") != "true" else __import__("nats")
 
@@ -42,28 +41,13 @@ SERVERS_OWN_BYTES = 64 << 10
 names = (f"log{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="session", autouse=True)
-def program() -> str:
-    found = find_nats_server()
-    if found is None:
-        why = "nats-server is not installed: apt-get install nats-server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    return found
+pytestmark = pytest.mark.usefixtures("program")
 
 
 @pytest.fixture(scope="module")
 def server(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """One for the tests that do it no harm."""
     with NatsServer(tmp_path_factory.mktemp("nats"), max_payload=SERVERS_OWN_BYTES) as running:
-        yield running
-
-
-@pytest.fixture
-def own(program: str, tmp_path: Path) -> Iterator[NatsServer]:
-    """One to kill."""
-    with NatsServer(tmp_path / "nats") as running:
         yield running
 
 

@@ -7,15 +7,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 
 import pytest
 
 from nodedb_ring.errors import BusyError
 from nodedb_ring.log.jetstream.loop_thread import LoopCall, LoopEndedError, LoopThread
 from nodedb_ring.log.nested_waits import MOST_WAITING
-from tests.unit.runners import Running, until_asleep
+from tests.unit.runners import Running
 
-from .interrupting import Interrupts, handled, interrupted_at_each
+from .interrupting import Interrupts, handled, interrupted_at_each, send_in_a_row
 
 
 async def nothing() -> None:
@@ -170,7 +171,6 @@ def test_an_interrupted_call_leaves_the_loop_at_work(thread: LoopThread, interru
 def test_handlers_that_arrive_in_a_row_do_not_nest_without_end(thread: LoopThread) -> None:
     """While the loop does not answer: some wait, the others are refused before anything is begun."""
     answered = asyncio.Event()
-    main = threading.main_thread()
     waited, signals = MOST_WAITING - 1, 3 * MOST_WAITING
     begun = 0
 
@@ -180,17 +180,8 @@ def test_handlers_that_arrive_in_a_row_do_not_nest_without_end(thread: LoopThrea
         await answered.wait()
 
     with handled(lambda: thread.begin(answer).result()) as done:
-
-        def send() -> None:
-            for sent in range(signals):
-                until_asleep(main.native_id or 0)
-                signal.pthread_kill(main.ident or 0, signal.SIGTERM)
-                while len(done) <= sent - waited:
-                    until_asleep(main.native_id or 0)
-            until_asleep(main.native_id or 0)
-            thread.call_soon(answered.set)
-
-        sending = Running(send)
+        release = partial(thread.call_soon, answered.set)
+        sending = Running(lambda: send_in_a_row(signals, waited, done, release))
         thread.begin(answer).result()
         sending.result()
     assert begun == MOST_WAITING

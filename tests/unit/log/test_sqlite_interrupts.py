@@ -18,7 +18,7 @@ from tests.stress.journal import memory_directory
 
 from .interrupting import Interrupts, handled, interrupted_at_each
 
-# One run of each call a bytecode.
+# Each call runs once for each of its bytecodes.
 pytestmark = pytest.mark.slow
 
 Driver = Literal["sqlite3", "apsw"]
@@ -93,22 +93,29 @@ def appends_go_on(log: SqliteEventLog, other: SqliteEventLog) -> None:
     assert other.last_sequence(0) == number
 
 
-def test_an_interrupted_append_is_there_or_not(
-    log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, path: Path, driver: Driver
-) -> None:
+def appended_when_interrupted(
+    log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, count: int
+) -> set[int]:
+    """How many events of a batch are there after an append of it was interrupted, at each bytecode."""
     before = 0
 
     def begin() -> Callable[[], None]:
         nonlocal before
         before = following(log)
-        batch = batch_of(before, before + 1)
+        batch = batch_of(*range(before, before + count))
         return lambda: log.append(0, batch)
 
     outcomes: set[int] = set()
     for _ in interrupted_at_each(interrupts, begin):
         outcomes.add(following(other) - before)
         appends_go_on(log, other)
-    assert outcomes == {0, 2}
+    return outcomes
+
+
+def test_an_interrupted_append_is_there_or_not(
+    log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, path: Path, driver: Driver
+) -> None:
+    assert appended_when_interrupted(log, other, interrupts, 2) == {0, 2}
     there = numbers(other)
     assert there == list(range(1, len(there) + 1))
     log.close()
@@ -120,19 +127,7 @@ def test_an_interrupted_append_of_several_rows_is_whole_or_not_there(
     log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(append, "MAX_BATCH_EVENTS", 2)
-    before = 0
-
-    def begin() -> Callable[[], None]:
-        nonlocal before
-        before = following(log)
-        batch = batch_of(*range(before, before + 5))
-        return lambda: log.append(0, batch)
-
-    outcomes: set[int] = set()
-    for _ in interrupted_at_each(interrupts, begin):
-        outcomes.add(following(other) - before)
-        appends_go_on(log, other)
-    assert outcomes == {0, 5}
+    assert appended_when_interrupted(log, other, interrupts, 5) == {0, 5}
     there = numbers(other)
     assert there == list(range(1, len(there) + 1))
 
