@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O1
 """How the columns of an Arrow schema come, whoever made it.
 
 Every column is known, no required one is missing, and each has a type that it can come in; else a ``BatchError`` says

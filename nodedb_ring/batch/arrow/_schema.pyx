@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O1
 """Which columns are exported to Arrow, in which order and layout: what a schema says, and what an importer may ask for.
 
 Text and values have three layouts, operations and sources a fourth. By default they are views and dictionaries, which
