@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O1
 """One ring: an array of indices, a store of rows and an arena of payload, in one block of memory.
 
 Positions are counts that only grow; the slot of a position is ``position & (capacity - 1)``. ``index[slot]`` tells which

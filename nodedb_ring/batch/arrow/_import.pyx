@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O1
 """Batches out of Arrow arrays, whoever made them.
 
 Two steps. The schema first (``_import_plan.pyx``). Then the data, none of which is trusted further than the interface
