@@ -13,8 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("nodedb_ring")
-# The largest first: the processors then end together.
-COMPILED = sorted(PACKAGE.rglob("*.pyx"), key=lambda path: (-path.stat().st_size, path))
+COMPILED = sorted(PACKAGE.rglob("*.pyx"))
 # A change of a struct in one of these changes every module that includes it, which Cython does not know of.
 HEADERS = sorted(str(path) for path in PACKAGE.rglob("*.h"))
 HEADER_FOLDERS = sorted({os.path.dirname(header) for header in HEADERS})
@@ -51,6 +50,8 @@ class BuildInParallel(build_ext):
         for extension in self.extensions:
             extension.sources = translated[extension.name].sources
             extension.extra_compile_args = [*FLAGS, *translated[extension.name].extra_compile_args, *WANTED]
+        # The largest first: the processors then end together.
+        self.extensions.sort(key=lambda extension: -os.path.getsize(extension.sources[0]))
         super().build_extensions()
 
     def run(self) -> None:
