@@ -5,8 +5,8 @@
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
 
+from ..core.copy cimport nodedb_copy
 from ..core.layout cimport NULL_LENGTH, EventField, clear_unnamed
 from ..core.schema cimport FIELD_COUNT, FIELD_ROW_ID, LAST_OP, LAST_SOURCE, STRING_COUNT
 from ._row_block cimport RowBlock, new_block
@@ -113,8 +113,8 @@ def checked_copy(records, payload):
         try:
             check_payload_size(payload_view.len)
             block = new_block(row_view.len // sizeof(EventRow), payload_view.len, None)
-            memcpy(block.rows, row_view.buf, row_view.len)
-            memcpy(block.bytes, payload_view.buf, payload_view.len)
+            nodedb_copy(block.rows, row_view.buf, row_view.len)
+            nodedb_copy(block.bytes, payload_view.buf, payload_view.len)
         finally:
             PyBuffer_Release(&payload_view)
     finally:

@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from ._claims cimport ring_consumer_corrupt
 from ._room cimport ring_drop, ring_make_room
 from .atomic cimport load_relaxed_u32, unlikely
+from .copy cimport nodedb_copy
 from .layout cimport (
     CORRUPT_INDEX,
     CORRUPT_ROW,
@@ -171,12 +172,12 @@ cdef uint64_t ring_fit_packed(
                 else:
                     more //= 2
         head = side.arena_head
-        memcpy(ring.arena + (head - side.arena_lap), payload + start, stop - start)
+        nodedb_copy(ring.arena + (head - side.arena_lap), payload + start, stop - start)
         shift = <uint32_t>(head - side.arena_lap) - <uint32_t>start
         at = start
         for i in range(fit):
             if i % CACHED_ROWS == 0:
-                memcpy(first + i, rows + (done + i), min(fit - i, <uint32_t>CACHED_ROWS) * sizeof(EventRow))
+                nodedb_copy(first + i, rows + (done + i), min(fit - i, <uint32_t>CACHED_ROWS) * sizeof(EventRow))
             highest = max(highest, first[i].sequence)
             # A row ends where the next one begins.
             behind = stop if i + 1 == fit else rows[done + i + 1].field[0].offset
@@ -232,7 +233,7 @@ cdef uint64_t ring_copy_out(
                 ring_consumer_corrupt(ring, CORRUPT_INDEX, ring.index[(taken + copied) & ring.mask])
                 return 0
         stop = copied + min(run - used, <uint32_t>CACHED_ROWS)
-        memcpy(rows + copied, run_rows + used, (stop - copied) * sizeof(EventRow))
+        nodedb_copy(rows + copied, run_rows + used, (stop - copied) * sizeof(EventRow))
         for i in range(copied, stop):
             stray |= (rows[i].sequence ^ (rows.sequence + i)) | (rows[i].op == HEARTBEAT)
         used += <uint32_t>(stop - copied)
@@ -283,5 +284,5 @@ cdef inline uint64_t _copy_span(
     if unlikely(size > room - min(written, room) or size > ring.arena_bytes - min(first.span_offset, ring.arena_bytes)):
         return <uint64_t>SPAN_TOO_LONG
     if size != 0:
-        memcpy(payload + written, ring.arena + first.span_offset, size)
+        nodedb_copy(payload + written, ring.arena + first.span_offset, size)
     return written + size

@@ -6,12 +6,12 @@ import os
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from .._ring cimport EventRing
 from ..batch._row_block cimport BufferPool, RowBlock
 from ..core._claims cimport ring_consumer_corrupt, ring_release_role
 from ..core.atomic cimport load_relaxed
+from ..core.copy cimport nodedb_copy
 from ..core.layout cimport CORRUPT_ROW, EventRow, Ring, RingLease, shift_checked
 from ..core.row cimport row_lap
 from ..core.take cimport ring_available, ring_release, ring_take, span_lies_in
@@ -102,7 +102,7 @@ cdef class LeasedBlock(RowBlock):
         self.rows = self.lease.rows
         if ring.shared:
             self.rows = <EventRow*>self.memory
-            memcpy(self.rows, self.lease.rows, self.lease.count * sizeof(EventRow))
+            nodedb_copy(self.rows, self.lease.rows, self.lease.count * sizeof(EventRow))
             last = self.rows + (self.lease.count - 1)
             if not shift_checked(self.rows, last + 1, 0, ring.arena_bytes, self.rows) or not span_lies_in(ring, last):
                 ring_consumer_corrupt(ring, CORRUPT_ROW, self.rows.position)

@@ -11,6 +11,7 @@ from ..batch._row_checks cimport check_rows
 from ..core._bulk cimport ring_drop_rows
 from ..core._room cimport ring_make_room
 from ..core.atomic cimport load_acquire_u32
+from ..core.copy cimport nodedb_copy
 from ..core.layout cimport (
     FIELD_COUNT,
     GONE,
@@ -202,7 +203,7 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
     start = side.arena_head
     offset = start - side.arena_lap
     if size != 0:
-        memcpy(ring.arena + offset, block.bytes, size)
+        nodedb_copy(ring.arena + offset, block.bytes, size)
     high = 0
     for i in range(count):
         # Checked in a copy that nobody else can write to, and so used as it was checked.

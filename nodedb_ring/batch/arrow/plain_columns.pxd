@@ -13,6 +13,7 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from ...core.copy cimport nodedb_copy
 from ...core.layout cimport NULL_LENGTH, EventRow
 from ...core.schema cimport FIELD_COUNT, STRING_COUNT
 from .columns cimport Window
@@ -24,9 +25,7 @@ cdef enum:
     PLAIN_WORDS = 2
     PLAIN_STEP = 16     # bytes that a copy moves at a time; so many may be written behind a column's last
     PLAIN_NAME = 16     # bytes that a name has room for
-    LONG_COPY = 256     # bytes from which on a call of memcpy pays
-    # Debian 12's libc takes the slow way of some AMD processors for copies that are longer.
-    COPY_PIECE = 1024
+    LONG_COPY = 256     # bytes up to which one step at a time is the fastest
 
 cdef struct Names:
     # By number; those that nobody has are empty, whatever a row says.
@@ -59,9 +58,7 @@ cdef inline void copy_bytes(uint8_t* to, const uint8_t* source, uint64_t size, u
             memcpy(to + i, source + i, PLAIN_STEP)
             i += PLAIN_STEP
     else:
-        while i < size:
-            memcpy(to + i, source + i, min(size - i, <uint64_t>COPY_PIECE))
-            i += COPY_PIECE
+        nodedb_copy(to, source, size)
 
 
 cdef inline bint all_none(const EventRow* rows, uint64_t count, int k) noexcept nogil:
