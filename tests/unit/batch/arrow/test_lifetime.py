@@ -39,22 +39,30 @@ def test_what_was_imported_outlives_batch_and_consumer() -> None:
     assert len(others) == 19
 
 
+USED_AGAIN = """
+from tests.unit.batch.arrow.columns import imported
+from tests.unit.builders import batch
+
+held = imported(batch(1, 2000))
+address = held.column("sequence").buffers()[1].address
+other = imported(batch(2001, 4000))
+assert other.column("sequence").buffers()[1].address != address
+assert held.column("sequence").to_pylist() == list(range(1, 2001))
+one_column = held.column("row_id")
+del held
+third = imported(batch(4001, 6000))
+assert third.column("sequence").buffers()[1].address != address, "one column keeps all of them"
+assert one_column.to_pylist() == [str(i) for i in range(1, 2001)]
+del one_column
+fourth = imported(batch(6001, 8000))
+assert fourth.column("sequence").buffers()[1].address == address
+print("done")
+"""
+
+
 def test_memory_is_used_again_after_the_release_and_not_before() -> None:
-    first = batch_of(1, 2000)
-    held = imported(first)
-    address = held.column("sequence").buffers()[1].address
-    other = imported(batch_of(2001, 4000))
-    assert other.column("sequence").buffers()[1].address != address
-    assert held.column("sequence").to_pylist() == list(range(1, 2001))
-    one_column = held.column("row_id")
-    del held
-    third = imported(batch_of(4001, 6000))
-    # One column keeps all of them.
-    assert third.column("sequence").buffers()[1].address != address
-    assert one_column.to_pylist() == [str(i) for i in range(1, 2001)]
-    del one_column
-    fourth = imported(batch_of(6001, 8000))
-    assert fourth.column("sequence").buffers()[1].address == address
+    """In an interpreter of its own: the buffers of earlier tests would be used again first."""
+    assert in_new_interpreter(USED_AGAIN) == "done\n"
 
 
 KEPT_AFTER = """
