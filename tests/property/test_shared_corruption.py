@@ -192,7 +192,7 @@ class Case:
             self.try_recv,
             self.lease,
             self.release,
-            self.look,
+            self.observe,
             self.succeed_producer,
             self.succeed_consumer,
             self.watch,
@@ -269,7 +269,7 @@ class Case:
             check_batch(lease.batch, 10)
             lease.release()
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """Whatever looks and moves nothing answers, whatever it reads."""
         for stats in self.bus.stats():
             assert 0 <= stats.utilization <= 100
@@ -383,11 +383,11 @@ def succession_of_the_dead(seed: int, directory: Path) -> set[str]:
         case.producer = case.consumer = None
         for _ in range(chance.randrange(1, 4)):
             case.block.overwrite(chance)
-        for call in (case.look, case.succeed_producer, case.succeed_consumer):
+        for call in (case.observe, case.succeed_producer, case.succeed_consumer):
             case.attempt(call)
         for _ in range(chance.randrange(20)):
             case.call()
-        case.attempt(case.look)
+        case.attempt(case.observe)
     finally:
         case.close()
     return case.outcomes
@@ -405,7 +405,7 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
         child = os.fork()
     if child == 0:
         os.close(reading)
-        told = ""
+        reported = ""
         try:
             faulthandler.enable()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -414,15 +414,15 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
                 report[:8] = seed.to_bytes(8, "little")
                 signal.alarm(SECONDS_A_CASE)
                 outcomes |= kind(seed, directory)
-            told = " ".join(sorted(outcomes))
+            reported = " ".join(sorted(outcomes))
         except BaseException:
-            told = traceback.format_exc()
+            reported = traceback.format_exc()
         finally:
-            os.write(writing, told.encode(errors="replace")[:60000])
+            os.write(writing, reported.encode(errors="replace")[:60000])
             os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        told = pipe.read().decode()
+        reported = pipe.read().decode()
     _, status = os.waitpid(child, 0)
     seed = int.from_bytes(report[:8], "little")
     if os.WIFSIGNALED(status):
@@ -430,9 +430,9 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
         what = "does not come to an end" if name == "SIGALRM" else f"ended its process by {name}"
         pytest.fail(f"{kind.__name__}, seed {seed}: {what}")
     assert status == 0
-    if "Traceback" in told:
+    if "Traceback" in reported:
         pytest.fail(f"{kind.__name__}, seed {seed}:\n{told}")
-    return set(told.split())
+    return set(reported.split())
 
 
 @pytest.fixture

@@ -133,9 +133,9 @@ def _await_record(child: subprocess.Popen[bytes], journal: Path) -> None:
 def _finish(child: subprocess.Popen[bytes], journal: Path, upto: int) -> None:
     """Tells a child how far to go, and waits until it is there."""
     # It is there with its text, or not yet.
-    told = journal.with_suffix(".told")
-    told.write_text(f"{upto:020}")
-    told.replace(journal.with_suffix(".upto"))
+    final = journal.with_suffix(".final")
+    final.write_text(f"{upto:020}")
+    final.replace(journal.with_suffix(".upto"))
     try:
         child.wait(10 * PATIENCE)
     except subprocess.TimeoutExpired:
@@ -200,11 +200,11 @@ def _note(journal: int, mark: Mark, first: int, last: int = 0) -> None:
     os.write(journal, _RECORD.pack(mark, first, last))
 
 
-def _write(name: str, log: EventLog, journal: int, told: Path) -> None:
+def _write(name: str, log: EventLog, journal: int, final: Path) -> None:
     events = numbered_events(_EVENTS)
     chance = random.Random()
     with EventBus.open(name) as bus, logged(bus.producer(0), log) as core:
-        while not told.exists():
+        while not final.exists():
             first = core.next_sequence
             batch = events.batch(first, chance.randint(1, 50))
             core.emit_batch(batch)
@@ -213,7 +213,7 @@ def _write(name: str, log: EventLog, journal: int, told: Path) -> None:
             time.sleep(0.02 if chance.random() < 0.02 else 0)
 
 
-def _follow(name: str, log: EventLog, journal: int, told: Path) -> None:
+def _follow(name: str, log: EventLog, journal: int, final: Path) -> None:
     events = numbered_events(_EVENTS)
     with (
         EventBus.open(name) as bus,
@@ -226,7 +226,7 @@ def _follow(name: str, log: EventLog, journal: int, told: Path) -> None:
             # A writer that was killed is an end, and then another goes on.
             batch = wait()
             if not len(batch):
-                if told.exists() and (follower.position or 0) >= int(told.read_text() or "0"):
+                if final.exists() and (follower.position or 0) >= int(final.read_text() or "0"):
                     return
                 continue
             events.check(batch)

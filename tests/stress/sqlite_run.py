@@ -248,7 +248,7 @@ class Run:
                     raise Difference(f"{capture.pending} changes are pending, and nothing is written")
                 self._savepoints = [(name, 0) for name, _ in self._savepoints]
             if not captured.connection.in_transaction or captured.connection.txn_state("main"):
-                self._history.look(capture.pending)
+                self._history.observe(capture.pending)
             return
         self._savepoints.clear()
         self._tally["commits" if events else "ends without events"] += 1

@@ -800,8 +800,8 @@ def test_workers_that_export_files_are_told_that_rings_are_in_none(
 ) -> None:
     monkeypatch.setenv(name, str(tmp_path))
     # prometheus_client warns of the older spelling.
-    told = in_new_interpreter(f"import warnings; warnings.simplefilter('ignore')\n{OF_WORKERS}")
-    exported, _, lines = told.partition("] [")
+    reported = in_new_interpreter(f"import warnings; warnings.simplefilter('ignore')\n{OF_WORKERS}")
+    exported, _, lines = reported.partition("] [")
     assert exported == "[[True, False], [True, True]"
     [(level, logger, message)] = ast.literal_eval(f"[{lines}")
     assert (level, logger) == ("WARNING", "nodedb_ring")

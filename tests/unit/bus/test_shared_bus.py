@@ -114,9 +114,9 @@ def test_of_those_who_create_a_name_at_once_one_succeeds(make_bus: BusMaker) -> 
             try:
                 for number, peer in enumerate(peers, 1):
                     peer.post(try_to_create, name, number)
-                told = [peer.answer() for peer in peers]
-                assert sorted(told) == ["exists", "exists", "made"]
-                assert EventBus.open(name).num_cores == told.index("made") + 1
+                reported = [peer.answer() for peer in peers]
+                assert sorted(reported) == ["exists", "exists", "made"]
+                assert EventBus.open(name).num_cores == reported.index("made") + 1
             finally:
                 EventBus.open(name).unlink()
     assert named() == {f"nodedb_ring.{base.name}"}
@@ -582,19 +582,19 @@ def test_stats_are_read_from_any_thread_while_events_move(bus: EventBus) -> None
     stop = threading.Event()
     seen: list[RingStats] = []
 
-    def look() -> None:
+    def observe() -> None:
         while not stop.is_set():
             seen.extend(bus.stats())
 
-    looker = threading.Thread(target=look)
-    looker.start()
+    observer = threading.Thread(target=observe)
+    observer.start()
     try:
         for _ in range(200):
             producer.emit_batch(batch(1, 16))
             consumer.drain()
     finally:
         stop.set()
-        looker.join()
+        observer.join()
     emitted = [one.producer.emitted for one in seen]
     assert emitted == sorted(emitted)
     assert all(0 <= one.utilization <= 100 and one.producer.slots_in_use <= 16 for one in seen)

@@ -167,7 +167,7 @@ def test_what_somebody_has_open_is_not_touched(directory: Path) -> None:
 
 
 def test_what_another_process_makes_at_this_moment_is_not_touched(directory: Path, without_tmpfile: None) -> None:
-    def look() -> list[UnfinishedFile]:
+    def observe() -> list[UnfinishedFile]:
         return in_child(lambda: [*unfinished(directory), *remove_unfinished(directory)])
 
     from nodedb_ring import BackpressureConfig
@@ -175,7 +175,7 @@ def test_what_another_process_makes_at_this_moment_is_not_touched(directory: Pat
     with bus_file.BusFile.create(
         "new", directory, num_cores=1, capacity=16, arena_bytes=4096, config=BackpressureConfig()
     ):
-        assert look() == []
+        assert observe() == []
         assert len(os.listdir(directory)) == 1
     assert os.listdir(directory) == ["nodedb_ring.new"]
 
@@ -232,7 +232,7 @@ def test_a_bus_named_wake_leaves_what_is_found(directory: Path) -> None:
 def test_who_opens_it_meanwhile_does_not_end_the_process(directory: Path) -> None:
     path = leave(directory)
 
-    def look() -> int:
+    def observe() -> int:
         found = 0
         for _ in bus_directory._abandoned(directory):  # pyright: ignore[reportPrivateUsage]
             found += 1
@@ -241,7 +241,7 @@ def test_who_opens_it_meanwhile_does_not_end_the_process(directory: Path) -> Non
                 os.open(path, os.O_RDWR | os.O_NONBLOCK)
         return found
 
-    assert in_child(look) == 1
+    assert in_child(observe) == 1
 
 
 # ---- interrupted

@@ -174,11 +174,11 @@ def test_of_those_who_claim_at_once_one_succeeds(role: str, bus: EventBus) -> No
         for turn in range(1, 21):
             for peer in peers:
                 peer.post(refusal, functools.partial(claim_there, role=role))
-            told = [peer.answer() for peer in peers]
-            assert sorted(kind for kind, _, _ in told) == ["RoleTaken", "RoleTaken", "nothing"]
-            [winner] = [peer for peer, (kind, _, _) in zip(peers, told, strict=True) if kind == "nothing"]
+            reported = [peer.answer() for peer in peers]
+            assert sorted(kind for kind, _, _ in reported) == ["RoleTaken", "RoleTaken", "nothing"]
+            [winner] = [peer for peer, (kind, _, _) in zip(peers, reported, strict=True) if kind == "nothing"]
             # The winner may not have said yet who it is; a name that is given is right.
-            assert {pid for kind, _, pid in told if kind == "RoleTaken"} <= {winner.pid, None}
+            assert {pid for kind, _, pid in reported if kind == "RoleTaken"} <= {winner.pid, None}
             assert (pid_of(bus, role), claims_of(bus, role)) == (winner.pid, turn)
             winner.ask(close_there, role)
 
@@ -491,11 +491,11 @@ def test_a_child_may_claim_what_the_parent_lets_go_of_while_it_runs(fork: Callab
     consumer = bus.consumer(0)
     fill(bus.producer(0), 1, 3)
     assert consumer.try_recv() == event(1)
-    closed, told = os.pipe()
+    closed, reported = os.pipe()
 
     def child() -> list[int]:
         assert kind_of(lambda: bus.consumer(0)) == "RoleTaken"
-        os.write(told, b"x")
+        os.write(reported, b"x")
         while os.read(asked, 1) != b"y":
             pass
         return sequences(bus.consumer(0).drain())
@@ -514,7 +514,7 @@ def test_a_child_may_claim_what_the_parent_lets_go_of_while_it_runs(fork: Callab
         assert in_child(child, fork) == [2, 3]
         closer.result()
     finally:
-        for fd in (closed, told, asked, asking):
+        for fd in (closed, reported, asked, asking):
             os.close(fd)
 
 
@@ -733,12 +733,12 @@ def test_payload_is_whole_across_successors(size: int, make_bus: BusMaker) -> No
         with Peer(bus) as writer:
             writer.ask(claim_producer)
             assert writer.ask(next_sequence) == number
-            told = writer.ask(emit_sized, number, number + 4, size)
+            reported = writer.ask(emit_sized, number, number + 4, size)
             writer.kill()
         lease = consumer.lease(2)
         held.release()
         held = lease
-        emitted = [sized(number + at, size) for at, done in enumerate(told) if done]
+        emitted = [sized(number + at, size) for at, done in enumerate(reported) if done]
         assert list(lease.batch) + list(consumer.drain()) == emitted
         number += 5
         received += len(emitted)

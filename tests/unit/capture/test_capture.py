@@ -197,12 +197,12 @@ class Witness:
 
     next_sequence = 1
 
-    def __init__(self, look: Callable[[], object]) -> None:
-        self.look = look
+    def __init__(self, observe: Callable[[], object]) -> None:
+        self.observe = observe
         self.seen: list[object] = []
 
     def emit(self, event: WriteEvent) -> bool:
-        self.seen.append(self.look())
+        self.seen.append(self.observe())
         return True
 
 
@@ -1098,17 +1098,17 @@ def test_a_commit_from_a_thread_that_does_not_own_the_producer(core: Core) -> No
 
 
 def test_the_applications_hooks_and_tracers_are_left_alone(core: Core) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def trace(cursor: apsw.Cursor, sql: str, bindings: apsw.Bindings | None) -> bool:
-        told.append(sql)
+        reported.append(sql)
         return True
 
     def note(what: str) -> Callable[..., None]:
-        return lambda *_: told.append(what)
+        return lambda *_: reported.append(what)
 
     def note_commit() -> bool:
-        told.append("commit")
+        reported.append("commit")
         return False
 
     core.connection.exec_trace = trace
@@ -1119,16 +1119,16 @@ def test_the_applications_hooks_and_tracers_are_left_alone(core: Core) -> None:
     core.connection.set_rollback_hook(note("rollback"))
     assert core.sql("INSERT INTO t VALUES (1, 1) RETURNING a") == [("traced",)]
     core.sql("BEGIN; UPDATE t SET b = 2; ROLLBACK")
-    assert told == [
+    assert reported == [
         "INSERT INTO t VALUES (1, 1) RETURNING a",
         *("preupdate", "update", "commit"),
         *("BEGIN; ", "UPDATE t SET b = 2; ", "preupdate", "update", "ROLLBACK", "rollback"),
     ]
     assert core.changes() == [inserted("t", "1", a=1, b=1)]
     core.capture.close()
-    told.clear()
+    reported.clear()
     core.sql("DELETE FROM t")
-    assert told == ["DELETE FROM t", "preupdate", "update", "commit"]
+    assert reported == ["DELETE FROM t", "preupdate", "update", "commit"]
 
 
 def test_the_applications_counters_are_left_alone(core: Core) -> None:

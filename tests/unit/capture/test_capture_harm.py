@@ -135,11 +135,11 @@ def test_a_transaction_that_is_interrupted_leaves_the_next_alone(core: Core, tab
             core.sql(f"INSERT INTO {table} VALUES (?, ?)", step, step)
         core.sql(f"INSERT INTO {table} VALUES (?, ?)", 1000 + step, 1000 + step)  # not refused
         check_integrity(core)
-    told = sorted(int(change.row_id) for change in core.changes())
-    assert told == core.rows(f"SELECT a FROM {table} ORDER BY a")
-    assert {1000 + step for step in range(1, 120)} <= set(told)
-    assert 1 not in told
-    assert 119 in told  # some were interrupted, and some were done before it came to that
+    reported = sorted(int(change.row_id) for change in core.changes())
+    assert reported == core.rows(f"SELECT a FROM {table} ORDER BY a")
+    assert {1000 + step for step in range(1, 120)} <= set(reported)
+    assert 1 not in reported
+    assert 119 in reported  # some were interrupted, and some were done before it came to that
 
 
 def test_what_an_interrupted_transaction_changed_is_told_or_undone(core: Core) -> None:
@@ -147,12 +147,12 @@ def test_what_an_interrupted_transaction_changed_is_told_or_undone(core: Core) -
     for step in [*range(1, 400), *range(1000, 1120)]:
         with interrupted_at(core, step % 1000), contextlib.suppress(apsw.InterruptError):
             core.sql("INSERT INTO t VALUES (?, ?), (?, ?)", step, step, -step, -step)
-    told = sorted(int(change.row_id) for change in core.changes())
-    assert told == core.rows("SELECT a FROM t ORDER BY a")
-    assert 1 not in told
-    assert 399 in told
-    assert 1001 not in told
-    assert 1119 in told
+    reported = sorted(int(change.row_id) for change in core.changes())
+    assert reported == core.rows("SELECT a FROM t ORDER BY a")
+    assert 1 not in reported
+    assert 399 in reported
+    assert 1001 not in reported
+    assert 1119 in reported
     check_integrity(core)
 
 
@@ -241,9 +241,9 @@ def test_a_window_function_that_raises_at_the_very_end_undoes_its_statement(core
         with pytest.raises(Boom):
             core.sql("INSERT INTO t SELECT win(a) OVER (ORDER BY a ROWS 2 PRECEDING), 2 FROM t LIMIT 1")
         core.sql(end)
-        told = core.changes()
-        assert [1, *(int(change.row_id) for change in told)] == core.rows("SELECT a FROM t ORDER BY a")
-        assert bool(told) == bool(begin)  # where the transaction goes on nothing is undone, by SQLite's own rule
+        reported = core.changes()
+        assert [1, *(int(change.row_id) for change in reported)] == core.rows("SELECT a FROM t ORDER BY a")
+        assert bool(reported) == bool(begin)  # where the transaction goes on nothing is undone, by SQLite's own rule
     check_integrity(core)
 
 
@@ -459,9 +459,9 @@ def test_a_function_that_writes_beneath_a_change_of_the_schema(core: Core) -> No
     core.changes()
     core.sql("BEGIN; INSERT INTO t VALUES (1, 1); CREATE TABLE n AS SELECT write(7) AS x; INSERT INTO n VALUES (8)")
     core.sql("ALTER TABLE u ADD COLUMN c DEFAULT 5 CHECK (write(c)); UPDATE u SET a = 2; COMMIT")
-    told = core.changes()
-    assert inserted("n", "2", x=8) in told
-    assert [change.new for change in told if change.collection == "u"] == [{"a": 2, "c": 5}]
+    reported = core.changes()
+    assert inserted("n", "2", x=8) in reported
+    assert [change.new for change in reported if change.collection == "u"] == [{"a": 2, "c": 5}]
 
 
 # What the application, or another connection, may do to what the capture relies on.
@@ -563,8 +563,8 @@ def test_a_denied_look_at_the_schema_takes_nothing_from_a_full_text_table(core: 
     """It writes when a savepoint begins, and loses what it could not write: nothing of the capture may fail there."""
 
     def deny(action: int, first: str | None, *_: str | None) -> int:
-        looked = (action, first) == (apsw.SQLITE_PRAGMA, "schema_version")
-        return apsw.SQLITE_DENY if looked else apsw.SQLITE_OK
+        reads_version = (action, first) == (apsw.SQLITE_PRAGMA, "schema_version")
+        return apsw.SQLITE_DENY if reads_version else apsw.SQLITE_OK
 
     core.sql("CREATE VIRTUAL TABLE words USING fts5(word)")
     core.sql(f"BEGIN; {first}; INSERT INTO words(word) VALUES ('a'), ('b')")

@@ -600,17 +600,17 @@ def test_the_applications_counters(core: LoggedCore) -> None:
 
 
 def test_the_applications_tracers_do_not_see_the_log(core: LoggedCore) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def trace(cursor: apsw.Cursor, sql: str, bindings: apsw.Bindings | None) -> bool:
-        told.append(sql)
+        reported.append(sql)
         return True
 
     core.connection.exec_trace = trace
     core.connection.row_trace = lambda cursor, values: ("traced",)
     core.sql("INSERT INTO t VALUES (1, 1)")
     core.connection.row_trace = None
-    assert told == ["INSERT INTO t VALUES (1, 1)"]
+    assert reported == ["INSERT INTO t VALUES (1, 1)"]
     assert core.logged() == core.events() != []
 
 

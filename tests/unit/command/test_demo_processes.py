@@ -103,10 +103,10 @@ def test_the_two_writers_and_the_consumer_are_processes_of_their_own(
 ) -> None:
     seen: set[int] = set()
 
-    def look(done: int) -> None:
+    def observe(done: int) -> None:
         seen.update(pid for pid in owners(bus.stats()) if pid is not None)
 
-    run(flights[:MANY], databases, bus, look, lambda line: None)
+    run(flights[:MANY], databases, bus, observe, lambda line: None)
     assert len(seen) == 3
     assert os.getpid() not in seen
 

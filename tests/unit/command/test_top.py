@@ -215,8 +215,8 @@ def test_json_says_when_the_bus_is_another_one(make_bus: BusMaker, capsys: pytes
     time = Time(old.unlink, lambda: make_bus(2, name=old.name))
     assert run(old, time, count=3, json=True) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    told = [(line["is_linked"], line["incarnation"], line["num_cores"], line["interval_seconds"]) for line in lines]
-    assert told == [(False, 1, 1, 2.0), (True, 2, 2, None), (True, 2, 2, 2.0)]
+    reported = [(line["is_linked"], line["incarnation"], line["num_cores"], line["interval_seconds"]) for line in lines]
+    assert reported == [(False, 1, 1, 2.0), (True, 2, 2, None), (True, 2, 2, 2.0)]
     assert [line["rings"][0]["emitted_per_second"] for line in lines] == [0, None, 0]
 
 

@@ -163,18 +163,18 @@ def test_use_after_fork() -> None:
     fill(producer, 1, 1)
 
     def child() -> list[tuple[str, str]]:
-        told: list[tuple[str, str]] = []
+        reported: list[tuple[str, str]] = []
         for use in (lambda: producer.emit(event(2)), consumer.try_recv):
             try:
                 use()
             except ForkError as error:
-                told.append((type(error).__name__, str(error)))
-        return told
+                reported.append((type(error).__name__, str(error)))
+        return reported
 
-    told = in_child(child)
-    assert [name for name, _ in told] == ["ForkError", "ForkError"]
-    assert "producer of core 0" in told[0][1]
-    assert "consumer of core 0" in told[1][1]
+    reported = in_child(child)
+    assert [name for name, _ in reported] == ["ForkError", "ForkError"]
+    assert "producer of core 0" in reported[0][1]
+    assert "consumer of core 0" in reported[1][1]
     fill(producer, 2, 2)
     assert sequences(consumer.drain()) == [1, 2]
 

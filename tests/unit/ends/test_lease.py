@@ -279,17 +279,17 @@ def test_never_a_view_of_someone_else_data() -> None:
     lap(producer, consumer, number)
 
 
-@pytest.mark.parametrize("look", ["payload", "memoryview", "slice batch", "buffer"])
-def test_whatever_looks_into_it_holds_it(look: str) -> None:
+@pytest.mark.parametrize("view", ["payload", "memoryview", "slice batch", "buffer"])
+def test_a_view_keeps_its_lease(view: str) -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)
     held: Any = None
     with pytest.raises(BufferError), consumer.lease() as leased:  # noqa: PT012
-        if look == "payload":
+        if view == "payload":
             held = leased.payload
-        elif look == "memoryview":
+        elif view == "memoryview":
             held = leased.payload.data
-        elif look == "slice batch":
+        elif view == "slice batch":
             held = leased[1:3]
         else:
             held = np.frombuffer(leased.payload, np.uint8)

@@ -43,8 +43,8 @@ def test_pressure_transitions(caplog: pytest.LogCaptureFixture) -> None:
         assert producer.emit(sized(n, size))
     consumer.try_recv()
     assert producer.pressure_state.name == "NORMAL"
-    told = [(each.levelno, each.name) for each in caplog.records]
-    assert told == [(INFO, "nodedb_ring"), (WARNING, "nodedb_ring"), (INFO, "nodedb_ring")]
+    reported = [(each.levelno, each.name) for each in caplog.records]
+    assert reported == [(INFO, "nodedb_ring"), (WARNING, "nodedb_ring"), (INFO, "nodedb_ring")]
     for record, word in zip(caplog.records, ("throttled", "suspended", "normal"), strict=True):
         assert word in record.getMessage().lower()
 
@@ -159,7 +159,7 @@ def test_at_most_one_pair_a_second_and_every_drop_in_one_of_them(caplog: pytest.
     producer, consumer = ring(2)
     started = time.monotonic()
     number, turns = overflow(producer, consumer, 1), 1
-    told = time.monotonic()  # its lines were logged before now
+    logged_at = time.monotonic()  # its lines were logged before now
     while time.monotonic() - started < 0.5 or turns < 4:
         number = overflow(producer, consumer, number)
         turns += 1
@@ -167,9 +167,9 @@ def test_at_most_one_pair_a_second_and_every_drop_in_one_of_them(caplog: pytest.
     if took < 1:  # a machine that stood still for a second shows nothing here
         assert (len(begun(caplog)), len(ended(caplog))) == (1, 1)
         assert count_of(ended(caplog)[0]) == 5
-    while time.monotonic() - told < 1.01:
+    while time.monotonic() - logged_at < 1.01:
         time.sleep(0.02)
-    # The next call of the producer tells the rest, in one sum.
+    # The next call of the producer logs the rest, as one total.
     assert producer.emit(event(number))
     pairs = list(zip(begun(caplog), ended(caplog), strict=True))
     assert 2 <= len(pairs) <= 1 + int(time.monotonic() - started)
@@ -305,7 +305,7 @@ def test_what_went_in_is_said_to_be_in_whatever_a_handler_raises(
     assert not producer.emit(event(7))
     assert raising.raised == 7
     producer.close()
-    # Told, as handlers of the standard library tell of their own errors.
+    # Printed, as handlers of the standard library print their own errors.
     assert capsys.readouterr().err.count("ZeroDivisionError: in the handler") == raising.raised
     assert (producer.stats().emitted, producer.stats().dropped) == (4, 3)
 
@@ -381,13 +381,13 @@ def test_an_overflow_among_events_that_went_in_is_told_as_such(caplog: pytest.Lo
         time.sleep(0.02)
     alone, several = ended(caplog)
     assert alone.getMessage() == "core 0: the overflow is over; 5 of the events from sequence 3 to 7 were dropped"
-    told = re.fullmatch(
+    overflow_end = re.fullmatch(
         rf"core 0: the overflow is over; (\d+) of the events from sequence {first} to (\d+) were dropped",
         several.getMessage(),
     )
-    assert told is not None
+    assert overflow_end is not None
     # Of each eight numbers five.
-    dropped, last = map(int, told.groups())
+    dropped, last = map(int, overflow_end.groups())
     assert (dropped % 5, last) == (0, first + dropped // 5 * 8 - 4)
 
 
@@ -422,14 +422,14 @@ def test_batches_that_wait_tell_each_state_once_a_second(caplog: pytest.LogCaptu
 
 
 def fill_too_soon(caplog: pytest.LogCaptureFixture) -> EventProducer:
-    """A producer that a batch has left suspended, of which the log has not been told."""
+    """A producer that a batch has left suspended, which has not been logged yet."""
     while True:
         producer, consumer = ring(16)
         send(producer, consumer, 1)
         producer.emit_batch(batch(18, 33), timeout=None)
         if pressed(caplog) == ["suspended", "normal"]:
             return producer
-        # A machine that stood still for a second told it at once.
+        # On a machine that paused for a second it was logged at once.
         caplog.clear()
 
 

@@ -312,22 +312,22 @@ def test_a_batch_whose_making_appends_is_refused(log: JetStreamEventLog) -> None
 
 def test_a_users_callbacks_are_called_beside_the_logs_own(own: NatsServer) -> None:
     """The log hears of a lost connection all the same: what is in flight is not waited for, and notes are made up."""
-    told: list[str] = []
+    reported: list[str] = []
     back = threading.Event()
 
     async def disconnected() -> None:
-        told.append("disconnected")
+        reported.append("disconnected")
         raise ValueError("of the user's")
 
     async def reconnected() -> None:
-        told.append("reconnected")
+        reported.append("reconnected")
         back.set()
 
     async def failed(error: Exception) -> None:
-        told.append("error")
+        reported.append("error")
 
     async def closed() -> None:
-        told.append("closed")
+        reported.append("closed")
 
     log = JetStreamEventLog(
         own.url,
@@ -353,8 +353,8 @@ def test_a_users_callbacks_are_called_beside_the_logs_own(own: NatsServer) -> No
         assert numbers(log) == [1, 2]
         assert log._connection.disconnected_since is None  # pyright: ignore[reportPrivateUsage]
         assert log._connection.last_error is None  # pyright: ignore[reportPrivateUsage]
-    assert {"disconnected", "error", "reconnected"} <= set(told)
-    assert told[-1] == "closed"
+    assert {"disconnected", "error", "reconnected"} <= set(reported)
+    assert reported[-1] == "closed"
 
 
 def wait_for_ever(log: JetStreamEventLog) -> None:
@@ -392,7 +392,7 @@ def test_what_a_users_callback_raises_is_logged(own: NatsServer, caplog: pytest.
 
 def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServer) -> None:
     """It runs on the thread that would have to answer."""
-    told: list[RingError] = []
+    reported: list[RingError] = []
     logs: list[JetStreamEventLog] = []
 
     async def disconnected() -> None:
@@ -407,7 +407,7 @@ def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServe
             try:
                 call()
             except BusyError as error:
-                told.append(error)
+                reported.append(error)
         logs[0].close()
 
     logs.append(JetStreamEventLog(own.url, "log", timeout=10, disconnected_cb=disconnected))
@@ -415,8 +415,8 @@ def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServe
     with pytest.raises(ClosedError):
         wait_for_ever(logs[0])
     logs[0].close()
-    assert len(told) >= 5
-    assert "hand its work to another thread" in str(told[0])
+    assert len(reported) >= 5
+    assert "hand its work to another thread" in str(reported[0])
 
 
 def test_a_callback_that_is_no_coroutine_function_is_refused(server: NatsServer) -> None:
@@ -442,7 +442,7 @@ def test_an_error_says_what_was_not_done(own: NatsServer) -> None:
             "log x: it was not opened": lambda: JetStreamEventLog(own.url, "x", timeout=0.2),
         }
         for words, call in undone.items():
-            with pytest.raises(LogUnavailableError) as told:
+            with pytest.raises(LogUnavailableError) as raised:
                 call()
-            assert str(told.value).startswith(words), words
-            assert f"no answer from {own.url} in 0.2 s" in str(told.value)
+            assert str(raised.value).startswith(words), words
+            assert f"no answer from {own.url} in 0.2 s" in str(raised.value)

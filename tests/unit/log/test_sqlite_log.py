@@ -562,11 +562,11 @@ def test_a_forked_child_that_ends_takes_nothing_from_those_who_opened_the_file_s
 
         log = SqliteEventLog({str(path)!r}, driver={driver!r})
         log.append(0, batch(1))
-        told, tell = os.pipe()
+        read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(tell)
-            os.read(told, 1)
+            os.close(write_end)
+            os.read(read_end, 1)
             {end}
         else:
             log.close()
@@ -575,7 +575,7 @@ def test_a_forked_child_that_ends_takes_nothing_from_those_who_opened_the_file_s
                 SqliteEventLog({str(path)!r}, driver={driver!r}).append(0, batch(2))
                 os.kill(os.getpid(), signal.SIGKILL)
             os.waitpid(writer, 0)
-            os.close(tell)
+            os.close(write_end)
             os.waitpid(child, 0)
             print(SqliteEventLog({str(path)!r}, driver={driver!r}).last_sequence(0))
     """
@@ -730,11 +730,11 @@ def test_an_error_says_what_was_not_done(
 
     name = "query" if call in {"read", "load_watermark", "last_sequence", "open"} else "execute"
     monkeypatch.setattr(DRIVERS[driver], name, refuse)
-    with pytest.raises((LogError, OSError)) as told:
+    with pytest.raises((LogError, OSError)) as raised:
         work(log)
-    assert undone in str(told.value)
-    assert CODES[code] in str(told.value)
-    assert log.path in str(told.value)
+    assert undone in str(raised.value)
+    assert CODES[code] in str(raised.value)
+    assert log.path in str(raised.value)
     monkeypatch.undo()
     log.append(0, batch_of(5))
     assert numbers(log) == [1, 2, 3, 4, 5]
@@ -818,8 +818,8 @@ def test_a_process_killed_while_it_appends_leaves_a_prefix(path: Path, driver: D
             # Not communicate(): it leaves out what readline() has read ahead.
             lines = process.stdout.read().splitlines(keepends=True)
         assert process.returncode == -signal.SIGKILL
-        told = [int(line) for line in lines if line.endswith("\n")]
-        appended = told[-1] if told else appended
+        reported = [int(line) for line in lines if line.endswith("\n")]
+        appended = reported[-1] if reported else appended
         with SqliteEventLog(path, driver=driver) as log:
             last = log.last_sequence(0)
             # It may have been killed between an append and saying so.

@@ -156,10 +156,10 @@ def test_a_hole_before_the_first_that_nobody_can_fill_is_an_error() -> None:
     producer, consumer = ring(4)
     follower = follow(consumer, MemoryLog(), group="g")
     fill(producer, 3, 4)
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch(0)
-    assert (told.value.core_id, told.value.first, told.value.last) == (0, 1, 2)
-    follower.skip(told.value)
+    assert (raised.value.core_id, raised.value.first, raised.value.last) == (0, 1, 2)
+    follower.skip(raised.value)
     assert taken(follower) == [[3, 4]]
 
 
@@ -373,9 +373,9 @@ def test_a_drop_just_before_the_producer_goes_is_not_lost() -> None:
             return batch(1, 0)
 
     follower = follow(Parting(), log, group="g", after=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch()
-    assert (told.value.first, told.value.last) == (2, 2)
+    assert (raised.value.first, raised.value.last) == (2, 2)
 
 
 def test_late_retries_are_dropped() -> None:
@@ -458,23 +458,23 @@ def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
         with pytest.raises(GapError):
             follower.next_batch(0)
         assert follower.position == 3
-    with pytest.raises(GapError, match=r"core 0: .* 4 to 5") as told:
+    with pytest.raises(GapError, match=r"core 0: .* 4 to 5") as raised:
         follower.next_batch(0)
     assert follower.position == 3
-    copy = pickle.loads(pickle.dumps(told.value))
-    assert (copy.core_id, copy.first, copy.last, str(copy)) == (0, 4, 5, str(told.value))
+    copy = pickle.loads(pickle.dumps(raised.value))
+    assert (copy.core_id, copy.first, copy.last, str(copy)) == (0, 4, 5, str(raised.value))
     follower.skip(copy)
     assert sequences(follower.next_batch(0)) == [6]
     with pytest.raises(GapError, match="7 to 7"):
         follower.next_batch(0)
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch(0)
-    assert (told.value.first, told.value.last) == (7, 7)
+    assert (raised.value.first, raised.value.last) == (7, 7)
     with pytest.raises(ValueError, match="gap 4 to 5"):
         follower.skip(copy)
     with pytest.raises(ValueError, match="of core 5"):
         follower.skip(GapError("", 5, 7, 7))
-    follower.skip(told.value)
+    follower.skip(raised.value)
     assert taken(follower) == [[8, 9]]
     follower.commit()
     assert log.marks["g", 0] == 9
@@ -489,9 +489,9 @@ def test_what_a_trim_took_is_a_gap() -> None:
     log.save_watermark("g", 0, 2)
     log.trim(0, 6)
     follower = follow(None, log, group="g", core_id=0)
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch(0)
-    assert (told.value.first, told.value.last) == (3, 6)
+    assert (raised.value.first, raised.value.last) == (3, 6)
 
 
 def test_a_tail_that_the_log_lacks_is_a_gap_also_when_the_producer_has_gone() -> None:
@@ -501,10 +501,10 @@ def test_a_tail_that_the_log_lacks_is_a_gap_also_when_the_producer_has_gone() ->
     producer.close()
     follower = follow(consumer, MemoryLog(), group="g")
     assert sequences(next(follower)) == [1]
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         next(follower)
-    assert (told.value.first, told.value.last) == (2, 2)
-    follower.skip(told.value)
+    assert (raised.value.first, raised.value.last) == (2, 2)
+    follower.skip(raised.value)
     assert list(follower) == []
     assert follower.ended
 

@@ -229,10 +229,10 @@ def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
     fill(producer, 3, 4)
     with pytest.raises(GapError):
         asyncio.run(follower.next_batch_async())
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         asyncio.run(follower.next_batch_async())
-    assert (told.value.first, told.value.last) == (1, 2)
-    follower.skip(told.value)
+    assert (raised.value.first, raised.value.last) == (1, 2)
+    follower.skip(raised.value)
     producer.close()
     assert asyncio.run(collect(follower)) == [3, 4]
 
