@@ -3,7 +3,7 @@
 Each mechanism is checked first: it captures a script of savepoints, replaced rows and failing statements, and its
 changes of each commit are compared with those that triggers in a second database saw. Then it is timed, in the same
 run as all others, as a ratio to the same SQL without capture. The alternatives to ``SqliteCapture`` are written here in
-plain Python and are told when a commit is done; ``SqliteCapture`` detects commits itself and also emits.
+plain Python and are called when a commit is done; ``SqliteCapture`` detects commits itself and also emits.
 """
 
 # ruff: noqa: D101, D102 - the ways to capture share their methods
@@ -114,7 +114,7 @@ class HookAndTrace(HookAlone):
 
 
 class HookAndTable(HookAlone):
-    """A virtual table is told of savepoints; the hook makes it join, with the connection that it is called from."""
+    """A virtual table is called for savepoints; the hook makes it join, with the connection that it is called from."""
 
     name = "hook that joins a table"
 

@@ -26,7 +26,7 @@ from .bus.event_bus import EventBus
 from .core.backpressure import PressureState
 from .ends._consumer import EventConsumer, consumer_stats
 from .ends._producer import EventProducer, producer_stats
-from .ends.logger import tell
+from .ends.logger import log_safely
 from .ends.stats import FollowStats, RingStats
 from .errors import RingError
 from .recovery.follow import Follower
@@ -105,7 +105,7 @@ _RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
     ),
     _Metric(
         "nodedb_ring_redelivered_events_total",
-        "Events that a consumer's successor got again, because they had been taken and not given back.",
+        "Events that a consumer's successor got again, because they had been taken and not released.",
         lambda ring: ring.stats.consumer.redelivered,
     ),
     _Metric(
@@ -120,7 +120,7 @@ _RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
     ),
     _Metric(
         "nodedb_ring_held_events",
-        "Events that leases hold: taken and not given back.",
+        "Events that leases hold: taken and not released.",
         lambda ring: ring.stats.consumer.held,
     ),
     _Metric(
@@ -280,7 +280,7 @@ class RingCollector(Collector):
         self._followers: Mapping[tuple[str, int, str], weakref.ref[Follower]] = {}
         self._adding = threading.Lock()
         if _MULTIPROCESS & os.environ.keys():
-            tell(
+            log_safely(
                 logging.WARNING,
                 "PROMETHEUS_MULTIPROC_DIR is set: collectors that are registered with prometheus_client.REGISTRY are"
                 " not exported; register the RingCollector with the registry of the MultiProcessCollector, as"

@@ -165,7 +165,7 @@ count=None, new_value=None, old_value=None, system_time_ms=None, valid_time_ms=N
 statement_digest=None)
 --
 
-    One write, as a Data Plane core tells it to the Event Plane. Immutable, hashable, picklable.
+    One write, as a Data Plane core reports it to the Event Plane. Immutable, hashable, picklable.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ statement_digest=None)
         return self is other or _same(self, <WriteEvent>other)
 
     def __hash__(self):
-        # These tell apart any two events that a bus carries; the rest would only cost.
+        # No two events of a bus agree in all of these, so the other fields would only add time.
         return hash((self.row.sequence, self.row.lsn, self.row.op, self.collection, self.row_id))
 
     def __repr__(self):

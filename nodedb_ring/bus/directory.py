@@ -66,7 +66,7 @@ def check_directory(directory: Path) -> None:
     else:
         remedy = "make it, or pass another"
     if directory.exists():
-        raise NotADirectoryError(errno.ENOTDIR, f"is no directory to keep buses in: {remedy}", str(directory))
+        raise NotADirectoryError(errno.ENOTDIR, f"is not a directory to keep buses in: {remedy}", str(directory))
     raise FileNotFoundError(errno.ENOENT, f"there is no such directory to keep buses in: {remedy}", str(directory))
 
 

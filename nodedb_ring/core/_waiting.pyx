@@ -76,7 +76,7 @@ cdef inline bint _is_ready(Ring* ring) noexcept nogil:
 
 
 cdef inline bint _has_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
-    """Whether a wait for room is over: there is some, an end has gone, or the block is no ring any more."""
+    """Whether a wait for room is over: there is some, an end has gone, or the block is not a ring any more."""
     return (
         ring_make_room(ring, slots, payload)
         or load_acquire_u32(&ring.header.consumer_claim) & GONE
@@ -129,7 +129,7 @@ cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
 cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
     """Says that the producer is about to sleep, and until when; whether it must not, since room came meanwhile.
 
-    Where a span of `payload` bytes fits depends on how far the arena is given back, or on all being given back.
+    Where a span of `payload` bytes fits depends on how far the arena is released, or on all being released.
     """
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
@@ -141,14 +141,14 @@ cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) no
     store_relaxed(&header.room_tail, tail)
     # Publishes the two; pairs with the acquire in ring_wake_producer.
     fetch_or_u32(&header.room_waiting, WAITING_THREAD)
-    # What the consumer gave back before is seen by the next line, and what it gives back after sees `room_waiting`. Pairs
-    # with ring_give_back.
+    # What the consumer released before is seen by the next line, and what it releases after sees `room_waiting`. Pairs
+    # with ring_release_run.
     _fence_both(ring, &header.room_waiting)
     return _has_room(ring, slots, payload)
 
 
 cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
-    """Sleeps until there is something to take, or an end has gone; a negative timeout is no limit.
+    """Sleeps until there is something to take, or an end has gone; a negative timeout means no limit.
 
     It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
     that dies wakes nobody, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.

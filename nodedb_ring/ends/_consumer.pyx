@@ -149,7 +149,7 @@ cdef class EventConsumer(ConsumerBase):
     cdef int64_t begin_take(self, max_events, timeout, Py_ssize_t* most) except? -2:
         """What a call that may wait checks first: whether it may take, how much, and for how long it waits, in ns.
 
-        -1 is no limit.
+        -1 means no limit.
         """
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.claim()
@@ -237,7 +237,7 @@ cdef class EventConsumer(ConsumerBase):
     def drain_async(self, max_events=DEFAULT_BATCH, timeout=None):
         """As ``drain``, for an event loop of asyncio's: ``await`` it. A cancelled wait takes nothing.
 
-        Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
+        Unlike ``drain`` it waits without limit by default: a coroutine that returns at once would spin.
 
         Raises
         ------

@@ -149,7 +149,7 @@ cdef class EventProducer(ProducerBase):
         What one that may wait does to the pressure is counted; of that only the state that it ends in is logged, and that
         at most once a second, with the return from it. A wait releases the GIL. A signal handler that raises
         ends it, and so does ``close()`` from another thread: what was enqueued is, the rest was neither tried nor
-        counted, and ``emitted_sequence`` tells them apart.
+        counted, and ``emitted_sequence`` distinguishes the two.
 
         Raises
         ------
@@ -386,7 +386,7 @@ cdef class EventProducer(ProducerBase):
 
     @property
     def pressure_state(self):
-        """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
+        """The ring's ``PressureState``. Read by the owner it is evaluated again, so that a pausing producer resumes."""
         cdef Ring* ring = self._ring
         if ring.local.producer.owner == thread_token():
             ring_observe(ring)

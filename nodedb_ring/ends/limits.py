@@ -23,7 +23,7 @@ def limit_seconds(timeout: float | None, name: str = "timeout") -> float | None:
     ArgumentError
         It is negative, or NaN.
     TypeError
-        It is no number.
+        It is not a number.
     """
     if timeout is None:
         return None
@@ -49,7 +49,7 @@ def event_count(value: int, name: str = "max_events") -> int:
     ArgumentError
         It is below 1, or does not fit 63 bits.
     TypeError
-        It is no integer.
+        It is not an integer.
     """
     count = operator.index(value)
     if not 1 <= count <= MOST_EVENTS:

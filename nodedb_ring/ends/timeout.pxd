@@ -17,7 +17,7 @@ cdef enum:
 
 
 cdef inline int64_t limit_ns(object timeout) except? -2:
-    """A time-out in seconds as the ring's in nanoseconds: -1 is no limit. What is taken and refused: ``limits``."""
+    """A time-out in seconds as the ring's in nanoseconds: -1 means no limit. What is taken and refused: ``limits``."""
     cdef double seconds = -1
     if timeout is None:
         return -1

@@ -133,7 +133,7 @@ cdef class Taken:
     cdef object consumer  # whose collection would close the end
     cdef EventRing end
     cdef RingLease lease
-    cdef readonly uint32_t count  # 0 when there was nothing to take, or it was given back
+    cdef readonly uint32_t count  # 0 when there was nothing to take, or it was released
 
     def __dealloc__(self):
         self.release()
@@ -153,7 +153,7 @@ cdef class Taken:
         return total
 
     cpdef void release(self) noexcept:
-        """Gives the rows back. May be repeated."""
+        """Releases the rows. May be repeated."""
         if self.count != 0:
             self.count = 0
             ring_release(&self.end.ring, &self.lease)

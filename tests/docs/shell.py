@@ -21,7 +21,7 @@ SHORTENED = {"demo": " --rows 500"}
 def script_of(block: Block, written: set[str]) -> str:
     """The commands of a block that run here, as a script; fails for one that nobody has decided about.
 
-    `written` are the files that the page has told its reader to make.
+    `written` are the files that the page has asked its reader to make.
     """
     lines = [
         " && ".join(filter(None, (run(block, command, written) for command in line.split(" && "))))

@@ -40,7 +40,7 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
         try:
             printed, reported = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
+            process.send_signal(signal.SIGABRT)  # faulthandler prints where it hangs
             process.wait()
             end_group(process.pid)
             pytest.fail(f"{script} still runs after {SECONDS} s: {process.communicate()}")
@@ -69,7 +69,7 @@ def numbers(text: str) -> list[int]:
 def test_polars_windows(tmp_path: Path) -> None:
     printed = run("polars_windows.py", tmp_path)
     windows, batches, sales = numbers(printed.splitlines()[0])
-    # Ten minutes and the two seconds that stamps are early, two windows a second; and one sale on the last stroke.
+    # Ten minutes and the two seconds by which times are early, two windows a second; and one sale in the last instant.
     assert (windows, sales) == (2 * 602 + 1, 60_000)
     assert batches >= 60_000 // 1024
     assert re.search(r"shop\s+┆ 2013-01-01 04:59:59 UTC ┆ 47\s+┆ 1979", printed)

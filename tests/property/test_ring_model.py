@@ -1,9 +1,9 @@
 """A bus of one ring against a plain model: a deque of events, an array of row numbers, and every legal arena.
 
-The model is told what was asked of the ring and predicts the answer. Slots, order, runs of rows, accounts and pressure
-it predicts exactly. Where an event goes in the arena is the ring's choice within a rule: behind the last one, or at the
-beginning when nothing is outstanding. So the model keeps the set of arenas that the rule allows, strikes out those that
-disagree with what the ring does, and fails when none is left.
+The model gets each call that was made to the ring and predicts the result. It predicts slots, order, runs of rows,
+accounts and pressure exactly. The ring chooses where an event goes in the arena, within a rule: behind the last one, or
+at the beginning when nothing is outstanding. So the model keeps the set of arenas that the rule allows, removes those
+that disagree with what the ring does, and fails when none is left.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NORMAL, THROTTLED, SUSPENDED = PressureState
 
 u64 = st.one_of(st.integers(0, 9), st.just(2**64 - 1), st.integers(0, 2**64 - 1))
 texts = st.text(max_size=6)
-stamps = st.none() | st.integers(1 - 2**63, 2**63 - 1)
+timestamps = st.none() | st.integers(1 - 2**63, 2**63 - 1)
 blobs = st.none() | st.binary(max_size=30)
 
 
@@ -50,8 +50,8 @@ def fixed_fields(draw: st.DrawFn) -> dict[str, Any]:
         "vshard_id": draw(st.integers(0, 2**32 - 1)),
         "source": draw(st.sampled_from(EventSource)),
         "count": draw(st.integers(0, 2**32 - 1)),
-        "system_time_ms": draw(stamps),
-        "valid_time_ms": draw(stamps),
+        "system_time_ms": draw(timestamps),
+        "valid_time_ms": draw(timestamps),
     }
 
 
@@ -108,7 +108,7 @@ class Arena(NamedTuple):
     head: int
     tail: int
     spans: tuple[Span, ...]  # of the outstanding events, in order of publication
-    taken: int = 0  # where the last event that was taken ends, given back or not
+    taken: int = 0  # where the last event that was taken ends, released or not
 
     def next_lap(self, size: int) -> Arena:
         moved = tuple(Span(start - size, end - size) for start, end in self.spans)
@@ -184,7 +184,7 @@ class RingModel(RuleBasedStateMachine):
         self.held: list[Held] = []
         self.index = list(range(capacity))  # which row stands at each position
         self.taken = self.released = 0
-        self.outstanding: list[int] = []  # positions published and not given back, in order
+        self.outstanding: list[int] = []  # positions published and not released, in order
         self.arenas: set[Arena] = {Arena(0, 0, ())}
         self.account = Account()
         self.states: set[PressureState] = {NORMAL}

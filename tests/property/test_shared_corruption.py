@@ -146,7 +146,7 @@ def check_batch(batch: EventBatch, most: int) -> None:
     total = int(batch.payload.astype("u8").sum())
     assert total >= 0
     for name in ("collection", "row_id", "user_id", "statement_digest"):
-        # Text is looked at when it is made: this is where a payload that is none shows.
+        # Text is decoded when it is asked for: this is where a corrupt payload is found.
         with contextlib.suppress(CorruptRingError):
             batch.strings(name)
     for number in range(len(batch)):
@@ -155,7 +155,7 @@ def check_batch(batch: EventBatch, most: int) -> None:
 
 
 def close(end: EventProducer | EventConsumer | None) -> None:
-    """What is corrupt can be let go of."""
+    """An end of a corrupt ring can be closed."""
     if end is not None:
         try:
             end.close()
@@ -211,7 +211,7 @@ class Case:
         try:
             call()
         except (CorruptRingError, LayoutError) as error:
-            # A claim looks at the layout as opening does, and what was overwritten may be that.
+            # A claim checks the layout as opening does, and the layout may be what was overwritten.
             if isinstance(error, LayoutError) and call not in (self.succeed_producer, self.succeed_consumer):
                 raise
             self.outcomes.add("corrupt")
@@ -237,7 +237,7 @@ class Case:
             with self.producer.reserve(self.chance.randrange(1, 20), self.chance.choice([0, 0, 16])) as rows:
                 assert len(rows) <= 20
                 rows["op"] = WriteOp.INSERT
-                # By default the numbers go on from what the block says was tried.
+                # By default the numbers continue from what the block says was tried.
                 rows["sequence"] = range(self.number, self.number + len(rows))
 
     def drain(self) -> None:
@@ -270,7 +270,7 @@ class Case:
             lease.release()
 
     def observe(self) -> None:
-        """Whatever looks and moves nothing answers, whatever it reads."""
+        """Calls that move no event return, whatever bytes they read."""
         for stats in self.bus.stats():
             assert 0 <= stats.utilization <= 100
             assert 0 <= stats.producer.slots_in_use <= self.bus.capacity
@@ -312,7 +312,7 @@ def between_calls(seed: int, directory: Path) -> set[str]:
             case.block.overwrite(case.chance)
             for _ in range(case.chance.randrange(1, 12)):
                 case.call()
-        # A role is not lost by what was found: it can be let go of, and then nobody holds it.
+        # Corruption does not lose a role: the end can be closed, and then nobody holds it.
         for call in (case.succeed_producer, case.succeed_consumer):
             case.attempt(call)
     finally:
@@ -431,7 +431,7 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
         pytest.fail(f"{kind.__name__}, seed {seed}: {what}")
     assert status == 0
     if "Traceback" in reported:
-        pytest.fail(f"{kind.__name__}, seed {seed}:\n{told}")
+        pytest.fail(f"{kind.__name__}, seed {seed}:\n{reported}")
     return set(reported.split())
 
 
@@ -469,6 +469,6 @@ def wrong(seed: int, directory: Path) -> set[str]:
     ("kind", "text"),
     [(crash, "crash, seed 3: ended its process by SIGSEGV"), (hang, "hang, seed 1: does not"), (wrong, "said wrongly")],
 )
-def test_the_harness_sees_what_it_is_for(kind: Kind, text: str, directory: Path) -> None:
+def test_the_harness_detects_each_kind_of_error(kind: Kind, text: str, directory: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=text):
         run(kind, range(1, 5), directory, mmap.mmap(-1, 8))

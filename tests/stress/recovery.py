@@ -51,7 +51,7 @@ class RecoveryError(Exception):
 
 
 class Mark(enum.IntEnum):
-    """What a record tells; two numbers follow it."""
+    """The kind of a record; two numbers follow it."""
 
     APPENDED = 1  # first and last number
     BEGUN = 2  # the number behind which a follower began, and nothing
@@ -131,7 +131,7 @@ def _await_record(child: subprocess.Popen[bytes], journal: Path) -> None:
 
 
 def _finish(child: subprocess.Popen[bytes], journal: Path, upto: int) -> None:
-    """Tells a child how far to go, and waits until it is there."""
+    """Sends a child the last number to reach, and waits until it is there."""
     # It is there with its text, or not yet.
     final = journal.with_suffix(".final")
     final.write_text(f"{upto:020}")
@@ -152,7 +152,7 @@ def records(path: Path) -> list[Record]:
     """What a process, or several one after another, recorded."""
     data = path.read_bytes()
     if len(data) % _RECORD.size:
-        raise RecoveryError(f"{path.name}: {len(data)} bytes, which is no whole number of records")
+        raise RecoveryError(f"{path.name}: {len(data)} bytes, which is not a whole number of records")
     return list(_RECORD.iter_unpack(data))
 
 
@@ -223,7 +223,7 @@ def _follow(name: str, log: EventLog, journal: int, final: Path) -> None:
         _note(journal, Mark.BEGUN, follower.position or 0)
         wait = random.choice([_by_call, _by_poll, _on_a_loop])(follower, consumer)
         while True:
-            # A writer that was killed is an end, and then another goes on.
+            # A writer that was killed is an end, and then another continues.
             batch = wait()
             if not len(batch):
                 if final.exists() and (follower.position or 0) >= int(final.read_text() or "0"):

@@ -194,7 +194,7 @@ def _check_rows(what: str, reported: RowsById | None, found: RowsById | None) ->
         return
     row_ids = [*reported, *(row_id for row_id in found if row_id not in reported)]
     wrong = [
-        f"  {row_id}: {told.get(row_id, 'nothing')} by the events, {found.get(row_id, 'nothing')} in the database"
+        f"  {row_id}: {reported.get(row_id, 'nothing')} by the events, {found.get(row_id, 'nothing')} in the database"
         for row_id in row_ids
         if row_id not in reported or row_id not in found or not same(reported[row_id], found[row_id])
     ]

@@ -378,7 +378,7 @@ def test_an_event_loop_is_woken(capacity: int) -> None:
 
 
 def test_an_event_loop_misses_no_wake(native: NativeTraffic) -> None:
-    """A native producer goes on only once the last event was taken, so one lost wake stops both for good."""
+    """A native producer continues only once the last event was taken, so one lost wake stops both for good."""
     (producer,), (consumer,) = create_event_bus(1, 4)
     stop, enqueued = native.Stop(), bytearray(3 * EVENTS)
 

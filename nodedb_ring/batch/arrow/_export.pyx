@@ -93,7 +93,7 @@ _set_names(1, EventSource)
 
 
 def drop_released():
-    """Drops the references that importers have given back without the GIL. The interpreter does it on the main thread alone."""
+    """Drops the references that importers released without the GIL. The interpreter does it on the main thread only."""
     drop_released_holds(NULL)
 
 
@@ -218,7 +218,7 @@ cdef Sheet* _place_columns(
 
 
 cdef void _drop_sheet(Sheet* sheet) noexcept:
-    """Gives back one that nobody was handed."""
+    """Releases one that nobody was handed."""
     if sheet.text != NULL:
         give_memory(sheet.text, sheet.text_size)
     give_memory(sheet, sheet.hold.size)

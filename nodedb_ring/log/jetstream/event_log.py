@@ -131,7 +131,7 @@ class JetStreamEventLog:
         self._stream = stream
         self._window = window
         self._settings = StreamSettings(_STORAGE[storage], replicas, duplicate_window)
-        # Part of each message's id: another writer's batch of the same numbers is no duplicate of this object's.
+        # Part of each message's id: another writer's batch of the same numbers is not a duplicate of this object's.
         self._nonce = secrets.token_hex(8)
         self._cores: dict[int, _Core] = {}
         self._connection = Connection(

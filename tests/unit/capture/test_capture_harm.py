@@ -142,7 +142,7 @@ def test_a_transaction_that_is_interrupted_leaves_the_next_alone(core: Core, tab
     assert 119 in reported  # some were interrupted, and some were done before it came to that
 
 
-def test_what_an_interrupted_transaction_changed_is_told_or_undone(core: Core) -> None:
+def test_changes_of_an_interrupted_transaction_are_reported_or_undone(core: Core) -> None:
     # Until one is done the first statement reads the columns of all tables, too.
     for step in [*range(1, 400), *range(1000, 1120)]:
         with interrupted_at(core, step % 1000), contextlib.suppress(apsw.InterruptError):
@@ -243,12 +243,12 @@ def test_a_window_function_that_raises_at_the_very_end_undoes_its_statement(core
         core.sql(end)
         reported = core.changes()
         assert [1, *(int(change.row_id) for change in reported)] == core.rows("SELECT a FROM t ORDER BY a")
-        assert bool(reported) == bool(begin)  # where the transaction goes on nothing is undone, by SQLite's own rule
+        assert bool(reported) == bool(begin)  # where the transaction continues nothing is undone, by SQLite's own rule
     check_integrity(core)
 
 
 def test_a_hook_of_the_applications_that_raises(core: Core) -> None:
-    """SQLite does not hear of it and goes on; what it then commits, or apsw refuses to commit, is what is told."""
+    """SQLite does not learn of it and continues; the events are what it then commits, unless apsw refuses."""
 
     def hook(_: object) -> None:
         raise Boom
@@ -340,7 +340,7 @@ def test_a_renamed_table_and_one_that_loses_its_triggers(core: Core) -> None:
 # Beginning and end.
 
 
-def test_what_a_rollback_brings_back_after_close_does_nothing(core: Core) -> None:
+def test_triggers_restored_by_a_rollback_after_close_do_nothing(core: Core) -> None:
     core.sql("BEGIN")
     core.capture.close()
     core.sql("ROLLBACK")  # of the dropping of the triggers
@@ -395,7 +395,7 @@ def test_loading_extensions_is_forbidden_or_allowed_as_before(core: Core) -> Non
 def test_a_statement_whose_transaction_is_gone_ends_before_it_writes(
     core: Core, statement: str, schema: str, tmp_path: Path
 ) -> None:
-    """SQLite alone goes on outside any transaction, where a table has triggers, and what it writes is torn."""
+    """SQLite alone continues outside any transaction, where a table has triggers, and what it writes is torn."""
     core.sql("INSERT INTO t VALUES (1, 1), (2, 2)")
     core.changes()
 
@@ -559,7 +559,7 @@ def test_two_captures_of_a_connection_do_not_share_the_log_of_a_core(tmp_path: P
 
 @pytest.mark.parametrize("first", ["UPDATE t SET b = b", "SELECT 1"])
 @pytest.mark.parametrize("again", ["INSERT INTO words(word) VALUES ('c'), ('d')", "SAVEPOINT s", "COMMIT"])
-def test_a_denied_look_at_the_schema_takes_nothing_from_a_full_text_table(core: Core, first: str, again: str) -> None:
+def test_a_denied_read_of_the_schema_loses_nothing_of_a_full_text_table(core: Core, first: str, again: str) -> None:
     """It writes when a savepoint begins, and loses what it could not write: nothing of the capture may fail there."""
 
     def deny(action: int, first: str | None, *_: str | None) -> int:
@@ -573,7 +573,7 @@ def test_a_denied_look_at_the_schema_takes_nothing_from_a_full_text_table(core: 
         core.sql(again)
     core.connection.authorizer = None
     if core.connection.in_transaction:
-        core.sql("UPDATE t SET b = b")  # not told of what the full-text table met
+        core.sql("UPDATE t SET b = b")  # not affected by the full-text table's error
         with pytest.raises(CaptureError, match="AuthError"):
             core.sql("COMMIT")
     check_integrity(core)

@@ -88,7 +88,7 @@ def logs_asked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("logs_asked_before_the_first_commit")
-def test_what_overflowed_comes_from_the_log(flights: list[Flight], databases: tuple[Path, Path]) -> None:
+def test_dropped_events_are_read_from_the_log(flights: list[Flight], databases: tuple[Path, Path]) -> None:
     through: list[int] = []
     outcome = run(flights[:ROWS], databases, create_event_bus(2, 64), through.append, logged=True)
     agrees_though_it_dropped(outcome, ROWS)
@@ -151,7 +151,7 @@ class Stop(threading.Event):
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_a_writer_goes_on_where_its_database_stands(
+def test_a_writer_continues_after_the_rows_in_its_database(
     logged: bool, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
     newark = [flight for flight in flights[:ROWS] if flight.origin == "EWR"]
@@ -174,7 +174,7 @@ def test_a_writer_goes_on_where_its_database_stands(
     assert counts == (len(newark) - cancelled, len(newark) - cancelled, cancelled)
 
 
-def test_a_writer_with_a_log_waits_for_nobody(flights: list[Flight], databases: tuple[Path, Path]) -> None:
+def test_a_writer_with_a_log_does_not_wait(flights: list[Flight], databases: tuple[Path, Path]) -> None:
     newark = [flight for flight in flights[:ROWS] if flight.origin == "EWR"]
     [producer], [_] = create_event_bus(1, 64)
     stop = threading.Event()
@@ -187,7 +187,7 @@ def test_a_writer_with_a_log_waits_for_nobody(flights: list[Flight], databases: 
     assert (producer.stats().emitted, producer.stats().dropped) == (64, 2 * len(newark) - 64)
 
 
-def test_a_view_goes_on_from_what_another_said() -> None:
+def test_a_view_continues_from_a_snapshot() -> None:
     totals = {"UA": CarrierTotals(4, 2, 1, 30), "AA": CarrierTotals(1, 0, 1, 0)}
     view = CarrierView(totals, {WriteOp.INSERT: 5, WriteOp.DELETE: 2})
     assert view.totals() == totals

@@ -1,4 +1,4 @@
-"""A signal that does not come: the waiter looks again. What two processes must agree on stands in the block."""
+"""A lost wake: the waiter checks again. What two processes must agree on is stored in the block."""
 
 from __future__ import annotations
 

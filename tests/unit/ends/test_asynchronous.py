@@ -33,7 +33,7 @@ async def asleep() -> None:
         await asyncio.sleep(0)
 
 
-def test_drain_async_takes_what_waits() -> None:
+def test_drain_async_takes_waiting_events() -> None:
     producer, consumer = ring()
     fill(producer, 1, 5)
 

@@ -92,7 +92,7 @@ MISTAKES: list[tuple[str, type[RingError], str, Callable[[EventProducer], object
     ),
     ("range of an event", FieldError, "-1", lambda p: p.emit(event(9, tenant_id=-1))),
     ("range of an event, u32", FieldError, str(2**32), lambda p: p.emit(event(9, vshard_id=2**32))),
-    ("range of a stamp", FieldError, str(-(2**63)), lambda p: p.emit(event(9, system_time_ms=-(2**63)))),
+    ("range of a timestamp", FieldError, str(-(2**63)), lambda p: p.emit(event(9, system_time_ms=-(2**63)))),
     ("range of a column", BatchError, "-1", lambda p: p.emit_batch(columns(tenant_id=[0, -1]))),
     ("range of a column, u32", BatchError, str(2**32), lambda p: p.emit_batch(columns(count=[0, 2**32]))),
     ("thread", OwnershipError, "core 0", lambda p: in_thread(lambda: p.emit(event(9)))),
@@ -230,7 +230,7 @@ def test_a_ring_over_a_block_refuses_sizes_that_cannot_be(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "1, 2, 3", "bytearray(8), core_id='a'"])
-def test_arguments_that_are_refused_close_nobodys_descriptor(given: str) -> None:
+def test_refused_arguments_close_no_descriptor(given: str) -> None:
     # Cython takes an object away whose __cinit__ it never called: all of it is 0, and 0 is standard input.
     printed = in_new_interpreter(
         "import os\n"

@@ -1,4 +1,4 @@
-"""Full is not gone: a slow consumer and one that has closed or been collected are told apart."""
+"""Disconnects: a consumer that has closed or been collected is reported, a slow one is not."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_a_child_of_a_child_sees_them_too(fork: Callable[[], int], make_bus: Bus
         assert child.answer() == before
 
 
-def test_the_bus_goes_on_in_a_child_that_has_a_lease(make_bus: BusMaker) -> None:
+def test_the_bus_works_in_a_child_that_has_a_lease(make_bus: BusMaker) -> None:
     # What the child claims is the bus itself, and not what a lease showed there.
     bus = make_bus(1, 4, arena_bytes=256)
     producer, consumer = bus.producer(0), bus.consumer(0)
@@ -286,7 +286,7 @@ def refusals(batch: EventBatch, part: EventBatch) -> list[str]:
     return [refusal(call) for call in calls]
 
 
-def test_a_child_that_no_handler_has_seen_is_refused(make_bus: BusMaker) -> None:
+def test_a_child_forked_without_handlers_is_refused(make_bus: BusMaker) -> None:
     # The C library knows nothing of it, and so nothing was kept: what lies there is the producer's by now.
     bus = make_bus(1, 4, arena_bytes=256)
     with bus.producer(0) as producer, bus.consumer(0) as consumer:

@@ -51,7 +51,7 @@ def fail_with_a_column(leased: EventBatch) -> None:
 
 
 class Records(logging.Handler):
-    """What the log was told of leases. (The mutation gate runs without pytest's own way.)"""
+    """The log records about leases. (The mutation gate runs without pytest's caplog.)"""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -116,7 +116,7 @@ def test_a_handler_of_the_log_that_raises_does_not_replace_the_exception(capsys:
     assert consumer.stats().held == 0
 
 
-def test_an_array_that_a_traceback_keeps_holds_the_rows_and_is_told_of_once(reported: list[logging.LogRecord]) -> None:
+def test_an_array_that_a_traceback_keeps_holds_the_rows_and_is_logged_once(reported: list[logging.LogRecord]) -> None:
     producer, consumer = ring(16)
     fill(producer, 1, 8)
     kept = [Kept(consumer, fail_with_a_column), Kept(consumer, fail_with_a_column)]
@@ -124,7 +124,7 @@ def test_an_array_that_a_traceback_keeps_holds_the_rows_and_is_told_of_once(repo
     [warning] = reported
     assert warning.name == "nodedb_ring"
     assert warning.getMessage() == (
-        "core 0: an exception ended a lease of 4 events, and 1 arrays still look into it: its rows go back when the"
+        "core 0: an exception ended a lease of 4 events, and 1 arrays still refer to it: its rows are released when the"
         " last of them dies; the traceback keeps those of its frames"
     )
     assert {name: getattr(warning, name) for name in ("core", "utilization", "dropped")} == {

@@ -284,7 +284,7 @@ def reserve(producer: EventProducer, number: int) -> int:
     return published
 
 
-def test_what_went_in_is_said_to_be_in_whatever_a_handler_raises(
+def test_enqueued_events_are_returned_although_a_handler_raises(
     raising: Raising, capsys: pytest.CaptureFixture[str]
 ) -> None:
     producer, consumer = ring(2)
@@ -310,7 +310,7 @@ def test_what_went_in_is_said_to_be_in_whatever_a_handler_raises(
     assert (producer.stats().emitted, producer.stats().dropped) == (4, 3)
 
 
-def test_a_batch_that_waits_whatever_a_handler_raises(raising: Raising) -> None:
+def test_a_batch_waits_although_a_handler_raises(raising: Raising) -> None:
     producer, _consumer = ring(2)
     assert producer.emit_batch(batch(1, 3), timeout=0.01) == 2
     # Suspended, and the overflow that the end of the wait is.
@@ -318,7 +318,7 @@ def test_a_batch_that_waits_whatever_a_handler_raises(raising: Raising) -> None:
     assert producer.stats().dropped == 1
 
 
-def test_a_close_in_an_overflow_whatever_a_handler_raises(raising: Raising) -> None:
+def test_a_close_during_an_overflow_although_a_handler_raises(raising: Raising) -> None:
     producer, consumer = ring(2)
     assert producer.emit_batch(batch(1, 3)) == 2
     producer.close()
@@ -341,7 +341,7 @@ def test_a_filter_that_raises(logger: logging.Logger, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-def test_nobody_is_told_who_does_not_want_to_be(
+def test_a_handler_error_is_not_printed_if_stderr_is_closed_or_raiseExceptions_is_off(
     is_closed: bool, raising: Raising, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if is_closed:
@@ -364,15 +364,15 @@ def test_an_interrupt_in_a_handler_passes(logger: logging.Logger) -> None:
     assert sequences(consumer.drain()) == [1]
 
 
-def test_the_line_is_of_who_called(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_record_names_the_caller(caplog: pytest.LogCaptureFixture) -> None:
     producer, _consumer = ring(1)
     assert producer.emit(event(1))
     assert [(each.filename, each.funcName) for each in caplog.records] == [
-        (Path(__file__).name, "test_the_line_is_of_who_called")
+        (Path(__file__).name, "test_a_log_record_names_the_caller")
     ]
 
 
-def test_an_overflow_among_events_that_went_in_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_overflow_among_enqueued_events_is_logged_as_an_overflow(caplog: pytest.LogCaptureFixture) -> None:
     producer, consumer = ring(2)
     number = overflow(producer, consumer, 1)
     first = number + 2
@@ -433,13 +433,13 @@ def fill_too_soon(caplog: pytest.LogCaptureFixture) -> EventProducer:
         caplog.clear()
 
 
-def test_a_state_that_was_held_back_is_told_at_the_close(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_that_was_held_back_is_logged_at_the_close(caplog: pytest.LogCaptureFixture) -> None:
     producer = fill_too_soon(caplog)
     producer.close()
     assert pressed(caplog) == ["suspended", "normal", "suspended"]
 
 
-def test_a_state_that_was_held_back_is_told_who_reads_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_that_was_held_back_is_logged_when_it_is_read(caplog: pytest.LogCaptureFixture) -> None:
     producer = fill_too_soon(caplog)
     while len(caplog.records) == 2:
         time.sleep(0.02)
@@ -449,7 +449,7 @@ def test_a_state_that_was_held_back_is_told_who_reads_it(caplog: pytest.LogCaptu
     assert len(caplog.records) == 3
 
 
-def test_a_level_that_is_off_costs_no_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_level_that_is_off_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     producer, consumer = ring(1024, arena_bytes=100)
     with caplog.at_level(WARNING, "nodedb_ring"):
         assert producer.emit(sized(1, 90))

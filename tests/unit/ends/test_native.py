@@ -63,7 +63,7 @@ def ends() -> tuple[EventProducer, EventConsumer]:
 Ends = tuple[EventProducer, EventConsumer]
 
 
-def test_what_python_emits_is_taken(ends: Ends) -> None:
+def test_native_code_takes_what_python_emitted(ends: Ends) -> None:
     producer, consumer = ends
     sent = [WriteEvent(**FULL), *events(1, 9), sized(10, 100)]
     assert producer.emit_batch(EventBatch.from_events(sent)) == 11
@@ -74,7 +74,7 @@ def test_what_python_emits_is_taken(ends: Ends) -> None:
     assert (stats.received, stats.batches, stats.held) == (11, 2, 0)
 
 
-def test_what_is_emitted_python_drains(ends: Ends) -> None:
+def test_python_drains_what_native_code_emitted(ends: Ends) -> None:
     producer, consumer = ends
     sent = [WriteEvent(**FULL), *events(1, 9)]
     assert emit_all(producer, EventBatch.from_events(sent)) == 10
@@ -163,7 +163,7 @@ def spoil(column: str, value: int) -> tuple[Rows, npt.NDArray[np.uint8]]:
         ("old_value_length", 2**32 - 2),
     ],
 )
-def test_a_row_that_is_no_event_is_refused_with_all_others(column: str, value: int, ends: Ends) -> None:
+def test_one_invalid_row_refuses_the_whole_batch(column: str, value: int, ends: Ends) -> None:
     producer, consumer = ends
     rows, payload = spoil(column, value)
     with pytest.raises(BatchError):
@@ -252,7 +252,7 @@ def test_an_open_reservation_bars_the_end(ends: Ends) -> None:
     assert sequences(consumer.drain()) == [1, 2]
 
 
-def test_what_is_no_handle_of_that_end_is_refused(ends: Ends) -> None:
+def test_an_invalid_handle_is_refused(ends: Ends) -> None:
     producer, consumer = ends
     rows, payload = raw_rows(1), np.zeros(64, np.uint8)
     for wrong in (payload, handle(consumer)):

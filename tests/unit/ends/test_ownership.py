@@ -30,7 +30,7 @@ from nodedb_ring import (
 from tests.unit.builders import batch, event, events, fill, ring, sequences
 from tests.unit.runners import Running, in_child, in_thread, until_asleep
 
-libc = ctypes.PyDLL(None)  # keeps the GIL: the child goes on with it
+libc = ctypes.PyDLL(None)  # keeps the GIL: the child continues with it
 
 
 def c_fork() -> int:
@@ -97,7 +97,7 @@ def test_an_ownership_error_is_a_ring_error() -> None:
 
 def test_an_end_belongs_to_the_first_thread_that_uses_it() -> None:
     producer, consumer = ring(8)
-    # Made here, and looked at here, but used elsewhere first.
+    # Created and inspected here, but first used in another thread.
     assert producer.utilization == 0
     assert producer.stats().emitted == consumer.stats().received == 0
     assert producer.pressure_state is consumer.pressure_state
@@ -298,7 +298,7 @@ def test_inherited_ends_refuse(fork: Callable[[], int]) -> None:
 
 
 @pytest.mark.parametrize("fork", FORKS)
-def test_ends_that_nobody_owned_yet_refuse_too(fork: Callable[[], int]) -> None:
+def test_unowned_ends_refuse_too(fork: Callable[[], int]) -> None:
     producer, consumer = ring(8)
 
     def child() -> list[str]:

@@ -68,7 +68,7 @@ def numbers(log: EventLog, core_id: int = 0) -> list[int]:
 # ---- exceptions of signal handlers
 
 
-def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
+def test_an_interrupted_append_is_complete_or_absent_and_the_next_works(
     log: JetStreamEventLog, interrupts: Interrupts
 ) -> None:
     before = 0
@@ -82,20 +82,20 @@ def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
     outcomes: set[int] = set()
     count = 0
     for count in interrupted_at_each(interrupts, begin):  # noqa: B007
-        # What is on its way comes, or not, before the last number is told.
+        # A publish in flight arrives, or not, before the last number is returned.
         append_next(log)
         outcomes.add(following(log) - before - 1)
     assert count > 300
     assert outcomes >= {0, 4}
     assert outcomes <= {0, 2, 4}
-    # What publishes, and was not told that there is no more, would stay for ever.
+    # A publishing task that does not learn that there is no more would stay forever.
     assert len(asyncio.all_tasks(log._connection.thread.loop)) < 20  # pyright: ignore[reportPrivateUsage]
     there = numbers(log)
     assert there == list(range(1, len(there) + 1))
 
 
-def test_the_last_number_is_told_when_what_was_interrupted_has_come(own: NatsServer) -> None:
-    """The server takes the batch from its socket after the handler raised: a number told before would be used twice."""
+def test_the_last_number_is_returned_after_the_interrupted_batch_has_arrived(own: NatsServer) -> None:
+    """The server takes the batch from its socket after the handler raised: an earlier answer would be wrong."""
     with JetStreamEventLog(own.url, "log", timeout=20) as log:
         append_next(log)
         core = log._core(0)  # pyright: ignore[reportPrivateUsage]
@@ -380,7 +380,7 @@ def test_the_log_knows_that_its_connection_is_away_whatever_callbacks_it_was_giv
         append_next(log)
 
 
-def test_what_a_users_callback_raises_is_logged(own: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_a_users_callback_is_logged(own: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
     async def disconnected() -> None:
         raise ValueError("of the user's")
 
@@ -419,7 +419,7 @@ def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServe
     assert "hand its work to another thread" in str(reported[0])
 
 
-def test_a_callback_that_is_no_coroutine_function_is_refused(server: NatsServer) -> None:
+def test_a_callback_that_is_not_a_coroutine_function_is_refused(server: NatsServer) -> None:
     with pytest.raises(TypeError, match=r"disconnected_cb <function .*>: must be a coroutine function \(async def\)"):
         JetStreamEventLog(server.url, "x", disconnected_cb=lambda: None)
 
@@ -429,8 +429,8 @@ def test_an_error_says_what_was_not_done(own: NatsServer) -> None:
         append_next(log)
         own.kill()
         undone: dict[str, Callable[[], object]] = {
-            "log log: not all that was appended to core 0 is acknowledged; last_sequence(0) tells": lambda: log.append(
-                0, batch_of(2)
+            "log log: not all that was appended to core 0 is acknowledged; last_sequence(0) returns": lambda: (
+                log.append(0, batch_of(2))
             ),
             "log log: core 0 was not trimmed to 1, or only in part": lambda: log.trim(0, 1),
             "log log: the watermark 3 of group 'g', core 0, was not acknowledged": lambda: log.save_watermark(

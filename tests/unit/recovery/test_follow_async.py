@@ -75,7 +75,7 @@ def test_the_end_of_a_shared_ring(make_bus: BusMaker) -> None:
         assert asyncio.run(collect(follower)) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_timeout_is_an_empty_batch_and_no_end() -> None:
+def test_a_timeout_returns_an_empty_batch_and_does_not_end_the_stream() -> None:
     _producer, consumer = ring(2)
     follower = follow(consumer, MemoryLog(), group="g")
     for timeout in (0, 0.01, 0.15):
