@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RingCollector"]
 
-# The second is the older spelling, which prometheus_client still accepts.
+# The variable that selects prometheus_client's multiprocess mode, and its older spelling, which is still accepted.
 _MULTIPROCESS: Final = frozenset({"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"})
 
 _Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily

@@ -72,7 +72,7 @@ cdef extern from "Python.h":
     PyObject* PyErr_Occurred() noexcept
     void PyErr_Clear() noexcept
 
-# The members by their numbers. Operations are numbered from 1, sources from 0, both without a gap.
+# The members of the two enumerations at the index of their number. Operations start at 1, sources at 0.
 cdef tuple _OPS = (None, *WriteOp)
 cdef tuple _SOURCES = (*EventSource,)
 

@@ -26,7 +26,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
 
 _MOST_MS: Final = 2**63 - 1
-# A tick of each unit of datetime64 in milliseconds; years and months have no one length.
+# Milliseconds per tick of each unit of datetime64; years and months are missing, because their length varies.
 _UNITS: Final = {
     "W": Fraction(604_800_000),
     "D": Fraction(86_400_000),
@@ -40,7 +40,7 @@ _UNITS: Final = {
     "fs": Fraction(1, 10**12),
     "as": Fraction(1, 10**15),
 }
-# More years than a time can hold, and few enough that NumPy makes days of them without an overflow.
+# Years that no time in milliseconds can hold, but few enough that NumPy converts them to days without an overflow.
 _MOST_YEARS: Final = 300_000_000
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NAT: Final = np.datetime64("NaT")

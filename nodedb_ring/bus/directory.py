@@ -41,7 +41,8 @@ PREFIX: Final = "nodedb_ring."
 _UNFINISHED: Final = re.compile(rf"\.{re.escape(PREFIX)}(.+)\.[0-9a-f]{{16}}")
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-# A file system without O_TMPFILE. EISDIR and ENOENT come from kernels that do not know the flag.
+# What open() and link() raise on a file system without O_TMPFILE (EISDIR and ENOENT come from kernels that do not know
+# the flag), where this process may not write, and without hard links.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS})
 _NOT_WRITABLE: Final = frozenset({errno.EACCES, errno.EROFS})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})

@@ -58,11 +58,11 @@ import os
 __all__ = []  # C functions alone
 
 cdef enum:
-    # Between two polls of an end that spins: each poll takes the other end's line away from it.
+    # Pauses between two polls of a spinning end: each poll takes the cache line away from the other end.
     PAUSES = 4
-    # How long a producer that sleeps lets room gather: woken for each row, it would cost the consumer a system call a row.
+    # A sleeping producer lets room gather for so long: a wake per row would cost the consumer a system call per row.
     GATHER_NS = 1000000
-    # The longest sleep on a shared ring: whoever dies wakes nobody.
+    # The longest sleep on a shared ring: a process that dies wakes no waiter.
     SHARED_SLEEP_NS = 80000000
 
 

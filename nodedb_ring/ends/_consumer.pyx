@@ -32,8 +32,9 @@ __all__ = ["EventConsumer", "consumer_stats"]
 
 cdef enum:
     DEFAULT_BATCH = 1024
-    # Importers take some microseconds an array, however few its rows.
+    # Events per batch of an Arrow stream: importers need some microseconds per array, however few its rows.
     ARROW_BATCH = 16384
+    # The longest spin that a consumer accepts.
     LONGEST_SPIN_NS = 10000000
 
 cdef extern from "Python.h":

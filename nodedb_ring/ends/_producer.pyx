@@ -48,7 +48,7 @@ from .stats import ProducerStats
 __all__ = ["EventProducer", "producer_stats"]
 
 cdef enum:
-    # A batch that waits for room waits for this part of the ring, but not for long.
+    # A batch that waits for room first asks for one part of the ring in so many.
     GATHER = 8
 
 cdef tuple _STATES = tuple(PressureState)

@@ -8,11 +8,11 @@ cdef extern from "Python.h":
     void PyErr_Clear()
 
 cdef enum:
-    # A wake costs some 25 microseconds: a wait polls for a part of that before it sleeps.
+    # How long a wait polls before it sleeps: less than a wake, which costs some 25 microseconds.
     DEFAULT_SPIN_NS = 10000
-    # A signal that comes just before a sleep does not interrupt it: signals are checked for every second.
+    # The longest sleep between two checks for signals: one that comes just before a sleep does not interrupt it.
     LONGEST_SLEEP_NS = 1000000000
-    # As limits.LONGEST_SECONDS.
+    # The longest time-out in seconds; limits.py has the same constant.
     LONGEST_SECONDS = 1000000000
 
 

@@ -85,7 +85,7 @@ class Need(enum.Enum):
     RETURN = "return"
 
 
-# Enum attributes cost a lookup in a metaclass: these are globals for the path without holes.
+# The members as globals, for the path without holes: an attribute of an Enum costs a lookup in its metaclass.
 _DRAIN: Final = Need.DRAIN
 _WAIT: Final = Need.WAIT
 _READ: Final = Need.READ

@@ -40,9 +40,9 @@ from ..schema import EventSource, WriteOp
 __all__ = ["drop_released", "export_array"]
 
 cdef enum:
-    # Rows from which on the pass lets other threads run: it takes longer than a switch costs.
+    # A pass over at least this many rows releases the GIL: it takes longer than a switch of threads.
     LONG_PASS = 32768
-    # Bytes of text from which on the pass over the text does.
+    # A pass over at least this many bytes of text releases the GIL, for the same reason.
     LONG_TEXT = 1 << 20
 
 cdef extern from "nodedb_arrow_hold.h":

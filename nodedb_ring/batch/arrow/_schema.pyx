@@ -27,7 +27,7 @@ cdef extern from "nodedb_arrow_schema.h":
     void release_nothing "nodedb_release_nothing"(ArrowSchema* schema) noexcept nogil
     void release_schema "nodedb_release_schema"(ArrowSchema* schema) noexcept nogil
 
-# By layout, from VIEWS on; of text, and of bytes.
+# Arrow's format strings: three for text, then three for bytes, each in the order of layouts from VIEWS on.
 cdef (const char*)[6] _FORMATS = [b"vu", b"u", b"U", b"vz", b"z", b"Z"]
 
 COLUMN_NAMES = tuple([SCHEMA[k].name.decode() for k in range(COLUMN_COUNT)])

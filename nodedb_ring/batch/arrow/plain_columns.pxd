@@ -25,7 +25,7 @@ cdef enum:
     PLAIN_STEP = 16     # bytes that a copy moves at a time; so many may be written behind a column's last
     PLAIN_NAME = 16     # bytes that a name has room for
     LONG_COPY = 256     # bytes from which on a call of memcpy pays
-    # Debian 12's libc takes the slow way of some AMD processors for copies that are longer.
+    # Text is copied in pieces of this size: for longer ones, Debian 12's libc is slow on some AMD processors.
     COPY_PIECE = 1024
 
 cdef struct Names:
