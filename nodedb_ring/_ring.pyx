@@ -15,7 +15,7 @@ the number of the row at that position. Every row has one owner at a time::
 
 The producer writes rows at the positions from ``published`` on and publishes them by storing ``published``. The consumer
 takes positions by storing ``taken``, and releases a row by writing its index at position ``released`` and storing
-``released``. Only the consumer writes ``index``. So rows never move, several leases may be out at once and come back
+``released``. Only the consumer writes ``index``. So rows never move, several leases may be out at once and end
 in any order, and after a crash the rows show which events are outstanding. (After AF_XDP's fill and completion rings
 and NVMe's queues, in one array.)
 

@@ -199,12 +199,12 @@ _RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
 _FOLLOWER_METRICS: Final[tuple[_Metric[FollowStats], ...]] = (
     _Metric(
         "nodedb_ring_follower_delivered_events_total",
-        "Events that the follower handed out.",
+        "Events that the follower delivered.",
         lambda stats: stats.delivered,
     ),
     _Metric(
         "nodedb_ring_follower_replayed_events_total",
-        "Events that the follower handed out from the log, not from the ring.",
+        "Events that the follower delivered from the log, not from the ring.",
         lambda stats: stats.replayed,
     ),
     _Metric(
@@ -229,12 +229,12 @@ _FOLLOWER_METRICS: Final[tuple[_Metric[FollowStats], ...]] = (
     ),
     _Metric(
         "nodedb_ring_follower_position",
-        "The last sequence number that the follower handed out or passed over; no sample before the first.",
+        "The last sequence number that the follower delivered or skipped; no sample before the first.",
         lambda stats: stats.position,
     ),
     _Metric(
         "nodedb_ring_follower_lag_events",
-        "Sequence numbers known to be tried that the follower has yet to hand out, dropped ones included.",
+        "Sequence numbers known to be tried and not delivered yet, including dropped ones.",
         lambda stats: stats.lag,
     ),
 )

@@ -170,7 +170,7 @@ statement_digest=None)
     Parameters
     ----------
     sequence : int, u64
-        Numbered by whoever emits, contiguous per core; ``producer.next_sequence`` is the next.
+        Assigned by the code that emits, contiguous per core; ``producer.next_sequence`` is the next.
     collection : str
         Table or collection written.
     op : WriteOp

@@ -109,7 +109,7 @@ def variable_column(name: str, value: Any) -> VariableColumn:
         for row, item in enumerate(values):
             if item is None:
                 where = "" if is_scalar else f"row {row}: "
-                raise BatchError(f"{where}{name} is None: must be a string; an empty one where there is none")
+                raise BatchError(f"{where}{name} is None: must be a string; use an empty one if there is no value")
     data, lengths = join_column(values, is_text, name, is_scalar)
     sizes = np.where(lengths == NULL_LENGTH, 0, lengths.astype(np.int64))
     return VariableColumn(memoryview(data), np.cumsum(sizes) - sizes, lengths, is_scalar)
@@ -159,13 +159,13 @@ def in_order(what: str, values: Iterable[Any]) -> Iterable[Any]:
     Raises
     ------
     BatchError
-        A set, whose order nobody chose, or a mapping, of which only the keys would be taken.
+        A set, which has no order, or a mapping, of which only the keys would be taken.
     """
     if isinstance(values, Mapping):
         raise BatchError(f"{what} of {type(values).__name__}: rows have no keys; pass a list of its values")
     if isinstance(values, Set) and not isinstance(values, KeysView):
         raise BatchError(
-            f"{what} of {type(values).__name__}: has no order, and rows have one; pass a list, sorted(...) say"
+            f"{what} of {type(values).__name__}: has no order, but rows have one; pass a list, for example sorted(...)"
         )
     return values
 

@@ -134,7 +134,7 @@ class EventBatch:
         ------
         BatchError
             A value that its column cannot hold exactly, which row it is in, columns of unequal length, an offset
-            outside its data, or whatever ``EventBatch(records, payload)`` refuses.
+            outside its data, or columns that ``EventBatch(records, payload)`` refuses.
         TypeError
             A required column is missing, or a name is not a column.
         """
@@ -149,7 +149,7 @@ class EventBatch:
         sizes: dict[str, int] = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
         sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
         if not sizes:
-            raise BatchError("every column is a scalar: at least one must say how many rows there are")
+            raise BatchError("every column is a scalar: pass at least one array or list, for the number of rows")
         if len(set(sizes.values())) > 1:
             raise BatchError(f"columns of unequal length: {', '.join(f'{n} {size}' for n, size in sizes.items())}")
         records = np.zeros(next(iter(sizes.values())), EVENT_DTYPE)
@@ -179,14 +179,14 @@ class EventBatch:
 
     @classmethod
     def from_arrow(cls, source: object) -> EventBatch:
-        """The events of an Arrow object: a record batch or table, a data frame, a relation, whatever exports capsules.
+        """The events of an Arrow object: a record batch, table, data frame, relation, or other exporter of capsules.
 
         `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
         the fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five
-        fields and no others are required. They may come as this package exports them, and in the types that libraries
-        make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
-        as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; times as timestamps of any
-        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
+        fields and no others are required. They may have the types that this package exports, or those that other
+        libraries use: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary;
+        numbers as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; times as timestamps of
+        any unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
         frame, which the schema's metadata names, is left out unless it has the name of a field. Everything is copied.
 
         Raises
@@ -294,7 +294,7 @@ class EventBatch:
         """The holes in the batch's numbers: an array of shape (k, 2), the first and the last number of each, in order.
 
         With `after` it checks the numbers above `after` and below the batch's highest, including those before its first
-        event; otherwise those between its lowest and its highest. A number that comes late, after a higher one, is not
+        event; otherwise those between its lowest and its highest. A number after a higher one is late, not
         a hole. The batch does not show what was dropped after it: ``GapCursor`` reports that, too.
         """
         numbers = self.sequence
@@ -347,7 +347,7 @@ class EventBatch:
         requested_schema : capsule of an ``ArrowSchema``, optional
             The same columns in the types that the importer would rather have: for strings utf8, large_utf8 or
             utf8_view, for values binary, large_binary or binary_view, for ``op`` and ``source`` those of strings or the
-            dictionary. A column that is asked for in any other type comes as it does without.
+            dictionary. A column that is requested in any other type has its default type.
 
         Raises
         ------

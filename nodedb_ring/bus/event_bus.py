@@ -215,7 +215,7 @@ class EventBus:
         return EventProducer(ring)
 
     def consumer(self, core_id: int) -> EventConsumer:
-        """Claims the consumer's end of a core's ring. What was published and not released comes first, in order.
+        """Claims the consumer's end of a core's ring. Events that were published and not released come first, in order.
 
         Raises
         ------

@@ -286,7 +286,7 @@ cdef class OpenTransaction:
             # To begin one here would make durable what this statement writes outside any. There is none to refuse.
             self._table.rollbacks += 1
             raise CaptureError(
-                "a SQL function has rolled back the transaction beneath the statement that called it; roll back after"
+                "a SQL function has rolled back the transaction during the statement that called it; roll back after"
                 " the statement"
             )
         rows(connection, f"DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False)

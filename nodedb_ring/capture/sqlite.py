@@ -192,7 +192,7 @@ class SqliteCapture:
         Raises
         ------
         CaptureError
-            The open transaction has captured changes, which nobody would emit when it commits. The capture stays.
+            The open transaction has captured changes, which would not be emitted at its commit. The capture stays.
         """
         if self._connection is not None and self.pending:
             raise CaptureError(

@@ -1,4 +1,4 @@
-# Waiting for events and for room, and waking whoever waits.
+# Waiting for events and for room, and waking waiters.
 
 from libc.stdint cimport int64_t, uint64_t
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-"""Waiting for events and for room, and waking whoever waits."""
+"""Waiting for events and for room, and waking waiters."""
 
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -151,7 +151,7 @@ cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexc
     """Sleeps until there is something to take, or an end has gone; a negative timeout means no limit.
 
     It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
-    that dies wakes nobody, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.
+    that dies wakes no waiter, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.
     """
     cdef ConsumerSide* side = &ring.local.consumer
     cdef int64_t deadline = -1, left = -1, sleep_ns
@@ -191,7 +191,7 @@ cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexc
 cdef WaitResult ring_wait_room(
     Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
 ) noexcept nogil:
-    """As ring_wait, on the producer's side. A consumer that dies wakes nobody either."""
+    """As ring_wait, on the producer's side. A consumer that dies wakes no waiter either."""
     cdef ProducerSide* side = &ring.local.producer
     # Where it is payload that is lacking, that is left to gather, too.
     cdef uint64_t piece = min(payload + (ring.arena_bytes >> 3), ring.arena_bytes) if gather > slots else payload
@@ -233,7 +233,7 @@ cdef WaitResult ring_wait_room(
 
 
 cdef void ring_wake(Ring* ring) noexcept nogil:
-    """Wakes whoever waits. Taking the bits is what makes one wake a sleep, however many events follow.
+    """Wakes the waiter. Taking the bits is what makes one wake a sleep, however many events follow.
 
     A bit is taken by whoever can signal what it asks for: without a FIFO it is the waiter's timer that ends its wait.
     """

@@ -56,7 +56,7 @@
 #define NODEDB_NULL_LENGTH UINT32_MAX // of a field that is None
 #define NODEDB_NO_TIME INT64_MIN      // a time that is None: NumPy's NaT
 
-// NODEDB_IF_TEXT_##kind(...) expands to its arguments for columns of kind TEXT and to nothing for others; so do the rest.
+// NODEDB_IF_TEXT_##kind(...) expands to its arguments for columns of kind TEXT, to nothing for others; so do the rest.
 #define NODEDB_IF_NUMBER_NUMBER(...) __VA_ARGS__
 #define NODEDB_IF_NUMBER_TIME(...)
 #define NODEDB_IF_NUMBER_MEMBER(...)

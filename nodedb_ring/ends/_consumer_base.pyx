@@ -27,7 +27,7 @@ cdef class ConsumerBase:
     def __cinit__(self, EventRing ring not None):
         self._loop_fd = -1
         if ring.has_consumer:
-            raise OwnershipError(f"consumer of core {ring.core_id}: was handed out already; a ring has one reader")
+            raise OwnershipError(f"core {ring.core_id}: its EventConsumer exists already; a ring has one reader")
         ring.has_consumer = True
         self.ring = ring
         self._ring = &ring.ring

@@ -168,7 +168,7 @@ cdef class Lease:
     BufferError
         At the end of the block, if an array still refers to the lease: copy what outlives it. Rows are released when
         the last such array dies. It is not raised while another exception passes; then a WARNING is logged, once a
-        consumer. Mostly it is that exception's traceback which keeps the array, for as long as somebody keeps it.
+        consumer. Usually that exception's traceback keeps the array, as long as it exists itself.
 
     Thread safety
     -------------
@@ -218,8 +218,8 @@ cdef class Lease:
             self._block.ring.is_pin_logged = True
             log_safely(
                 logging.WARNING,
-                "core %d: an exception ended a lease of %d events, and %d arrays still refer to it: its rows are released"
-                " when the last of them dies; the traceback keeps those of its frames",
+                "core %d: an exception ended a lease of %d events, and %d arrays still refer to it: its rows are"
+                " released when the last of them dies; the traceback keeps those of its frames",
                 self._block.ring.core_id, self._block.count, self._block.pins,
                 extra={
                     "core": self._block.ring.core_id,

@@ -55,7 +55,7 @@ cdef tuple _STATES = tuple(PressureState)
 
 
 def producer_stats(EventRing ring not None):
-    """The accounts of a ring's producer, whoever holds that end: a ``ProducerStats``."""
+    """The counters of a ring's producer, whichever process holds that end: a ``ProducerStats``."""
     cdef RingHeader* header = ring.ring.header
     cdef uint64_t slots, payload
     cdef uint64_t full = load_relaxed(&header.dropped_full)
@@ -248,7 +248,7 @@ cdef class EventProducer(ProducerBase):
         return self.wait_until(n, payload_bytes, n, monotonic_ns() + limit if limit > 0 else limit)
 
     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:
-        """Waits, without the GIL, until there is room; whether there is. Answers signals; a negative deadline is none."""
+        """Waits for room without the GIL; returns whether there is. Answers signals; a negative deadline means none."""
         cdef int64_t left = deadline, sleep_ns
         cdef WaitResult result
         if self._is_waiting:
@@ -401,7 +401,8 @@ cdef class EventProducer(ProducerBase):
     def is_consumer_disconnected(self):
         """Whether the consumer has closed, was collected or has died.
 
-        On a private bus for good. On a shared one until a successor claims that end; there it costs two system calls.
+        On a private bus it stays True. On a shared one it is True until a successor claims that end; there each read
+        takes two system calls.
         """
         if not ring_mark_dead_consumer(self._ring):
             return False

@@ -46,7 +46,7 @@ cdef class ProducerBase:
 
     def __cinit__(self, EventRing ring not None):
         if ring.has_producer:
-            raise OwnershipError(f"producer of core {ring.core_id}: was handed out already; a ring has one writer")
+            raise OwnershipError(f"core {ring.core_id}: its EventProducer exists already; a ring has one writer")
         ring.has_producer = True
         self.ring = ring
         self._ring = &ring.ring

@@ -53,7 +53,7 @@ cdef class Reservation:
     array, ``rows["lsn"][2:] = values``, NumPy converts.
 
     A clean exit checks all of the rows and publishes them at once; an exception publishes nothing. The arrays are
-    memory beside the ring and are copied in at the exit: an array cannot be taken back from whoever holds it, and so
+    memory beside the ring and are copied in at the exit: an array cannot be revoked, and so
     none may refer to rows that will hold other events. After the block they are read-only.
 
     Raises

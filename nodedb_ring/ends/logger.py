@@ -17,7 +17,7 @@ _LOGGER: Final = logging.getLogger("nodedb_ring")
 def log_safely(
     level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None, exc_info: bool = False
 ) -> None:
-    """Logs a line, as ``logging.Logger.log`` does, under the name and at the place of whoever called the package.
+    """Logs a line, as ``logging.Logger.log`` does; the record names the code that called the package.
 
     An error of a handler or a filter is printed, unless ``logging.raiseExceptions`` is off: that is what handlers of
     the standard library do with their own. An interrupt passes.

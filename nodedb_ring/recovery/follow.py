@@ -68,9 +68,9 @@ def follow(
     start : "earliest" or "latest"
         Where a new group begins: at the first event that the log still has, or after the last event.
     after : int, optional
-        Begins after this number instead, whatever the group's watermark is. 0 begins at the first number, 1.
+        Begins after this number instead of the group's watermark. 0 begins at the first number, 1.
     max_events : int, default 1024
-        The most events in a batch that comes from the ring.
+        The most events in a batch from the ring.
     heartbeats : bool, default False
         Whether heartbeats are delivered. They move the position in any case.
 

@@ -1,6 +1,6 @@
-"""``FollowState``: where a follower stands, and what it needs next. A state machine that neither waits nor sleeps.
+"""``FollowState``: a follower's position, and what it needs next. A state machine that neither waits nor sleeps.
 
-A follower stands before one number, ``owed``: the next one that it has to deliver. Events below it are duplicates.
+``owed`` is the next number that the follower has to deliver. Events below it are duplicates.
 Events above it wait until the log has filled the hole. So it does not matter in which order, or how often, ring and
 log offer an event.
 
@@ -65,13 +65,13 @@ if TYPE_CHECKING:
 __all__ = ["NOTHING", "FollowState", "Need"]
 
 WAIT_SECONDS: Final = 0.1
-"""The longest single wait. The ring wakes nobody for a dropped event, nor for one that only the log has."""
+"""The longest single wait. The ring wakes no waiter for a dropped event, nor for one that only the log has."""
 LAST_SECONDS: Final = 1.0
 """Seconds between two questions for the log's last number while the ring is empty."""
 POLL_SECONDS: Final = 0.02
 """Seconds between two questions to a log that is not a ``LiveEventLog``, where there is no ring."""
 NOTHING: Final = EventBatch.from_events([])
-"""The batch that stands for none. It is compared by identity."""
+"""Stands for "no batch"; compared by identity."""
 
 
 class Need(enum.Enum):
@@ -293,7 +293,7 @@ class FollowState:
         """``Follower.skip``."""
         if gap.core_id != self._core_id or gap.first != self.owed:
             raise ValueError(
-                f"gap {gap.first} to {gap.last} of core {gap.core_id}: is not where this follower stands, before"
+                f"gap {gap.first} to {gap.last} of core {gap.core_id}: is not at this follower's position, before"
                 f" {self.owed} of core {self._core_id}"
             )
         self.owed = gap.last + 1

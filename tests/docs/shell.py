@@ -52,7 +52,7 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
         case ["wait"] | ["sleep", _]:
             return bare
         case ["timeout", *_]:
-            # It is there to kill; what ends before, on a machine that stands still, has something to say.
+            # The page kills it; if it ends earlier, it must have failed.
             return f"{bare} >/dev/null || true"
         case ["python3", "-m", "pip", "install", *packages] | ["pip", "install", *packages]:
             for extra in re.findall(r"\[([\w,]+)\]", " ".join(packages)):

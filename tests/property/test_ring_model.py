@@ -182,7 +182,7 @@ class RingModel(RuleBasedStateMachine):
         self.capacity, self.size = capacity, arena_bytes
         self.waiting: deque[WriteEvent] = deque()
         self.held: list[Held] = []
-        self.index = list(range(capacity))  # which row stands at each position
+        self.index = list(range(capacity))  # the row at each position
         self.taken = self.released = 0
         self.outstanding: list[int] = []  # positions published and not released, in order
         self.arenas: set[Arena] = {Arena(0, 0, ())}
@@ -228,7 +228,7 @@ class RingModel(RuleBasedStateMachine):
         self.account.entered = entered
 
     def attempt(self, events: list[WriteEvent], accepted: int, before: int) -> None:
-        """Books attempts, of which the first so many went in, and checks that the arena explains it."""
+        """Counts attempts, of which the first so many were enqueued, and checks that the arena explains it."""
         account = self.account
         account.attempts += len(events)
         account.highest = max([event.sequence for event in events] + [account.highest or 0])
@@ -236,9 +236,9 @@ class RingModel(RuleBasedStateMachine):
             size = payload_size(event)
             placed = {place for arena in self.arenas for place in arena.places(self.size, size)}
             if self.consumer_closed or self.slots == self.capacity:
-                assert number >= accepted, "an event went in without a slot, or without a consumer"
+                assert number >= accepted, "an event was enqueued without a slot, or without a consumer"
             if number < accepted:
-                assert placed, f"{size} bytes went in where no arena has room: {self.arenas}"
+                assert placed, f"{size} bytes were enqueued although no arena has room: {self.arenas}"
                 self.arenas = {arena.publish([Span(arena.head, arena.head + size)]) for arena in placed}
                 self.publish(event)
             else:
@@ -273,7 +273,7 @@ class RingModel(RuleBasedStateMachine):
             self.account.bytes_high = max(self.account.bytes_high, self.producer.stats().bytes_in_use)
 
     def run(self, most: int) -> int:
-        """The length of the contiguous run of rows that stands at the front."""
+        """The length of the contiguous run of rows at the front."""
         slot = self.taken % self.capacity
         most = min(most, len(self.waiting), self.capacity - slot)
         count = 0

@@ -49,7 +49,7 @@ ROW_BYTES: Final = 128
 
 
 class Block:
-    """The bytes of one core's ring, as somebody sees them who may write to the file and keeps to nothing."""
+    """The bytes of one core's ring, for a test that writes to the file without any rules."""
 
     def __init__(self, bus: EventBus, core_id: int) -> None:
         with bus.path.open("r+b") as file:

@@ -33,7 +33,7 @@ class ProducerLife:
     next_sequence: int
     """As it found it when it had claimed the end."""
     attempts: Words
-    """Shape (n, 4): how, first number, count, how many went in or UNKNOWN."""
+    """Shape (n, 4): how, first number, count, how many were enqueued or UNKNOWN."""
     emitted: int
     dropped: int
     """The ring's accounts after its end."""

@@ -116,7 +116,7 @@ class Journal:
         view[self.LENGTH] = self._end - _LOG
 
     def tried(self, enqueued: int) -> None:
-        """Says how many of them went in."""
+        """Records how many of them were enqueued."""
         self._view[self._end - 1] = enqueued
 
     def mark(self, mark: Mark, number: int) -> None:

@@ -247,7 +247,7 @@ def produce(
     uint32_t most, uint64_t seed, bint insists, bint in_step=False, uint32_t jitter=300, bint closes=True,
     int32_t spins=-1,
 ) -> int:
-    """Tries the events from `first` on, as many as `enqueued` is long, and notes there which went in.
+    """Tries the events from `first` on, as many as `enqueued` is long, and records there which were enqueued.
 
     One that insists tries an event that was refused again; the other continues to the next. One in step waits until all
     was taken, and then for up to `jitter` pauses, and continues. With `spins` of 0 or more one that insists sleeps
@@ -388,7 +388,7 @@ cdef void take_all(Consumer* side) noexcept nogil:
         else:
             rest(&polls)
     if side.wrong != 0:
-        # A producer that insists would wait for good.
+        # A producer that insists would wait forever.
         store_relaxed_u32(side.stop, 1)
     while side.out != 0:
         give_back(side, draw >> 30)
@@ -520,6 +520,6 @@ def progress(EventRing ring not None) -> tuple[int, int]:
 
 
 def close_both(EventRing ring not None) -> None:
-    """Closes both ends, which wakes whoever sleeps."""
+    """Closes both ends, which wakes a sleeping one."""
     ring_close_producer(&ring.ring)
     ring_close_consumer(&ring.ring)

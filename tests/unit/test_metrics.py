@@ -664,7 +664,7 @@ def test_a_scrape_from_another_thread_does_not_own_an_end() -> None:
     follower = follow(consumer, MemoryLog(), group="totals")
     registry = registry_of(RingCollector([producer, consumer], name="orders", followers=[follower]))
     in_thread(lambda: scraped(registry))
-    # Whoever moved events first would own the ends now.
+    # The thread that moved events first owns the ends.
     assert producer.emit(event(1))
     assert len(follower.next_batch(0)) == 1
 
@@ -795,7 +795,7 @@ print([["requests_total" in text, "nodedb_ring_up" in text] for text in (page(),
 
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
-def test_workers_that_export_files_are_told_that_rings_are_in_none(
+def test_workers_that_export_files_are_warned_that_rings_are_not_in_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, str(tmp_path))
@@ -809,7 +809,7 @@ def test_workers_that_export_files_are_told_that_rings_are_in_none(
     assert "register the RingCollector with the registry of the MultiProcessCollector" in message
 
 
-def test_elsewhere_nothing_is_told(make_bus: BusMaker, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_multiprocess_mode_there_is_no_warning(make_bus: BusMaker, caplog: pytest.LogCaptureFixture) -> None:
     RingCollector(make_bus())
     assert caplog.records == []
 

@@ -218,7 +218,7 @@ cdef Sheet* _place_columns(
 
 
 cdef void _drop_sheet(Sheet* sheet) noexcept:
-    """Releases one that nobody was handed."""
+    """Releases one that was not handed out."""
     if sheet.text != NULL:
         give_memory(sheet.text, sheet.text_size)
     give_memory(sheet, sheet.hold.size)

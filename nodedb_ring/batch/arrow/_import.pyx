@@ -1,9 +1,9 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-"""Batches out of Arrow arrays, whoever made them.
+"""Batches from Arrow arrays of any library.
 
 Two steps. The schema first (``_import_plan.pyx``). Then the data, none of which is trusted further than the interface
 allows: lengths, offsets, views and indices are checked against what there is, and what becomes of them goes through the
-same check as ``EventBatch(records, payload)``. (The interface does not give the size of the buffer that offsets refer to.)
+same check as ``EventBatch(records, payload)``. (The interface does not give the size of a buffer with offsets into it.)
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -156,7 +156,7 @@ cdef _Chunks _chunks_of(source, Reader* readers):
 
 
 cdef object _taken(source):
-    return BatchError(f"{type(source).__name__}: somebody else has taken what its capsule held; ask for a new one")
+    return BatchError(f"{type(source).__name__}: its capsule was already consumed; request a new one")
 
 
 cdef int _check_call(source, ArrowArrayStream* stream, int code) except -1:
@@ -339,8 +339,8 @@ cdef int _read_times(
                 timestamp *= 1000
             elif timestamp % divisor != 0:
                 raise BatchError(
-                    f"row {before + i}: {COLUMN_NAMES[number]} {timestamp} {chr(reader.unit)}s: is not a whole number of"
-                    " milliseconds; truncate or round it to ms first"
+                    f"row {before + i}: {COLUMN_NAMES[number]} {timestamp} {chr(reader.unit)}s: is not a whole number"
+                    " of milliseconds; truncate or round it to ms first"
                 )
             else:
                 timestamp //= divisor

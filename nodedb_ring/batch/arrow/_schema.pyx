@@ -115,7 +115,7 @@ cdef Layout _requested_layout(int column, const ArrowSchema* asked, Layout other
 cdef Selection as_requested(Selection selection, object requested_schema):
     """The columns in the layouts of a requested schema, a capsule or None.
 
-    As the interface has it: what cannot be had as it is asked for comes as it is without, for the importer to cast; and
+    As the interface says: a column that is unavailable in the requested type has its default type, to be cast; and
     a schema of other columns is refused. The capsule stays the importer's.
     """
     cdef const ArrowSchema* schema
@@ -130,7 +130,7 @@ cdef Selection as_requested(Selection selection, object requested_schema):
         )
     schema = <const ArrowSchema*>PyCapsule_GetPointer(requested_schema, "arrow_schema")
     if schema.release == NULL:
-        raise BatchError("requested_schema: somebody else has taken what its capsule held; ask for a new one")
+        raise BatchError("requested_schema: its capsule was already consumed; request a new one")
     if schema.format == NULL or strcmp(schema.format, b"+s") != 0:
         raise BatchError(f"requested_schema of the Arrow format {_shown(schema.format)}: must be '+s', columns")
     if schema.n_children != selection.selected.count or schema.children == NULL:

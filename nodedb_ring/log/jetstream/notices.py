@@ -18,7 +18,7 @@ _FLUSH_SECONDS: Final = 2
 
 @final
 class Notices:
-    """The notices of one core: whoever appends publishes the last number stored, on a subject without a stream.
+    """The notices of one core: each append publishes the last number stored, on a subject without a stream.
 
     If the server republished what it stores, it would store half as fast.
 

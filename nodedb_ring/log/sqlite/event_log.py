@@ -321,7 +321,7 @@ class SqliteEventLog:
         except connection.errors as error:
             if self._closed:
                 raise ClosedError(
-                    f"{self._path}: {undone}: this log was closed meanwhile; open a new SqliteEventLog"
+                    f"{self._path}: {undone}: this log was closed during the call; open a new SqliteEventLog"
                 ) from error
             raise translated(
                 error, connection.code(error), path=self._path, undone=undone, busy_seconds=BUSY_SECONDS

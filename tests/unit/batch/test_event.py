@@ -256,7 +256,7 @@ def test_minus_one_is_a_stamp_like_any_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sequence", "lsn", "tenant_id", "vshard_id", "count", "system_time_ms"])
-def test_whatever_is_an_integer_serves_as_one(name: str) -> None:
+def test_every_kind_of_integer_is_accepted(name: str) -> None:
     for value in (Tenant.ACME, np.uint64(42), np.int8(42)):
         kept = getattr(with_field(name, value), name)
         assert kept == 42

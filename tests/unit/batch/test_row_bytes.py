@@ -155,7 +155,7 @@ def rows_in(bus: EventBus, count: int) -> npt.NDArray[np.uint8]:
 def test_reserved_bytes_of_a_shared_ring_are_zero(name: str, make_bus: BusMaker) -> None:
     bus = make_bus()
     before = bus.path.read_bytes()
-    # Whatever lies in the rows that are written over.
+    # With any old contents of the rows that are overwritten.
     with open(bus.path, "r+b") as file:
         at = 4096 + int(np.frombuffer(before, np.uint64, 1, 4096 + 40)[0])
         file.seek(at)

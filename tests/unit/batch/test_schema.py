@@ -57,7 +57,7 @@ def test_sources() -> None:
     ]
 
 
-def test_zero_is_no_operation() -> None:
+def test_zero_is_not_an_operation() -> None:
     # A row that nobody filled in must not pass for an event.
     assert 0 not in [int(op) for op in WriteOp]
 

@@ -39,7 +39,7 @@ from tests.unit.shared_buses import (
 
 
 def named(directory: Path = SHM) -> set[str]:
-    """What lies in a directory that this process made."""
+    """The files in a directory that this process created."""
     return {name for name in os.listdir(directory) if f"test-{os.getpid()}-" in name}
 
 
@@ -66,7 +66,7 @@ def test_capacity_and_arena_have_the_defaults_of_the_private_bus() -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_the_file_is_for_its_owner_alone_whatever_the_umask(umask: int, make_bus: BusMaker) -> None:
+def test_the_file_is_for_its_owner_only_with_any_umask(umask: int, make_bus: BusMaker) -> None:
     before = os.umask(umask)
     try:
         bus = make_bus()
@@ -79,7 +79,7 @@ def test_the_file_is_for_its_owner_alone_whatever_the_umask(umask: int, make_bus
 
 
 def test_the_whole_file_has_its_memory_from_the_start(make_bus: BusMaker) -> None:
-    # A page that the file lacks would be asked for at a later touch, and be a SIGBUS when there is none.
+    # A page that is not allocated yet would be requested by a later write, which is a SIGBUS if memory is full.
     status = make_bus(2, 1024).path.stat()
     assert status.st_blocks * 512 >= status.st_size >= 2 * (1024 * (4 + 128) + 256 * 1024)
 
@@ -375,7 +375,7 @@ def test_list_reads_dev_shm(bus: EventBus) -> None:
 
 def test_list_names_nothing_else(make_bus: BusMaker, tmp_path: Path) -> None:
     bus = make_bus(name="bus", directory=tmp_path)
-    assert bus.consumer(0).fileno() >= 0  # what lies beside the file for it is not a bus
+    assert bus.consumer(0).fileno() >= 0  # its FIFO beside the file is not listed as a bus
     (tmp_path / "nodedb_ring").write_bytes(b"")
     (tmp_path / "nodedb_ring.").write_bytes(b"")
     (tmp_path / "other.bus").write_bytes(bus.path.read_bytes())

@@ -138,9 +138,7 @@ def test_without_tmpfile_a_bus_is_the_same(directory: Path, without_tmpfile: Non
 
 
 @pytest.mark.parametrize("wrong", [errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL])
-def test_whatever_a_kernel_says_that_has_no_tmpfile(
-    wrong: int, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_error_of_a_kernel_without_tmpfile(wrong: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, flags: int) -> int:
         raise OSError(wrong, os.strerror(wrong), path)
 
@@ -269,7 +267,7 @@ class AtLine:
 
 
 def interrupted(call: Callable[[], object], number: int) -> bool:
-    """Whether the call was interrupted; what it opened is closed once, whoever else has got the number meanwhile."""
+    """Whether the call was interrupted. Each descriptor is closed once, although its number may be reused by then."""
     at_line = AtLine(number)
     kept: list[BaseException] = []
 
@@ -319,7 +317,7 @@ def test_an_interrupt_at_any_line_closes_each_descriptor_once(
         before = len(os.listdir("/proc/self/fd"))
         number = 0
         with warnings.catch_warnings():
-            # Of files that are left to be collected: an interrupt can come before whoever closes them has them.
+            # Of files that are left to the collector: an interrupt can come before their owner is assigned.
             warnings.simplefilter("ignore", ResourceWarning)
             while interrupted(lambda: CALLS[what](directory), number):
                 # It may have come just after the name, or just before the hidden one is removed.

@@ -416,7 +416,7 @@ def test_inherited_ends_refuse(fork: Callable[[], int], bus: EventBus) -> None:
 
 def test_inherited_ends_refuse_after_a_fork_that_the_c_library_knows_nothing_of(bus: EventBus) -> None:
     # From a child, which has one thread: a lock that another thread held at that moment, malloc's for one, would stay
-    # taken in the clone for good. The threads of all libraries that other tests have imported live on in this process.
+    # taken in the clone forever. The threads of all libraries that other tests have imported live on in this process.
     in_child(lambda: check_inherited_ends(bus, raw_fork))
 
 

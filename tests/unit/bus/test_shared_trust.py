@@ -285,7 +285,7 @@ INDEX_AT, ROWS_AT, ARENA_AT = 32, 40, 48
 
 
 class Bytes:
-    """The bytes of a bus of one core, for whoever may write to the file and keeps to nothing."""
+    """The bytes of a bus of one core, for a test that writes to the file without any rules."""
 
     def __init__(self, bus: EventBus) -> None:
         with bus.path.open("r+b") as file:
@@ -500,7 +500,7 @@ def test_an_inconsistent_block_has_no_successor(role: str, at: int, value: int, 
         with pytest.raises(CorruptRingError, match="core 0"):
             bus.producer(0) if role == "producer" else bus.consumer(0)
     data.put(at, before)
-    # Whoever was refused holds nothing.
+    # A refused claim holds nothing.
     [stats] = bus.stats()
     assert (stats.producer_pid, stats.consumer_pid) == (None, None)
     assert bus.producer(0).next_sequence == 4

@@ -106,7 +106,7 @@ def publish(held: Held, by: str) -> None:
 
 
 @pytest.mark.parametrize("by", ["emit", "emit_batch", "reserve"])
-def test_whatever_publishes_wakes_it(by: str, bus: EventBus) -> None:
+def test_every_way_to_publish_wakes_it(by: str, bus: EventBus) -> None:
     consumer = bus.consumer(0)
     with producing_peer(bus) as other:
         waiter = waiter_on(consumer, 1e6)

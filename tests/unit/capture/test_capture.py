@@ -170,7 +170,7 @@ def test_numbers_and_stamps(tmp_path: Path) -> None:
     assert (core.capture.lsn, core.capture.emitted, core.capture.dropped) == (101, 3, 0)
 
 
-def test_sequences_go_on_after_events_of_the_producers_own(core: Core) -> None:
+def test_sequences_continue_after_events_of_the_producers_own(core: Core) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
     core.producer.emit(
         WriteEvent(sequence=core.producer.next_sequence, collection="", op=WriteOp.HEARTBEAT, row_id="", lsn=1)
@@ -984,7 +984,7 @@ def deny_the_virtual_table(action: int, first: str | None, *_: str | None) -> in
 
 
 def test_an_authorizer_that_forbids_to_take_part(core: Core) -> None:
-    """The statement is refused before it begins, and the transaction is none the worse for it."""
+    """The statement is refused before it begins, and the transaction is not affected."""
     core.connection.authorizer = deny_the_virtual_table
     core.sql("BEGIN")
     with pytest.raises(apsw.AuthError):

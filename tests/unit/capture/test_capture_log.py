@@ -412,7 +412,7 @@ def test_numbers_lie_above_the_logs_and_the_rings(core: LoggedCore) -> None:
     assert numbers(core.logged()) == [40, 41, 100, 200, 201]
 
 
-def test_numbers_go_on_after_a_restart_and_a_trim(core: LoggedCore) -> None:
+def test_numbers_continue_after_a_restart_and_a_trim(core: LoggedCore) -> None:
     core.sql("INSERT INTO t VALUES (1, 1), (2, 2)")
     core.capture.close()
     [producer], [consumer] = create_event_bus(1)

@@ -1,4 +1,4 @@
-"""The demo with logs: whatever the rings drop, and whoever is killed, the view agrees with the databases exactly."""
+"""The demo with logs: despite drops and killed processes, the view agrees with the databases exactly."""
 
 from __future__ import annotations
 
@@ -240,10 +240,10 @@ def test_between_processes_too(flights: list[Flight], databases: tuple[Path, Pat
     assert multiprocessing.active_children() == []
 
 
-def test_all_that_are_killed_go_on_where_they_stood(
+def test_killed_processes_continue_where_they_stopped(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path], bus: EventBus
 ) -> None:
-    # Early in a long run: whoever has ended before the parent comes to it is not killed.
+    # Early in a long run: a child that has ended before the parent kills it is not counted as killed.
     monkeypatch.setattr("nodedb_ring.command.demo.durable._some_of", lambda events: [events // 8, events // 16, 1])
     said: list[str] = []
     outcome = durable.run(flights[: 3 * MANY], databases, bus, lambda done: None, said.append, chaos=True)

@@ -208,7 +208,7 @@ def test_a_sample_claims_and_changes_nothing(bus: EventBus, clock: Clock) -> Non
         (TAKEN_AT, 2**64 - 1, "taken position"),
     ],
 )
-def test_a_corrupt_ring_is_said_to_be_and_the_others_go_on(
+def test_a_corrupt_ring_is_reported_and_the_others_continue(
     make_bus: BusMaker, clock: Clock, at: int, value: int, said: str
 ) -> None:
     bus = make_bus(2)

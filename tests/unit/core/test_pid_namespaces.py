@@ -66,7 +66,7 @@ def test_a_producer_lives_though_a_process_of_its_number_here_has_ended(bus: Eve
     consumer = bus.consumer(0)
     with producing_peer(bus) as other, subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as stranger:
         move(bus, "producer", stranger.pid)
-        assert len(consumer.drain(timeout=0.1)) == 0  # whoever asks by number asks now
+        assert len(consumer.drain(timeout=0.1)) == 0  # a check by pid is made now
         assert not pidfds()
         stranger.communicate(b"\n")
         assert not has_gone(consumer)

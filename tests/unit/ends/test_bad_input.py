@@ -255,7 +255,7 @@ def test_a_ring_over_a_block_that_is_too_small_or_read_only() -> None:
 
 
 def test_two_producers_of_one_ring_do_not_tear_it() -> None:
-    # One writer: whoever makes a second one is refused, or cannot write into what the first has reserved.
+    # One writer: a second one is refused, or cannot write to the rows that the first has reserved.
     producer, consumer = ring(4)
     with producer.reserve(4) as rows:
         rows["op"] = 1

@@ -135,7 +135,7 @@ def test_one_warning_a_producer(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("first", ["emit", "emit_batch", "reserve", "property"])
-def test_whoever_notices_first_logs_it(first: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_call_that_notices_logs_it(first: str, caplog: pytest.LogCaptureFixture) -> None:
     producer, consumer = ring()
     consumer.close()
     if first == "emit":

@@ -131,7 +131,7 @@ def test_several_at_once_released_in_any_order(order: tuple[int, ...]) -> None:
     lap(producer, consumer, number)
 
 
-def test_drains_and_try_recv_go_on_beside_leases() -> None:
+def test_drains_and_try_recv_work_beside_leases() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 8)
     one = consumer.lease(2)

@@ -287,7 +287,7 @@ def refusals(batch: EventBatch, part: EventBatch) -> list[str]:
 
 
 def test_a_child_forked_without_handlers_is_refused(make_bus: BusMaker) -> None:
-    # The C library knows nothing of it, and so nothing was kept: what lies there is the producer's by now.
+    # The C library does not run handlers for it, so nothing was copied: the producer has overwritten the bytes by now.
     bus = make_bus(1, 4, arena_bytes=256)
     with bus.producer(0) as producer, bus.consumer(0) as consumer:
         assert producer.emit(event(1, new_value=b"A" * 60))

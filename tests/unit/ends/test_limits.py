@@ -154,7 +154,7 @@ def taking(*parameters: str) -> set[str]:
 
 
 def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
-    # The protocol's is whoever implements it, and JetStream's own are in tests/unit/log.
+    # Methods of the protocol are checked by their implementations; those of JetStream are in tests/unit/log.
     elsewhere = {"LiveEventLog.wait_beyond", "JetStreamEventLog.__init__", "JetStreamEventLog.wait_beyond"}
     inside = {"limit_seconds", "drain_when_ready", "Connection.__init__", "LoopThread.stop"}
     assert taking("timeout", "linger", "seconds") == set(NAMES) | elsewhere | inside

@@ -116,7 +116,7 @@ def test_the_most_that_there_is_room_for_is_taken(ends: Ends) -> None:
     assert take(consumer, room=260) == sent[4:]
 
 
-def test_the_end_is_told_after_the_last_event(ends: Ends) -> None:
+def test_the_end_is_reported_after_the_last_event(ends: Ends) -> None:
     producer, consumer = ends
     fill(producer, 1, 3)
     producer.close()
@@ -314,7 +314,7 @@ PUBLISHED, RELEASED = 128, 392
     ("at", "call"),
     [(RELEASED, lambda producer, _: emit_all(producer, batch(4, 4))), (PUBLISHED, lambda _, consumer: take(consumer))],
 )
-def test_a_corrupt_block_is_told(at: int, call: Callable[..., object], bus: EventBus) -> None:
+def test_a_corrupt_block_is_reported(at: int, call: Callable[..., object], bus: EventBus) -> None:
     with bus.producer(0) as producer, bus.consumer(0) as consumer:
         producer.bind()
         consumer.bind()

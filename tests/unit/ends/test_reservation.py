@@ -292,7 +292,7 @@ def test_no_view_stays_writable_after_it() -> None:
     assert sequences(consumer.drain()) == [1, 2]
 
 
-def test_whatever_was_derived_from_a_view_cannot_reach_the_ring() -> None:
+def test_arrays_derived_from_a_view_cannot_reach_the_ring() -> None:
     producer, consumer = ring(2, arena_bytes=8)
     with producer.reserve(2, 8) as rows:
         rows["op"] = WriteOp.INSERT

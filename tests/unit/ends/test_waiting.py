@@ -91,7 +91,7 @@ def test_an_event_wakes_it(timeout: float | None) -> None:
 
 
 @pytest.mark.parametrize("by", ["emit", "emit_batch", "reserve"])
-def test_whatever_publishes_wakes_it(by: str) -> None:
+def test_every_way_to_publish_wakes_it(by: str) -> None:
     from tests.unit.builders import batch
 
     producer, consumer = ring()

@@ -132,7 +132,7 @@ def test_the_last_number_is_returned_after_the_interrupted_batch_has_arrived(own
 
 
 @pytest.mark.parametrize("call", ["save_watermark", "last_sequence", "read", "trim"])
-def test_after_an_interrupted_call_all_go_on(log: JetStreamEventLog, interrupts: Interrupts, call: str) -> None:
+def test_all_calls_work_after_an_interrupted_one(log: JetStreamEventLog, interrupts: Interrupts, call: str) -> None:
     for _ in range(4):
         append_next(log)
 
@@ -363,7 +363,7 @@ def wait_for_ever(log: JetStreamEventLog) -> None:
         log.wait_beyond(0, 0, 0.05)
 
 
-def test_the_log_knows_that_its_connection_is_away_whatever_callbacks_it_was_given(own: NatsServer) -> None:
+def test_the_log_notices_a_lost_connection_with_any_callbacks(own: NatsServer) -> None:
     async def nothing(*_: object) -> None:
         return None
 

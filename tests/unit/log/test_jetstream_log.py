@@ -74,7 +74,7 @@ def everything(log: JetStreamEventLog, core_id: int = 0) -> list[int]:
 
 @contextlib.contextmanager
 def impatient(log: JetStreamEventLog) -> Generator[None]:
-    """Gives up soon: what must be answered has all the time that a machine which stands still may take."""
+    """Times out soon. (Calls that must succeed use long time-outs, because a busy machine may pause.)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log._connection, "timeout", 0.6)  # pyright: ignore[reportPrivateUsage]
         yield
@@ -230,7 +230,7 @@ async def stored(url: str, stream: str, position: int) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["rows", "core", "text", "short"])
-def test_a_damaged_message_is_told(server: NatsServer, log: JetStreamEventLog, damage: str) -> None:
+def test_a_damaged_message_is_reported(server: NatsServer, log: JetStreamEventLog, damage: str) -> None:
     log.append(4, numbered(1, 5))
     log.append(0, numbered(1, 5))
     body = asyncio.run(stored(server.url, f"{log.stream}_core_0", 1))
@@ -258,7 +258,7 @@ def test_wait_beyond_wakes(server: NatsServer, log: JetStreamEventLog) -> None:
         assert not reader.wait_beyond(0, 5, 0.05)
 
 
-def test_wait_beyond_is_told_and_does_not_ask(server: NatsServer, log: JetStreamEventLog) -> None:
+def test_wait_beyond_is_notified_and_does_not_poll(server: NatsServer, log: JetStreamEventLog) -> None:
     with JetStreamEventLog(server.url, log.stream, timeout=5) as reader:
         assert not reader.wait_beyond(0, 0, 0)
         log.append(0, numbered(1, 5))

@@ -153,7 +153,7 @@ def test_the_first_number_may_be_zero(log: SqliteEventLog) -> None:
         both.emit(event(0))
 
 
-def test_numbers_go_on_after_the_logs_last(log: SqliteEventLog) -> None:
+def test_numbers_continue_after_the_logs_last(log: SqliteEventLog) -> None:
     log.append(0, batch_of(40, 41))
     producer, _consumer = ring()
     both = logged(producer, log)
@@ -163,7 +163,7 @@ def test_numbers_go_on_after_the_logs_last(log: SqliteEventLog) -> None:
     assert both.emit(event(42))
 
 
-def test_numbers_go_on_after_the_rings_last(log: SqliteEventLog) -> None:
+def test_numbers_continue_after_the_rings_last(log: SqliteEventLog) -> None:
     producer, _consumer = ring()
     producer.emit(event(70))
     both = logged(producer, log)

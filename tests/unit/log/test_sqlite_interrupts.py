@@ -43,7 +43,7 @@ def path(directory: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transaction that was left open is an error of whoever comes next, at once."""
+    """A transaction that was left open makes the next call fail at once."""
     monkeypatch.setattr(event_log, "BUSY_SECONDS", 0.0)
 
 

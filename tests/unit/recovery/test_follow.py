@@ -444,7 +444,7 @@ def test_at_the_highest_number_it_still_drops_duplicates() -> None:
 # ---- gaps that nobody can fill ---------------------------------------------------------------------------------------
 
 
-def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
+def test_a_gap_is_raised_by_each_call_until_it_is_skipped() -> None:
     producer, consumer = ring(8)
     log = MemoryLog()
     log.put(1, 3)
@@ -854,7 +854,7 @@ def test_a_producer_killed_at_any_moment(make_bus: BusMaker, tmp_path: Path) -> 
 def produce_for_ever(held: Held, path: str, first: int) -> None:
     with open(path, "a") as lines:
         while True:
-            # Bursts of twice the ring, which drop some, whoever is faster.
+            # Bursts of twice the ring, of which some are dropped, whichever side is faster.
             for number in range(first, first + 8):
                 lines.write(f"{number}\n")
                 lines.flush()

@@ -223,7 +223,7 @@ def test_a_log_that_fails_can_be_asked_again_in_another_loop() -> None:
     assert asyncio.run(taken(follower)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
+def test_a_gap_is_raised_by_each_call_until_it_is_skipped() -> None:
     producer, consumer = ring(4)
     follower = follow(consumer, MemoryLog(), group="g")
     fill(producer, 3, 4)

@@ -34,7 +34,7 @@ def numbered(*numbers: int) -> EventBatch:
         ((3, 5), 0, [[1, 2], [4, 4]]),
         ((0, 1, 3), 0, [[2, 2]]),
         ((0, 2), None, [[1, 1]]),
-        # What lies at or below `after` shows no hole, and hides none.
+        # Numbers up to `after` neither show a hole nor hide one.
         ((1, 5, 8), 5, [[6, 7]]),
         ((1, 3, 8), 4, [[5, 7]]),
         ((1, 3), 3, []),

@@ -389,7 +389,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
         missing(lambda: pa.array([None], pa.string())),
         missing(lambda: pl.Series([None])),
         missing(lambda: pl.Series([None], dtype=pl.Binary)),
-        # One that stands for all rows.
+        # One value for all rows.
         Sample(lambda: None, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
         Sample(lambda: pd.NA, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
         Sample(lambda: np.datetime64("NaT"), timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),

@@ -73,7 +73,7 @@ def test_a_second_stream_of_a_follower_is_refused_too() -> None:
 
 
 @pytest.mark.parametrize("with_gil", [False, True])
-def test_whoever_lets_go_of_a_stream_makes_room_for_the_next(with_gil: bool) -> None:
+def test_releasing_a_stream_allows_the_next(with_gil: bool) -> None:
     _producer, consumer = ring()
     # A capsule that nobody consumed.
     consumer.__arrow_c_stream__()
@@ -200,7 +200,7 @@ def test_a_stream_after_a_follower_s_batches_raises_instead_of_returning_nothing
         reader_of(follower)
 
 
-def test_a_hole_that_a_follower_stands_before_is_something() -> None:
+def test_a_follower_at_a_hole_still_accepts_a_stream() -> None:
     producer, consumer = ring()
     fill(producer, 1, 2)
     fill(producer, 5, 5)
