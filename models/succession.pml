@@ -46,7 +46,7 @@ byte given, orphaned;                /* those that a consumer was given; those w
 byte tried;                          /* the highest number that an intent was stored for */
 byte published_at_claim;             /* what was published when the waiting consumer last read the claim */
 bool settled;                        /* a producer lives, and has stored its claim */
-bool reported_gone;                           /* the waiting consumer has reported that the producer is gone */
+bool reported_gone;                  /* the waiting consumer has reported that the producer is gone */
 bool waits;                          /* a consumer lives, holds nothing and found nothing */
 
 #define DIES :: atomic { kills > 0 -> kills--; goto died }

@@ -200,7 +200,7 @@ def test_a_stream_after_a_follower_s_batches_raises_instead_of_returning_nothing
         reader_of(follower)
 
 
-def test_a_follower_at_a_hole_still_accepts_a_stream() -> None:
+def test_a_stream_of_a_follower_at_a_hole_raises_the_gap_again() -> None:
     producer, consumer = ring()
     fill(producer, 1, 2)
     fill(producer, 5, 5)
