@@ -37,7 +37,7 @@ LINK = [
 
 
 class BuildInParallel(build_ext):
-    """Translates and compiles on all processors, then puts the stubs where type checkers look: beside the modules."""
+    """Translates and compiles on all processors, then puts the stubs where type checkers search: beside the modules."""
 
     def finalize_options(self) -> None:
         """One compiler a processor, unless the caller chose a number."""

@@ -3,7 +3,7 @@
 Each mechanism is checked first: it captures a script of savepoints, replaced rows and failing statements, and its
 changes of each commit are compared with those that triggers in a second database saw. Then it is timed, in the same
 run as all others, as a ratio to the same SQL without capture. The alternatives to ``SqliteCapture`` are written here in
-plain Python and are told when a commit is done; ``SqliteCapture`` detects commits itself and also emits.
+plain Python and are called when a commit is done; ``SqliteCapture`` detects commits itself and also emits.
 """
 
 # ruff: noqa: D101, D102 - the ways to capture share their methods
@@ -87,13 +87,13 @@ class HookAndTrace(HookAlone):
         self.start = (0, 0)
         connection.trace_v2(apsw.SQLITE_TRACE_STMT | apsw.SQLITE_TRACE_PROFILE, self.trace)
 
-    def trace(self, told: dict[str, Any]) -> None:
-        if told.get("trigger"):
+    def trace(self, reported: dict[str, Any]) -> None:
+        if reported.get("trigger"):
             return
-        if told["code"] == apsw.SQLITE_TRACE_STMT:
-            self.start = len(self.changes), told["total_changes"]
+        if reported["code"] == apsw.SQLITE_TRACE_STMT:
+            self.start = len(self.changes), reported["total_changes"]
             return
-        words = told["sql"].split()
+        words = reported["sql"].split()
         verb = words[0].upper()
         if verb == "SAVEPOINT":
             self.savepoints.append((words[-1].lower(), len(self.changes)))
@@ -105,7 +105,7 @@ class HookAndTrace(HookAlone):
                     del self.changes[self.savepoints[place][1] :]
                     place += 1
                 del self.savepoints[place:]
-        elif told["total_changes"] == self.start[1]:
+        elif reported["total_changes"] == self.start[1]:
             del self.changes[self.start[0] :]
 
     def committed(self) -> list[Change]:
@@ -114,7 +114,7 @@ class HookAndTrace(HookAlone):
 
 
 class HookAndTable(HookAlone):
-    """A virtual table is told of savepoints; the hook makes it join, with the connection that it is called from."""
+    """A virtual table is called for savepoints; the hook makes it join, with the connection that it is called from."""
 
     name = "hook that joins a table"
 
@@ -371,9 +371,9 @@ def misses(way: type[Way]) -> list[str]:
         witness = Triggers(twin)
         run(twin, statements)
         subject = prepared(script=True)
-        told = way(subject)
+        result = way(subject)
         run(subject, statements)
-        if split(told.committed()) != split(witness.committed()):
+        if split(result.committed()) != split(witness.committed()):
             wrong.append(part)
         if subject.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
             wrong.append(f"{part} (corrupts)")

@@ -102,7 +102,7 @@ def _built(name: str, read: list[Path]) -> ModuleType:
     (extension,) = built.glob(f"{name}.*")
     spec = importlib.util.spec_from_file_location(name, extension)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{extension}: is no extension module of this Python")
+        raise ImportError(f"{extension}: is not an extension module of this Python")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

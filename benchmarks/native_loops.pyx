@@ -47,7 +47,7 @@ cdef extern from "plain_ring.h" nogil:
     int plain_pop(PlainRing* ring, void* row)
 
 cdef enum:
-    GROUP = 64       # rows that the producer stamps with their numbers, and publishes together or one by one
+    GROUP = 64       # rows that the producer numbers, and publishes together or one by one
     TAKE_MOST = 256  # rows that the consumer copies out at a time
     INSERT = 1
     HUNDRED = 100
@@ -184,7 +184,7 @@ cdef inline void rest(uint32_t pauses) noexcept nogil:
         pause()
 
 
-cdef inline void stamp(EventRow* source, uint64_t sent) noexcept nogil:
+cdef inline void write_time(EventRow* source, uint64_t sent) noexcept nogil:
     """Numbers a group: 64 stores well ahead of the loads of the copy."""
     cdef uint32_t i
     for i in range(GROUP):
@@ -211,7 +211,7 @@ cdef void push_groups(Ring* ring, uint64_t count, uint32_t pauses) noexcept nogi
     cdef uint32_t done, run
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         done = 0
         while done < GROUP:
             run = ring_reserve(ring, GROUP - done, &first)
@@ -230,7 +230,7 @@ cdef void push_singly(Ring* ring, uint64_t count, uint32_t pauses) noexcept nogi
     cdef uint32_t i
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         for i in range(GROUP):
             while ring_push(ring, source + i, NULL, 0) != PUSH_DONE:
                 rest(pauses)
@@ -279,7 +279,7 @@ cdef void plain_push_groups(PlainRing* ring, uint64_t count, uint32_t pauses) no
     cdef uint32_t done, run
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         done = 0
         while done < GROUP:
             run = <uint32_t>plain_reserve(ring, GROUP - done, &first)
@@ -298,7 +298,7 @@ cdef void plain_push_singly(PlainRing* ring, uint64_t count, uint32_t pauses) no
     cdef uint32_t i
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         for i in range(GROUP):
             while not plain_push(ring, source + i):
                 rest(pauses)
@@ -349,7 +349,7 @@ cdef uint64_t turn_groups(Ring* ring, uint64_t count, bint check) noexcept nogil
     cdef uint32_t run
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         # Groups divide the capacity, and nothing is outstanding: a run is never cut.
         run = ring_reserve(ring, GROUP, &first)
         memcpy(first, source, run * sizeof(EventRow))
@@ -371,7 +371,7 @@ cdef uint64_t turn_singly(Ring* ring, uint64_t count, bint check) noexcept nogil
     cdef uint32_t i
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         for i in range(GROUP):
             wrong += ring_push(ring, source + i, NULL, 0) != PUSH_DONE
             wrong += ring_pop(ring, &out, NULL, 0) != 1
@@ -388,7 +388,7 @@ cdef uint64_t plain_turn_groups(PlainRing* ring, uint64_t count, bint check) noe
     cdef uint64_t sent = 0, wrong = 0, run
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         run = plain_reserve(ring, GROUP, &first)
         memcpy(first, source, run * sizeof(EventRow))
         plain_publish(ring, run)
@@ -409,7 +409,7 @@ cdef uint64_t plain_turn_singly(PlainRing* ring, uint64_t count, bint check) noe
     cdef uint32_t i
     template(source)
     while sent < count:
-        stamp(source, sent)
+        write_time(source, sent)
         for i in range(GROUP):
             wrong += not plain_push(ring, source + i)
             wrong += not plain_pop(ring, &out)

@@ -40,7 +40,7 @@ static inline int ping_pong_meet(ping_pong *at, int64_t patience_ns) {
     return 1;
 }
 
-/* The first side, of `trips` round trips: returns the nanoseconds of the fastest hundred, since other load on a core
+/* The first side, of `trips` round trips: returns the nanoseconds of the fastest hundred, since other load on a CPU
    only makes them slower. */
 static inline int64_t ping_pong_ping(ping_pong *at, uint32_t trips) {
     uint64_t count = __atomic_load_n(&at->count, __ATOMIC_ACQUIRE);

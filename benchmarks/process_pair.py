@@ -106,11 +106,11 @@ def _results(ends: list[Connection[Any, Any]]) -> list[Any]:
             if end not in ready:
                 continue
             try:
-                error, told, result = pickle.loads(end.recv_bytes())
+                error, trace, result = pickle.loads(end.recv_bytes())
             except EOFError:
                 raise RuntimeError("a process of the pair died without a message") from None
             if error is not None:
-                error.add_note(f"in a process of the pair:\n{told}")
+                error.add_note(f"in a process of the pair:\n{trace}")
                 raise error
             results[place] = result
     return [results[place] for place in range(len(ends))]
@@ -120,11 +120,11 @@ def _child(function: Callable[[], object], core: int | None, end: Connection[Any
     if core is not None:
         os.sched_setaffinity(0, {core})
     error: BaseException | None = None
-    told, result = "", None
+    trace, result = "", None
     try:
         with no_collection():
             result = function()
     except BaseException as caught:
-        error, told = caught, traceback.format_exc()
-    end.send_bytes(pickle.dumps((error, told, result)))
+        error, trace = caught, traceback.format_exc()
+    end.send_bytes(pickle.dumps((error, trace, result)))
     end.close()

@@ -2,8 +2,8 @@
 
 A library that carries bytes carries a record of ``RECORD``; the ring carries the same fields as a row of 128 bytes and
 128 bytes of payload. All start from the same number, str and bytes, and carry every column of an event, including the
-constant ones and the length of each text or value, which tells None from empty. The place of a field follows from the
-lengths before it, so a record does not hold it.
+constant ones and the length of each text or value, which distinguishes None from empty. The place of a field follows
+from the lengths before it, so a record does not hold it.
 """
 
 from __future__ import annotations

@@ -25,6 +25,6 @@ def ready_events(count: int, first: int = 1) -> list[WriteEvent]:
 
 
 def new_ring(capacity: int | None = None) -> tuple[EventProducer, EventConsumer]:
-    """The two ends of one ring, of the default capacity unless told otherwise."""
+    """The two ends of one ring, of the default capacity unless another is passed."""
     producers, consumers = create_event_bus(1) if capacity is None else create_event_bus(1, capacity)
     return producers[0], consumers[0]

@@ -79,13 +79,13 @@ cdef void wait_for(uint32_t* word, uint32_t value) noexcept nogil:
         seen = load_acquire(word, ACQUIRE)
 
 
-cdef void tell(uint32_t* word, uint32_t value) noexcept nogil:
+cdef void store_and_wake(uint32_t* word, uint32_t value) noexcept nogil:
     store_release(word, value, RELEASE)
     futex_wake(word)
 
 
 def futex_ping(uint8_t[::1] shared, uint32_t trips):
-    """Nanoseconds of each of `trips` from futex to futex and back, nobody looking before he sleeps."""
+    """Nanoseconds of each of `trips` from futex to futex and back, with no poll before a sleep."""
     cdef uint8_t* page = page_of(shared)
     cdef uint32_t* there = <uint32_t*>(page + THERE)
     cdef uint32_t* back = <uint32_t*>(page + BACK)
@@ -96,7 +96,7 @@ def futex_ping(uint8_t[::1] shared, uint32_t trips):
     with nogil:
         for i in range(1, trips + 1):
             start = now()
-            tell(there, base + i)
+            store_and_wake(there, base + i)
             wait_for(back, base + i)
             each[i - 1] = now() - start
     return took
@@ -111,4 +111,4 @@ def futex_pong(uint8_t[::1] shared, uint32_t trips):
     with nogil:
         for i in range(1, trips + 1):
             wait_for(there, base + i)
-            tell(back, base + i)
+            store_and_wake(back, base + i)

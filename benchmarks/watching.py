@@ -173,7 +173,7 @@ def _events(count: int) -> list[WriteEvent]:
 
 
 def _sample_on(names: list[str], directory: Path, pipe: Connection) -> None:
-    """Samples the bus whose number it receives until it is told to stop; then sends the samples per second."""
+    """Samples the bus whose number it receives until it is asked to stop; then sends the samples per second."""
     watches = [Watch(name, directory) for name in names]
     while True:
         try:

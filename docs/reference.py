@@ -116,7 +116,7 @@ def _link(quoted: re.Match[str], inside: str) -> str:
 
 
 def hide_constructor(_: Sphinx, what: str, name: str, *arguments: Any) -> tuple[str, None] | None:
-    """Shows what only we make without a signature, which would look like an invitation to call it."""
+    """Hides the signature of classes that users do not create, so that nobody tries to call them."""
     is_ours = name.removeprefix("nodedb_ring.") in MADE_FOR_YOU
     _obj, _options, signature, _returns = arguments
     return ("", None) if signature and (what == "exception" or (what == "class" and is_ours)) else None
@@ -143,7 +143,7 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
     for _name in nodedb_ring.__all__:
         vars(_module).setdefault(_name, getattr(nodedb_ring, _name))
 
-# A constant's docstring stands where it is defined, and autodoc looks where it is imported.
+# A constant's docstring stands where it is defined, and autodoc searches where it is imported.
 _docstrings = ModuleAnalyzer.for_module("nodedb_ring").find_attr_docs()
 for _home, _name in (
     ("nodedb_ring.bus.event_bus", "DEFAULT_EVENT_BUS_CAPACITY"),

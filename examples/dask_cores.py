@@ -3,8 +3,8 @@
 Needs dask and nats-py (``pip install nodedb_ring[examples]``) and a nats-server with JetStream.
 Run: ``python examples/dask_cores.py [nats://host:4222]``. Without an address it starts a server of its own on loopback.
 
-A core has one follower in a group, as a ring has one reader: so cores are what is shared out. Each follower commits its
-watermark, and the next follower of the core in that group, on any machine, continues there.
+Each core has one follower in a group, as a ring has one reader. So the cores are divided among the workers. Each
+follower commits its watermark, and the next follower of the core in that group, on any machine, continues there.
 """
 
 import asyncio

@@ -89,7 +89,7 @@ def write(bus: EventBus, path: Path) -> None:
 
 
 def main() -> None:
-    """The first archiver is killed on the way, and the second goes on."""
+    """The first archiver is killed on the way, and the second continues."""
     with tempfile.TemporaryDirectory() as name, EventBus.create(f"parquet-by-hour-{os.getpid()}", num_cores=1) as bus:
         path, root = Path(name, "events.log"), Path(name, "events")
         root.mkdir()

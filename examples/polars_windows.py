@@ -23,7 +23,7 @@ START = np.datetime64("2013-01-01T05:00", "ms")
 
 
 def sales(first: int, last: int) -> EventBatch:
-    """One sale each 10 ms, of an amount in binary; some are stamped up to two seconds before those around them."""
+    """One sale each 10 ms, of an amount in binary; some have a time up to two seconds before their neighbours'."""
     sequence = np.arange(first, last + 1)
     amount = (sequence % 97).astype("<i8")
     return EventBatch.from_columns(

@@ -134,7 +134,7 @@ end_asleep:   woken -> skip
   consumer_ended = true
 }
 
-/* Safety: when nothing moves any more, nothing was left behind. A lost wake is an event that nobody will ever look at. */
+/* Safety: when nothing moves any more, nothing was left behind. After a lost wake, an event is never read. */
 active proctype witness() {
 end:
   timeout -> assert(consumer_ended || (producer_idle && taken == memory[PUBLISHED]))

@@ -73,7 +73,7 @@ end_asleep:
   all_sent = true
 }
 
-/* ring_give_back, and ring_wake_producer. */
+/* ring_release_run, and ring_wake_producer. */
 inline give_back(upto) {
   released = upto;
 #ifdef BREAK_NO_WAKE
@@ -98,7 +98,7 @@ active proctype consumer() {
   do
   :: published_seen != taken ->
      taken++;
-     /* Given back at once, or leased and given back with a later one. */
+     /* Released at once, or leased and released with a later one. */
      if
      :: give_back(taken)
      :: released + 1 == taken -> skip

@@ -1,9 +1,9 @@
 /* The signal to a waiter on a shared ring, who has a descriptor, a loop or a call that sleeps: its two steps, the way that
    it takes, the timer, and who fences. `.ci/model` runs it.
 
-   The producer stores `published` through a store buffer of one entry and then looks at `waiting`. Either side may have
+   The producer stores `published` through a store buffer of one entry and then loads `waiting`. Either side may have
    no membarrier. The producer may stop for good between any two steps (killed, or SIGSTOP), and may have no FIFO, since it
-   claimed its end after unlink. TIMER: the waiter looks again whenever nothing else moves any more.
+   claimed its end after unlink. TIMER: the waiter checks again whenever nothing else moves any more.
 
    Without TIMER the handshake stands alone; STOPS and NO_FIFO, which only the timer makes good, are left out then.
    Each BREAK_* takes one line of the algorithm away; each must make a property fail. */
@@ -166,7 +166,7 @@ end_asleep:
   od
 }
 
-/* When nothing moves any more, nothing is left behind that the waiter was not told of. */
+/* When nothing moves any more, nothing is left behind that the waiter was not woken for. */
 #ifndef TIMER
 active proctype witness() {
 end:

@@ -8,8 +8,8 @@
    store has one.
 
    Each side's stores reach the other side in the order they are made: x86 has them so, release stores elsewhere. What a
-   store buffer does to a sleeper's last look is for ring.pml, and so is the wake: here a sleeper looks when there is
-   something to see, as the real one does ten times a second.
+   store buffer does to a sleeper's last check is modelled in ring.pml, and so is the wake: here a sleeper checks when
+   there is something to find, as the real one does ten times a second.
 
    The producer's claim word stands for both: a consumer's is claimed, marked and closed alike, and what a producer does
    that finds it marked, to drop, it does here when it finds no room.
@@ -39,14 +39,14 @@ byte taken, released, arena_released, index[CAPACITY];
 byte claim;                          /* of the producer's end: how often, shifted by one, and bit 0: gone */
 bool locked;                         /* the same end, for the kernel */
 
-/* What only the properties look at. */
+/* What only the properties read. */
 byte kills = KILLS, closes = CLOSES;
-byte outstanding;                    /* rows published and not given back; of these: */
+byte outstanding;                    /* rows published and not released; of these: */
 byte given, orphaned;                /* those that a consumer was given; those whose consumer has died since */
 byte tried;                          /* the highest number that an intent was stored for */
 byte published_at_claim;             /* what was published when the waiting consumer last read the claim */
 bool settled;                        /* a producer lives, and has stored its claim */
-bool told;                           /* the waiting consumer has reported that the producer is gone */
+bool reported_gone;                  /* the waiting consumer has reported that the producer is gone */
 bool waits;                          /* a consumer lives, holds nothing and found nothing */
 
 #define DIES :: atomic { kills > 0 -> kills--; goto died }
@@ -123,7 +123,7 @@ inline make_room() {
   fi
 }
 
-/* Rows and payload in one step, since nobody else looks at them before they are published: which is asserted. */
+/* Rows and payload in one step, since the other side reads them only after publication, which is asserted. */
 inline write_rows() {
   STORE(d_step {
     offset = arena_head - arena_lap;
@@ -202,7 +202,7 @@ unclaimed:
      :: d_step { next < EVENTS -> count = 2; bytes = 2 }
      fi;
      STORE(d_step { assert(next == tried + 1); next = next + count; tried = next - 1; intent = tried });
-     /* Room by what was seen last, or a look. When to look although there is room is the ring's choice. */
+     /* Room by the positions loaded last, or a new load. The ring may load them although there is room. */
      if
      :: published - seen_released + count <= CAPACITY && arena_head - arena_lap + bytes <= limit -> fits = true
      :: make_room()
@@ -279,7 +279,7 @@ inline find_outstanding() {
   }
 }
 
-/* What lies in rows that are free is forgotten, which makes fewer states: nobody looks at it, as is asserted. */
+/* What lies in rows that are free is forgotten, which makes fewer states: nobody reads it, as is asserted. */
 inline give_rows() {
   STORE(d_step {
     do
@@ -411,8 +411,8 @@ unclaimed:
         /* It sleeps. To claim == 0 nobody has come yet. */
         waits = true;
 end_asleep:
-        (published != taken || (claim & 1) != told || (claim > 1 && !(claim & 1) && !locked));
-        d_step { waits = false; told = false };
+        (published != taken || (claim & 1) != reported_gone || (claim > 1 && !(claim & 1) && !locked));
+        d_step { waits = false; reported_gone = false };
 #ifdef BREAK_LOCK_BEFORE_CLAIM
         held = locked;
 #endif
@@ -426,7 +426,7 @@ end_asleep:
            seen = published;
 #endif
            if
-           :: seen == taken -> told = true; assert(published_at_claim == taken)
+           :: seen == taken -> reported_gone = true; assert(published_at_claim == taken)
            :: else
            fi
         :: !(seen_claim & 1) && seen_claim > 1 && !held ->
@@ -449,7 +449,7 @@ end_asleep:
 died:
   skip;
   d_step {
-    orphaned = given; waits = false; told = false; published_at_claim = 0; held = false;
+    orphaned = given; waits = false; reported_gone = false; published_at_claim = 0; held = false;
     seen = 0; arena_taken = 0; leases = 0; row = 0; count = 0; position = 0; tail = 0; seen_claim = 0; last = 0;
     i = 0;
     do
@@ -464,5 +464,5 @@ died:
    nobody is there to emit another. */
 active proctype witness() {
 end:
-  timeout -> assert(waits && taken == published && outstanding == 0 && (locked || told || claim < 2))
+  timeout -> assert(waits && taken == published && outstanding == 0 && (locked || reported_gone || claim < 2))
 }

@@ -33,19 +33,19 @@ from .core._waiting cimport (
 
 # Taking.
 from .core.take cimport (
-    ring_advance,    # (ring): takes and gives back the row that ring_peek showed
+    ring_advance,    # (ring): takes and releases the row that ring_peek showed
     ring_peek,       # (ring) -> row or NULL: the next event, where it lies
     ring_peek_copy,  # (ring, row) -> found: a checked copy of it
     ring_pop,        # (ring, row, payload, payload_room) -> 1, 0 when empty, -1 when the payload does not fit
-    ring_release,    # (ring, lease): gives back what ring_take took, in any order among several
+    ring_release,    # (ring, lease): releases what ring_take took, in any order among several
     ring_take,       # (ring, most, lease) -> count: takes a run to read in place, 0 when empty
 )
 from .core._bulk cimport (
-    ring_copy_out,   # (ring, count, rows, payload, payload_room) -> bytes written: copies events out, and gives them back
+    ring_copy_out,   # (ring, count, rows, payload, payload_room) -> bytes written: copies events out, and releases them
     ring_measure,    # (ring, most, &payload_bytes) -> count: what ring_copy_out can copy
 )
 from .core._waiting cimport (
-    ring_wait,       # (ring, timeout_ns, spin_ns) -> WaitResult; negative is no limit
+    ring_wait,       # (ring, timeout_ns, spin_ns) -> WaitResult; negative means no limit
 )
 from .core._claims cimport (
     ring_producer_gone,  # (ring) -> whether the producer has gone and everything of it was taken
@@ -62,6 +62,6 @@ cdef class EventRing:
     cdef bint is_pin_logged               # a lease that arrays outlive was logged once
     cdef bint is_over                     # the consumer is closed: its role is free with its last lease
 
-    # Raise CorruptRingError once the end has found that the shared block is no ring.
+    # Raise CorruptRingError once the end has found that the shared block is not a ring.
     cdef int check_producer(self) except -1
     cdef int check_consumer(self) except -1

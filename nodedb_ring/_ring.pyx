@@ -2,8 +2,8 @@
 # distutils: extra_compile_args = -O1
 """One ring: an array of indices, a store of rows and an arena of payload, in one block of memory.
 
-Positions are counts that only grow; the slot of a position is ``position & (capacity - 1)``. ``index[slot]`` tells which
-row of the store stands at a position. Every row has one owner at a time::
+Positions are counts that only grow; the slot of a position is ``position & (capacity - 1)``. ``index[slot]`` is
+the number of the row at that position. Every row has one owner at a time::
 
     released           taken             published         released + capacity
        |                 |                   |                   |
@@ -15,24 +15,24 @@ row of the store stands at a position. Every row has one owner at a time::
     published .. released + capacity  index[] names the rows that are free
 
 The producer writes rows at the positions from ``published`` on and publishes them by storing ``published``. The consumer
-takes positions by storing ``taken``, and gives a row back by writing its index at position ``released`` and storing
-``released``. Only the consumer writes ``index``. So rows never move, several leases may be out at once and come back
-in any order, and after a crash the rows tell which events are outstanding. (After AF_XDP's fill and completion rings
+takes positions by storing ``taken``, and releases a row by writing its index at position ``released`` and storing
+``released``. Only the consumer writes ``index``. So rows never move, several leases may be out at once and end
+in any order, and after a crash the rows show which events are outstanding. (After AF_XDP's fill and completion rings
 and NVMe's queues, in one array.)
 
-What the two sides say to each other:
+What each side publishes for the other:
 
 =====================  ===============================  ============================================
 stored with release    by                               loaded with acquire, by the other side, in
 =====================  ===============================  ============================================
 ``published``          ``ring_publish_stamped``         ``ring_available``: rows and payload are written
-``released``           ``ring_give_back``               ``ring_make_room``: rows are read, indices written
-``arena_released``     ``ring_give_back``               ``ring_make_room``: payload is read
+``released``           ``ring_release_run``             ``ring_make_room``: rows are read, indices written
+``arena_released``     ``ring_release_run``             ``ring_make_room``: payload is read
 ``emitted_sequence``   ``ring_attempted``               ``EventRing.emitted_sequence``
 ``producer_claim``     ``ring_close_producer``          ``ring_producer_gone``: then ``published`` once more
 ``*_claim``            ``ring_open_claim``              ``_mark_dead``: then the pid is that claim's or a later one's
 ``waiting``            ``_announce``, its membarrier    ``ring_notify``
-``room_waiting``       ``_announce_room``, the same     ``ring_give_back``, ``ring_wake_producer``
+``room_waiting``       ``_announce_room``, the same     ``ring_release_run``, ``ring_wake_producer``
 =====================  ===============================  ============================================
 
 Each word has one writer but the claims: a claim that its holder left open is marked ``GONE`` by whoever finds the holder
@@ -128,7 +128,7 @@ cdef int _write_geometry(Ring* ring, uint64_t size) except -1:
 cdef int _check_geometry(Ring* ring, uint64_t size) except -1:
     cdef RingHeader* header = ring.header
     if header.magic != MAGIC:
-        raise LayoutError(f"core {ring.core_id}: magic {header.magic:#x}: is no ring, which has {MAGIC:#x}")
+        raise LayoutError(f"core {ring.core_id}: magic {header.magic:#x}: is not a ring, which has {MAGIC:#x}")
     if header.version != LAYOUT_VERSION:
         raise LayoutError(
             f"core {ring.core_id}: layout version {header.version}: this build reads {LAYOUT_VERSION}; use one version"
@@ -158,14 +158,14 @@ cdef dict _CORRUPTIONS = {
     CORRUPT_HEAD: "arena head {}: lies outside its lap",
     CORRUPT_INDEX: "row number {} in the index: there is no such row",
     CORRUPT_LEDGER: "row {}: stands at two positions, or at one that no event has",
-    CORRUPT_ROW: "row of position {}, or one behind it: is no event; its fields lie outside the arena, say",
+    CORRUPT_ROW: "row of position {}, or one behind it: is not an event; its fields lie outside the arena, say",
 }
 
 
 cdef object _corruption(uint32_t core_id, uint32_t what, uint64_t value):
     return CorruptRingError(
         f"core {core_id}: {_CORRUPTIONS[what].format(value)}; something else has written to this block: "
-        "unlink the bus, create it anew, and replay from the log"
+        "unlink the bus, create it again, and replay from the log"
     )
 
 
@@ -273,12 +273,12 @@ cdef class EventRing:
         raise TypeError("a private ring lives in the memory of one process and cannot be pickled")
 
     def adopt_producer(self, file_fd: int, wake_path: bytes):
-        """Claims the producer's end of an attached ring, and goes on where the last producer stopped.
+        """Claims the producer's end of an attached ring, and continues where the last producer stopped.
 
         Parameters
         ----------
         file_fd : int
-            The bus's file. It is opened anew for the claim.
+            The bus's file. It is opened again for the claim.
         wake_path : bytes
             The FIFO that signals an asynchronous waiter; empty where there is none, since the bus was unlinked.
 
@@ -287,7 +287,7 @@ cdef class EventRing:
         RoleTaken
             A process that lives holds the end.
         CorruptRingError
-            The block cannot be gone on from.
+            The state in the block cannot be continued.
         OSError
             No descriptor is left.
         """
@@ -305,7 +305,7 @@ cdef class EventRing:
         ring_wake(ring)
 
     def adopt_consumer(self, file_fd: int, wake_path: bytes):
-        """The same for the consumer's end: what was published and not given back is delivered again, in order."""
+        """The same for the consumer's end: what was published and not released is delivered again, in order."""
         cdef Ring* ring = &self.ring
         cdef bint has_memory
         ring_claim_role(ring, file_fd, wake_path, CONSUMER_ROLE)
@@ -396,7 +396,7 @@ cdef class EventRing:
 
     @property
     def slots_in_use(self) -> int:
-        """Events published and not yet given back, leased ones included: a snapshot."""
+        """Events published and not yet released, leased ones included: a snapshot."""
         cdef uint64_t slots, payload
         ring_occupancy(&self.ring, &slots, &payload)
         return slots

@@ -26,7 +26,7 @@ from .bus.event_bus import EventBus
 from .core.backpressure import PressureState
 from .ends._consumer import EventConsumer, consumer_stats
 from .ends._producer import EventProducer, producer_stats
-from .ends.logger import tell
+from .ends.logger import log_safely
 from .ends.stats import FollowStats, RingStats
 from .errors import RingError
 from .recovery.follow import Follower
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RingCollector"]
 
-# The second is the older spelling, which prometheus_client still accepts.
+# The variable that selects prometheus_client's multiprocess mode, and its older spelling, which is still accepted.
 _MULTIPROCESS: Final = frozenset({"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"})
 
 _Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily
@@ -105,7 +105,7 @@ _RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
     ),
     _Metric(
         "nodedb_ring_redelivered_events_total",
-        "Events that a consumer's successor got again, because they had been taken and not given back.",
+        "Events that a consumer's successor got again, because they had been taken and not released.",
         lambda ring: ring.stats.consumer.redelivered,
     ),
     _Metric(
@@ -120,7 +120,7 @@ _RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
     ),
     _Metric(
         "nodedb_ring_held_events",
-        "Events that leases hold: taken and not given back.",
+        "Events that leases hold: taken and not released.",
         lambda ring: ring.stats.consumer.held,
     ),
     _Metric(
@@ -199,12 +199,12 @@ _RING_METRICS: Final[tuple[_Metric[_RingSnapshot], ...]] = (
 _FOLLOWER_METRICS: Final[tuple[_Metric[FollowStats], ...]] = (
     _Metric(
         "nodedb_ring_follower_delivered_events_total",
-        "Events that the follower handed out.",
+        "Events that the follower delivered.",
         lambda stats: stats.delivered,
     ),
     _Metric(
         "nodedb_ring_follower_replayed_events_total",
-        "Events that the follower handed out from the log, not from the ring.",
+        "Events that the follower delivered from the log, not from the ring.",
         lambda stats: stats.replayed,
     ),
     _Metric(
@@ -229,12 +229,12 @@ _FOLLOWER_METRICS: Final[tuple[_Metric[FollowStats], ...]] = (
     ),
     _Metric(
         "nodedb_ring_follower_position",
-        "The last sequence number that the follower handed out or passed over; no sample before the first.",
+        "The last sequence number that the follower delivered or skipped; no sample before the first.",
         lambda stats: stats.position,
     ),
     _Metric(
         "nodedb_ring_follower_lag_events",
-        "Sequence numbers known to be tried that the follower has yet to hand out, dropped ones included.",
+        "Sequence numbers known to be tried and not delivered yet, including dropped ones.",
         lambda stats: stats.lag,
     ),
 )
@@ -280,7 +280,7 @@ class RingCollector(Collector):
         self._followers: Mapping[tuple[str, int, str], weakref.ref[Follower]] = {}
         self._adding = threading.Lock()
         if _MULTIPROCESS & os.environ.keys():
-            tell(
+            log_safely(
                 logging.WARNING,
                 "PROMETHEUS_MULTIPROC_DIR is set: collectors that are registered with prometheus_client.REGISTRY are"
                 " not exported; register the RingCollector with the registry of the MultiProcessCollector, as"

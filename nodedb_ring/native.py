@@ -9,7 +9,7 @@ happens. A negative result is an error, which ``check`` raises as an exception.
 ``emit_rows(producer, rows, count, payload, payload_bytes)``  how many were enqueued, a prefix; the rest is dropped
 ``take_rows(consumer, rows, most, payload, payload_room)``    how many were copied out; 0 if nothing waits, ``ENDED`` if
                                                               no event will come
-``wait_rows(consumer, timeout_ns)``                           1 when it is time to take, 0 when the time is over
+``wait_rows(consumer, timeout_ns)``                           1 if ``take_rows`` should be called, 0 at the timeout
 ============================================================  ========================================================
 
 The first argument is the ``.ctypes`` of a ``handle``, `rows` that of an array of ``EVENT_DTYPE``, and `payload` that of
@@ -43,16 +43,19 @@ ENDED: Final = -1
 """Result of ``take_rows`` when the producer has closed or died and all of its events were taken."""
 
 _REFUSALS: Final[dict[int, tuple[type[Exception], str]]] = {
-    -2: (TypeError, "the first argument: must be the .ctypes of what handle() returned for this end"),
+    -2: (TypeError, "the first argument must be handle(end).ctypes of this end"),
     -3: (ClosedError, "the end is closed, or has an open reservation"),
     -4: (OwnershipError, "the end belongs to another thread, or was inherited by fork: call its bind() in this thread"),
-    -5: (BatchError, "a row is no event, and nothing was emitted: EventBatch(rows, payload) tells which, and why"),
+    -5: (
+        BatchError,
+        "a row is not a valid event, and nothing was emitted: EventBatch(rows, payload) raises an error that names it",
+    ),
     -6: (
         EventTooLargeError,
-        "an event is larger than the whole arena, and nothing was emitted: raise arena_bytes",
+        "an event is larger than the whole arena, and nothing was emitted: increase arena_bytes",
     ),
-    -7: (ValueError, "the next event has more payload than payload_room; it waits still: come with a larger array"),
-    -8: (CorruptRingError, "something else has written to the shared block: close the end, and make the bus anew"),
+    -7: (ValueError, "the next event has more payload than payload_room and stays in the ring: pass a larger array"),
+    -8: (CorruptRingError, "something else has written to the shared block: close the end, and create the bus again"),
 }
 _EMIT, _TAKE, _WAIT = addresses()
 _ROWS: Final = ctypes.CFUNCTYPE(c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_int64)

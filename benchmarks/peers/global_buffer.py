@@ -168,5 +168,5 @@ class GlobalBuffer(Peer):
 
     def close(self) -> None:
         self._writer.close()
-        # Its own unlink() tells Python 3.11's resource tracker twice, which complains.
+        # Its own unlink() unregisters twice at Python 3.11's resource tracker, which prints an error.
         os.unlink(f"/dev/shm/gb_{self._name}")

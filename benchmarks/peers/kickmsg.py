@@ -32,7 +32,7 @@ from .peer import POLLING, Peer, fresh_name
 __all__ = ["Kickmsg"]
 
 _PATIENCE_S = 60.0
-_SPARE = 8  # slots that are being written or looked at
+_SPARE = 8  # slots that are being written or read
 
 
 class _Config(Protocol):

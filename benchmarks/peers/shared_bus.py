@@ -92,7 +92,7 @@ class SharedBus(Peer):
         return self._consumer.drain(1, _PATIENCE_S)
 
     def park_at_once(self) -> None:
-        """Sleeps from now on without looking first."""
+        """Sleeps from now on without polling first."""
         self._consumer.spin = 0.0
 
     def idle(self, seconds: float) -> None:

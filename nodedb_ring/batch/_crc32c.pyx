@@ -14,7 +14,7 @@ crc32c_prepare()
 
 
 def crc32c(data, uint32_t before=0, *, bint portable=False):
-    """The CRC-32C of a buffer's bytes, going on from that of the bytes before it. `portable` does without the instruction."""
+    """The CRC-32C of a buffer's bytes, continued from that of the bytes before. `portable` avoids the instruction."""
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, 0)
     try:

@@ -72,7 +72,7 @@ cdef extern from "Python.h":
     PyObject* PyErr_Occurred() noexcept
     void PyErr_Clear() noexcept
 
-# The members by their numbers. Operations are numbered from 1, sources from 0, both without a gap.
+# The members of the two enumerations at the index of their number. Operations start at 1, sources at 0.
 cdef tuple _OPS = (None, *WriteOp)
 cdef tuple _SOURCES = (*EventSource,)
 
@@ -165,12 +165,12 @@ count=None, new_value=None, old_value=None, system_time_ms=None, valid_time_ms=N
 statement_digest=None)
 --
 
-    One write, as a Data Plane core tells it to the Event Plane. Immutable, hashable, picklable.
+    One write, as a Data Plane core reports it to the Event Plane. Immutable, hashable, picklable.
 
     Parameters
     ----------
     sequence : int, u64
-        Numbered by whoever emits, contiguous per core; ``producer.next_sequence`` is the next.
+        Assigned by the code that emits, contiguous per core; ``producer.next_sequence`` is the next.
     collection : str
         Table or collection written.
     op : WriteOp
@@ -263,7 +263,7 @@ statement_digest=None)
         return self is other or _same(self, <WriteEvent>other)
 
     def __hash__(self):
-        # These tell apart any two events that a bus carries; the rest would only cost.
+        # No two events of a bus agree in all of these, so the other fields would only add time.
         return hash((self.row.sequence, self.row.lsn, self.row.op, self.collection, self.row_id))
 
     def __repr__(self):

@@ -36,7 +36,7 @@ cdef class BufferPool:
 
     Thread safety
     -------------
-    The GIL: no other thread runs while a buffer is taken or given back.
+    The GIL: no other thread runs while a buffer is taken or released.
     """
 
     def __dealloc__(self):
@@ -196,7 +196,7 @@ cdef class RowBlock:
         return self.count
 
     def fills_payload(self):
-        """Whether the payload begins with the first event and ends with the last: these are no part of something larger."""
+        """Whether the payload begins with the first event and ends with the last, without other bytes."""
         cdef const EventField* field
         cdef uint64_t end = 0
         cdef int k

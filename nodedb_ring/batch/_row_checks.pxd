@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from ..core.layout cimport EventRow
 
 
-# Refuses the first row that is no event, with a BatchError that prints its value. `number` is the first row's.
+# Refuses the first row that is not an event, with a BatchError that prints its value. `number` is the first row's.
 cdef int check_rows(
     const EventRow* rows, uint64_t count, const uint8_t* payload, uint64_t payload_bytes, uint64_t number
 ) except -1

@@ -74,7 +74,7 @@ cdef int check_rows(
         known = ", ".join([f"{int(s)} ({s})" for s in EventSource])
         raise _refusal(number, f"source {rows.source}: unknown; known are {known}")
     if wrong == 3:
-        raise _refusal(number, f"{_NAMES[k]} is None: must be a string; an empty one where there is none")
+        raise _refusal(number, f"{_NAMES[k]} is None: must be a string; use an empty one if there is no value")
     if wrong == 4:
         raise _refusal(
             number, f"{_NAMES[k]} at {at.offset} of {at.length} bytes: lies outside the payload of {payload_bytes} bytes"
@@ -85,9 +85,9 @@ cdef int check_rows(
 
 
 cdef void _settle(EventRow* row) noexcept nogil:
-    """Writes what whoever made a row need not have written: what no column names, and where a None would lie.
+    """Sets the bytes of a row that its maker may have left unset: those of no column, and those of None.
 
-    An array of ``EVENT_DTYPE`` has whatever stood in its memory there, and an old log what stood in another process's.
+    In an array of ``EVENT_DTYPE`` they may be old contents of memory, and in an old log those of another process.
     """
     cdef uint32_t behind = 0
     cdef int k

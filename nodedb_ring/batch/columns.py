@@ -26,7 +26,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
 
 _MOST_MS: Final = 2**63 - 1
-# A tick of each unit of datetime64 in milliseconds; years and months have no one length.
+# Milliseconds per tick of each unit of datetime64; years and months are missing, because their length varies.
 _UNITS: Final = {
     "W": Fraction(604_800_000),
     "D": Fraction(86_400_000),
@@ -40,12 +40,12 @@ _UNITS: Final = {
     "fs": Fraction(1, 10**12),
     "as": Fraction(1, 10**15),
 }
-# More years than a time can hold, and few enough that NumPy makes days of them without an overflow.
+# Years that no time in milliseconds can hold, but few enough that NumPy converts them to days without an overflow.
 _MOST_YEARS: Final = 300_000_000
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NAT: Final = np.datetime64("NaT")
 _INT64: Final = np.dtype(np.int64)
-_NOT_WHOLE: Final = "is no whole number of milliseconds; truncate or round it to ms first"
+_NOT_WHOLE: Final = "is not a whole number of milliseconds; truncate or round it to ms first"
 
 
 class VariableColumn:
@@ -109,7 +109,7 @@ def variable_column(name: str, value: Any) -> VariableColumn:
         for row, item in enumerate(values):
             if item is None:
                 where = "" if is_scalar else f"row {row}: "
-                raise BatchError(f"{where}{name} is None: must be a string; an empty one where there is none")
+                raise BatchError(f"{where}{name} is None: must be a string; use an empty one if there is no value")
     data, lengths = join_column(values, is_text, name, is_scalar)
     sizes = np.where(lengths == NULL_LENGTH, 0, lengths.astype(np.int64))
     return VariableColumn(memoryview(data), np.cumsum(sizes) - sizes, lengths, is_scalar)
@@ -159,13 +159,13 @@ def in_order(what: str, values: Iterable[Any]) -> Iterable[Any]:
     Raises
     ------
     BatchError
-        A set, whose order nobody chose, or a mapping, of which only the keys would be taken.
+        A set, which has no order, or a mapping, of which only the keys would be taken.
     """
     if isinstance(values, Mapping):
         raise BatchError(f"{what} of {type(values).__name__}: rows have no keys; pass a list of its values")
     if isinstance(values, Set) and not isinstance(values, KeysView):
         raise BatchError(
-            f"{what} of {type(values).__name__}: has no order, and rows have one; pass a list, sorted(...) say"
+            f"{what} of {type(values).__name__}: has no order, but rows have one; pass a list, for example sorted(...)"
         )
     return values
 
@@ -335,7 +335,7 @@ def _in_range(name: str, array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.N
 
 
 def _refuse(name: str, items: Items, row: int) -> NoReturn:
-    """For a value that is no integer, nor a time where that would do."""
+    """For a value that is not an integer, nor a time where that would do."""
     array = items if isinstance(items, np.ndarray) else _dtype_of(items)
     item = (items.ravel() if isinstance(items, np.ndarray) else items)[row]
     wanted = "a time or an integer, of milliseconds" if name in TIME_FIELDS else "an integer"
@@ -403,10 +403,10 @@ def _time(name: str, items: Items, row: int, item: Any) -> int:
     if isinstance(item, datetime.datetime):
         # Without a zone it is UTC, as NumPy and Arrow take it.
         since = (item if item.tzinfo is not None else item.replace(tzinfo=datetime.UTC)) - _EPOCH
-        stamp, rest = divmod(since, datetime.timedelta(milliseconds=1))
+        milliseconds, rest = divmod(since, datetime.timedelta(milliseconds=1))
         if rest:
             raise BatchError(f"{_at(items, row)}{name} {item}: {_NOT_WHOLE}")
-        return stamp
+        return milliseconds
     if isinstance(item, datetime.date):
         return (item.toordinal() - _EPOCH.toordinal()) * 86_400_000
     try:
@@ -415,11 +415,11 @@ def _time(name: str, items: Items, row: int, item: Any) -> int:
         _refuse(name, items, row)
 
 
-def _milliseconds(name: str, stamps: npt.NDArray[Any], items: Items, first: int) -> npt.NDArray[np.int64]:
+def _milliseconds(name: str, timestamps: npt.NDArray[Any], items: Items, first: int) -> npt.NDArray[np.int64]:
     """datetime64 of any unit as milliseconds, NaT as None. The first of them is row `first` of `items`."""
-    unit, count = np.datetime_data(stamps.dtype)
-    nat = np.isnat(stamps)
-    ticks = np.where(nat, 0, stamps.astype(stamps.dtype.newbyteorder("=")).view(np.int64))
+    unit, count = np.datetime_data(timestamps.dtype)
+    nat = np.isnat(timestamps)
+    ticks = np.where(nat, 0, timestamps.astype(timestamps.dtype.newbyteorder("=")).view(np.int64))
     whole, far = ticks, np.zeros_like(nat)
     if unit in ("Y", "M"):
         far = np.abs(ticks) > _MOST_YEARS * (12 if unit == "M" else 1) // count

@@ -114,7 +114,7 @@ class EventBatch:
         BatchError
             `events` is a set or a mapping: rows have an order, and no keys.
         TypeError
-            One of them is no ``WriteEvent``.
+            One of them is not a ``WriteEvent``.
         """
         return cls._over(block_of_events(list(in_order("events", events))))
 
@@ -122,7 +122,7 @@ class EventBatch:
     def from_columns(cls, **columns: Any) -> EventBatch:
         """The batch of some columns, named as the fields of ``WriteEvent`` and with the same defaults.
 
-        A fixed column is an array or sequence of ints, shape (n,), or one int for all rows; stamps may be
+        A fixed column is an array or sequence of ints, shape (n,), or one int for all rows; timestamps may be
         ``datetime64`` or datetimes, and None where there is no time. A variable-length column is a list of str (bytes
         for the two values), one str or bytes for all rows, or a pair ``(data, offsets)``: row i is
         ``data[offsets[i]:offsets[i + 1]]``, with n + 1 offsets. At least one column must say how many rows there are.
@@ -134,9 +134,9 @@ class EventBatch:
         ------
         BatchError
             A value that its column cannot hold exactly, which row it is in, columns of unequal length, an offset
-            outside its data, or whatever ``EventBatch(records, payload)`` refuses.
+            outside its data, or columns that ``EventBatch(records, payload)`` refuses.
         TypeError
-            A required column is missing, or a name is no column.
+            A required column is missing, or a name is not a column.
         """
         unknown = sorted(set(columns) - set(FIXED_FIELDS) - set(_VARIABLE))
         if unknown:
@@ -149,7 +149,7 @@ class EventBatch:
         sizes: dict[str, int] = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
         sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
         if not sizes:
-            raise BatchError("every column is a scalar: at least one must say how many rows there are")
+            raise BatchError("every column is a scalar: pass at least one array or list, for the number of rows")
         if len(set(sizes.values())) > 1:
             raise BatchError(f"columns of unequal length: {', '.join(f'{n} {size}' for n, size in sizes.items())}")
         records = np.zeros(next(iter(sizes.values())), EVENT_DTYPE)
@@ -179,21 +179,21 @@ class EventBatch:
 
     @classmethod
     def from_arrow(cls, source: object) -> EventBatch:
-        """The events of an Arrow object: a record batch or table, a data frame, a relation, whatever exports capsules.
+        """The events of an Arrow object: a record batch, table, data frame, relation, or other exporter of capsules.
 
         `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
         the fields of ``WriteEvent``, in any order, with the same defaults for those that are missing; the first five
-        fields and no others are required. They may come as this package exports them, and in the types that libraries
-        make of them: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary; numbers
-        as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; stamps as timestamps of any
-        unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
-        frame is left out, by what the schema's metadata says, unless it has the name of a field. All is copied.
+        fields and no others are required. They may have the types that this package exports, or those that other
+        libraries use: text as utf8, large_utf8, utf8_view, or a dictionary of one; values as any form of binary;
+        numbers as integers of any width, if they fit; ``op`` and ``source`` as names or numbers; times as timestamps of
+        any unit, in UTC whether they name a zone or not, or as integers, which are milliseconds. The index of a pandas
+        frame, which the schema's metadata names, is left out unless it has the name of a field. Everything is copied.
 
         Raises
         ------
         BatchError
-            An unknown column, one of another type, a null where there must be a value, a number out of range, a stamp
-            that is no whole number of milliseconds, or whatever ``EventBatch(records, payload)`` refuses.
+            An unknown column, one of another type, a null where there must be a value, a number out of range, a time
+            that is not a whole number of milliseconds, or columns that ``EventBatch(records, payload)`` refuses.
         TypeError
             `source` exports no capsules.
         """
@@ -267,12 +267,12 @@ class EventBatch:
 
     @property
     def system_time_ms(self) -> npt.NDArray[np.int64]:
-        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows stamps, and NaT for None."""
+        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows timestamps, and NaT for None."""
         return self.records["system_time_ms"]
 
     @property
     def valid_time_ms(self) -> npt.NDArray[np.int64]:
-        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows stamps, and NaT for None."""
+        """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows timestamps, and NaT for None."""
         return self.records["valid_time_ms"]
 
     def strings(self, name: str) -> npt.NDArray[np.object_]:
@@ -293,9 +293,9 @@ class EventBatch:
     def gaps(self, after: int | None = None) -> npt.NDArray[np.uint64]:
         """The holes in the batch's numbers: an array of shape (k, 2), the first and the last number of each, in order.
 
-        Looked at are the numbers above `after` and below the batch's highest, those before its first event included;
-        without `after` those between its lowest and its highest. A number that comes late, after a higher one, is no
-        hole. What was dropped after the batch it cannot know: ``GapCursor`` sees that, too.
+        With `after` it checks the numbers above `after` and below the batch's highest, including those before its first
+        event; otherwise those between its lowest and its highest. A number after a higher one is late, not
+        a hole. The batch does not show what was dropped after it: ``GapCursor`` reports that, too.
         """
         numbers = self.sequence
         if after is not None:
@@ -320,7 +320,7 @@ class EventBatch:
         ValueError
             An unknown column, one that is there twice, or none at all.
         TypeError
-            A name that is no str.
+            A name that is not a str.
         """
         return Projection(self._block, columns)
 
@@ -347,7 +347,7 @@ class EventBatch:
         requested_schema : capsule of an ``ArrowSchema``, optional
             The same columns in the types that the importer would rather have: for strings utf8, large_utf8 or
             utf8_view, for values binary, large_binary or binary_view, for ``op`` and ``source`` those of strings or the
-            dictionary. A column that is asked for in any other type comes as it does without.
+            dictionary. A column that is requested in any other type has its default type.
 
         Raises
         ------
@@ -355,7 +355,7 @@ class EventBatch:
             A value of more than 2^31 - 1 bytes, which no Arrow view holds; more than that of one column, where utf8 or
             binary is asked for; a `requested_schema` of other columns.
         TypeError
-            A `requested_schema` that is no such capsule.
+            A `requested_schema` that is not such a capsule.
         ClosedError
             The lease of this batch has ended. While an importer has a batch of a lease, its end is a BufferError.
         CorruptRingError

@@ -13,7 +13,7 @@ enum { NODEDB_POOL_BUFFERS = 8 };
 #define NODEDB_BUFFER_STEP ((size_t)16 * 1024)
 #define NODEDB_SMALL_STEP ((size_t)512)
 
-// A pool keeps no more bytes than this: a consumer that once drained far more than usual gives them back.
+// A pool keeps no more bytes than this: a consumer that once drained far more than usual releases them.
 #define NODEDB_POOL_BYTES ((size_t)128 * 1024 * 1024)
 
 typedef struct {

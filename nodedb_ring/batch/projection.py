@@ -68,7 +68,7 @@ class Projection:
 
 @final
 class PlainStream:
-    """What comes from a consumer or a follower, for Arrow importers that know no view types.
+    """The stream of a consumer or a follower, for Arrow importers without view types.
 
     ``EventConsumer.plain`` and ``Follower.plain`` make it. It is another sight of that end: what is read through it is
     taken from there.

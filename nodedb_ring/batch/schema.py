@@ -33,7 +33,7 @@ __all__ = [
 
 
 class WriteOp(enum.IntEnum):
-    """What a write did. Zero is no operation, so a row that nobody filled in is refused."""
+    """What a write did. Zero is not an operation, so a row that was not filled in is refused."""
 
     INSERT = 1
     UPDATE = 2

@@ -41,7 +41,8 @@ PREFIX: Final = "nodedb_ring."
 _UNFINISHED: Final = re.compile(rf"\.{re.escape(PREFIX)}(.+)\.[0-9a-f]{{16}}")
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-# A file system without O_TMPFILE. EISDIR and ENOENT come from kernels that do not know the flag.
+# What open() and link() raise on a file system without O_TMPFILE (EISDIR and ENOENT come from kernels that do not know
+# the flag), where this process may not write, and without hard links.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS})
 _NOT_WRITABLE: Final = frozenset({errno.EACCES, errno.EROFS})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -66,7 +67,7 @@ def check_directory(directory: Path) -> None:
     else:
         remedy = "make it, or pass another"
     if directory.exists():
-        raise NotADirectoryError(errno.ENOTDIR, f"is no directory to keep buses in: {remedy}", str(directory))
+        raise NotADirectoryError(errno.ENOTDIR, f"is not a directory to keep buses in: {remedy}", str(directory))
     raise FileNotFoundError(errno.ENOENT, f"there is no such directory to keep buses in: {remedy}", str(directory))
 
 

@@ -72,7 +72,7 @@ class EventBus:
 
     ``producer(core_id)`` and ``consumer(core_id)`` claim an end, and return the same classes as ``create_event_bus``.
     An end has one claim at a time. A claim ends when the end is closed or collected, or when its process ends, in any
-    way. Then a successor may claim the end, and goes on where the last holder stopped. Published events outlive both
+    way. Then a successor may claim the end, and continues where the last holder stopped. Published events outlive both
     sides. The bus exists until it is unlinked or the machine restarts.
 
     A bus pickles as its name, so it can be passed to a child process of any start method. Its ends cannot.
@@ -193,7 +193,7 @@ class EventBus:
             raise LayoutError(f"{file.path}: {error}") from None
 
     def producer(self, core_id: int) -> EventProducer:
-        """Claims the producer's end of a core's ring, to go on after the highest number that was tried there.
+        """Claims the producer's end of a core's ring, to continue after the highest number that was tried there.
 
         Raises
         ------
@@ -215,14 +215,14 @@ class EventBus:
         return EventProducer(ring)
 
     def consumer(self, core_id: int) -> EventConsumer:
-        """Claims the consumer's end of a core's ring. What was published and not given back comes first, in order.
+        """Claims the consumer's end of a core's ring. Events that were published and not released come first, in order.
 
         Raises
         ------
         RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
-        # In a forked child its leases stay readable while the bus goes on: see own_block().
+        # In a forked child its leases stay readable while the bus continues: see own_block().
         ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
         return EventConsumer(ring)
@@ -283,7 +283,7 @@ class EventBus:
         )
 
     def unlink(self) -> None:
-        """Removes the name. May be repeated. Processes that have it open go on, and the last one frees the memory."""
+        """Removes the name. May be repeated. Processes that have it open continue; the last one frees the memory."""
         self._file.unlink()
 
     def close(self) -> None:

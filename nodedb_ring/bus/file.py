@@ -378,11 +378,11 @@ def _open_own_file(path: Path) -> io.FileIO:
         file = io.FileIO(path, "r+", opener=_open_no_link)
     except FileNotFoundError:
         raise FileNotFoundError(
-            errno.ENOENT, "no bus of this name: EventBus.list() tells which there are", str(path)
+            errno.ENOENT, "no bus of this name: EventBus.list() returns the names", str(path)
         ) from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise LayoutError(f"{path}: is no regular file, and so no bus") from None
+            raise LayoutError(f"{path}: is not a regular file, and so no bus") from None
         if error.errno == errno.EACCES:
             # Most often because it is another user's: only its owner can open a bus's file.
             _check_owner(path, os.lstat(path).st_uid)
@@ -390,7 +390,7 @@ def _open_own_file(path: Path) -> io.FileIO:
     try:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise LayoutError(f"{path}: is no regular file, and so no bus")
+            raise LayoutError(f"{path}: is not a regular file, and so no bus")
         _check_owner(path, status.st_uid)
     except BaseException:
         file.close()
@@ -422,8 +422,8 @@ def _check_boot(path: Path, head: _Head) -> None:
 
         raise LayoutError(
             f"{path}: was made in boot {uuid.UUID(bytes=head.boot_id)}, and this is boot {uuid.UUID(bytes=now)}: the"
-            " machine has started anew since, and the file may hold half of what was written; unlink the bus, create"
-            " it anew, and replay from the log"
+            " machine has started again since, and the file may hold half of what was written; unlink the bus, create"
+            " it again, and replay from the log"
         )
 
 
@@ -433,7 +433,7 @@ def _checked_head(path: Path, fd: int) -> _Head:
         raise LayoutError(f"{path}: {size} bytes: is truncated, or no bus, which has a head of {_PAGE}")
     head = _Head(**dict(zip(_Head.__slots__, _HEAD.unpack(os.pread(fd, _HEAD.size, 0)), strict=True)))
     if head.magic != _MAGIC:
-        raise LayoutError(f"{path}: magic {head.magic:#x}: is no bus, which has {_MAGIC:#x}")
+        raise LayoutError(f"{path}: magic {head.magic:#x}: is not a bus, which has {_MAGIC:#x}")
     if head.version != _VERSION:
         raise LayoutError(
             f"{path}: version {head.version}: this build reads version {_VERSION}; use one version in all processes"
@@ -441,7 +441,7 @@ def _checked_head(path: Path, fd: int) -> _Head:
     if head.row_bytes != _ROW_BYTES:
         raise LayoutError(f"{path}: rows of {head.row_bytes} bytes: this build has {_ROW_BYTES}")
     if head.capacity < 1 or head.capacity > 2**32 or head.capacity & (head.capacity - 1):
-        raise LayoutError(f"{path}: capacity {head.capacity}: is no power of two up to {2**32}")
+        raise LayoutError(f"{path}: capacity {head.capacity}: is not a power of two up to {2**32}")
     if not 1 <= head.arena_bytes < 2**32:
         raise LayoutError(f"{path}: arena_bytes {head.arena_bytes}: is not in 1 .. {2**32 - 1}")
     if not 1 <= head.num_cores <= MOST_CORES:

@@ -1,10 +1,10 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
 """The captured changes of a connection's open transaction, undone where SQLite undoes them.
 
-SQLite tells a preupdate hook of every row change, and tells nobody when it takes one back: not on ``ROLLBACK TO``, not
-when a statement aborts half-way. It does tell its virtual tables, each time it opens, releases or rolls back a
-savepoint, its own savepoints around a statement included, and once more when a commit is done. So there are two: this
-object, whose hook records, and a virtual table of no rows (``nodedb_transaction_table.h``), which counts what stands.
+SQLite calls a preupdate hook for every row change, but not when it undoes one: neither on ``ROLLBACK TO`` nor when a
+statement aborts half-way. It does call its virtual tables each time it opens, releases or rolls back a savepoint, its
+own savepoints around statements included, and again when a commit is done. So there are two parts: this object, whose
+hook records, and an empty virtual table (``nodedb_transaction_table.h``), which counts the changes that remain.
 
     a statement on a captured table begins  -> the table joins the transaction; check_schema(): what the columns are
     a row changes                           -> record(): one more change
@@ -47,7 +47,7 @@ from .transaction_table cimport (
 
 from ..errors import CaptureError, EventTooLargeError
 from ..batch.schema import EventSource, WriteOp
-from ..ends.logger import tell
+from ..ends.logger import log_safely
 
 __all__ = ["OpenTransaction", "fold", "rows"]
 
@@ -111,7 +111,7 @@ cdef class OpenTransaction:
     # _table.standing were undone.
     cdef list _changes
     cdef bint _refused      # _changes may hold an exception
-    cdef object _unfollowed  # why nobody tells us what this transaction undoes; it cannot be committed
+    cdef object _unfollowed  # why this transaction's undone changes are not reported to us; it cannot be committed
     cdef list _logged       # the events that this transaction has written to the log; None: it has not, or in part
     cdef Py_ssize_t _logged_changes  # of how many changes those are
     cdef object _logged_from  # their first number; None: nothing was written
@@ -204,7 +204,7 @@ cdef class OpenTransaction:
                 self._unfollowed = error
             if self._tables.get(change.table_name, self) is not None:
                 raise error
-            # A row of a virtual table's own. One that cannot write it may go on and be malformed, as a full-text table is
+            # A row of a virtual table's own. One that cannot write it may continue malformed, as a full-text table is
             # where a savepoint begins. So it is written, and the commit refused.
             if isinstance(error, KeyboardInterrupt):
                 PyErr_SetInterrupt()  # again, later
@@ -239,7 +239,7 @@ cdef class OpenTransaction:
             if change.blob_write >= 0:
                 raise CaptureError(
                     f"table {name}, row {change.rowid}: incremental writes to a blob cannot be captured, because SQLite"
-                    " does not tell what is written; write the column with UPDATE"
+                    " does not report what is written; write the column with UPDATE"
                 )
             old = change.old
             self._add((_DELETE, table.name, self._row_id(table, change.rowid, old), None, self._row(table, old), source))
@@ -278,7 +278,7 @@ cdef class OpenTransaction:
         """Runs a statement that writes to the virtual table, and so takes it into the transaction.
 
         Inside the hook, where SQLite does not want it: so it is one that can fail without harm. Prepared under the
-        schema of this moment, never taken from a cache, it is not prepared anew; it has no savepoint of its own, so that
+        present schema, never taken from a cache, it is not prepared again; it has no savepoint of its own, so that
         it either does nothing or takes back the whole transaction, after which SQLite does not write the row.
         """
         connection = self._connection()
@@ -286,7 +286,7 @@ cdef class OpenTransaction:
             # To begin one here would make durable what this statement writes outside any. There is none to refuse.
             self._table.rollbacks += 1
             raise CaptureError(
-                "a SQL function has rolled back the transaction beneath the statement that called it; roll back after"
+                "a SQL function has rolled back the transaction during the statement that called it; roll back after"
                 " the statement"
             )
         rows(connection, f"DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False)
@@ -475,7 +475,7 @@ cdef class OpenTransaction:
             else:
                 emit(logged[-1])
         if oversize:
-            tell(logging.WARNING, "commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
+            log_safely(logging.WARNING, "commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
         return 0
 
 

@@ -1,4 +1,4 @@
-// The virtual table by which SQLite tells a capture of savepoints, of the commit and of the rollback.
+// The virtual table through which SQLite reports savepoints, the commit and the rollback to a capture.
 //
 // It has no rows and is in no schema (it is eponymous). It is C, because SQLite must reach it whatever Python is doing:
 // apsw does not pass RollbackTo and Release on while a Python exception is pending, and just then a statement is
@@ -119,7 +119,7 @@ typedef struct TransactionTable {
     void *owner; // NULL when the capture has ended; the table then does nothing
     const OwnerMethods *methods;
     int writes_log;      // Sync is the owner's business
-    int joined;          // SQLite tells of this transaction's savepoints and of its end
+    int joined;          // SQLite reports this transaction's savepoints and its end
     int schema_doubtful; // a statement may have changed the schema since the owner read it
     int schema_read;     // the owner read the schema in this transaction
     int schema_unsure;   // what it read was undone: the same version number may now stand for another schema
@@ -205,7 +205,7 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
     return result == 0 ? SQLITE_OK : SQLITE_ERROR;
 }
 
-// The virtual table as SQLite sees it: a connection makes one for each time that it reads its schema anew.
+// The virtual table as SQLite sees it: a connection makes one for each time that it reads its schema again.
 typedef struct ConnectedTable {
     sqlite3_vtab base;
     TransactionTable *table;
@@ -302,7 +302,7 @@ static int table_update(sqlite3_vtab *connected, int count, sqlite3_value **valu
 static int table_begin(sqlite3_vtab *connected) {
     TransactionTable *table = table_of(connected);
     table->schema_doubtful = 1;
-    if (table->schema_read) // before it joined, when nobody told of a savepoint that was undone
+    if (table->schema_read) // before it joined: an undone savepoint was not reported
         table->schema_unsure = 1;
     int result = transaction_table_call(table, table->methods->check_schema, 1);
     if (result == SQLITE_OK) {
@@ -332,7 +332,7 @@ static int table_rollback(sqlite3_vtab *connected) {
 }
 
 // Savepoints are numbered from 0; -1 is the whole transaction, begun by an outermost SAVEPOINT. When the table joins,
-// SQLite tells of the newest that is open. Others that are not recorded, of a statement beneath which a function has
+// SQLite reports the newest that is open. Others that are not recorded, of a statement beneath which a function has
 // rolled back to an older one, go with the next that is: so SQLite's pager has it, too.
 static int table_savepoint(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
@@ -351,8 +351,8 @@ static int table_savepoint(sqlite3_vtab *connected, int level) {
     table->marks[level + 1] = table->standing;
     table->open_levels = level + 2;
     // Before the statement changes the schema itself: what is known after this is undone with the savepoint, or stands.
-    // This must not fail: SQLite would not tell the tables behind this one of the savepoint, and then has them roll
-    // back to it all the same; a full-text table loses what it had not written yet. The schema stays doubtful then, and
+    // This must not fail: SQLite would not report the savepoint to the tables behind this one, and still has them
+    // roll back to it; a full-text table loses what it had not written yet. The schema stays doubtful then, and
     // whoever needs it next reads it.
     if (table->schema_doubtful)
         transaction_table_call(table, table->methods->check_schema, 0);
@@ -398,7 +398,7 @@ static result_int_function sqlite_result_error_code;
 //
 // A SQL function of the application's may roll the transaction back beneath the statement that calls it. SQLite then
 // ends the statement by its open cursors; but where a table has a trigger all rows are computed first, with no cursor
-// open, and it would go on to write outside any transaction. So the end that it would have had comes from here.
+// open, and it would continue to write outside any transaction. So the end that it would have had comes from here.
 static void table_is_lost(sqlite3_context *context, int count, sqlite3_value **values) {
     const TransactionTable *table = sqlite_user_data(context);
     (void)count, (void)values;
@@ -436,7 +436,7 @@ static _Thread_local TransactionTable *transaction_table_registering;
 
 static void transaction_table_register_next(TransactionTable *table) { transaction_table_registering = table; }
 
-// The entry point, looked up by name. A connection loads this module as an extension to be given SQLite's functions:
+// The entry point, found by its name. A connection loads this module as an extension to be given SQLite's functions:
 // apsw's copy of SQLite exports none.
 __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db, char **error, void *const *functions) {
     TransactionTable *table = transaction_table_registering;

@@ -1,6 +1,6 @@
 """A SQLite database as a Data Plane core: each committed row change becomes a write event.
 
-``docs/capture.md`` tells what is captured and why it is done so; ``_capture.pyx`` follows the transaction.
+``docs/capture.md`` explains what is captured and why it is done so; ``_capture.pyx`` follows the transaction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgpack
 from ..batch._event import WriteEvent
 from ..batch.event_batch import EventBatch
 from ..batch.schema import WriteOp
-from ..ends.logger import tell
+from ..ends.logger import log_safely
 from ..errors import CaptureError
 from ..log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
 from ._sqlite import OpenTransaction, fold, rows
@@ -58,7 +58,7 @@ class SqliteCapture:
 
     A full ring drops events and counts them; the database does not notice. Other connections are not seen.
 
-    With a log the events are also written to it, in the transaction that they tell of: both are committed, or neither.
+    With a log the events are also written to it, in the transaction that they describe: both are committed, or neither.
     What the ring drops, and what a process did not get to emit, `nodedb_ring.follow` then reads from there.
 
     Parameters
@@ -72,8 +72,8 @@ class SqliteCapture:
     tenant_id, vshard_id : int, default 0
         Copied into each event.
     first_lsn : int, optional
-        Number of the next commit; to go on after a restart, one more than ``lsn`` was. That is the default with a log,
-        as far as it still has the last event; 1 otherwise.
+        Number of the next commit; to continue after a restart, one more than ``lsn`` was. With a log that still has the
+        last event this is the default; otherwise 1.
     log : SqliteEventLog, optional
         In the ``main`` database file of the connection, opened with ``driver="apsw"``. The capture writes to the log's
         tables through its own connection; they are never captured.
@@ -192,7 +192,7 @@ class SqliteCapture:
         Raises
         ------
         CaptureError
-            The open transaction has captured changes, which nobody would emit when it commits. The capture stays.
+            The open transaction has captured changes, which would not be emitted at its commit. The capture stays.
         """
         if self._connection is not None and self.pending:
             raise CaptureError(
@@ -227,7 +227,7 @@ class SqliteCapture:
             self.close()
             return
         if self._connection is not None and self.pending:
-            tell(
+            log_safely(
                 logging.WARNING,
                 "capture closed in an open transaction: its %d changes are not emitted",
                 self.pending,
@@ -297,7 +297,7 @@ class Table(NamedTuple):
 
 
 def _check_connection(connection: object) -> None:
-    """Refuses what is no connection of apsw's, and one that is already writing."""
+    """Refuses what is not a connection of apsw's, and one that is already writing."""
     if not isinstance(connection, apsw.Connection):
         raise TypeError(
             f"connection {connection!r}: must be an apsw.Connection, not {type(connection).__qualname__};"
@@ -365,7 +365,7 @@ def _create_triggers(connection: apsw.Connection, module: str, tables: Iterable[
 
     A trigger on a table is compiled into each statement that may fire it, and what the trigger would write to is begun
     with the statement. These never fire. Their WHEN ends a statement whose transaction is gone, before it writes:
-    so they are BEFORE triggers. That SQLite prepares all statements anew under them has another use: one prepared
+    so they are BEFORE triggers. That SQLite prepares all statements again under them has another use: one prepared
     before may delete all rows of a table at once, unseen by the hook.
     """
     statements = ["SAVEPOINT nodedb_ring_capture"]

@@ -71,7 +71,7 @@ class Child:
 
 def send(child: Child, message: object) -> None:
     """Sends a message; does nothing if the child has ended."""
-    # The end of file on its link tells the parent that it ended.
+    # The end of file on its link shows the parent that it ended.
     with contextlib.suppress(ConnectionError):
         child.link.send(message)
 

@@ -27,7 +27,7 @@ cdef uint64_t ring_too_large(
 # How many events ring_copy_out can copy, at most `most`, and the payload bytes that takes.
 cdef uint64_t ring_measure(Ring* ring, uint64_t most, uint64_t* payload_bytes) noexcept nogil
 # Returns the bytes of payload written; the offsets of the copied rows are into it. On a shared ring every row is checked
-# in its copy: one that cannot be makes this end corrupt, and nothing is given back.
+# in its copy: one that cannot be makes this end corrupt, and nothing is released.
 cdef uint64_t ring_copy_out(
     Ring* ring, uint64_t count, EventRow* rows, uint8_t* payload, uint64_t payload_room
 ) noexcept nogil

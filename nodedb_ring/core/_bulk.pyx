@@ -35,9 +35,9 @@ from .take cimport ring_advance_rows, ring_available
 __all__ = []  # C functions alone
 
 cdef enum:
-    # Rows published together: enough to pay for the line that moves, few enough to stay in cache.
+    # Rows published together: enough to pay for moving a cache line, few enough to stay in the cache.
     PUBLISH_ROWS = 256
-    # Rows copied at once where they are gone through next: what the first-level cache keeps beside their payload.
+    # Rows copied at once if a second pass over them follows: what fits the first-level cache beside their payload.
     CACHED_ROWS = 64
 
 cdef enum:  # what _copy_span returns for a span that there is no room for

@@ -13,7 +13,7 @@ cdef bint ring_mark_dead_producer(Ring* ring) noexcept nogil
 # Whether the producer has gone and everything of it was taken.
 cdef bint ring_producer_gone(Ring* ring) noexcept nogil
 
-# Ends an end's trust in a shared block that turns out to be no ring, for good: without an owner every later call is refused.
+# Ends the use of a shared block that is not a valid ring: without an owner every later call of this end is refused.
 cdef void ring_producer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil
 cdef void ring_consumer_corrupt(Ring* ring, Corruption what, uint64_t value) noexcept nogil
 

@@ -1,4 +1,4 @@
-# Room for the producer: what the consumer has given back, what is in use, the pressure that follows, and drops.
+# Room for the producer: what the consumer has released, what is in use, the pressure that follows, and drops.
 
 from libc.stdint cimport uint32_t, uint64_t
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-"""Room for the producer: what the consumer has given back, what is in use, the pressure that follows, and drops."""
+"""Room for the producer: what the consumer has released, what is in use, the pressure that follows, and drops."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -43,7 +43,7 @@ cdef enum:
 
 
 cdef inline bint _load_released(Ring* ring) noexcept nogil:
-    # Acquires rows that are read and indices that are written; pairs with the release in ring_give_back.
+    # Acquires rows that are read and indices that are written; pairs with the release in ring_release_run.
     cdef uint64_t released = load_acquire(&ring.header.released)
     if unlikely(ring.local.producer.published - released > ring.capacity):
         ring_producer_corrupt(ring, CORRUPT_RELEASED, released)
@@ -53,7 +53,7 @@ cdef inline bint _load_released(Ring* ring) noexcept nogil:
 
 
 cdef inline bint _load_tail(Ring* ring) noexcept nogil:
-    # Acquires that the payload below is read; pairs with the release in ring_give_back.
+    # Acquires that the payload below is read; pairs with the release in ring_release_run.
     cdef uint64_t tail = load_acquire(&ring.header.arena_released)
     # It may still lag behind a start of the arena with nothing outstanding, which released everything before.
     if is_after(tail, ring.local.producer.cached_tail):

@@ -1,10 +1,10 @@
-# Waiting for events and for room, and waking whoever waits.
+# Waiting for events and for room, and waking waiters.
 
 from libc.stdint cimport int64_t, uint64_t
 
 from .layout cimport Ring, WaitResult
 
-# Until there is something to take, or an end has gone, which counts as ready. A negative timeout is no limit.
+# Until there is something to take, or an end has gone, which counts as ready. A negative timeout means no limit.
 cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil
 # The producer's: until `slots` rows and a span of `payload` bytes are free, or an end has gone.
 # Once it sleeps it lets `gather` slots come free, for a millisecond at most: at least `slots`, and as many to hurry.

@@ -1,5 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-"""Waiting for events and for room, and waking whoever waits."""
+"""Waiting for events and for room, and waking waiters."""
 
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -58,11 +58,11 @@ import os
 __all__ = []  # C functions alone
 
 cdef enum:
-    # Between two polls of an end that spins: each poll takes the other end's line away from it.
+    # Pauses between two polls of a spinning end: each poll takes the cache line away from the other end.
     PAUSES = 4
-    # How long a producer that sleeps lets room gather: woken for each row, it would cost the consumer a system call a row.
+    # A sleeping producer lets room gather for so long: a wake per row would cost the consumer a system call per row.
     GATHER_NS = 1000000
-    # The longest sleep on a shared ring: whoever dies wakes nobody.
+    # The longest sleep on a shared ring: a process that dies wakes no waiter.
     SHARED_SLEEP_NS = 80000000
 
 
@@ -76,7 +76,7 @@ cdef inline bint _is_ready(Ring* ring) noexcept nogil:
 
 
 cdef inline bint _has_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
-    """Whether a wait for room is over: there is some, an end has gone, or the block is no ring any more."""
+    """Whether a wait for room is over: there is some, an end has gone, or the block is not a ring any more."""
     return (
         ring_make_room(ring, slots, payload)
         or load_acquire_u32(&ring.header.consumer_claim) & GONE
@@ -129,7 +129,7 @@ cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
 cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
     """Says that the producer is about to sleep, and until when; whether it must not, since room came meanwhile.
 
-    Where a span of `payload` bytes fits depends on how far the arena is given back, or on all being given back.
+    Where a span of `payload` bytes fits depends on how far the arena is released, or on all being released.
     """
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
@@ -141,17 +141,17 @@ cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) no
     store_relaxed(&header.room_tail, tail)
     # Publishes the two; pairs with the acquire in ring_wake_producer.
     fetch_or_u32(&header.room_waiting, WAITING_THREAD)
-    # What the consumer gave back before is seen by the next line, and what it gives back after sees `room_waiting`. Pairs
-    # with ring_give_back.
+    # What the consumer released before is seen by the next line, and what it releases after sees `room_waiting`. Pairs
+    # with ring_release_run.
     _fence_both(ring, &header.room_waiting)
     return _has_room(ring, slots, payload)
 
 
 cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
-    """Sleeps until there is something to take, or an end has gone; a negative timeout is no limit.
+    """Sleeps until there is something to take, or an end has gone; a negative timeout means no limit.
 
     It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
-    that dies wakes nobody, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.
+    that dies wakes no waiter, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.
     """
     cdef ConsumerSide* side = &ring.local.consumer
     cdef int64_t deadline = -1, left = -1, sleep_ns
@@ -191,7 +191,7 @@ cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexc
 cdef WaitResult ring_wait_room(
     Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
 ) noexcept nogil:
-    """As ring_wait, on the producer's side. A consumer that dies wakes nobody either."""
+    """As ring_wait, on the producer's side. A consumer that dies wakes no waiter either."""
     cdef ProducerSide* side = &ring.local.producer
     # Where it is payload that is lacking, that is left to gather, too.
     cdef uint64_t piece = min(payload + (ring.arena_bytes >> 3), ring.arena_bytes) if gather > slots else payload
@@ -233,7 +233,7 @@ cdef WaitResult ring_wait_room(
 
 
 cdef void ring_wake(Ring* ring) noexcept nogil:
-    """Wakes whoever waits. Taking the bits is what makes one wake a sleep, however many events follow.
+    """Wakes the waiter. Taking the bits is what makes one wake a sleep, however many events follow.
 
     A bit is taken by whoever can signal what it asks for: without a FIFO it is the waiter's timer that ends its wait.
     """

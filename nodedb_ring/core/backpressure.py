@@ -1,4 +1,4 @@
-"""The pressure state of a ring, which tells its producer to slow down, and its thresholds."""
+"""The pressure state of a ring, which shows its producer when to slow down, and its thresholds."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ static inline int64_t nodedb_monotonic_ns(void) { return nodedb_clock_ns(CLOCK_M
 // The same to some milliseconds, for a quarter of the price.
 static inline int64_t nodedb_coarse_ns(void) { return nodedb_clock_ns(CLOCK_MONOTONIC_COARSE); }
 
-// Sleeps while *word == expected; a negative timeout is no limit. Returns 0, or the errno that ended the sleep.
+// Sleeps while *word == expected; a negative timeout means no limit. Returns 0, or the errno that ended the sleep.
 static inline int nodedb_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     long rc = syscall(SYS_futex, word, FUTEX_WAIT, expected, timeout_ns < 0 ? NULL : &limit, NULL, 0);
@@ -127,7 +127,7 @@ static inline int nodedb_has_ended(int pidfd) {
     return poll(&ended, 1, 0) == 1;
 }
 
-// In which pid namespace this process's number means this process; 0 where that cannot be told.
+// The pid namespace in which this process has its pid; 0 if that is unknown.
 static inline uint64_t nodedb_pid_namespace(void) {
     struct stat status;
     return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
@@ -142,7 +142,7 @@ static inline int nodedb_membarrier_register(void) {
 static inline int nodedb_membarrier(void) {
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
         return 1;
-    // A forked child may have to register anew.
+    // A forked child may have to register again.
     return nodedb_membarrier_register() && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 

@@ -43,7 +43,7 @@ typedef struct {
     uint64_t producer_pid_namespace; // where that pid is a process; 0 if it is not known
     // the consumer's, read by the producer when it finds no room
     uint64_t taken NODEDB_ALIGNED; // events taken
-    uint64_t released;             // rows given back
+    uint64_t released;             // rows released
     uint64_t arena_released;       // arena position of the oldest byte that may still be read
     uint64_t batches;              // drains and leases that were not empty
     uint64_t redelivered;          // events that a successor got again

@@ -81,7 +81,7 @@ static inline int *nodedb_free_place(void) {
     return &more->fd[0];
 }
 
-// Opens the file anew and locks the byte: the descriptor that holds the role, or minus the errno: -EAGAIN when somebody
+// Opens the file again and locks the byte: the descriptor that holds the role, or minus the errno: -EAGAIN if somebody
 // holds it. Under the GIL.
 static inline int nodedb_acquire_role(int file, uint64_t byte) {
     static int registered = 0;

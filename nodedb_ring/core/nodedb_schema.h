@@ -29,7 +29,7 @@
 //   DEFAULT   is a number where it is not passed, and never None
 //   NULLABLE  is None where it is not passed
 //
-// Text comes before bytes in the payload, and each in the order of this list.
+// The columns of an event, in order: name, kind, presence. In the payload, text precedes bytes, each in this order.
 #define NODEDB_SCHEMA(COLUMN)                                                                                          \
     COLUMN(sequence, NUMBER, REQUIRED)                                                                                 \
     COLUMN(collection, TEXT, REQUIRED)                                                                                 \
@@ -47,7 +47,7 @@
     COLUMN(user_id, TEXT, NULLABLE)                                                                                    \
     COLUMN(statement_digest, TEXT, NULLABLE)
 
-// Compared with batch/schema.py's WriteOp and EventSource when that is imported.
+// The range of operations and sources; compared with WriteOp and EventSource when batch/schema.py is imported.
 #define NODEDB_FIRST_OP 1
 #define NODEDB_LAST_OP 6
 #define NODEDB_HEARTBEAT 6
@@ -56,7 +56,7 @@
 #define NODEDB_NULL_LENGTH UINT32_MAX // of a field that is None
 #define NODEDB_NO_TIME INT64_MIN      // a time that is None: NumPy's NaT
 
-// Keep what they are given of columns of some kinds, and drop it of all others: NODEDB_IF_TEXT_##kind(...).
+// NODEDB_IF_TEXT_##kind(...) expands to its arguments for columns of kind TEXT, to nothing for others; so do the rest.
 #define NODEDB_IF_NUMBER_NUMBER(...) __VA_ARGS__
 #define NODEDB_IF_NUMBER_TIME(...)
 #define NODEDB_IF_NUMBER_MEMBER(...)

@@ -1,4 +1,4 @@
-# How the successor of a dead end goes on, from whatever that end's last store left. Only _ring.pyx cimports this.
+# How the successor of a dead end continues, from whatever that end's last store left. Only _ring.pyx cimports this.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
@@ -71,7 +71,7 @@ cdef inline void adopt_producer(Ring* ring) noexcept nogil:
 
 
 cdef inline bint adopt_consumer(Ring* ring) noexcept nogil:
-    """Takes over what was published and not given back, in order of position; False when there is no memory for that.
+    """Takes over what was published and not released, in order of position; False when there is no memory for that.
 
     The rows that are free stand in the index from `published` on, and whatever else the last consumer was writing
     there, that part it had written before. All other rows are outstanding. Only the part of the index below

@@ -68,7 +68,7 @@ cdef inline bint ring_peek_copy(Ring* ring, EventRow* row) noexcept nogil:
     return True
 
 
-cdef inline void ring_give_back(
+cdef inline void ring_release_run(
     Ring* ring, const EventRow* rows, uint32_t count, uint64_t position
 ) noexcept nogil:
     """Returns a run of rows that stood at `position`, at the next free positions. Slots first, then arena."""
@@ -106,17 +106,17 @@ cdef inline void ring_give_back(
 
 
 cdef inline void ring_advance_rows(Ring* ring, const EventRow* rows, uint32_t count, uint64_t arena_end) noexcept nogil:
-    """Takes and gives back at once the next `count` rows, which lie at `rows` and end at `arena_end` of the arena."""
+    """Takes and releases at once the next `count` rows, which lie at `rows` and end at `arena_end` of the arena."""
     cdef ConsumerSide* side = &ring.local.consumer
     cdef uint64_t position = side.taken
     side.arena_taken = arena_end
     side.taken = position + count
     store_relaxed(&ring.header.taken, position + count)
-    ring_give_back(ring, rows, count, position)
+    ring_release_run(ring, rows, count, position)
 
 
 cdef inline void ring_advance(Ring* ring) noexcept nogil:
-    """Takes and gives back at once the row that ring_peek showed."""
+    """Takes and releases at once the row that ring_peek showed."""
     cdef EventRow* row = ring_row(ring, ring.local.consumer.taken)
     ring_advance_rows(ring, row, 1, row.arena_start + row.span_length)
 
@@ -163,7 +163,7 @@ cdef inline uint32_t ring_take(Ring* ring, uint32_t most, RingLease* lease) noex
 
 
 cdef inline void ring_release(Ring* ring, RingLease* lease) noexcept nogil:
-    """Gives back what ring_take took, in any order among several."""
+    """Releases what ring_take took, in any order among several."""
     cdef ConsumerSide* side = &ring.local.consumer
     if lease.older == NULL:
         side.oldest = lease.newer
@@ -173,4 +173,4 @@ cdef inline void ring_release(Ring* ring, RingLease* lease) noexcept nogil:
         side.newest = lease.older
     else:
         lease.newer.older = lease.older
-    ring_give_back(ring, lease.rows, lease.count, lease.position)
+    ring_release_run(ring, lease.rows, lease.count, lease.position)

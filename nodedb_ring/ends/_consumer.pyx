@@ -32,8 +32,9 @@ __all__ = ["EventConsumer", "consumer_stats"]
 
 cdef enum:
     DEFAULT_BATCH = 1024
-    # Importers take some microseconds an array, however few its rows.
+    # Events per batch of an Arrow stream: importers need some microseconds per array, however few its rows.
     ARROW_BATCH = 16384
+    # The longest spin that a consumer accepts.
     LONGEST_SPIN_NS = 10000000
 
 cdef extern from "Python.h":
@@ -44,7 +45,7 @@ cdef object _EMPTY = EventBatch.from_events([])
 
 
 def consumer_stats(EventRing ring not None):
-    """The accounts of a ring's consumer, whoever holds that end: a ``ConsumerStats``."""
+    """The counters of a ring's consumer, whichever process holds that end: a ``ConsumerStats``."""
     cdef RingHeader* header = ring.ring.header
     cdef uint64_t released = load_acquire(&header.released)
     cdef uint64_t taken = load_acquire(&header.taken)
@@ -126,7 +127,7 @@ cdef class EventConsumer(ConsumerBase):
         ----------
         max_events : int, default 1024
         timeout : float or None, default 0.0
-            Seconds to wait for the first event, not for the `max_events`-th; None waits until something comes or the
+            Seconds to wait for the first event, not for the `max_events`-th; None waits until there is one or the
             producer has gone. The wait releases the GIL and answers signals.
 
         Raises
@@ -149,7 +150,7 @@ cdef class EventConsumer(ConsumerBase):
     cdef int64_t begin_take(self, max_events, timeout, Py_ssize_t* most) except? -2:
         """What a call that may wait checks first: whether it may take, how much, and for how long it waits, in ns.
 
-        -1 is no limit.
+        -1 means no limit.
         """
         if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
             self.claim()
@@ -188,7 +189,7 @@ cdef class EventConsumer(ConsumerBase):
         return batch
 
     def lease(self, max_events=DEFAULT_BATCH, timeout=0.0):
-        """Takes one contiguous run of what waits, at most `max_events`, to be read where it lies: a ``Lease``.
+        """Takes one contiguous run of waiting events, at most `max_events`, to be read in place: a ``Lease``.
 
         It waits as ``drain`` does. The lease is of nothing when nothing came, or the producer has gone, or the consumer
         was closed meanwhile.
@@ -197,7 +198,7 @@ cdef class EventConsumer(ConsumerBase):
         ----------
         max_events : int, default 1024
         timeout : float or None, default 0.0
-            Seconds to wait for the first event; None waits until something comes or the producer has gone.
+            Seconds to wait for the first event; None waits until there is one or the producer has gone.
 
         Raises
         ------
@@ -237,7 +238,7 @@ cdef class EventConsumer(ConsumerBase):
     def drain_async(self, max_events=DEFAULT_BATCH, timeout=None):
         """As ``drain``, for an event loop of asyncio's: ``await`` it. A cancelled wait takes nothing.
 
-        Unlike ``drain`` it waits without limit unless told otherwise: a coroutine that returns at once would spin.
+        Unlike ``drain`` it waits without limit by default: a coroutine that returns at once would spin.
 
         Raises
         ------
@@ -321,7 +322,7 @@ cdef class EventConsumer(ConsumerBase):
     def spin(self):
         """Seconds that a wait polls before it sleeps in the kernel, by default 10e-6; settable, up to 0.01.
 
-        0 sleeps at once. What comes while it polls is seen in well under a microsecond; a wake takes some 25 of them.
+        0 sleeps at once. An event that comes during a poll is seen in well under a microsecond; a wake takes 25 µs.
         """
         return self._spin_ns / 1e9
 

@@ -28,7 +28,7 @@ cdef class ConsumerBase:
 
 
 cdef inline int check_block(ConsumerBase end) except -1:
-    """Raises CorruptRingError once the shared block has been found to be no ring."""
+    """Raises CorruptRingError once the shared block has been found not to be a ring."""
     if unlikely(end._ring.local.consumer.corrupt != SOUND):
         end.ring.check_consumer()
     return 0

@@ -27,7 +27,7 @@ cdef class ConsumerBase:
     def __cinit__(self, EventRing ring not None):
         self._loop_fd = -1
         if ring.has_consumer:
-            raise OwnershipError(f"consumer of core {ring.core_id}: was handed out already; a ring has one reader")
+            raise OwnershipError(f"core {ring.core_id}: its EventConsumer exists already; a ring has one reader")
         ring.has_consumer = True
         self.ring = ring
         self._ring = &ring.ring
@@ -53,7 +53,7 @@ cdef class ConsumerBase:
         return 0
 
     cdef int sleep(self, int64_t limit) except -1:
-        """Waits, without the GIL, until an event or a closed end; answers signals; a negative timeout is no limit."""
+        """Waits, without the GIL, for an event or a closed end; answers signals; a negative timeout means no limit."""
         cdef int64_t deadline = monotonic_ns() + limit if limit >= 0 else -1
         cdef int64_t left = limit, sleep_ns
         cdef WaitResult result

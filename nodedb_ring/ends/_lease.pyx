@@ -26,7 +26,7 @@ from .fork_snapshot cimport (
 
 from ..batch.arrow._export import drop_released
 from ..errors import ClosedError
-from .logger import tell
+from .logger import log_safely
 
 __all__ = ["Lease"]
 
@@ -64,7 +64,7 @@ cdef class LeasedArena:
 @cython.final
 @cython.no_gc_clear  # __dealloc__ needs the ring
 cdef class LeasedBlock(RowBlock):
-    """A run of a ring's own rows over its whole arena. The rows go back when it is over and the last view has gone.
+    """A run of a ring's own rows over its whole arena. They are released when it is over and the last view has gone.
 
     The rows of a shared ring are copied and checked, since whoever shares it could change their offsets after the check;
     their payload is read where it lies.
@@ -113,7 +113,7 @@ cdef class LeasedBlock(RowBlock):
         last = self.rows + (self.count - 1)
         self.payload_bytes = last.span_offset + last.span_length
         if row_lap(last) != row_lap(self.rows):
-            # The run goes on in the next lap of the arena: its bytes are at both ends.
+            # The run continues in the next lap of the arena: its bytes are at both ends.
             self.payload_bytes = ring.arena_bytes
         return 0
 
@@ -166,9 +166,9 @@ cdef class Lease:
     Raises
     ------
     BufferError
-        At the end of the block, if an array still looks into the lease: copy what outlives it. The rows go back when
+        At the end of the block, if an array still refers to the lease: copy what outlives it. Rows are released when
         the last such array dies. It is not raised while another exception passes; then a WARNING is logged, once a
-        consumer. Mostly it is that exception's traceback which keeps the array, for as long as somebody keeps it.
+        consumer. Usually that exception's traceback keeps the array, as long as it exists itself.
 
     Thread safety
     -------------
@@ -211,15 +211,15 @@ cdef class Lease:
             return 0
         if not by_exception:
             raise BufferError(
-                f"{self._block.views} arrays or batches still look into a lease of {self._block.count} events that has "
-                "ended: copy what outlives it; its rows go back when the last of them dies"
+                f"{self._block.views} arrays or batches still refer to a lease of {self._block.count} events that has "
+                "ended: copy what outlives it; its rows are released when the last of them dies"
             )
         if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
             self._block.ring.is_pin_logged = True
-            tell(
+            log_safely(
                 logging.WARNING,
-                "core %d: an exception ended a lease of %d events, and %d arrays still look into it: its rows go back when"
-                " the last of them dies; the traceback keeps those of its frames",
+                "core %d: an exception ended a lease of %d events, and %d arrays still refer to it: its rows are"
+                " released when the last of them dies; the traceback keeps those of its frames",
                 self._block.ring.core_id, self._block.count, self._block.pins,
                 extra={
                     "core": self._block.ring.core_id,

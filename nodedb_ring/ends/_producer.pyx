@@ -48,14 +48,14 @@ from .stats import ProducerStats
 __all__ = ["EventProducer", "producer_stats"]
 
 cdef enum:
-    # A batch that waits for room waits for this part of the ring, but not for long.
+    # A batch that waits for room first asks for one part of the ring in so many.
     GATHER = 8
 
 cdef tuple _STATES = tuple(PressureState)
 
 
 def producer_stats(EventRing ring not None):
-    """The accounts of a ring's producer, whoever holds that end: a ``ProducerStats``."""
+    """The counters of a ring's producer, whichever process holds that end: a ``ProducerStats``."""
     cdef RingHeader* header = ring.ring.header
     cdef uint64_t slots, payload
     cdef uint64_t full = load_relaxed(&header.dropped_full)
@@ -149,7 +149,7 @@ cdef class EventProducer(ProducerBase):
         What one that may wait does to the pressure is counted; of that only the state that it ends in is logged, and that
         at most once a second, with the return from it. A wait releases the GIL. A signal handler that raises
         ends it, and so does ``close()`` from another thread: what was enqueued is, the rest was neither tried nor
-        counted, and ``emitted_sequence`` tells them apart.
+        counted, and ``emitted_sequence`` distinguishes the two.
 
         Raises
         ------
@@ -248,7 +248,7 @@ cdef class EventProducer(ProducerBase):
         return self.wait_until(n, payload_bytes, n, monotonic_ns() + limit if limit > 0 else limit)
 
     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1:
-        """Waits, without the GIL, until there is room; whether there is. Answers signals; a negative deadline is none."""
+        """Waits for room without the GIL; returns whether there is. Answers signals; a negative deadline means none."""
         cdef int64_t left = deadline, sleep_ns
         cdef WaitResult result
         if self._is_waiting:
@@ -386,7 +386,7 @@ cdef class EventProducer(ProducerBase):
 
     @property
     def pressure_state(self):
-        """The ring's ``PressureState``. Read by the owner it is evaluated anew, so that a pausing producer resumes."""
+        """The ring's ``PressureState``. Read by the owner it is evaluated again, so that a pausing producer resumes."""
         cdef Ring* ring = self._ring
         if ring.local.producer.owner == thread_token():
             ring_observe(ring)
@@ -401,7 +401,8 @@ cdef class EventProducer(ProducerBase):
     def is_consumer_disconnected(self):
         """Whether the consumer has closed, was collected or has died.
 
-        On a private bus for good. On a shared one until a successor claims that end; there it costs two system calls.
+        On a private bus it stays True. On a shared one it is True until a successor claims that end; there each read
+        takes two system calls.
         """
         if not ring_mark_dead_consumer(self._ring):
             return False

@@ -28,7 +28,7 @@ from ..core.layout cimport (
 
 from ..core.backpressure import PressureState
 from ..errors import BusyError, ClosedError, OwnershipError
-from .logger import tell
+from .logger import log_safely
 from .ownership import forked, owned_elsewhere
 
 __all__ = ["ProducerBase"]
@@ -46,7 +46,7 @@ cdef class ProducerBase:
 
     def __cinit__(self, EventRing ring not None):
         if ring.has_producer:
-            raise OwnershipError(f"producer of core {ring.core_id}: was handed out already; a ring has one writer")
+            raise OwnershipError(f"core {ring.core_id}: its EventProducer exists already; a ring has one writer")
         ring.has_producer = True
         self.ring = ring
         self._ring = &ring.ring
@@ -72,7 +72,7 @@ cdef class ProducerBase:
         cdef uint32_t claim = load_relaxed_u32(&self._ring.header.consumer_claim)
         if self._disconnect_logged != claim and self._ring.local.alive:
             self._disconnect_logged = claim
-            tell(
+            log_safely(
                 logging.WARNING, "core %d: the consumer has gone; events are dropped from here on", self.ring.core_id,
                 extra=self._fields(),
             )
@@ -119,7 +119,7 @@ cdef class ProducerBase:
                 else:
                     self._overflow_open = True
                     self._overflow_logged_ns = now
-                    tell(
+                    log_safely(
                         logging.WARNING, "core %d: the ring overflows; events are dropped from sequence %d on",
                         self.ring.core_id, side.overflow_first, extra=self._fields(),
                     )
@@ -128,7 +128,7 @@ cdef class ProducerBase:
                 side.overflow_count = 0
                 self._overflow_open = False
                 # Not all from the first to the last: between them some may have been enqueued.
-                tell(
+                log_safely(
                     logging.WARNING,
                     "core %d: the overflow is over; %d of the events from sequence %d to %d were dropped",
                     self.ring.core_id, count, first, last, extra=self._fields(),
@@ -147,7 +147,7 @@ cdef class ProducerBase:
         level = logging.WARNING if state is PressureState.SUSPENDED else logging.INFO
         self._logged_pressure = _STATES.index(state)
         self._logged_pressure_ns[self._logged_pressure] = monotonic_ns()
-        tell(
+        log_safely(
             level, "core %d: the ring is %s at %d %%", self.ring.core_id, str(state).lower(), self.ring.utilization,
             extra=self._fields(),
         )

@@ -54,13 +54,13 @@ cdef class Reservation:
     array, ``rows["lsn"][2:] = values``, NumPy converts.
 
     A clean exit checks all of the rows and publishes them at once; an exception publishes nothing. The arrays are
-    memory beside the ring and are copied in at the exit: an array cannot be taken back from whoever holds it, and so
-    none may look into rows that will hold other events. After the block they are read-only.
+    memory beside the ring and are copied in at the exit: an array cannot be revoked, and so
+    none may refer to rows that will hold other events. After the block they are read-only.
 
     Raises
     ------
     BatchError
-        At the exit, for a row that is no event: unknown op or source, an offset outside the block, a string that is not UTF-8.
+        At the exit, for a row that is not an event: unknown op or source, an offset outside the block, invalid UTF-8.
 
     Thread safety
     -------------

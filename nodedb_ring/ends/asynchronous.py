@@ -16,7 +16,7 @@ __all__ = ["drain_when_ready", "next_batch"]
 
 
 async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: float | None) -> EventBatch:
-    """``EventConsumer.drain_async``: what waits, or what comes within `timeout` seconds, or an empty batch."""
+    """``EventConsumer.drain_async``: waiting events, or those that come within `timeout` seconds, or an empty batch."""
     check_event_loop(f"consumer of core {consumer.core_id}")
     batch = consumer.drain(max_events)
     if len(batch):

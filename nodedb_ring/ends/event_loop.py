@@ -22,6 +22,6 @@ def check_event_loop(what: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise EventLoopError(
-            f"{what}: waits on asyncio's event loop, and none runs here; on another, trio's say, wait until"
-            " consumer.fileno() is readable, and then take without a time-out until nothing comes"
+            f"{what}: needs asyncio's event loop, and none runs here; on another, such as trio's, wait until"
+            " consumer.fileno() is readable, and then call drain() until it is empty"
         ) from None

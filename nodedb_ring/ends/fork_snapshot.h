@@ -11,7 +11,7 @@
 //
 // It is copied before the fork, since afterwards the two run at once. The rest of the arena is zeros in the child.
 // Where there is no memory for the copy all of it is, and `is_kept` stays 0: then the leases refuse there. It stays 0,
-// too, in a child that is made without handlers, by a raw clone, which goes on to share the file.
+// too, in a child that is made without handlers, by a raw clone, which continues to share the file.
 //
 // Thread safety: the mutex guards all of this. It is held over the fork, so that no lease comes or goes between the
 // copy and the fork, whichever thread forks, and whether or not that one has the GIL.
@@ -37,7 +37,7 @@ typedef struct snapshot_arena {
     uint64_t size;
     const uint64_t *alive;          // 1 in the process that leases, 0 in its children, whatever made them
     int is_leased;                  // a lease is out
-    uint64_t held_start, held_size; // the bytes from the oldest lease to the newest; they go on at the beginning
+    uint64_t held_start, held_size; // the bytes from the oldest lease to the newest; they continue at the beginning
     uint8_t *copy;                  // over a fork, of the pages that the arena lies in
     int is_kept;                    // in a child: what was held at the fork is there
     struct snapshot_arena *next;

@@ -1,4 +1,4 @@
-"""How long, and how many: one reading of a time-out and of a count of events, wherever either is taken."""
+"""Checks of time-outs and of counts of events: one function of each, for every call that takes one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 __all__ = ["LONGEST_SECONDS", "MOST_EVENTS", "event_count", "limit_seconds"]
 
 LONGEST_SECONDS: Final = 1e9
-"""From here on, 31 years, a time-out is none: so no clock, lock or event loop is asked for more than it can count."""
+"""Time-outs from here on, 31 years, mean no limit: clocks, locks and event loops cannot count further."""
 MOST_EVENTS: Final = 2**63 - 1
 
 
@@ -23,7 +23,7 @@ def limit_seconds(timeout: float | None, name: str = "timeout") -> float | None:
     ArgumentError
         It is negative, or NaN.
     TypeError
-        It is no number.
+        It is not a number.
     """
     if timeout is None:
         return None
@@ -42,14 +42,14 @@ def limit_seconds(timeout: float | None, name: str = "timeout") -> float | None:
 
 
 def event_count(value: int, name: str = "max_events") -> int:
-    """The most events that a call may hand out.
+    """The most events that a call may return.
 
     Raises
     ------
     ArgumentError
         It is below 1, or does not fit 63 bits.
     TypeError
-        It is no integer.
+        It is not an integer.
     """
     count = operator.index(value)
     if not 1 <= count <= MOST_EVENTS:

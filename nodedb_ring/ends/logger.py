@@ -1,4 +1,4 @@
-"""The logger ``nodedb_ring``. What its handlers raise ends no call that logs: by then the ring has moved on."""
+"""The logger ``nodedb_ring``. A handler's exception does not end the call that logs: the ring has changed by then."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import traceback
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["tell"]
+__all__ = ["log_safely"]
 
 _LOGGER: Final = logging.getLogger("nodedb_ring")
 
 
-def tell(
+def log_safely(
     level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None, exc_info: bool = False
 ) -> None:
-    """Logs a line, as ``logging.Logger.log`` does, under the name and at the place of whoever called the package.
+    """Logs a line, as ``logging.Logger.log`` does; the record names the code that called the package.
 
     An error of a handler or a filter is printed, unless ``logging.raiseExceptions`` is off: that is what handlers of
     the standard library do with their own. An interrupt passes.

@@ -8,16 +8,16 @@ cdef extern from "Python.h":
     void PyErr_Clear()
 
 cdef enum:
-    # A wake costs some 25 microseconds: a wait polls for a part of that before it sleeps.
+    # How long a wait polls before it sleeps: less than a wake, which costs some 25 microseconds.
     DEFAULT_SPIN_NS = 10000
-    # A signal that comes just before a sleep does not interrupt it: signals are checked for every second.
+    # The longest sleep between two checks for signals: one that comes just before a sleep does not interrupt it.
     LONGEST_SLEEP_NS = 1000000000
-    # As limits.LONGEST_SECONDS.
+    # The longest time-out in seconds; limits.py has the same constant.
     LONGEST_SECONDS = 1000000000
 
 
 cdef inline int64_t limit_ns(object timeout) except? -2:
-    """A time-out in seconds as the ring's in nanoseconds: -1 is no limit. What is taken and refused: ``limits``."""
+    """A time-out in seconds as the ring's in nanoseconds: -1 means no limit. What is taken and refused: ``limits``."""
     cdef double seconds = -1
     if timeout is None:
         return -1

@@ -21,7 +21,7 @@ ENCODING_VERSION: Final = 1
 """The version of the encoding. The checksum covers it, so a batch of another version does not decode."""
 
 _ROW_BYTES: Final = EVENT_DTYPE.itemsize
-# Version, core, first and last number, number of events, bytes of rows: the checksum covers these, too.
+# Numbers that the checksum covers besides the bytes: version, core, first and last number, events, bytes of rows.
 _NUMBERS: Final = struct.Struct("<QQQQQQ")
 
 

@@ -91,7 +91,7 @@ class LoggedProducer:
         """Appends the events and emits them in order. Returns how many the ring took: the first ones of the batch.
 
         With a `timeout` it waits at most so long for room before it drops the rest, as ``EventProducer.emit_batch``
-        does. If an exception ends that wait, the whole batch is in the log: go on with ``next_sequence``.
+        does. If an exception ends that wait, the whole batch is in the log: continue with ``next_sequence``.
 
         Raises
         ------

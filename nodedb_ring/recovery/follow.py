@@ -68,9 +68,9 @@ def follow(
     start : "earliest" or "latest"
         Where a new group begins: at the first event that the log still has, or after the last event.
     after : int, optional
-        Begins after this number instead, whatever the group's watermark is. 0 begins at the first number, 1.
+        Begins after this number instead of the group's watermark. 0 begins at the first number, 1.
     max_events : int, default 1024
-        The most events in a batch that comes from the ring.
+        The most events in a batch from the ring.
     heartbeats : bool, default False
         Whether heartbeats are delivered. They move the position in any case.
 
@@ -113,7 +113,7 @@ class Follower:
     ------
     GapError
         From a call for the next batch: neither ring nor log has the next event. The position stays where it is, and
-        ``skip`` goes on without the event.
+        ``skip`` continues without the event.
     CorruptLogError, LogUnavailableError
         From a call for the next batch: the log cannot be read. The next call tries again.
 
@@ -177,7 +177,7 @@ class Follower:
     def next_batch(self, timeout: float | None = None) -> EventBatch:
         """The next batch, waiting for it at most `timeout` seconds; None waits until there is one, or the end.
 
-        Empty when the time is over and at the end; ``ended`` tells the two apart. A `timeout` that is negative or NaN
+        Empty when the time is over and at the end; ``ended`` distinguishes the two. A `timeout` that is negative or NaN
         is an `ArgumentError`.
         """
         timeout = limit_seconds(timeout)
@@ -332,13 +332,13 @@ class Follower:
         raise StopAsyncIteration
 
     def skip(self, gap: GapError) -> None:
-        """Goes on after a gap that cannot be filled. Once the group commits, it never gets those events."""
+        """Continues after a gap that cannot be filled. Once the group commits, it never gets those events."""
         self._state.skip(gap)
 
     # ---- position --------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Saves the watermark of all batches returned so far. A restart goes on after it.
+        """Saves the watermark of all batches returned so far. A restart continues after it.
 
         In a signal handler: the last of these batches may not have been handled yet.
         """

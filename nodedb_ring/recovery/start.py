@@ -35,7 +35,7 @@ def first_owed(
             remedy = f"follow(after={end})" if after is not None else "save_watermark() or follow(after=...)"
             raise LogError(
                 f"core {core_id}: {stands}, and log and ring end at {end}: the log lost its end, or was made"
-                f" anew, and what comes would be taken for delivered; {remedy} goes on there"
+                f" again, and new events would be taken for delivered ones; {remedy} continues there"
             )
         return mark + 1
     if start == "latest":

@@ -1,6 +1,6 @@
-"""``FollowState``: where a follower stands, and what it needs next. A state machine that neither waits nor sleeps.
+"""``FollowState``: a follower's position, and what it needs next. A state machine that neither waits nor sleeps.
 
-A follower stands before one number, ``owed``: the next one that it has to deliver. Events below it are duplicates.
+``owed`` is the next number that the follower has to deliver. Events below it are duplicates.
 Events above it wait until the log has filled the hole. So it does not matter in which order, or how often, ring and
 log offer an event.
 
@@ -37,7 +37,7 @@ the drain begins, or was dropped. A number of that kind which an empty drain doe
 **The log is asked** for its last number before the first wait, when the producer has gone, and about once a second. A
 producer that died between its append and its emit leaves events of which the ring knows nothing.
 
-**Interrupts.** A signal handler may raise between any two bytecodes, and the next call goes on from what the fields
+**Interrupts.** A signal handler may raise between any two bytecodes, and the next call continues from what the fields
 say. CPython runs handlers where a function or a turn of a loop begins and after a call into C, so assignments that
 belong together stand together, without a call between them. ``batch`` keeps events that lie below ``owed`` until the
 call that delivers them has nothing left that could raise.
@@ -65,13 +65,13 @@ if TYPE_CHECKING:
 __all__ = ["NOTHING", "FollowState", "Need"]
 
 WAIT_SECONDS: Final = 0.1
-"""The longest single wait. The ring wakes nobody for a dropped event, nor for one that only the log has."""
+"""The longest single wait. The ring wakes no waiter for a dropped event, nor for one that only the log has."""
 LAST_SECONDS: Final = 1.0
 """Seconds between two questions for the log's last number while the ring is empty."""
 POLL_SECONDS: Final = 0.02
-"""Seconds between two questions to a log that is no ``LiveEventLog``, where there is no ring."""
+"""Seconds between two questions to a log that is not a ``LiveEventLog``, where there is no ring."""
 NOTHING: Final = EventBatch.from_events([])
-"""The batch that stands for none. It is compared by identity."""
+"""Stands for "no batch"; compared by identity."""
 
 
 class Need(enum.Enum):
@@ -85,7 +85,7 @@ class Need(enum.Enum):
     RETURN = "return"
 
 
-# Enum attributes cost a lookup in a metaclass: these are globals for the path without holes.
+# The members as globals, for the path without holes: an attribute of an Enum costs a lookup in its metaclass.
 _DRAIN: Final = Need.DRAIN
 _WAIT: Final = Need.WAIT
 _READ: Final = Need.READ
@@ -196,7 +196,7 @@ class FollowState:
     # ---- a call ----------------------------------------------------------------------------------------------------
 
     def begin(self, deadline: float | None) -> Need:
-        """A call for the next batch begins: what it needs. A replay goes on, and everything else is asked anew.
+        """A call for the next batch begins: what it needs. A replay continues, and everything else is asked again.
 
         Parameters
         ----------
@@ -293,7 +293,7 @@ class FollowState:
         """``Follower.skip``."""
         if gap.core_id != self._core_id or gap.first != self.owed:
             raise ValueError(
-                f"gap {gap.first} to {gap.last} of core {gap.core_id}: is not where this follower stands, before"
+                f"gap {gap.first} to {gap.last} of core {gap.core_id}: is not at this follower's position, before"
                 f" {self.owed} of core {self._core_id}"
             )
         self.owed = gap.last + 1
@@ -410,14 +410,14 @@ class FollowState:
             self.gaps += 1
             self.episodes += not self._catching_up
             self._catching_up = True
-        # Otherwise the ring begins with 1, and the log is asked for a 0 before it: most often that is no hole.
+        # Otherwise the ring begins with 1, and the log is asked for a 0 before it: most often that is not a hole.
         self.replay_upto = upto
         self._need = _READ
 
     def _read_next(self) -> None:
         if self._reading is None:
             self._reading = iter(self._log.read(self._core_id, self.owed, self.replay_upto))
-        # An iterator that raises is at its end: the next call begins to read anew.
+        # An iterator that raises is at its end: the next call begins to read again.
         reading, self._reading = self._reading, None
         batch = next(reading, None)
         if batch is not None:
@@ -432,7 +432,7 @@ class FollowState:
         first = self.owed
         return GapError(
             f"core {self._core_id}: neither the ring nor the log has {first} to {last}; check why the log lacks them"
-            " (was it trimmed, or did something emit without it?), or skip() to go on without them",
+            " (was it trimmed, or did something emit without it?), or skip() to continue without them",
             self._core_id,
             first,
             last,

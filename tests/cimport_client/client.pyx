@@ -71,7 +71,7 @@ cdef uint32_t write_insert(EventRow* row, uint64_t sequence, uint8_t* payload, u
 
 
 def push(producer, uint64_t first, uint64_t count):
-    """Emits `count` inserts one by one; returns how many went in. The rest the ring has dropped and counted."""
+    """Emits `count` inserts one by one; returns how many were enqueued. The ring has dropped and counted the rest."""
     cdef EventRing end = producer.ring
     cdef Ring* ring = &end.ring
     cdef EventRow row
@@ -87,7 +87,7 @@ def push(producer, uint64_t first, uint64_t count):
 
 
 def push_rows(producer, uint64_t first, uint32_t count):
-    """Emits `count` inserts at once; returns how many went in, a prefix."""
+    """Emits `count` inserts at once; returns how many were enqueued, a prefix."""
     cdef EventRing end = producer.ring
     cdef Ring* ring = &end.ring
     cdef EventRow* rows = <EventRow*>malloc(count * sizeof(EventRow))
@@ -133,7 +133,7 @@ cdef class Taken:
     cdef object consumer  # whose collection would close the end
     cdef EventRing end
     cdef RingLease lease
-    cdef readonly uint32_t count  # 0 when there was nothing to take, or it was given back
+    cdef readonly uint32_t count  # 0 when there was nothing to take, or it was released
 
     def __dealloc__(self):
         self.release()
@@ -153,7 +153,7 @@ cdef class Taken:
         return total
 
     cpdef void release(self) noexcept:
-        """Gives the rows back. May be repeated."""
+        """Releases the rows. May be repeated."""
         if self.count != 0:
             self.count = 0
             ring_release(&self.end.ring, &self.lease)

@@ -21,7 +21,7 @@ SHORTENED = {"demo": " --rows 500"}
 def script_of(block: Block, written: set[str]) -> str:
     """The commands of a block that run here, as a script; fails for one that nobody has decided about.
 
-    `written` are the files that the page has told its reader to make.
+    `written` are the files that the page has asked its reader to make.
     """
     lines = [
         " && ".join(filter(None, (run(block, command, written) for command in line.split(" && "))))
@@ -52,7 +52,7 @@ def run(block: Block, command: str, written: set[str]) -> str | None:
         case ["wait"] | ["sleep", _]:
             return bare
         case ["timeout", *_]:
-            # It is there to kill; what ends before, on a machine that stands still, has something to say.
+            # The page kills it; if it ends earlier, it must have failed.
             return f"{bare} >/dev/null || true"
         case ["python3", "-m", "pip", "install", *packages] | ["pip", "install", *packages]:
             for extra in re.findall(r"\[([\w,]+)\]", " ".join(packages)):

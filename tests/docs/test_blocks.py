@@ -5,7 +5,7 @@ kind               what happens to it
 =================  ====================================================================================================
 python             runs, in one namespace a page and one directory a page
 python NAME        is written to the file NAME there; or, if no later command runs that, is in a source of that name
-sh                 its commands run in that directory, as `shell` tells
+sh                 its commands run in that directory, as `shell` describes
 output             is what the block before it has printed; ``...`` stands for anything
 cython             is in a source that the tests compile, verbatim
 json, toml         is read
@@ -222,7 +222,7 @@ def test_every_block_runs(
         # What a page that failed has left would fail it the next time, too.
         remove(made.intersection(EventBus.list()) - there)
         reader.stop()
-    # A thread that goes on would hold the interpreter's lock at some moment in which a later test forks.
+    # A thread that continues would hold the interpreter's lock at some moment in which a later test forks.
     for thread in set(threading.enumerate()) - threads:
         thread.join(WATCHDOG)
         assert not thread.is_alive(), f"{page.name} leaves {thread}"

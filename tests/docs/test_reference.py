@@ -84,7 +84,7 @@ def test_every_public_member_has_a_docstring(name: str) -> None:
             assert inspect.getdoc(getattr(value, member)), f"{name}.{member}"
 
 
-def test_the_pages_that_are_no_part_of_the_site_link_to_files() -> None:
+def test_pages_outside_the_site_link_to_files() -> None:
     """Sphinx checks the links between docs; of README and the others, each relative one must be a file."""
     pages = [PAGES[0], *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
     for page in pages:

@@ -38,17 +38,17 @@ def run(script: str, directory: Path, *, path: str = os.environ.get("PATH", os.d
         start_new_session=True,
     ) as process:
         try:
-            printed, told = process.communicate(timeout=SECONDS)
+            printed, reported = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
+            process.send_signal(signal.SIGABRT)  # faulthandler prints where it hangs
             process.wait()
             end_group(process.pid)
             pytest.fail(f"{script} still runs after {SECONDS} s: {process.communicate()}")
         finally:
             end_group(process.pid)
-    assert process.returncode == 0, f"{script} ended with {process.returncode}:\n{printed}\n{told}"
+    assert process.returncode == 0, f"{script} ended with {process.returncode}:\n{printed}\n{reported}"
     # What the ring logs is no trouble; an exception that nobody waited for is.
-    assert not [line for line in told.splitlines() if not line.startswith("core 0: ")], told
+    assert not [line for line in reported.splitlines() if not line.startswith("core 0: ")], reported
     left = [file.name for file in directory.iterdir()]
     assert not left, f"{script} leaves {left}"
     named = Path(script).stem.replace("_", "-")
@@ -69,7 +69,7 @@ def numbers(text: str) -> list[int]:
 def test_polars_windows(tmp_path: Path) -> None:
     printed = run("polars_windows.py", tmp_path)
     windows, batches, sales = numbers(printed.splitlines()[0])
-    # Ten minutes and the two seconds that stamps are early, two windows a second; and one sale on the last stroke.
+    # Ten minutes and the two seconds by which times are early, two windows a second; and one sale in the last instant.
     assert (windows, sales) == (2 * 602 + 1, 60_000)
     assert batches >= 60_000 // 1024
     assert re.search(r"shop\s+┆ 2013-01-01 04:59:59 UTC ┆ 47\s+┆ 1979", printed)
@@ -151,7 +151,7 @@ def test_every_example_is_run_and_shown() -> None:
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.rglob("*.py"), key=str), ids=lambda file: file.stem)
 def test_an_example_says_what_it_needs_and_how_it_is_run(script: Path) -> None:
-    told = ast.get_docstring(ast.parse(script.read_text())) or ""
+    reported = ast.get_docstring(ast.parse(script.read_text())) or ""
     if script.name != "setup.py":
-        assert "Needs " in told
-        assert f"``python {script.relative_to(ROOT)}" in told
+        assert "Needs " in reported
+        assert f"``python {script.relative_to(ROOT)}" in reported

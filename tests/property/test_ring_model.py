@@ -1,9 +1,9 @@
 """A bus of one ring against a plain model: a deque of events, an array of row numbers, and every legal arena.
 
-The model is told what was asked of the ring and predicts the answer. Slots, order, runs of rows, accounts and pressure
-it predicts exactly. Where an event goes in the arena is the ring's choice within a rule: behind the last one, or at the
-beginning when nothing is outstanding. So the model keeps the set of arenas that the rule allows, strikes out those that
-disagree with what the ring does, and fails when none is left.
+The model gets each call that was made to the ring and predicts the result. It predicts slots, order, runs of rows,
+accounts and pressure exactly. The ring chooses where an event goes in the arena, within a rule: behind the last one, or
+at the beginning when nothing is outstanding. So the model keeps the set of arenas that the rule allows, removes those
+that disagree with what the ring does, and fails when none is left.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NORMAL, THROTTLED, SUSPENDED = PressureState
 
 u64 = st.one_of(st.integers(0, 9), st.just(2**64 - 1), st.integers(0, 2**64 - 1))
 texts = st.text(max_size=6)
-stamps = st.none() | st.integers(1 - 2**63, 2**63 - 1)
+timestamps = st.none() | st.integers(1 - 2**63, 2**63 - 1)
 blobs = st.none() | st.binary(max_size=30)
 
 
@@ -50,8 +50,8 @@ def fixed_fields(draw: st.DrawFn) -> dict[str, Any]:
         "vshard_id": draw(st.integers(0, 2**32 - 1)),
         "source": draw(st.sampled_from(EventSource)),
         "count": draw(st.integers(0, 2**32 - 1)),
-        "system_time_ms": draw(stamps),
-        "valid_time_ms": draw(stamps),
+        "system_time_ms": draw(timestamps),
+        "valid_time_ms": draw(timestamps),
     }
 
 
@@ -108,7 +108,7 @@ class Arena(NamedTuple):
     head: int
     tail: int
     spans: tuple[Span, ...]  # of the outstanding events, in order of publication
-    taken: int = 0  # where the last event that was taken ends, given back or not
+    taken: int = 0  # where the last event that was taken ends, released or not
 
     def next_lap(self, size: int) -> Arena:
         moved = tuple(Span(start - size, end - size) for start, end in self.spans)
@@ -182,9 +182,9 @@ class RingModel(RuleBasedStateMachine):
         self.capacity, self.size = capacity, arena_bytes
         self.waiting: deque[WriteEvent] = deque()
         self.held: list[Held] = []
-        self.index = list(range(capacity))  # which row stands at each position
+        self.index = list(range(capacity))  # the row at each position
         self.taken = self.released = 0
-        self.outstanding: list[int] = []  # positions published and not given back, in order
+        self.outstanding: list[int] = []  # positions published and not released, in order
         self.arenas: set[Arena] = {Arena(0, 0, ())}
         self.account = Account()
         self.states: set[PressureState] = {NORMAL}
@@ -228,7 +228,7 @@ class RingModel(RuleBasedStateMachine):
         self.account.entered = entered
 
     def attempt(self, events: list[WriteEvent], accepted: int, before: int) -> None:
-        """Books attempts, of which the first so many went in, and checks that the arena explains it."""
+        """Counts attempts, of which the first so many were enqueued, and checks that the arena explains it."""
         account = self.account
         account.attempts += len(events)
         account.highest = max([event.sequence for event in events] + [account.highest or 0])
@@ -236,9 +236,9 @@ class RingModel(RuleBasedStateMachine):
             size = payload_size(event)
             placed = {place for arena in self.arenas for place in arena.places(self.size, size)}
             if self.consumer_closed or self.slots == self.capacity:
-                assert number >= accepted, "an event went in without a slot, or without a consumer"
+                assert number >= accepted, "an event was enqueued without a slot, or without a consumer"
             if number < accepted:
-                assert placed, f"{size} bytes went in where no arena has room: {self.arenas}"
+                assert placed, f"{size} bytes were enqueued although no arena has room: {self.arenas}"
                 self.arenas = {arena.publish([Span(arena.head, arena.head + size)]) for arena in placed}
                 self.publish(event)
             else:
@@ -273,7 +273,7 @@ class RingModel(RuleBasedStateMachine):
             self.account.bytes_high = max(self.account.bytes_high, self.producer.stats().bytes_in_use)
 
     def run(self, most: int) -> int:
-        """The length of the contiguous run of rows that stands at the front."""
+        """The length of the contiguous run of rows at the front."""
         slot = self.taken % self.capacity
         most = min(most, len(self.waiting), self.capacity - slot)
         count = 0

@@ -49,7 +49,7 @@ ROW_BYTES: Final = 128
 
 
 class Block:
-    """The bytes of one core's ring, as somebody sees them who may write to the file and keeps to nothing."""
+    """The bytes of one core's ring, for a test that writes to the file without any rules."""
 
     def __init__(self, bus: EventBus, core_id: int) -> None:
         with bus.path.open("r+b") as file:
@@ -146,7 +146,7 @@ def check_batch(batch: EventBatch, most: int) -> None:
     total = int(batch.payload.astype("u8").sum())
     assert total >= 0
     for name in ("collection", "row_id", "user_id", "statement_digest"):
-        # Text is looked at when it is made: this is where a payload that is none shows.
+        # Text is decoded when it is asked for: this is where a corrupt payload is found.
         with contextlib.suppress(CorruptRingError):
             batch.strings(name)
     for number in range(len(batch)):
@@ -155,7 +155,7 @@ def check_batch(batch: EventBatch, most: int) -> None:
 
 
 def close(end: EventProducer | EventConsumer | None) -> None:
-    """What is corrupt can be let go of."""
+    """An end of a corrupt ring can be closed."""
     if end is not None:
         try:
             end.close()
@@ -192,7 +192,7 @@ class Case:
             self.try_recv,
             self.lease,
             self.release,
-            self.look,
+            self.observe,
             self.succeed_producer,
             self.succeed_consumer,
             self.watch,
@@ -211,7 +211,7 @@ class Case:
         try:
             call()
         except (CorruptRingError, LayoutError) as error:
-            # A claim looks at the layout as opening does, and what was overwritten may be that.
+            # A claim checks the layout as opening does, and the layout may be what was overwritten.
             if isinstance(error, LayoutError) and call not in (self.succeed_producer, self.succeed_consumer):
                 raise
             self.outcomes.add("corrupt")
@@ -237,7 +237,7 @@ class Case:
             with self.producer.reserve(self.chance.randrange(1, 20), self.chance.choice([0, 0, 16])) as rows:
                 assert len(rows) <= 20
                 rows["op"] = WriteOp.INSERT
-                # By default the numbers go on from what the block says was tried.
+                # By default the numbers continue from what the block says was tried.
                 rows["sequence"] = range(self.number, self.number + len(rows))
 
     def drain(self) -> None:
@@ -269,8 +269,8 @@ class Case:
             check_batch(lease.batch, 10)
             lease.release()
 
-    def look(self) -> None:
-        """Whatever looks and moves nothing answers, whatever it reads."""
+    def observe(self) -> None:
+        """Calls that move no event return, whatever bytes they read."""
         for stats in self.bus.stats():
             assert 0 <= stats.utilization <= 100
             assert 0 <= stats.producer.slots_in_use <= self.bus.capacity
@@ -312,7 +312,7 @@ def between_calls(seed: int, directory: Path) -> set[str]:
             case.block.overwrite(case.chance)
             for _ in range(case.chance.randrange(1, 12)):
                 case.call()
-        # A role is not lost by what was found: it can be let go of, and then nobody holds it.
+        # Corruption does not lose a role: the end can be closed, and then nobody holds it.
         for call in (case.succeed_producer, case.succeed_consumer):
             case.attempt(call)
     finally:
@@ -383,11 +383,11 @@ def succession_of_the_dead(seed: int, directory: Path) -> set[str]:
         case.producer = case.consumer = None
         for _ in range(chance.randrange(1, 4)):
             case.block.overwrite(chance)
-        for call in (case.look, case.succeed_producer, case.succeed_consumer):
+        for call in (case.observe, case.succeed_producer, case.succeed_consumer):
             case.attempt(call)
         for _ in range(chance.randrange(20)):
             case.call()
-        case.attempt(case.look)
+        case.attempt(case.observe)
     finally:
         case.close()
     return case.outcomes
@@ -405,7 +405,7 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
         child = os.fork()
     if child == 0:
         os.close(reading)
-        told = ""
+        reported = ""
         try:
             faulthandler.enable()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -414,15 +414,15 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
                 report[:8] = seed.to_bytes(8, "little")
                 signal.alarm(SECONDS_A_CASE)
                 outcomes |= kind(seed, directory)
-            told = " ".join(sorted(outcomes))
+            reported = " ".join(sorted(outcomes))
         except BaseException:
-            told = traceback.format_exc()
+            reported = traceback.format_exc()
         finally:
-            os.write(writing, told.encode(errors="replace")[:60000])
+            os.write(writing, reported.encode(errors="replace")[:60000])
             os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        told = pipe.read().decode()
+        reported = pipe.read().decode()
     _, status = os.waitpid(child, 0)
     seed = int.from_bytes(report[:8], "little")
     if os.WIFSIGNALED(status):
@@ -430,9 +430,9 @@ def run(kind: Kind, seeds: range, directory: Path, report: mmap.mmap) -> set[str
         what = "does not come to an end" if name == "SIGALRM" else f"ended its process by {name}"
         pytest.fail(f"{kind.__name__}, seed {seed}: {what}")
     assert status == 0
-    if "Traceback" in told:
-        pytest.fail(f"{kind.__name__}, seed {seed}:\n{told}")
-    return set(told.split())
+    if "Traceback" in reported:
+        pytest.fail(f"{kind.__name__}, seed {seed}:\n{reported}")
+    return set(reported.split())
 
 
 @pytest.fixture
@@ -469,6 +469,6 @@ def wrong(seed: int, directory: Path) -> set[str]:
     ("kind", "text"),
     [(crash, "crash, seed 3: ended its process by SIGSEGV"), (hang, "hang, seed 1: does not"), (wrong, "said wrongly")],
 )
-def test_the_harness_sees_what_it_is_for(kind: Kind, text: str, directory: Path) -> None:
+def test_the_harness_detects_each_kind_of_error(kind: Kind, text: str, directory: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=text):
         run(kind, range(1, 5), directory, mmap.mmap(-1, 8))

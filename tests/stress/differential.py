@@ -156,12 +156,12 @@ def script(found: Found) -> str:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.differential", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="how long to go on (default: 60)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to continue (default: 60)")
     parser.add_argument("--seeds", type=int, help="how many seeds to run (default: no limit)")
     parser.add_argument("--seed", type=int, default=1, help="the first (default: 1)")
     parser.add_argument("--case", choices=CASES, default="all", help="restricts what is drawn (default: all)")
     parser.add_argument("--whole", action="store_true", help="print all steps of a difference, not the fewest")
-    parser.add_argument("--all", action="store_true", help="go on after a difference")
+    parser.add_argument("--all", action="store_true", help="continue after a difference")
     parser.add_argument("--verbose", action="store_true", help="print each step before it runs")
     asked = parser.parse_args()
     faulthandler.enable()

@@ -1,6 +1,6 @@
 """Checks what was recorded of all the processes that came and went on one ring, each killed at any instant.
 
-A position is the number of a publication, from 0 on. ``published_numbers`` tells which sequence number stands at each;
+A position is the number of a publication, from 0 on. ``published_numbers`` returns the sequence number at each;
 ``check_deliveries`` follows every consumer along the positions. Both raise a ``HistoryError`` that says what is wrong.
 """
 
@@ -33,7 +33,7 @@ class ProducerLife:
     next_sequence: int
     """As it found it when it had claimed the end."""
     attempts: Words
-    """Shape (n, 4): how, first number, count, how many went in or UNKNOWN."""
+    """Shape (n, 4): how, first number, count, how many were enqueued or UNKNOWN."""
     emitted: int
     dropped: int
     """The ring's accounts after its end."""
@@ -64,9 +64,9 @@ class Account:
     """Deliveries that a consumer has recorded, repeated ones included."""
     redelivered: int = 0
     in_flight: int = 0
-    """Events of drains that had given them back when their process was killed, which is all that it knew of them."""
+    """Events of drains that had released them when their process was killed, which is all that it knew of them."""
     unchecked: int = 0
-    """Events that were recorded, and whose process was killed before it had looked at all of their bytes."""
+    """Events that were recorded, and whose process was killed before it had checked all of their bytes."""
 
     def add(self, other: Account) -> None:
         """Adds each sum of another."""
@@ -77,7 +77,7 @@ class Account:
 def published_numbers(lives: Sequence[ProducerLife], account: Account) -> Words:
     """The sequence number at each position.
 
-    An attempt that a kill cut short has enqueued a prefix of its events; how many, the ring's own count tells. Which
+    An attempt that a kill cut short has enqueued a prefix of its events; the ring's own count says how many. Which
     number comes next then depends on how far it came.
     """
     runs: list[Words] = []
@@ -87,7 +87,7 @@ def published_numbers(lives: Sequence[ProducerLife], account: Account) -> Words:
         who = f"producer {number}"
         if life.has_claimed:
             if life.next_sequence not in may_follow:
-                raise HistoryError(f"{who} goes on from {life.next_sequence}: must be in {sorted(may_follow)}")
+                raise HistoryError(f"{who} continues from {life.next_sequence}: must be in {sorted(may_follow)}")
             account.used_up += life.next_sequence - min(may_follow)
             may_follow = {life.next_sequence}
         for how, first, count, result in life.attempts.tolist():
@@ -118,7 +118,7 @@ def published_numbers(lives: Sequence[ProducerLife], account: Account) -> Words:
 
 
 def _may_follow(how: Attempt, first: int, count: int, enqueued: int, refused: int) -> set[int]:
-    """The numbers that a successor may go on from: past all that were published, with no more used up than one run."""
+    """The numbers that a successor may continue from: after all published ones, with at most one run used up."""
     least, end = first + enqueued, first + count
     if refused:
         return {end}
@@ -169,7 +169,7 @@ class _Consumers:
         if self.doubt is Mark.TAKE:
             gone = self.take(more)
             if self.fresh > len(self.numbers):
-                raise HistoryError(f"{self.fresh} events were given back, {len(self.numbers)} were published")
+                raise HistoryError(f"{self.fresh} events were released, {len(self.numbers)} were published")
             self.in_flight += len(gone)
             most_taken = self.doubt_number - more
         elif self.doubt is Mark.LEASE:

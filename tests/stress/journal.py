@@ -50,11 +50,11 @@ class Mark(enum.IntEnum):
     """Records of a consumer; the word's other bits are a number."""
 
     TAKE = 1
-    """About to take and give back at most so many."""
+    """About to take and release at most so many."""
     LEASE = 2
     """About to lease at most so many."""
     GOT = 3
-    """So many sequence numbers follow, after the number of their lease, 0 for events that were given back."""
+    """So many sequence numbers follow, after the number of their lease, 0 for events that were released."""
     RELEASING = 4
     """About to end the lease of this number."""
     RELEASED = 5
@@ -116,7 +116,7 @@ class Journal:
         view[self.LENGTH] = self._end - _LOG
 
     def tried(self, enqueued: int) -> None:
-        """Says how many of them went in."""
+        """Records how many of them were enqueued."""
         self._view[self._end - 1] = enqueued
 
     def mark(self, mark: Mark, number: int) -> None:

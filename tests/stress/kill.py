@@ -1,8 +1,8 @@
 """Kills the processes at both ends of a shared bus at random instants, and checks the whole history of each bus.
 
 ``python -m tests.stress.kill --seconds 60`` runs for as long as asked. A producer and a consumer run against each
-other; one of them, the other, or now and then both are killed with SIGKILL; successors claim the ends and go on. Some
-are stopped for a while, or before they are killed; some can open no descriptor once they have their end; some buses are
+other; one of them, or sometimes both, are killed with SIGKILL; successors claim the ends and continue. Some are
+stopped for a while, or before they are killed; some can open no descriptor once they have their end; some buses are
 unlinked while they are in use. Consumers wait in calls, in poll and on event loops, most of them without a limit. Then
 the history is checked: every event that was published is delivered, in order of position and with every byte right,
 again only after a consumer's death, and no sequence number is used twice. Exits 1 on the first violation and says how
@@ -78,7 +78,7 @@ class Tally:
     left: int = 0
     """Processes that closed their end and went."""
     stopped: int = 0
-    """Times that a process was stopped, to go on or to be killed."""
+    """Times that a process was stopped, to continue or to be killed."""
     unlinked: int = 0
     """Buses that were unlinked while they were in use."""
     without_descriptors: int = 0
@@ -172,7 +172,7 @@ class Seat:
         self.process.kill()
 
     def signal(self, number: signal.Signals) -> None:
-        """Stops the process, or lets it go on, unless it has ended by itself."""
+        """Stops the process, or lets it continue, unless it has ended by itself."""
         assert self.process is not None
         assert self.process.pid is not None
         if self.process.exitcode is None:
@@ -359,7 +359,7 @@ class Rounds:
                 raise StuckError(f"no progress in {PATIENCE} s, before {what}: {self.bus.stats()}")
 
     def progress(self) -> tuple[int, ...]:
-        """Changes while events move, or a process begins or ends. That one looks in vain is no progress."""
+        """Changes while events move, or a process begins or ends. Polling without finding anything is not progress."""
         (stats,) = self.bus.stats()
         moved = [stats.producer.emitted, stats.consumer.received]
         for seat in self.seats.values():
@@ -436,7 +436,7 @@ def run(*, seconds: float, kills: int | None, seed: int, start: Start) -> Tally:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.kill", description=__doc__)
-    parser.add_argument("--seconds", type=float, help="how long to go on (default: 10, or without end with --kills)")
+    parser.add_argument("--seconds", type=float, help="how long to continue (default: 10, or without end with --kills)")
     parser.add_argument("--kills", type=int, help="how many processes to kill (default: no limit)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is drawn (default: the time)")
     parser.add_argument("--start", choices=CONTEXTS, default="fork", help="how processes start (default: fork)")

@@ -1,7 +1,7 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """Both ends of a ring driven by native threads, for the stress tests: each call runs without the GIL until it is done.
 
-Every byte of an event follows from its sequence number, so the consumer can tell a torn, stale or misplaced row or
+Every byte of an event follows from its sequence number, so the consumer detects a torn, stale or misplaced row or
 payload from the right one. Rows are checked when they are taken, and leased ones again just before they go back.
 """
 
@@ -60,7 +60,7 @@ cdef enum:
     BATCH = 24      # most rows that one call of either side moves
     LEASES = 5      # most leases that the consumer has out
 
-# How to emit, and how to take. MIXED draws one anew at each step.
+# How to emit, and how to take. MIXED draws one again at each step.
 MIXED, PUSH, ROWS, SCATTERED, RESERVE = range(5)
 POP, PEEK, TAKE, LEASE, COPY = range(1, 6)
 
@@ -155,10 +155,10 @@ cdef bint is_event(const EventRow* row, const uint8_t* payload, uint32_t most) n
     return True
 
 
-cdef inline void rest(uint32_t* looks) noexcept nogil:
-    """Between two looks at what the other thread does: a pause, and now and then the processor, if it needs ours."""
-    looks[0] += 1
-    if looks[0] % 256 == 0:
+cdef inline void rest(uint32_t* polls) noexcept nogil:
+    """Between two polls of the other thread's progress: a pause, and now and then a yield, if it needs this CPU."""
+    polls[0] += 1
+    if polls[0] % 256 == 0:
         sched_yield()
     pause()
 
@@ -184,7 +184,7 @@ cdef struct Producer:
 cdef void emit_all(Producer* side) noexcept nogil:
     cdef Ring* ring = side.ring
     cdef uint64_t i = 0, steps = 0, draw, done, n, k
-    cdef uint32_t size, at, spins, looks = 0
+    cdef uint32_t size, at, spins, polls = 0
     cdef EventRow* rows
     cdef PushResult result
     cdef int kind
@@ -233,9 +233,9 @@ cdef void emit_all(Producer* side) noexcept nogil:
                     sched_yield()
         i += n
         if side.in_step:
-            # Goes on when the consumer has taken all, somewhere about the moment at which it falls asleep.
+            # Continues when the consumer has taken all, somewhere about the moment at which it falls asleep.
             while load_acquire(&ring.header.released) != ring.header.published and load_relaxed_u32(side.stop) == 0:
-                rest(&looks)
+                rest(&polls)
             spins = <uint32_t>(draw >> 40) % side.jitter
             while spins != 0:
                 spins -= 1
@@ -247,10 +247,10 @@ def produce(
     uint32_t most, uint64_t seed, bint insists, bint in_step=False, uint32_t jitter=300, bint closes=True,
     int32_t spins=-1,
 ) -> int:
-    """Tries the events from `first` on, as many as `enqueued` is long, and notes there which went in.
+    """Tries the events from `first` on, as many as `enqueued` is long, and records there which were enqueued.
 
-    One that insists tries an event that was refused again; the other goes on to the next. One in step waits until all
-    was taken, and then for up to `jitter` pauses, before it goes on. With `spins` of 0 or more one that insists sleeps
+    One that insists tries an event that was refused again; the other continues to the next. One in step waits until all
+    was taken, and then for up to `jitter` pauses, and continues. With `spins` of 0 or more one that insists sleeps
     until there is room. Returns the attempts.
     """
     cdef Producer side
@@ -309,7 +309,7 @@ cdef void check(Consumer* side, const EventRow* row, const uint8_t* payload) noe
 
 
 cdef void give_back(Consumer* side, uint64_t draw) noexcept nogil:
-    """Ends one of the leases that are out, after another look at it."""
+    """Ends one of the leases that are out, after checking it again."""
     cdef int k = <int>(draw % LEASES)
     cdef uint32_t i
     while not side.is_out[k]:
@@ -369,7 +369,7 @@ cdef uint64_t take_some(Consumer* side, int kind, uint32_t most, uint64_t draw) 
 cdef void take_all(Consumer* side) noexcept nogil:
     cdef Ring* ring = side.ring
     cdef uint64_t steps = 0, draw = 0
-    cdef uint32_t looks = 0
+    cdef uint32_t polls = 0
     cdef int kind
     while side.wrong == 0 and load_relaxed_u32(side.stop) == 0:
         steps += 1
@@ -386,9 +386,9 @@ cdef void take_all(Consumer* side) noexcept nogil:
         elif side.spins >= 0:
             ring_wait(ring, -1, side.spins)
         else:
-            rest(&looks)
+            rest(&polls)
     if side.wrong != 0:
-        # A producer that insists would wait for good.
+        # A producer that insists would wait forever.
         store_relaxed_u32(side.stop, 1)
     while side.out != 0:
         give_back(side, draw >> 30)
@@ -431,16 +431,16 @@ cdef class Turns:
 
 
 def close_after_one(EventRing ring not None, Stop stop not None, Turns turns not None, uint32_t rounds, uint64_t seed) -> int:
-    """In each round emits one event and closes, at some moment while the consumer looks."""
+    """In each round emits one event and closes, at some moment of the consumer's poll."""
     cdef Ring* at = &ring.ring
     cdef EventRow row
-    cdef uint32_t size, spins, k, looks = 0
+    cdef uint32_t size, spins, k, polls = 0
     cdef uint8_t nothing = 0
     memset(&row, 0, sizeof(row))
     with nogil:
         for k in range(rounds):
             while load_acquire_u32(&turns.turn) != 2 * k + 1 and load_relaxed_u32(&stop.flag) == 0:
-                rest(&looks)
+                rest(&polls)
             for spins in range(<uint32_t>(mix(seed + k) % 40)):
                 pause()
             write_event(&row, k + 1, 0, &nothing, 0, &size)
@@ -452,7 +452,7 @@ def close_after_one(EventRing ring not None, Stop stop not None, Turns turns not
 def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns not None, uint32_t rounds) -> int:
     """Counts the rounds in which the producer was taken to be gone while its event was still there."""
     cdef Ring* at = &ring.ring
-    cdef uint32_t k, lost = 0, looks = 0
+    cdef uint32_t k, lost = 0, polls = 0
     with nogil:
         for k in range(rounds):
             store_release_u32(&turns.turn, 2 * k + 1)
@@ -460,11 +460,11 @@ def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns n
                 if ring_peek(at) != NULL:
                     ring_advance(at)
                 else:
-                    rest(&looks)
+                    rest(&polls)
             if at.header.taken != k + 1:
                 lost += 1
                 while ring_peek(at) == NULL and load_relaxed_u32(&stop.flag) == 0:
-                    rest(&looks)
+                    rest(&polls)
                 ring_advance(at)
             # The same ring again: the next round's producer is another one.
             store_relaxed_u32(&at.header.producer_claim, 0)
@@ -474,7 +474,7 @@ def look_for_the_last(EventRing ring not None, Stop stop not None, Turns turns n
 # ---- the ring itself ------------------------------------------------------------------------------------------------
 
 def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
-    """Whether both kinds of wait, begun without a look, notice on announcing themselves what is in the ring already."""
+    """Whether both kinds of wait, begun without a poll, find what is in the ring when they announce themselves."""
     slept = ring_wait(&ring.ring, 0, 0) != WAIT_READY
     ring_open_watch_fd(&ring.ring)
     armed = ring_arm(&ring.ring)
@@ -483,12 +483,12 @@ def waits_see_what_came_before(EventRing ring not None) -> tuple[bool, bool]:
 
 
 def room_waits_see_what_came_before(EventRing ring not None) -> bool:
-    """Whether a wait for room, begun without a look, notices on announcing itself that there is some."""
+    """Whether a wait for room, begun without a poll, finds that there is some when it announces itself."""
     return ring_wait_room(&ring.ring, 1, 0, 1, 0, 0) == WAIT_READY
 
 
 def sleep_until_room(EventRing ring not None, uint64_t slots, uint64_t payload, uint64_t gather) -> bool:
-    """Sleeps, without a limit and without a look, until there is room; whether there is."""
+    """Sleeps, without a limit and without a poll, until there is room; returns whether there is."""
     cdef WaitResult result
     with nogil:
         result = ring_wait_room(&ring.ring, slots, payload, gather, -1, 0)
@@ -496,7 +496,7 @@ def sleep_until_room(EventRing ring not None, uint64_t slots, uint64_t payload, 
 
 
 def sleep(EventRing ring not None) -> bool:
-    """Sleeps, without a limit and without a look, until woken; whether it then found something."""
+    """Sleeps, without a limit and without a poll, until woken; returns whether it then found something."""
     cdef WaitResult result
     with nogil:
         result = ring_wait(&ring.ring, -1, 0)
@@ -520,6 +520,6 @@ def progress(EventRing ring not None) -> tuple[int, int]:
 
 
 def close_both(EventRing ring not None) -> None:
-    """Closes both ends, which wakes whoever sleeps."""
+    """Closes both ends, which wakes a sleeping one."""
     ring_close_producer(&ring.ring)
     ring_close_consumer(&ring.ring)

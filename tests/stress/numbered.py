@@ -1,6 +1,6 @@
 """Events of which every byte follows from the sequence number, made and checked one by one or as columns.
 
-Whatever is torn, stale or stands in another's place is then told from the right event by its own number alone.
+So a torn, stale or misplaced event is detected by its own number alone.
 """
 
 from __future__ import annotations

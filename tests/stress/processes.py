@@ -1,6 +1,6 @@
 """The lives of a producer and of a consumer that may be killed at any instant.
 
-Each claims its end of a shared bus, keeps a journal of what it does, and goes on until it is killed, told to stop, or
+Each claims its end of a shared bus, keeps a journal of what it does, and runs until it is killed, asked to stop, or
 has made the steps it was given.
 """
 

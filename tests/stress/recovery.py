@@ -51,7 +51,7 @@ class RecoveryError(Exception):
 
 
 class Mark(enum.IntEnum):
-    """What a record tells; two numbers follow it."""
+    """The kind of a record; two numbers follow it."""
 
     APPENDED = 1  # first and last number
     BEGUN = 2  # the number behind which a follower began, and nothing
@@ -131,11 +131,11 @@ def _await_record(child: subprocess.Popen[bytes], journal: Path) -> None:
 
 
 def _finish(child: subprocess.Popen[bytes], journal: Path, upto: int) -> None:
-    """Tells a child how far to go, and waits until it is there."""
+    """Sends a child the last number to reach, and waits until it is there."""
     # It is there with its text, or not yet.
-    told = journal.with_suffix(".told")
-    told.write_text(f"{upto:020}")
-    told.replace(journal.with_suffix(".upto"))
+    final = journal.with_suffix(".final")
+    final.write_text(f"{upto:020}")
+    final.replace(journal.with_suffix(".upto"))
     try:
         child.wait(10 * PATIENCE)
     except subprocess.TimeoutExpired:
@@ -152,7 +152,7 @@ def records(path: Path) -> list[Record]:
     """What a process, or several one after another, recorded."""
     data = path.read_bytes()
     if len(data) % _RECORD.size:
-        raise RecoveryError(f"{path.name}: {len(data)} bytes, which is no whole number of records")
+        raise RecoveryError(f"{path.name}: {len(data)} bytes, which is not a whole number of records")
     return list(_RECORD.iter_unpack(data))
 
 
@@ -200,11 +200,11 @@ def _note(journal: int, mark: Mark, first: int, last: int = 0) -> None:
     os.write(journal, _RECORD.pack(mark, first, last))
 
 
-def _write(name: str, log: EventLog, journal: int, told: Path) -> None:
+def _write(name: str, log: EventLog, journal: int, final: Path) -> None:
     events = numbered_events(_EVENTS)
     chance = random.Random()
     with EventBus.open(name) as bus, logged(bus.producer(0), log) as core:
-        while not told.exists():
+        while not final.exists():
             first = core.next_sequence
             batch = events.batch(first, chance.randint(1, 50))
             core.emit_batch(batch)
@@ -213,7 +213,7 @@ def _write(name: str, log: EventLog, journal: int, told: Path) -> None:
             time.sleep(0.02 if chance.random() < 0.02 else 0)
 
 
-def _follow(name: str, log: EventLog, journal: int, told: Path) -> None:
+def _follow(name: str, log: EventLog, journal: int, final: Path) -> None:
     events = numbered_events(_EVENTS)
     with (
         EventBus.open(name) as bus,
@@ -223,10 +223,10 @@ def _follow(name: str, log: EventLog, journal: int, told: Path) -> None:
         _note(journal, Mark.BEGUN, follower.position or 0)
         wait = random.choice([_by_call, _by_poll, _on_a_loop])(follower, consumer)
         while True:
-            # A writer that was killed is an end, and then another goes on.
+            # A writer that was killed is an end, and then another continues.
             batch = wait()
             if not len(batch):
-                if told.exists() and (follower.position or 0) >= int(told.read_text() or "0"):
+                if final.exists() and (follower.position or 0) >= int(final.read_text() or "0"):
                     return
                 continue
             events.check(batch)

@@ -1,8 +1,8 @@
 """SIGKILL at every instruction: a process is stepped through one call on a small shared ring, and killed on the way.
 
-``python -m tests.stress.single_step`` looks at what every store to the shared block leaves, and kills a few processes;
+``python -m tests.stress.single_step`` checks what every store to the shared block leaves, and kills a few processes;
 with ``--all`` it kills one after every instruction. Each time successors claim both ends, the producer's first, which
-writes wherever it may before anything is taken; they go on for a few laps of the ring; and the history is checked.
+writes wherever it may before anything is taken; they continue for a few laps of the ring; and the history is checked.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ class SingleStep:
         return whole, len(instants)
 
     def _run(self, operation: Operation, limit: int | None, skipped: int = 0, by: int = SINGLE_STEP) -> Steps:
-        """Runs an operation up to a limit and kills the process; or to its end, with a look at it after each store.
+        """Runs an operation up to a limit and kills the process; or to its end, with a check after each store.
 
         The first steps, up to `skipped`, are system calls.
         """

@@ -187,16 +187,16 @@ def _check_same_rows(what: str, before: Image, after: Image) -> None:
     _check_rows(what, kept_before, kept_after)
 
 
-def _check_rows(what: str, told: RowsById | None, found: RowsById | None) -> None:
-    if told is None or found is None:
+def _check_rows(what: str, reported: RowsById | None, found: RowsById | None) -> None:
+    if reported is None or found is None:
         raise Difference(f"{what}: text that is not UTF-8")
-    if told == found and all(map(same, told.values(), (found[row_id] for row_id in told))):
+    if reported == found and all(map(same, reported.values(), (found[row_id] for row_id in reported))):
         return
-    row_ids = [*told, *(row_id for row_id in found if row_id not in told)]
+    row_ids = [*reported, *(row_id for row_id in found if row_id not in reported)]
     wrong = [
-        f"  {row_id}: {told.get(row_id, 'nothing')} by the events, {found.get(row_id, 'nothing')} in the database"
+        f"  {row_id}: {reported.get(row_id, 'nothing')} by the events, {found.get(row_id, 'nothing')} in the database"
         for row_id in row_ids
-        if row_id not in told or row_id not in found or not same(told[row_id], found[row_id])
+        if row_id not in reported or row_id not in found or not same(reported[row_id], found[row_id])
     ]
     raise Difference("\n".join([f"{what}: {len(wrong)} rows differ", *wrong[:10]]))
 
@@ -235,7 +235,7 @@ class SchemaHistory:
         assert isinstance(number, int)
         return number
 
-    def look(self, position: int) -> None:
+    def observe(self, position: int) -> None:
         """To be called between statements, while the database is being written to."""
         current = self._read("application_id")
         version = self._read("schema_version"), current  # of an undone schema SQLite gives the number again

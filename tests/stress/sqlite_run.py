@@ -62,7 +62,7 @@ class Run:
         self._refusable = False
         self._data_version = -1
         self._changes_lost = False
-        self._was_open = False  # a transaction was, when last looked at
+        self._was_open = False  # a transaction was, at the last check
         self._virtual = False
         if in_file:
             for session in (self.captured, self._twin):
@@ -248,7 +248,7 @@ class Run:
                     raise Difference(f"{capture.pending} changes are pending, and nothing is written")
                 self._savepoints = [(name, 0) for name, _ in self._savepoints]
             if not captured.connection.in_transaction or captured.connection.txn_state("main"):
-                self._history.look(capture.pending)
+                self._history.observe(capture.pending)
             return
         self._savepoints.clear()
         self._tally["commits" if events else "ends without events"] += 1
@@ -297,7 +297,7 @@ class Run:
     def _compare_counters(self, twin: Session, step: Step, *, settled_before: bool, failed: bool) -> None:
         mine, theirs = self.captured, twin
         # A cached statement whose table has gone takes the write lock before it fails, and keeps it while a cursor is
-        # open. What is cached differs, since SQLite prepares all anew when the capture's triggers come.
+        # open. What is cached differs, since SQLite prepares all again when the capture's triggers come.
         states = [(s.connection.in_transaction, mine.has_cursors or s.settled) for s in (mine, theirs)]
         if states[0] != states[1]:
             raise Difference(f"{step}: in_transaction, settled: {states[0]}, of the twin {states[1]}")
@@ -324,7 +324,7 @@ class Run:
             self._compare_content(twin, step)
 
     def _compare_content(self, twin: Session, step: Step) -> None:
-        # What SQLite remembers of a view whose table has gone depends on who looked at it before.
+        # What SQLite remembers of a view whose table has gone depends on who read it before.
         tables, others = ([t for t in read_tables(q) if t.kind != "view"] for q in (self.captured.query, twin.query))
         # SQLite's full-text search writes its tables at other moments when another virtual table takes part.
         self._virtual |= any(table.kind == "virtual" for table in tables)

@@ -60,7 +60,7 @@ class Table(NamedTuple):
 
     @property
     def rowid(self) -> str | None:
-        """A name of the rowid that is no column's."""
+        """A name of the rowid that is not a column's."""
         if self.without_rowid or self.kind != "table":
             return None
         names = {column.name.lower() for column in self.columns}
@@ -353,7 +353,7 @@ class Schemas:
         return f"ALTER TABLE {self.pick(found).sql} RENAME TO {quoted(self.pick([*TABLES, self.new_name('t_')]))}"
 
     def _rename_column(self) -> str:
-        # Not where a temporary table has the same name: SQLite looks the columns of the other one's indexes up there,
+        # Not where a temporary table has the same name: SQLite searches the columns of the other one's indexes there,
         # and what an index then takes for text is not in it. That needs no capture.
         everywhere = self.tables()
         hidden = {table.name.lower() for table in everywhere if table.schema == "temp"}

@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
 
 
 class HarnessError(Exception):
-    """A check failed inside a tracer: it is no outcome of the statement."""
+    """A check failed inside a tracer: it is not an outcome of the statement."""
 
 
 class Session:

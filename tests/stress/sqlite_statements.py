@@ -57,7 +57,7 @@ CASES: Final = {
     "denials": Case(("deny", "deny table"), schema=False, beside=False, refusals=False),
     "beside": Case(("full",), schema=False, refusals=False),
     "refusals": Case(schema=False, beside=False),
-    # SQLite itself goes on outside any transaction where a table has triggers and no capture, and reads freed memory
+    # SQLite itself continues outside any transaction where a table has triggers and no capture, and reads freed memory
     # where the transaction has changed the schema: the tables are captured from the beginning on, and stay.
     "rollbacks": Case(("rollback in function",), schema=False, beside=False, refusals=False, virtual=False),
     "joins": Case(("interrupt",), refusals=False, virtual=False, sweeps=0.1),

@@ -249,7 +249,7 @@ def test_ends_are_handed_from_thread_to_thread_under_load() -> None:
     emitter, taker = Emitter(producer, EVENTS, 3, insists=True), Taker(consumer, 4)
     seats, chunk = 3, 40
     turns = {"emit": 0, "take": 0}
-    # An end each: a closed producer refuses bind(), so whoever closes it says so before the next seat has its turn.
+    # One end each: a closed producer refuses bind(), so the thread that closes it says so before the next one starts.
     ended = {"emit": threading.Event(), "take": threading.Event()}
 
     def emit_some() -> None:
@@ -378,7 +378,7 @@ def test_an_event_loop_is_woken(capacity: int) -> None:
 
 
 def test_an_event_loop_misses_no_wake(native: NativeTraffic) -> None:
-    """A native producer goes on only once the last event was taken, so one lost wake stops both for good."""
+    """A native producer continues only once the last event was taken, so one lost wake stops both forever."""
     (producer,), (consumer,) = create_event_bus(1, 4)
     stop, enqueued = native.Stop(), bytearray(3 * EVENTS)
 

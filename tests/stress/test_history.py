@@ -65,8 +65,8 @@ def test_a_dead_batch_uses_up_a_run_or_all_that_it_dropped(following: int) -> No
 
 
 @pytest.mark.parametrize("following", [1, 7, 16, 17 + 257, 606, 608])
-def test_a_successor_goes_on_from_no_other_number(following: int) -> None:
-    with pytest.raises(HistoryError, match=f"goes on from {following}"):
+def test_a_successor_that_continues_from_another_number_is_an_error(following: int) -> None:
+    with pytest.raises(HistoryError, match=f"continues from {following}"):
         numbers(DYING, produced(following, emitted=15, dropped=1))
 
 
@@ -76,10 +76,10 @@ def test_a_dead_emit_uses_up_one_number(following: int, emitted: int) -> None:
     if emitted == 5:
         numbers(dying, produced(7, emitted=5, dropped=1))
         numbers(dying, produced(8, emitted=5, dropped=1))
-    with pytest.raises(HistoryError, match="goes on from"):
+    with pytest.raises(HistoryError, match="continues from"):
         numbers(dying, produced(following + 1, emitted=emitted, dropped=1))
     if emitted == 6:
-        with pytest.raises(HistoryError, match="goes on from 7"):
+        with pytest.raises(HistoryError, match="continues from 7"):
             numbers(dying, produced(7, emitted=6, dropped=1))
 
 
@@ -112,7 +112,7 @@ def test_held_events_come_again_and_then_the_others() -> None:
     assert (account.delivered, account.redelivered, account.in_flight) == (8, 2, 0)
 
 
-def test_a_release_in_doubt_is_settled_by_what_was_released() -> None:
+def test_an_unconfirmed_release_is_decided_by_the_released_position() -> None:
     before = consumed(0, 0, lease(2), got(1, 1, 2), lease(9), got(2, 3), releasing(2))
     rest = take(9), got(0, 5, 6, 9)
     deliver(before, consumed(1, 2, take(9), got(0, 1, 2), *rest))
@@ -147,13 +147,13 @@ def test_a_drain_in_doubt_is_one_run() -> None:
         ([lease(9), got(1, 1, 2, 5, 6, 9)], "1 leases never ended"),
     ],
 )
-def test_what_is_lost_repeated_or_out_of_order_is_seen(log: list[Log], found: str) -> None:
+def test_lost_repeated_and_reordered_events_are_detected(log: list[Log], found: str) -> None:
     with pytest.raises(HistoryError, match=found):
         deliver(FIRST, consumed(1, 2, *log))
 
 
 @pytest.mark.parametrize(("released", "redelivered"), [(0, 3), (2, 1), (1, 1), (1, 3)])
-def test_the_rings_count_of_what_comes_again_is_the_journals(released: int, redelivered: int) -> None:
+def test_the_count_of_redelivered_events_equals_the_journals(released: int, redelivered: int) -> None:
     with pytest.raises(HistoryError, match=r"released|redelivered"):
         deliver(FIRST, consumed(released, redelivered, take(9), got(0, 1, 2, 5, 6, 9)))
 

@@ -78,12 +78,12 @@ class Stepped:
                 os._exit(code)
 
     def go(self, request: int) -> bool:
-        """Lets it go on, by one instruction or up to its next stop; False once it has ended, and well."""
+        """Lets it continue, by one instruction or up to its next stop; False once it has ended, and well."""
         ptrace(request, self.pid)
         return self.has_stopped()
 
     def has_stopped(self) -> bool:
-        """The same, for one that goes on already."""
+        """The same, for one that continues already."""
         _, status = os.waitpid(self.pid, 0)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0, self.said.read_text()
@@ -102,7 +102,7 @@ def stepped(bus: EventBus, body: Callable[[EventConsumer], None]) -> Generator[S
 
 
 @pytest.mark.parametrize("take", ["pop", "drain", "try_recv"])
-def test_what_is_taken_is_read_before_it_is_given_back(stepping: Stepping, bus: EventBus, take: str) -> None:
+def test_a_taken_row_is_read_before_it_is_released(stepping: Stepping, bus: EventBus, take: str) -> None:
     """The producer writes wherever it may after every instruction of a call that takes an event."""
 
     def body(consumer: EventConsumer) -> None:
@@ -130,7 +130,7 @@ def test_what_is_taken_is_read_before_it_is_given_back(stepping: Stepping, bus: 
 
 
 def test_the_end_is_not_seen_before_the_last_event(stepping: Stepping, bus: EventBus) -> None:
-    """The producer emits its last event and closes after every instruction of the look whether it has gone."""
+    """The producer emits its last event and closes after each instruction of the consumer's check for its end."""
 
     def body(consumer: EventConsumer) -> None:
         while True:
@@ -143,12 +143,12 @@ def test_the_end_is_not_seen_before_the_last_event(stepping: Stepping, bus: Even
             for _ in range(steps):
                 assert child.go(SINGLE_STEP)
                 if child.is_between_calls:
-                    # It has looked, and nothing had come: that was the last instant.
+                    # The check is over, and nothing had come: that was the last instant.
                     assert steps > 1
                     return
             assert producer.emit(filling(steps + 1))
             producer.close()
-            # To the end of the look, and to the beginning of the next.
+            # To the end of this check, and to the beginning of the next.
             assert child.go(CONT)
             assert child.is_between_calls
             producer = bus.producer(0)

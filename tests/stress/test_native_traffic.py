@@ -83,7 +83,7 @@ def race(
     (attempts, _), (wrong, sequence) = watchdog.run(produce, consume, progress=lambda: native.progress(ring), stop=end)
     reasons = ["nothing", "out of order", "torn", "torn while leased", "a run that is longer than the arena"]
     assert wrong == 0, f"event {sequence}: {reasons[wrong]}"
-    # Once and only once what went in, and nothing else.
+    # Each enqueued event exactly once, and nothing else.
     assert received == enqueued
     stats = producer.stats()
     went_in = sum(enqueued)
@@ -170,8 +170,8 @@ def test_positions_wrap_with_their_type(native: NativeTraffic, capacity: int, ta
     assert consumer.stats().held == producer.stats().bytes_in_use == 0
 
 
-def test_a_wait_looks_after_it_announced_itself(native: NativeTraffic) -> None:
-    """What was published between the last look and the announcement woke nobody: without this look it would wait."""
+def test_a_wait_checks_again_after_it_announced_itself(native: NativeTraffic) -> None:
+    """An event published between the last check and the announcement woke nobody: without this check it would wait."""
     producer, consumer = ends(2, TINY)
     assert native.waits_see_what_came_before(producer.ring) == (False, False)
     producer.emit(WriteEvent(sequence=1, collection="c", op=WriteOp.INSERT, row_id="r", lsn=1))
@@ -208,7 +208,7 @@ def one(sequence: int, size: int = 0) -> WriteEvent:
     )
 
 
-def test_a_wait_for_room_looks_after_it_announced_itself(native: NativeTraffic) -> None:
+def test_a_wait_for_room_checks_again_after_it_announced_itself(native: NativeTraffic) -> None:
     producer, consumer = ends(2, TINY)
     assert native.room_waits_see_what_came_before(producer.ring)
     assert producer.emit(one(1))
@@ -289,7 +289,7 @@ def test_a_producer_sleeps_on_while_what_it_waits_for_is_not_there(native: Nativ
 @pytest.mark.parametrize("take", TAKES)
 @pytest.mark.parametrize(("capacity", "arena_bytes"), [(1, TINY), (2, TINY), (16, 700), (1024, 20000)])
 def test_a_producer_that_waits_for_room(native: NativeTraffic, capacity: int, arena_bytes: int, take: str) -> None:
-    """One lost wake stops both for good: the consumer sleeps too."""
+    """One lost wake stops both forever: the consumer sleeps too."""
     for spins, room_spins in [(0, 0), (20, 0), (0, 2000), (-1, 0)]:
         race(native, *ends(capacity, arena_bytes), take=take, events=EVENTS // 8, spins=spins, room_spins=room_spins)
 
@@ -304,7 +304,7 @@ def test_a_producer_that_waits_for_room_on_a_shared_ring(
 @pytest.mark.parametrize("spins", [0, 20])
 @pytest.mark.parametrize("capacity", [1, 2, 16, 1024])
 def test_a_sleeping_consumer_is_woken(native: NativeTraffic, capacity: int, spins: int) -> None:
-    """The producer goes on only once all was taken, so one lost wake stops both for good."""
+    """The producer continues only once all was taken, so one lost wake stops both forever."""
     race(native, *ends(capacity, 4096), emit="PUSH", take="POP", events=EVENTS // 4, in_step=True, spins=spins)
 
 
@@ -315,7 +315,7 @@ def test_sleeping_under_load(native: NativeTraffic, capacity: int) -> None:
 
 
 def test_the_last_event_before_a_close_is_delivered(native: NativeTraffic) -> None:
-    """A producer emits one event and closes at once, just as the consumer looks whether it has gone."""
+    """A producer emits one event and closes at once, just as the consumer checks whether it has gone."""
     producer, _consumer = ends(2, TINY)
     ring, stop, turns, rounds = producer.ring, native.Stop(), native.Turns(), 5 * EVENTS
     _, lost = watchdog.run(

@@ -116,7 +116,7 @@ def headings() -> list[str]:
     return re.findall(r"^## (.*)$", (SOURCE / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
-def test_the_changelog_begins_with_this_version_or_what_is_to_come() -> None:
+def test_the_changelog_begins_with_this_version_or_unreleased() -> None:
     released = [heading for heading in headings() if heading != "Unreleased"]
     assert headings() in (released, ["Unreleased", *released])
     assert released[0] == nodedb_ring.__version__

@@ -130,7 +130,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def environment(variable: str) -> dict[str, str]:
-    """Tells a checker where the package under test is: for an installed one, by the Python that it finds first."""
+    """Shows a checker where the package under test is: for an installed one, by the Python that it finds first."""
     root = nodedb_ring.get_include()
     found = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     return found if "site-packages" in Path(root).parts else found | {variable: root}

@@ -97,10 +97,10 @@ def in_child(call: Callable[[], T], fork: Callable[[], int] = os.fork) -> T:
             os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        told = pipe.read()
+        data = pipe.read()
     _, status = os.waitpid(child, 0)
     assert status == 0, f"the child ended with {status}"
-    succeeded, value = pickle.loads(told)
+    succeeded, value = pickle.loads(data)
     assert succeeded, value
     returned: T = value
     return returned

@@ -244,7 +244,7 @@ def is_alive(pid: int) -> bool:
 
 
 def end(pid: int) -> None:
-    """Kills a process, and returns when it is dead. Whoever its parent is reaps it."""
+    """Kills a process, and returns when it is dead. Its parent reaps it."""
     with contextlib.suppress(ProcessLookupError):
         process = os.pidfd_open(pid)
         try:

@@ -217,7 +217,7 @@ def test_each_pressure_state_has_its_own_sample(make_bus: BusMaker) -> None:
     assert seen == [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_a_consumer_that_went_on_between_two_reads_leaves_no_lag(
+def test_a_consumer_that_drains_between_two_reads_gives_no_negative_lag(
     bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stats = bus.ring_stats(0)
@@ -266,11 +266,11 @@ def test_counters_do_not_go_back_when_ends_are_succeeded(make_bus: BusMaker) -> 
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_claim_in_the_midst_of_a_read_leaves_no_count_too_high(
+def test_a_claim_during_a_read_makes_no_count_too_high(
     first: int, bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = bus.ring_stats(0)
-    # As a consumer that has taken nine and given back four is succeeded: before, torn, and after.
+    # As a consumer that has taken nine and released four is succeeded: before, torn, and after.
     reads = [
         dataclasses.replace(
             read, consumer=dataclasses.replace(read.consumer, received=received, redelivered=redelivered)
@@ -489,14 +489,14 @@ def test_a_bus_that_is_refused_leaves_the_collector_as_it_was() -> None:
     assert scraped(registry)[series("up", bus="orders", core=2)] == 1
 
 
-def test_two_rings_of_one_core_are_no_bus() -> None:
+def test_two_rings_of_one_core_are_refused() -> None:
     (one,), _ = create_event_bus(1, 8)
     (other,), _ = create_event_bus(1, 8)
     with pytest.raises(ValueError, match="bus 'orders': has two rings of core 0"):
         RingCollector([one, other], name="orders")
 
 
-def test_what_is_removed_is_collected_no_more(make_bus: BusMaker) -> None:
+def test_a_removed_bus_is_no_longer_collected(make_bus: BusMaker) -> None:
     bus = make_bus()
     producers, _ = create_event_bus(2, 8)
     follower = follow(None, MemoryLog(), group="totals", core_id=0)
@@ -659,12 +659,12 @@ def test_a_bus_that_is_closed_in_the_midst_of_a_read_is_down(
     assert scraped(registry) == {series("up", bus=bus.name, core=0): 0}
 
 
-def test_a_scrape_from_another_thread_takes_no_end_over() -> None:
+def test_a_scrape_from_another_thread_does_not_own_an_end() -> None:
     (producer,), (consumer,) = create_event_bus(1, 8)
     follower = follow(consumer, MemoryLog(), group="totals")
     registry = registry_of(RingCollector([producer, consumer], name="orders", followers=[follower]))
     in_thread(lambda: scraped(registry))
-    # Whoever moved events first would own the ends now.
+    # The thread that moved events first owns the ends.
     assert producer.emit(event(1))
     assert len(follower.next_batch(0)) == 1
 
@@ -795,13 +795,13 @@ print([["requests_total" in text, "nodedb_ring_up" in text] for text in (page(),
 
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
-def test_workers_that_export_files_are_told_that_rings_are_in_none(
+def test_workers_that_export_files_are_warned_that_rings_are_not_in_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, str(tmp_path))
     # prometheus_client warns of the older spelling.
-    told = in_new_interpreter(f"import warnings; warnings.simplefilter('ignore')\n{OF_WORKERS}")
-    exported, _, lines = told.partition("] [")
+    reported = in_new_interpreter(f"import warnings; warnings.simplefilter('ignore')\n{OF_WORKERS}")
+    exported, _, lines = reported.partition("] [")
     assert exported == "[[True, False], [True, True]"
     [(level, logger, message)] = ast.literal_eval(f"[{lines}")
     assert (level, logger) == ("WARNING", "nodedb_ring")
@@ -809,7 +809,7 @@ def test_workers_that_export_files_are_told_that_rings_are_in_none(
     assert "register the RingCollector with the registry of the MultiProcessCollector" in message
 
 
-def test_elsewhere_nothing_is_told(make_bus: BusMaker, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_multiprocess_mode_there_is_no_warning(make_bus: BusMaker, caplog: pytest.LogCaptureFixture) -> None:
     RingCollector(make_bus())
     assert caplog.records == []
 
@@ -821,13 +821,13 @@ def test_names_and_help_keep_to_prometheus_conventions() -> None:
     for family in families:
         assert family.type in ("counter", "gauge")
         assert family.name.startswith("nodedb_ring_")
-        # Lower case, one unit, and none that is no base unit.
+        # Lower case, one unit, and none that is not a base unit.
         words = family.name.split("_")
         assert all(word.isalpha() and word.islower() for word in words)
         assert not {"percent", "ms", "milliseconds", "kilobytes", "count", "sum", "bucket", "created", "info"} & {
             *words
         }
-        assert not {"gauge", "counter", "total"} & {*words}, "the type is no part of the name"
+        assert not {"gauge", "counter", "total"} & {*words}, "the type is not part of the name"
         assert not {"bus", "core", "group", "reason", "state", "end"} & {*words[2:-1]}, "nor are labels"
         assert family.documentation.endswith(".")
         assert len(family.documentation.split()) >= 4

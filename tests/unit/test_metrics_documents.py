@@ -194,7 +194,7 @@ def test_the_page_has_the_alerts_of_the_rule_file() -> None:
 # The page.
 
 
-def test_the_page_s_table_is_what_is_exported(exported: Mapping[str, Labels]) -> None:
+def test_the_page_lists_the_exported_metrics(exported: Mapping[str, Labels]) -> None:
     described: dict[str, set[str]] = {}
     values: dict[str, set[str]] = {}
     for name, more in re.findall(r"^\| `(nodedb_ring_\w+)` \| (.*?) ?\|", PAGE, re.MULTILINE):

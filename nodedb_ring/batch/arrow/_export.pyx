@@ -40,9 +40,9 @@ from ..schema import EventSource, WriteOp
 __all__ = ["drop_released", "export_array"]
 
 cdef enum:
-    # Rows from which on the pass lets other threads run: it takes longer than a switch costs.
+    # A pass over at least this many rows releases the GIL: it takes longer than a switch of threads.
     LONG_PASS = 32768
-    # Bytes of text from which on the pass over the text does.
+    # A pass over at least this many bytes of text releases the GIL, for the same reason.
     LONG_TEXT = 1 << 20
 
 cdef extern from "nodedb_arrow_hold.h":
@@ -93,7 +93,7 @@ _set_names(1, EventSource)
 
 
 def drop_released():
-    """Drops the references that importers have given back without the GIL. The interpreter does it on the main thread alone."""
+    """Drops the references that importers released without the GIL. The interpreter does it on the main thread only."""
     drop_released_holds(NULL)
 
 
@@ -218,7 +218,7 @@ cdef Sheet* _place_columns(
 
 
 cdef void _drop_sheet(Sheet* sheet) noexcept:
-    """Gives back one that nobody was handed."""
+    """Releases one that was not handed out."""
     if sheet.text != NULL:
         give_memory(sheet.text, sheet.text_size)
     give_memory(sheet, sheet.hold.size)

@@ -178,7 +178,7 @@ def export_stream(
             if exchange_u32(&claim.is_held, 1) != 0:
                 raise BusyError(
                     f"{owner}: a stream of it is there already, and a second would take events away from it; read it "
-                    "into a table first if it is needed twice, or let go of the other stream"
+                    "into a table first if it is needed twice, or release the other stream"
                 )
             state.claim = &claim.is_held
             if claim.was_read and is_over():

@@ -1,10 +1,10 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 # distutils: extra_compile_args = -O1
-"""Batches out of Arrow arrays, whoever made them.
+"""Batches from Arrow arrays of any library.
 
 Two steps. The schema first (``_import_plan.pyx``). Then the data, none of which is trusted further than the interface
 allows: lengths, offsets, views and indices are checked against what there is, and what becomes of them goes through the
-same check as ``EventBatch(records, payload)``. (How large a buffer is that offsets are into, the interface does not tell.)
+same check as ``EventBatch(records, payload)``. (The interface does not give the size of a buffer with offsets into it.)
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -157,7 +157,7 @@ cdef _Chunks _chunks_of(source, Reader* readers):
 
 
 cdef object _taken(source):
-    return BatchError(f"{type(source).__name__}: somebody else has taken what its capsule held; ask for a new one")
+    return BatchError(f"{type(source).__name__}: its capsule was already consumed; request a new one")
 
 
 cdef int _check_call(source, ArrowArrayStream* stream, int code) except -1:
@@ -320,30 +320,32 @@ cdef int _read_times(
     int64_t count
 ) except -1:
     cdef int64_t divisor = 1000 if reader.unit == c"u" else 1000000 if reader.unit == c"n" else 1
-    cdef int64_t i, stamp
+    cdef int64_t i, timestamp
     cdef uint64_t bits = 0
     cdef bint is_negative
     for i in range(count):
-        stamp = NO_TIME
+        timestamp = NO_TIME
         if reader.letter != c"n" and is_valid(column, first + i):
             is_negative = integer_at(column.buffers[1], reader.letter, first + i, &bits)
             if not is_negative and bits > <uint64_t>INT64_MAX:
                 raise _out_of_range(number, before + i, bits, False, NO_TIME, INT64_MAX)
-            stamp = <int64_t>bits
-            if stamp == NO_TIME:
+            timestamp = <int64_t>bits
+            if timestamp == NO_TIME:
                 pass
             elif reader.unit == c"s":
-                if not -INT64_MAX // 1000 <= stamp <= INT64_MAX // 1000:
-                    raise BatchError(f"row {before + i}: {COLUMN_NAMES[number]} {stamp} s: does not fit 64 bits of ms")
-                stamp *= 1000
-            elif stamp % divisor != 0:
+                if not -INT64_MAX // 1000 <= timestamp <= INT64_MAX // 1000:
+                    raise BatchError(
+                        f"row {before + i}: {COLUMN_NAMES[number]} {timestamp} s: does not fit 64 bits of ms"
+                    )
+                timestamp *= 1000
+            elif timestamp % divisor != 0:
                 raise BatchError(
-                    f"row {before + i}: {COLUMN_NAMES[number]} {stamp} {chr(reader.unit)}s: is no whole number of "
-                    "milliseconds; truncate or round it to ms first"
+                    f"row {before + i}: {COLUMN_NAMES[number]} {timestamp} {chr(reader.unit)}s: is not a whole number"
+                    " of milliseconds; truncate or round it to ms first"
                 )
             else:
-                stamp //= divisor
-        (<int64_t*>(<uint8_t*>(rows + i) + SCHEMA[number].offset))[0] = stamp
+                timestamp //= divisor
+        (<int64_t*>(<uint8_t*>(rows + i) + SCHEMA[number].offset))[0] = timestamp
     return 0
 
 

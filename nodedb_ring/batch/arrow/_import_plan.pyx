@@ -1,6 +1,6 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 # distutils: extra_compile_args = -O1
-"""How the columns of an Arrow schema come, whoever made it.
+"""Which column of an Arrow schema is which field, and in which type.
 
 Every column is known, no required one is missing, and each has a type that it can come in; else a ``BatchError`` says
 which column it is, what type it has and which it must have.

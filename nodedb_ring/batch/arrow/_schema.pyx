@@ -28,7 +28,7 @@ cdef extern from "nodedb_arrow_schema.h":
     void release_nothing "nodedb_release_nothing"(ArrowSchema* schema) noexcept nogil
     void release_schema "nodedb_release_schema"(ArrowSchema* schema) noexcept nogil
 
-# By layout, from VIEWS on; of text, and of bytes.
+# Arrow's format strings: three for text, then three for bytes, each in the order of layouts from VIEWS on.
 cdef (const char*)[6] _FORMATS = [b"vu", b"u", b"U", b"vz", b"z", b"Z"]
 
 COLUMN_NAMES = tuple([SCHEMA[k].name.decode() for k in range(COLUMN_COUNT)])
@@ -116,7 +116,7 @@ cdef Layout _requested_layout(int column, const ArrowSchema* asked, Layout other
 cdef Selection as_requested(Selection selection, object requested_schema):
     """The columns in the layouts of a requested schema, a capsule or None.
 
-    As the interface has it: what cannot be had as it is asked for comes as it is without, for the importer to cast; and
+    As the interface says: a column that is unavailable in the requested type has its default type, to be cast; and
     a schema of other columns is refused. The capsule stays the importer's.
     """
     cdef const ArrowSchema* schema
@@ -131,7 +131,7 @@ cdef Selection as_requested(Selection selection, object requested_schema):
         )
     schema = <const ArrowSchema*>PyCapsule_GetPointer(requested_schema, "arrow_schema")
     if schema.release == NULL:
-        raise BatchError("requested_schema: somebody else has taken what its capsule held; ask for a new one")
+        raise BatchError("requested_schema: its capsule was already consumed; request a new one")
     if schema.format == NULL or strcmp(schema.format, b"+s") != 0:
         raise BatchError(f"requested_schema of the Arrow format {_shown(schema.format)}: must be '+s', columns")
     if schema.n_children != selection.selected.count or schema.children == NULL:

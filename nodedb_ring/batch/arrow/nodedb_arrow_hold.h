@@ -1,4 +1,4 @@
-// What an importer holds of an export, and how it is given back: on any thread, with or without the GIL, column by
+// What an importer holds of an export, and how it is released: on any thread, with or without the GIL, column by
 // column. Memory is kept for the next export, and references to Python objects are dropped by a thread that has the
 // GIL. The lists below must be one module's: only _export.pyx includes this.
 
@@ -89,7 +89,7 @@ static const void *nodedb_map_zeros(void) {
     return zeros == MAP_FAILED ? NULL : zeros;
 }
 
-// ---- letting go of Python objects, from any thread ----
+// ---- releasing Python objects, from any thread ----
 
 static nodedb_hold *nodedb_released; // what waits for a thread with the GIL
 

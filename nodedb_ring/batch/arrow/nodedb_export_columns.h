@@ -71,7 +71,7 @@ typedef struct {
     uint32_t shift; // buffer k of the views begins at byte k << shift
 } nodedb_window;
 
-// What stays of the 16 bytes from 4 before a value's start: by its length, and 13 for one that is longer.
+// Masks for the 16 bytes that begin 4 before a value's start, by the value's length; the last is for lengths over 12.
 #define NODEDB_A UINT32_MAX
 static const nodedb_view nodedb_keep[16] __attribute__((aligned(16))) = {
     {0, 0, 0, 0},
@@ -285,7 +285,7 @@ __attribute__((target("avx2"))) static nodedb_always void nodedb_two_columns(con
     *second = _mm256_unpackhi_epi64(even, odd);
 }
 
-// Which words of a row are neighbours, this goes by.
+// The code below depends on which columns are adjacent in a row.
 #define NODEDB_EACH(name, kind, presence) NODEDB_IF_NUMBER_##kind(+1)
 _Static_assert(
     0 NODEDB_SCHEMA(NODEDB_EACH) == 5,
@@ -322,7 +322,7 @@ __attribute__((target("avx2"))) static int nodedb_fixed_block_avx2(nodedb_column
             _mm_storeu_si128(vshard_id++, _mm256_castsi256_si128(two));
             _mm_storeu_si128(rows++, _mm256_extracti128_si256(two, 1));
         }
-// op and source are neighbours, too
+// op and source are adjacent, too.
 #define NODEDB_BYTES(i) (*(const int16_t *)&row[i].op)
         const __m128i low = _mm_setr_epi16(NODEDB_BYTES(0), NODEDB_BYTES(1), NODEDB_BYTES(2), NODEDB_BYTES(3),
                                            NODEDB_BYTES(4), NODEDB_BYTES(5), NODEDB_BYTES(6), NODEDB_BYTES(7));

@@ -3,7 +3,7 @@
 #     ends    | 0 | end of row 0 | end of row 1 | ...     32 or 64 bits; None is as long as nothing
 #     bytes   | row 0 | row 1 | ...                       of this column alone, out of the payload
 #
-# Two passes, in blocks whose rows stay in the first cache: over the rows, to write the ends, which tells how much room
+# Two passes, in blocks whose rows stay in the first cache: over the rows, to write the ends, which gives how much room
 # the bytes take; then over the bytes, which are copied and, where they are text, checked as they have arrived. (In a
 # lease of a shared ring the other process can still change what lies in the payload.)
 #

@@ -84,7 +84,7 @@ class Latency:
         """The latency of each event in nanoseconds."""
         begun, seen = read
         if not np.array_equal(written, begun):
-            raise WrongAnswerError("the time stamps that arrived are not those that were sent")
+            raise WrongAnswerError("the timestamps that arrived are not those that were sent")
         took = seen.astype(np.int64) - begun.astype(np.int64)
         if took.min() < 0:
             raise WrongAnswerError(f"an event arrived {-took.min():,} ns before it was sent: the cores' clocks differ")

@@ -13,7 +13,7 @@ __all__ = ["progress_shown"]
 
 @contextlib.contextmanager
 def progress_shown(total: int, rounds: int) -> Generator[Progress, None, None]:
-    """Yields the callback that is told of each of `total` measurements."""
+    """Yields a callback, to be called after each of `total` measurements."""
     try:
         from rich.console import Console
     except ModuleNotFoundError as error:

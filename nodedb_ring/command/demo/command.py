@@ -105,7 +105,7 @@ def _private_rings(capacity: int, logged: bool) -> Generator[Run, None, None]:
 def _shared_rings(
     capacity: int, show: Callable[[str], object], logged: bool, chaos: bool
 ) -> Generator[Run, None, None]:
-    """A shared bus under a new name, which is removed at the end, whatever the reason."""
+    """A shared bus under a new name, which is removed at the end, also after an exception."""
     name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
     with termination_unwinds():
         try:

@@ -80,7 +80,7 @@ Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
 
 
 class Stop(Protocol):
-    """Tells a writer when to stop: a ``threading.Event``, or a flag that a signal sets."""
+    """When a writer stops: a ``threading.Event``, or a flag that a signal sets."""
 
     def is_set(self) -> bool:
         """Whether to stop now."""

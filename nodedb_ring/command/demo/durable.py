@@ -169,7 +169,7 @@ class _Children:
         return spawn(f"the writer of core {place}", _write, self._bus, place, self._databases[place])
 
     def _give_work(self, place: int) -> None:
-        """Gives a ready writer its flights; tells the consumer, which works already, when all is written."""
+        """Sends a ready writer its flights; informs the consumer, which runs already, when all is written."""
         if place < self._consumer:
             send(self.children[place], self._shards[place])
         elif self._is_all_written:

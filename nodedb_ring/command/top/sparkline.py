@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["sparkline"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
-# For a terminal without Unicode. None is a letter or a digit, so none is mistaken for text.
+# Levels for a terminal without Unicode: neither letters nor digits, so that they are not mistaken for text.
 _ASCII: Final = "_.-:=+*#"
 
 

@@ -108,5 +108,5 @@ def problems(sample: BusSample) -> list[str]:
             f"{sample.bus.name} was unlinked: this is the last bus of that name, which its users may still have open"
         )
     elif sample.incarnation > 1:
-        notes.append(f"{sample.bus.name} was created anew: this is bus {sample.incarnation} of that name")
+        notes.append(f"{sample.bus.name} was created again: this is bus {sample.incarnation} of that name")
     return notes

@@ -29,7 +29,8 @@ _HEADINGS: Final = (
         *("dropped", "dropped/s", "producer", "consumer", "in/s until now"),
     ),
 )
-# The column of the bar; the sparkline is in the last one. These two share the width that the others leave.
+# The column of the bar, which shares the width that others leave with the last column's sparkline; and the least width
+# of each column, in characters.
 _BAR: Final = 2
 _LEAST_WIDTHS: Final = (4, 9, 5, 4, 5, 5, 5, 5, 5, 4, 4, 8)
 

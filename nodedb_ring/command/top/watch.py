@@ -145,7 +145,7 @@ class Watch:
         Raises
         ------
         LayoutError, OSError
-            The file of that name is no bus, or this process may not open it.
+            The file of that name is not a bus, or this process may not open it.
         """
         is_linked = self._bus.is_linked or self._found_another()
         before = self._last
@@ -173,7 +173,7 @@ class Watch:
         self._bus.close()
         self._bus = bus
         self._incarnation += 1
-        # Its counts start anew, so there are no rates over both buses.
+        # Its counts start again, so there are no rates over both buses.
         self._last = None
         return True
 
@@ -189,7 +189,7 @@ class Watch:
             return CorruptRing(
                 core_id=core_id,
                 error=f"core {core_id}: taken position {taken}: is not within a ring's length of what was published;"
-                " something else has written to this block: unlink the bus, create it anew, and replay from the log",
+                " something else has written to this block: unlink the bus, create it again, and replay from the log",
             )
         rates = Rates.between(before.stats, stats, seconds) if isinstance(before, RingSample) and seconds else None
         return RingSample(core_id=core_id, stats=stats, rates=rates)

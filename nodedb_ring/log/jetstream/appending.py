@@ -93,7 +93,7 @@ class Appender:
         core_id = self._stream.core_id
         return (
             f"not all that was appended to core {core_id} is acknowledged;"
-            f" last_sequence({core_id}) tells what is stored"
+            f" last_sequence({core_id}) returns what is stored"
         )
 
     def _queue_all(self, batches: Iterable[EventBatch], stored: frozenset[str]) -> None:

@@ -19,7 +19,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from ...ends.logger import tell
+from ...ends.logger import log_safely
 from ...errors import ClosedError, ForkError, LogError, LogUnavailableError
 from .acks import AckInbox
 from .loop_thread import LoopCall, LoopEndedError, LoopThread
@@ -310,7 +310,7 @@ def _chained(own: _Callback, users: _Callback | None) -> _Callback:
                 await users(*arguments)
             except Exception:
                 # It would end the client's own task, which reconnects.
-                tell(logging.ERROR, "a callback of a JetStreamEventLog's connection raised", exc_info=True)
+                log_safely(logging.ERROR, "a callback of a JetStreamEventLog's connection raised", exc_info=True)
 
     return both
 

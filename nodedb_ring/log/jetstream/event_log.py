@@ -131,7 +131,7 @@ class JetStreamEventLog:
         self._stream = stream
         self._window = window
         self._settings = StreamSettings(_STORAGE[storage], replicas, duplicate_window)
-        # Part of each message's id: another writer's batch of the same numbers is no duplicate of this object's.
+        # Part of each message's id: another writer's batch of the same numbers is not a duplicate of this object's.
         self._nonce = secrets.token_hex(8)
         self._cores: dict[int, _Core] = {}
         self._connection = Connection(
@@ -191,7 +191,7 @@ class JetStreamEventLog:
         """Appends batch after batch, with `window` publishes in flight; returns when all are acknowledged.
 
         After an error the batches are stored in order up to some batch, and ``last_sequence`` says up to which. If
-        `batches` raises, the exception comes out when the batches before it are acknowledged.
+        `batches` raises, the exception is raised when the batches before it are acknowledged.
         """
         self._core(core_id).appender.append_all(batches)
 
@@ -225,7 +225,7 @@ class JetStreamEventLog:
         self._connection.call(undone, self._bucket.save, watermark_key(group, core_id), sequence)
 
     def wait_beyond(self, core_id: int, sequence: int, timeout: float) -> bool:
-        """``LiveEventLog.wait_beyond``: whoever appends announces what is stored, so the server is not polled.
+        """``LiveEventLog.wait_beyond``: every append is announced to the waiters, so the server is not polled.
 
         While no server is connected it waits; it raises `LogUnavailableError` when that has lasted for the log's own
         timeout.

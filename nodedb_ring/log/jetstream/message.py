@@ -16,7 +16,7 @@ from ..encoding import EncodedBatch, decode_batch
 __all__ = ["Header", "StoredMessage", "decode", "encode", "events_between", "header_of", "message_bytes"]
 
 _MAGIC: Final = b"NRL1"
-# Magic, count, core, first and last number, bytes of rows, checksum.
+# The header of a message: magic, events, core, first and last number, bytes of rows, checksum.
 _HEADER: Final = struct.Struct("<4sIQQQQI")
 
 

@@ -18,7 +18,7 @@ _FLUSH_SECONDS: Final = 2
 
 @final
 class Notices:
-    """The notices of one core: whoever appends publishes the last number stored, on a subject without a stream.
+    """The notices of one core: each append publishes the last number stored, on a subject without a stream.
 
     If the server republished what it stores, it would store half as fast.
 
@@ -34,7 +34,7 @@ class Notices:
         self.is_subscribed: bool = False
 
     async def announce(self, last: int) -> None:
-        """Tells those who wait, here or elsewhere, that all up to `last` is stored."""
+        """Informs all waiters, in any process, that everything up to `last` is stored."""
         with contextlib.suppress(nats.errors.Error, ConnectionError):
             await self._connection.client.publish(self._subject, str(last).encode())
 
@@ -48,7 +48,7 @@ class Notices:
         await self._stream.last_sequence()
 
     async def catch_up(self) -> None:
-        """Asks for what lost notices told."""
+        """Asks the server for what lost notices would have said."""
         if self.is_subscribed:
             await self._stream.last_sequence()
 

@@ -81,7 +81,7 @@ class MessageQueue:
         return not self.is_abandoned
 
     def free(self, slots: int) -> None:
-        """Gives slots back."""
+        """Releases slots."""
         self._freed.put(slots)
 
     def put(self, message: PendingMessage) -> None:
@@ -133,7 +133,7 @@ class Publisher:
         self._position = position
         self._window: Final = window
         self._in_flight: Final[deque[PendingMessage]] = deque()
-        # Slots of acknowledged messages, not given back yet.
+        # Slots of acknowledged messages, not released yet.
         self._acknowledged = 0
         # When something was acknowledged last, or sent while nothing was in flight.
         self._progress_at = 0.0

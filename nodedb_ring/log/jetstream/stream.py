@@ -110,7 +110,7 @@ class CoreStream:
         subjects = info.config.subjects or []
         if subjects != [self.subject]:
             raise LogError(
-                f"stream {self.name} has the subjects {subjects}, not {self.subject}: it is no log; use another name"
+                f"stream {self.name} has the subjects {subjects}, not {self.subject}: it is not a log; use another name"
             )
         extent = Extent(info.state.first_seq, info.state.last_seq, info.config.num_replicas or 1, info.created)
         highest = self.positions.highest_position()

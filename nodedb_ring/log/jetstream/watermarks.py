@@ -60,7 +60,7 @@ class WatermarkBucket:
             return None
         value = entry.value or b""
         if not _NUMBER.fullmatch(value):
-            raise CorruptLogError(f"bucket {self._name}, key {key}: {value!r} is no number; delete the key")
+            raise CorruptLogError(f"bucket {self._name}, key {key}: {value!r} is not a number; delete the key")
         return int(value)
 
     async def save(self, key: str, number: int) -> None:

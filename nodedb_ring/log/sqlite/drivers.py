@@ -30,7 +30,7 @@ class Connection(Protocol):
         ...
 
     def code(self, error: Exception) -> int:
-        """SQLite's extended result code; 0 where there is none."""
+        """SQLite's extended result code; 0 if there is none."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What an error of SQLite's means to whoever called the log."""
+"""What an error of SQLite's means to the caller of the log."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class SqliteEventLog:
             )
 
     def _use_write_ahead_log(self, connection: Connection) -> None:
-        # If two processes do this to a new file at once, SQLite tells one that it is busy, without waiting.
+        # If two processes do this to a new file at once, SQLite reports "busy" to one, without waiting.
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -321,7 +321,7 @@ class SqliteEventLog:
         except connection.errors as error:
             if self._closed:
                 raise ClosedError(
-                    f"{self._path}: {undone}: this log was closed meanwhile; open a new SqliteEventLog"
+                    f"{self._path}: {undone}: this log was closed during the call; open a new SqliteEventLog"
                 ) from error
             raise translated(
                 error, connection.code(error), path=self._path, undone=undone, busy_seconds=BUSY_SECONDS
@@ -330,7 +330,7 @@ class SqliteEventLog:
     def _check_open(self) -> None:
         # Checked before any lock is taken: one that another thread held at the fork is never released in the child.
         if os.getpid() != self._pid:
-            raise ForkError(f"{self._path}: this log was inherited by fork, and stays with the parent; open it anew")
+            raise ForkError(f"{self._path}: this log was inherited by fork, and stays with the parent; open it again")
         if self._closed:
             raise ClosedError(f"{self._path}: this log is closed; open a new SqliteEventLog")
 

@@ -39,7 +39,7 @@ def masked(values: Any, mask: Any, dtype: Any = None) -> Any:
         np.datetime64(7, "ms"), [1], np.array([1, 2]),
     ],
 )  # fmt: skip
-def test_an_event_takes_no_other_number(name: str, value: Any) -> None:
+def test_an_event_refuses_other_numbers(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=rf"(?s)^{name} .*: must be "):
         event(**{name: value}) if name != "sequence" else event(value, row_id="", lsn=0)
 
@@ -54,7 +54,7 @@ def test_an_event_takes_what_is_an_integer(value: Any) -> None:
     ("value", "why"),
     [(True, "bool"), (masked(3, True), "masked"), (3.0, "float"), (np.ma.masked, "masked"), (None, "None")],
 )
-def test_no_integer(value: object, why: str) -> None:
+def test_not_an_integer(value: object, why: str) -> None:
     with pytest.raises(TypeError, match=why):
         as_int(value)
 
@@ -149,8 +149,8 @@ def test_no_rows_of_any_type(empty: Any) -> None:
         ("tenant_id", np.array([0, -3], ">i8"), "row 1: tenant_id -3: must be in"),
         ("system_time_ms", [None, 2**63], "row 1: system_time_ms 9223372036854775808: must be in"),
         ("system_time_ms", 2**63, "system_time_ms 9223372036854775808: must be in"),
-        ("system_time_ms", np.datetime64(1, "us"), "system_time_ms 1 us: is no whole number of milliseconds"),
-        ("system_time_ms", np.array([0, 3], "M8[250us]"), "row 1: system_time_ms 3 250us: is no whole number"),
+        ("system_time_ms", np.datetime64(1, "us"), "system_time_ms 1 us: is not a whole number of milliseconds"),
+        ("system_time_ms", np.array([0, 3], "M8[250us]"), "row 1: system_time_ms 3 250us: is not a whole number"),
         ("system_time_ms", np.array([0, 2**61], "M8[D]"), "row 1: system_time_ms 2305843009213693952 D: does not fit"),
         ("collection", ["a", None], "row 1: collection is None: must be a string"),
         ("collection", masked(["a", "b"], [1, 0]), "row 0: collection is None"),
@@ -204,7 +204,7 @@ def test_a_number_of_years_whose_days_wrap_to_a_few(unit: str, days: float) -> N
             columns(system_time_ms=np.array([0, tick], f"M8[{unit}]"))
 
 
-def test_every_stamp_is_what_whole_numbers_say() -> None:
+def test_every_timestamp_equals_integer_arithmetic() -> None:
     # Against integers of Python: by NumPy's own casts some of these come out wrong.
     rng = np.random.default_rng(11)
     scales = {

@@ -165,14 +165,14 @@ def test_equal_events_are_equal_and_hash_alike() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_equality_looks_at_every_field(name: str) -> None:
+def test_equality_compares_every_field(name: str) -> None:
     one, other = WriteEvent(**LEAST), WriteEvent(**(LEAST | {name: OTHER[name]}))
     assert one != other
     assert not one == other  # noqa: SIM201
     assert {one: "found"}.get(other) is None
 
 
-def test_an_event_is_no_other_thing() -> None:
+def test_an_event_does_not_equal_other_types() -> None:
     assert event() != fields_of(event())
     assert (event() == None) is False  # noqa: E711
     assert event() == mock.ANY
@@ -256,7 +256,7 @@ def test_minus_one_is_a_stamp_like_any_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sequence", "lsn", "tenant_id", "vshard_id", "count", "system_time_ms"])
-def test_whatever_is_an_integer_serves_as_one(name: str) -> None:
+def test_every_kind_of_integer_is_accepted(name: str) -> None:
     for value in (Tenant.ACME, np.uint64(42), np.int8(42)):
         kept = getattr(with_field(name, value), name)
         assert kept == 42
@@ -300,7 +300,7 @@ def test_unknown_op_or_source(name: str, value: int) -> None:
 
 @pytest.mark.parametrize("name", ["op", "source"])
 @pytest.mark.parametrize("value", ["INSERT", 1.0, None])
-def test_op_and_source_are_no_strings(name: str, value: object) -> None:
+def test_op_and_source_are_not_strings(name: str, value: object) -> None:
     with pytest.raises(TypeError, match=name):
         with_field(name, value)
 

@@ -107,7 +107,7 @@ def test_from_events_takes_any_iterable() -> None:
     assert len(EventBatch.from_events(())) == 0
 
 
-def test_from_events_refuses_what_is_no_event() -> None:
+def test_from_events_refuses_other_types() -> None:
     strays: Any = [event(), {"sequence": 2}]
     with pytest.raises(TypeError, match=r"\{'sequence': 2\}"):
         EventBatch.from_events(strays)
@@ -504,7 +504,7 @@ def test_from_columns_wants_the_required_ones(name: str) -> None:
         EventBatch.from_columns(**given)
 
 
-def test_from_columns_knows_no_other() -> None:
+def test_from_columns_refuses_unknown_columns() -> None:
     with pytest.raises(TypeError, match="colour"):
         columns(colour=[1, 2])
 
@@ -528,7 +528,7 @@ def test_a_scalar_is_stored_once() -> None:
     assert made.strings("collection").tolist() == ["t" * 100] * 1000
 
 
-def test_all_scalars_say_no_length() -> None:
+def test_only_scalars_are_refused() -> None:
     with pytest.raises(BatchError, match="scalar"):
         columns(sequence=1)
 
@@ -554,7 +554,7 @@ def test_numbers_on_both_sides_of_two_to_the_63() -> None:
     assert sequences(columns(sequence=[2**64 - 1, 0])) == [2**64 - 1, 0]
 
 
-def test_stamps_as_datetime64_and_with_none() -> None:
+def test_timestamps_as_datetime64_and_with_none() -> None:
     when = np.array(["2020-01-01T00:00:00.001", "NaT"], "datetime64[ms]")
     made = columns(system_time_ms=when, valid_time_ms=[None, 5])
     assert [each.system_time_ms for each in made] == [1_577_836_800_001, None]
@@ -749,7 +749,7 @@ def test_columns_are_copied() -> None:
 # what a drain returns
 
 
-def test_what_a_drain_returns_is_valid_by_construction() -> None:
+def test_a_drained_batch_is_valid() -> None:
     producer, consumer = ring(16, arena_bytes=200)
     for first in range(1, 200, 3):
         for each in (
@@ -776,7 +776,7 @@ def test_a_drain_is_an_owned_copy() -> None:
     assert list(first) == events(1, 4)
 
 
-def test_a_dropped_batch_takes_no_one_elses_memory_along() -> None:
+def test_a_dropped_batch_frees_only_its_own_memory() -> None:
     # Batches recycle their buffers: not while an array of them lives.
     producer, consumer = ring(16)
     kept: list[npt.NDArray[np.uint64]] = []

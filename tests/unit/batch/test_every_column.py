@@ -1,7 +1,7 @@
 """Every column of the schema, in every place that has to know it.
 
 The list in ``core/nodedb_schema.h`` is the one place where the columns stand. What can be derived of it is; here is
-checked what cannot, column by column. Whoever adds a column is led by these messages from place to place.
+checked what cannot, column by column. These messages lead a developer who adds a column from place to place.
 """
 
 from __future__ import annotations

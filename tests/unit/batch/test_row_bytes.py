@@ -89,7 +89,7 @@ def drained_events() -> list[WriteEvent]:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_what_no_column_names_is_zero(name: str) -> None:
+def test_bytes_outside_the_columns_are_zero(name: str) -> None:
     batch = MADE[name]()
     assert len(batch)
     assert not bytes_of(batch)[:, unnamed()].any()
@@ -110,7 +110,7 @@ def test_a_log_stores_no_other_bytes(name: str) -> None:
     assert not rows[:, unnamed()].any()
 
 
-def test_what_an_older_log_holds_there_is_not_read() -> None:
+def test_reserved_bytes_of_an_older_log_are_not_read() -> None:
     batch = old_log()
     assert list(batch) == [event(n, row_id="t") for n in (1, 2, 3)]
     assert encode_batch(batch, core_id=0).checksum == encode_batch(STRAY_BATCH, core_id=0).checksum
@@ -155,7 +155,7 @@ def rows_in(bus: EventBus, count: int) -> npt.NDArray[np.uint8]:
 def test_reserved_bytes_of_a_shared_ring_are_zero(name: str, make_bus: BusMaker) -> None:
     bus = make_bus()
     before = bus.path.read_bytes()
-    # Whatever lies in the rows that are written over.
+    # With any old contents of the rows that are overwritten.
     with open(bus.path, "r+b") as file:
         at = 4096 + int(np.frombuffer(before, np.uint64, 1, 4096 + 40)[0])
         file.seek(at)

@@ -57,7 +57,7 @@ def test_sources() -> None:
     ]
 
 
-def test_zero_is_no_operation() -> None:
+def test_zero_is_not_an_operation() -> None:
     # A row that nobody filled in must not pass for an event.
     assert 0 not in [int(op) for op in WriteOp]
 
@@ -119,9 +119,9 @@ def test_stamps_view_as_datetime64() -> None:
     assert producer.emit(event(2))
     batch = consumer.drain()
     assert batch.system_time_ms[1] == np.iinfo(np.int64).min
-    stamps = np.ascontiguousarray(batch.system_time_ms).view("datetime64[ms]")
-    assert stamps[0] == np.datetime64("2023-11-14T22:13:20.123")
-    assert np.isnat(stamps).tolist() == [False, True]
+    timestamps = np.ascontiguousarray(batch.system_time_ms).view("datetime64[ms]")
+    assert timestamps[0] == np.datetime64("2023-11-14T22:13:20.123")
+    assert np.isnat(timestamps).tolist() == [False, True]
     valid = batch.valid_time_ms.view("datetime64[ms]")
     assert valid[0] == np.datetime64("1969-12-31T23:59:59.999")
     assert np.isnat(valid[1])

@@ -318,7 +318,7 @@ def test_emit_batch_of_any_size(size: int) -> None:
     assert seen
 
 
-# too large is no full ring
+# too large is not a full ring
 
 
 def test_an_event_that_could_never_fit_is_a_value_error() -> None:
@@ -405,7 +405,7 @@ def test_a_span_never_wraps_and_nothing_is_overwritten() -> None:
     assert producer.emit(sized(5, 100))
 
 
-def test_room_that_is_free_but_not_contiguous_is_no_room() -> None:
+def test_free_but_not_contiguous_room_is_not_enough() -> None:
     producer, consumer = ring(8, arena_bytes=100)
     for n in (1, 2):
         assert producer.emit(sized(n, 30))
@@ -453,7 +453,7 @@ def test_emitted_sequence_is_a_maximum() -> None:
     assert producer.emitted_sequence == 9
 
 
-def test_nothing_tried_is_a_state_of_its_own() -> None:
+def test_nothing_tried_yet_is_a_separate_state() -> None:
     producer, _ = ring()
     before = [producer.emitted_sequence, producer.stats().emitted_sequence, producer.next_sequence]
     assert producer.emit(event(0))
@@ -564,7 +564,7 @@ def test_high_water_marks() -> None:
 
 
 def test_slots_have_a_high_water_mark_of_their_own() -> None:
-    # Without payload: no byte tells the producer to measure.
+    # Without payload: no byte count makes the producer measure.
     producer, consumer = ring(64)
     for most in (1, 2, 7, 20):
         for sequence in range(most):

@@ -1,4 +1,4 @@
-"""Buses in files: made, opened, listed, looked at and removed by name."""
+"""Buses in files: created, opened, listed, inspected and removed by name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.unit.shared_buses import (
 
 
 def named(directory: Path = SHM) -> set[str]:
-    """What lies in a directory that this process made."""
+    """The files in a directory that this process created."""
     return {name for name in os.listdir(directory) if f"test-{os.getpid()}-" in name}
 
 
@@ -66,7 +66,7 @@ def test_capacity_and_arena_have_the_defaults_of_the_private_bus() -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_the_file_is_for_its_owner_alone_whatever_the_umask(umask: int, make_bus: BusMaker) -> None:
+def test_the_file_is_for_its_owner_only_with_any_umask(umask: int, make_bus: BusMaker) -> None:
     before = os.umask(umask)
     try:
         bus = make_bus()
@@ -79,7 +79,7 @@ def test_the_file_is_for_its_owner_alone_whatever_the_umask(umask: int, make_bus
 
 
 def test_the_whole_file_has_its_memory_from_the_start(make_bus: BusMaker) -> None:
-    # A page that the file lacks would be asked for at a later touch, and be a SIGBUS when there is none.
+    # A page that is not allocated yet would be requested by a later write, which is a SIGBUS if memory is full.
     status = make_bus(2, 1024).path.stat()
     assert status.st_blocks * 512 >= status.st_size >= 2 * (1024 * (4 + 128) + 256 * 1024)
 
@@ -105,7 +105,7 @@ def try_to_create(held: Held, name: str, num_cores: int) -> str:
     return "made"
 
 
-def test_of_those_who_create_a_name_at_once_one_succeeds(make_bus: BusMaker) -> None:
+def test_one_of_several_simultaneous_creations_succeeds(make_bus: BusMaker) -> None:
     base = make_bus()
     with Peer(base) as one, Peer(base) as two, Peer(base) as three:
         peers = [one, two, three]
@@ -114,9 +114,9 @@ def test_of_those_who_create_a_name_at_once_one_succeeds(make_bus: BusMaker) -> 
             try:
                 for number, peer in enumerate(peers, 1):
                     peer.post(try_to_create, name, number)
-                told = [peer.answer() for peer in peers]
-                assert sorted(told) == ["exists", "exists", "made"]
-                assert EventBus.open(name).num_cores == told.index("made") + 1
+                reported = [peer.answer() for peer in peers]
+                assert sorted(reported) == ["exists", "exists", "made"]
+                assert EventBus.open(name).num_cores == reported.index("made") + 1
             finally:
                 EventBus.open(name).unlink()
     assert named() == {f"nodedb_ring.{base.name}"}
@@ -204,7 +204,7 @@ def create_many(held: Held, directory: str, count: int) -> None:
 
 
 def test_a_name_that_is_listed_is_a_whole_bus(bus: EventBus, tmp_path: Path) -> None:
-    # Whoever looks while buses are made sees each of them whole or not at all, and never a temporary name.
+    # A process that lists while buses are created sees only complete ones, and never a temporary name.
     count = 60
     seen: set[str] = set()
     with Peer(bus) as maker:
@@ -227,7 +227,7 @@ def test_a_name_that_is_listed_is_a_whole_bus(bus: EventBus, tmp_path: Path) -> 
 # open
 
 
-def test_what_is_opened_is_the_same_bus(make_bus: BusMaker) -> None:
+def test_an_opened_bus_is_the_same_bus(make_bus: BusMaker) -> None:
     bus = make_bus(2, 32, arena_bytes=4096)
     other = EventBus.open(bus.name)
     assert (other.name, other.path, other.directory) == (bus.name, bus.path, bus.directory)
@@ -367,7 +367,7 @@ def test_list_names_the_buses_sorted(make_bus: BusMaker, tmp_path: Path) -> None
     assert EventBus.list(directory=tmp_path) == ["a", "c"]
 
 
-def test_list_looks_in_dev_shm(bus: EventBus) -> None:
+def test_list_reads_dev_shm(bus: EventBus) -> None:
     assert bus.name in EventBus.list()
     bus.unlink()
     assert bus.name not in EventBus.list()
@@ -375,7 +375,7 @@ def test_list_looks_in_dev_shm(bus: EventBus) -> None:
 
 def test_list_names_nothing_else(make_bus: BusMaker, tmp_path: Path) -> None:
     bus = make_bus(name="bus", directory=tmp_path)
-    assert bus.consumer(0).fileno() >= 0  # what lies beside the file for it is no bus
+    assert bus.consumer(0).fileno() >= 0  # its FIFO beside the file is not listed as a bus
     (tmp_path / "nodedb_ring").write_bytes(b"")
     (tmp_path / "nodedb_ring.").write_bytes(b"")
     (tmp_path / "other.bus").write_bytes(bus.path.read_bytes())
@@ -385,7 +385,7 @@ def test_list_names_nothing_else(make_bus: BusMaker, tmp_path: Path) -> None:
     assert EventBus.list(directory=tmp_path) == ["bus"]
 
 
-def test_list_names_no_other_user_s_buses(make_bus: BusMaker, tmp_path: Path) -> None:
+def test_list_leaves_out_other_users_buses(make_bus: BusMaker, tmp_path: Path) -> None:
     bus = make_bus(name="theirs", directory=tmp_path)
     with another_users(bus.path):
         assert EventBus.list(directory=tmp_path) == []
@@ -405,7 +405,7 @@ def test_unlink_removes_the_name_and_may_be_repeated(bus: EventBus) -> None:
     other.unlink()
 
 
-def test_those_who_have_it_open_go_on(bus: EventBus) -> None:
+def test_processes_that_have_it_open_continue(bus: EventBus) -> None:
     producer = bus.producer(0)
     with Peer(bus) as other:
         other.ask(claim_consumer)
@@ -421,7 +421,7 @@ def test_those_who_have_it_open_go_on(bus: EventBus) -> None:
         assert (stats.producer_pid, stats.consumer_pid) == (other.pid, other.pid)
 
 
-def test_unlink_takes_along_what_lies_beside_the_file(make_bus: BusMaker, tmp_path: Path) -> None:
+def test_unlink_removes_the_files_beside_the_bus(make_bus: BusMaker, tmp_path: Path) -> None:
     bus = make_bus(2, name="a", directory=tmp_path)
     consumers = [bus.consumer(core_id) for core_id in range(2)]
     assert all(consumer.fileno() >= 0 for consumer in consumers)
@@ -514,7 +514,7 @@ def test_closing_and_opening_leak_no_descriptors_and_no_mappings(bus: EventBus) 
 # stats
 
 
-def test_stats_of_a_bus_that_nobody_has_used(make_bus: BusMaker) -> None:
+def test_stats_of_an_unused_bus(make_bus: BusMaker) -> None:
     stats = make_bus(2).stats()
     assert isinstance(stats, tuple)
     assert [one.core_id for one in stats] == [0, 1]
@@ -556,7 +556,7 @@ def bus_stats_there(held: Held) -> tuple[RingStats, ...]:
     return held.bus.stats()
 
 
-def test_stats_say_who_has_gone(bus: EventBus) -> None:
+def test_stats_show_which_end_has_gone(bus: EventBus) -> None:
     with Peer(bus) as one, Peer(bus) as two:
         one.ask(claim_producer)
         two.ask(claim_consumer)
@@ -582,19 +582,19 @@ def test_stats_are_read_from_any_thread_while_events_move(bus: EventBus) -> None
     stop = threading.Event()
     seen: list[RingStats] = []
 
-    def look() -> None:
+    def observe() -> None:
         while not stop.is_set():
             seen.extend(bus.stats())
 
-    looker = threading.Thread(target=look)
-    looker.start()
+    observer = threading.Thread(target=observe)
+    observer.start()
     try:
         for _ in range(200):
             producer.emit_batch(batch(1, 16))
             consumer.drain()
     finally:
         stop.set()
-        looker.join()
+        observer.join()
     emitted = [one.producer.emitted for one in seen]
     assert emitted == sorted(emitted)
     assert all(0 <= one.utilization <= 100 and one.producer.slots_in_use <= 16 for one in seen)

@@ -138,9 +138,7 @@ def test_without_tmpfile_a_bus_is_the_same(directory: Path, without_tmpfile: Non
 
 
 @pytest.mark.parametrize("wrong", [errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL])
-def test_whatever_a_kernel_says_that_has_no_tmpfile(
-    wrong: int, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_error_of_a_kernel_without_tmpfile(wrong: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, flags: int) -> int:
         raise OSError(wrong, os.strerror(wrong), path)
 
@@ -159,15 +157,15 @@ def leave(directory: Path, name: str = "old") -> Path:
     return path
 
 
-def test_what_somebody_has_open_is_not_touched(directory: Path) -> None:
+def test_an_open_file_is_not_touched(directory: Path) -> None:
     path = leave(directory)
     with path.open("rb+"):
         assert (unfinished(directory), remove_unfinished(directory)) == ([], [])
     assert [found.path for found in unfinished(directory)] == [path]
 
 
-def test_what_another_process_makes_at_this_moment_is_not_touched(directory: Path, without_tmpfile: None) -> None:
-    def look() -> list[UnfinishedFile]:
+def test_a_file_that_another_process_is_creating_is_not_touched(directory: Path, without_tmpfile: None) -> None:
+    def observe() -> list[UnfinishedFile]:
         return in_child(lambda: [*unfinished(directory), *remove_unfinished(directory)])
 
     from nodedb_ring import BackpressureConfig
@@ -175,12 +173,12 @@ def test_what_another_process_makes_at_this_moment_is_not_touched(directory: Pat
     with bus_file.BusFile.create(
         "new", directory, num_cores=1, capacity=16, arena_bytes=4096, config=BackpressureConfig()
     ):
-        assert look() == []
+        assert observe() == []
         assert len(os.listdir(directory)) == 1
     assert os.listdir(directory) == ["nodedb_ring.new"]
 
 
-def test_what_is_only_mapped_is_not_touched(directory: Path) -> None:
+def test_a_file_that_is_only_mapped_is_not_touched(directory: Path) -> None:
     path = leave(directory)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -232,16 +230,16 @@ def test_a_bus_named_wake_leaves_what_is_found(directory: Path) -> None:
 def test_who_opens_it_meanwhile_does_not_end_the_process(directory: Path) -> None:
     path = leave(directory)
 
-    def look() -> int:
+    def observe() -> int:
         found = 0
         for _ in bus_directory._abandoned(directory):  # pyright: ignore[reportPrivateUsage]
             found += 1
-            # The kernel tells the holder of the lease by a signal.
+            # The kernel notifies the holder of the lease by a signal.
             with pytest.raises(BlockingIOError):
                 os.open(path, os.O_RDWR | os.O_NONBLOCK)
         return found
 
-    assert in_child(look) == 1
+    assert in_child(observe) == 1
 
 
 # ---- interrupted
@@ -269,7 +267,7 @@ class AtLine:
 
 
 def interrupted(call: Callable[[], object], number: int) -> bool:
-    """Whether the call was interrupted; what it opened is closed once, whoever else has got the number meanwhile."""
+    """Whether the call was interrupted. Each descriptor is closed once, although its number may be reused by then."""
     at_line = AtLine(number)
     kept: list[BaseException] = []
 
@@ -304,7 +302,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("has_tmpfile", [True, False])
 @pytest.mark.parametrize("what", CALLS)
-def test_an_interrupt_at_whatever_line_closes_each_descriptor_once(
+def test_an_interrupt_at_any_line_closes_each_descriptor_once(
     what: str, has_tmpfile: bool, directory: Path, request: pytest.FixtureRequest
 ) -> None:
     if not has_tmpfile:
@@ -319,7 +317,7 @@ def test_an_interrupt_at_whatever_line_closes_each_descriptor_once(
         before = len(os.listdir("/proc/self/fd"))
         number = 0
         with warnings.catch_warnings():
-            # Of files that are left to be collected: an interrupt can come before whoever closes them has them.
+            # Of files that are left to the collector: an interrupt can come before their owner is assigned.
             warnings.simplefilter("ignore", ResourceWarning)
             while interrupted(lambda: CALLS[what](directory), number):
                 # It may have come just after the name, or just before the hidden one is removed.
@@ -340,7 +338,7 @@ def test_an_interrupt_at_whatever_line_closes_each_descriptor_once(
 # ---- the directory
 
 
-def test_a_directory_that_is_none(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_directory(tmp_path: Path) -> None:
     missing, file = tmp_path / "missing", tmp_path / "file"
     file.write_text("")
     calls: list[Callable[[Path], object]] = [
@@ -354,7 +352,7 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
         assert refusal(partial(call, missing))[:2] == ("FileNotFoundError", errno.ENOENT)
         with pytest.raises(FileNotFoundError, match=r"no such directory .*: make it, or pass another: '.*/missing'"):
             call(missing)
-        with pytest.raises(NotADirectoryError, match=r"is no directory .*: make it, or pass another: '.*/file'"):
+        with pytest.raises(NotADirectoryError, match=r"is not a directory .*: make it, or pass another: '.*/file'"):
             call(file)
 
 
@@ -495,7 +493,7 @@ def test_no_proc(directory: Path) -> None:
             assert "mount /proc" in text
             assert "'/proc/self/fd'" in text
         assert os.listdir(directory) == ["nodedb_ring.bus"]
-        # Nobody has claimed anything, and who only looks needs no /proc.
+        # Nothing is claimed, and a process that only reads needs no /proc.
         assert bus.stats()[0].producer_claims == 0
         assert run(lambda: len(EventBus.open("bus", directory=directory).stats())) == 1
 
@@ -590,7 +588,7 @@ def test_a_bus_on_a_disk_knows_the_boot_that_it_was_made_in(tmp_path: Path) -> N
             with pytest.raises(LayoutError) as refused:
                 EventBus.open("bus", directory=tmp_path)
             assert f"{bus.path}: was made in boot {this}, and this is boot {other}: " in str(refused.value)
-            assert "unlink the bus, create it anew, and replay from the log" in str(refused.value)
+            assert "unlink the bus, create it again, and replay from the log" in str(refused.value)
             # It is there, takes up the name, and can be removed.
             assert EventBus.list(directory=tmp_path) == ["bus"]
             with pytest.raises(FileExistsError, match="unlink it first"):

@@ -125,7 +125,7 @@ def test_a_bus_in_a_directory_of_its_own(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_the_ends_do_not_pickle_and_say_what_does(bus: EventBus) -> None:
+def test_the_ends_refuse_to_be_pickled_and_say_what_can_be(bus: EventBus) -> None:
     producer, consumer = bus.producer(0), bus.consumer(0)
     fill(producer, 1, 2)
     for end in (producer, consumer):

@@ -1,4 +1,4 @@
-"""Each end of a shared ring is one live claim; when it is closed, collected or its holder dies, a successor goes on."""
+"""Each end of a shared ring has one live holder; when it closes, is collected or dies, a successor continues."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tests.unit.shared_buses import (
 End = EventProducer | EventConsumer
 ROLES = ["producer", "consumer"]
 
-libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL: the child goes on with it
+libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL: the child continues with it
 
 
 def c_fork() -> int:
@@ -168,17 +168,17 @@ def test_one_claim_does_not_concern_other_cores(role: str, make_bus: BusMaker) -
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_of_those_who_claim_at_once_one_succeeds(role: str, bus: EventBus) -> None:
+def test_one_of_several_simultaneous_claims_succeeds(role: str, bus: EventBus) -> None:
     with Peer(bus) as one, Peer(bus) as two, Peer(bus) as three:
         peers = [one, two, three]
         for turn in range(1, 21):
             for peer in peers:
                 peer.post(refusal, functools.partial(claim_there, role=role))
-            told = [peer.answer() for peer in peers]
-            assert sorted(kind for kind, _, _ in told) == ["RoleTaken", "RoleTaken", "nothing"]
-            [winner] = [peer for peer, (kind, _, _) in zip(peers, told, strict=True) if kind == "nothing"]
+            reported = [peer.answer() for peer in peers]
+            assert sorted(kind for kind, _, _ in reported) == ["RoleTaken", "RoleTaken", "nothing"]
+            [winner] = [peer for peer, (kind, _, _) in zip(peers, reported, strict=True) if kind == "nothing"]
             # The winner may not have said yet who it is; a name that is given is right.
-            assert {pid for kind, _, pid in told if kind == "RoleTaken"} <= {winner.pid, None}
+            assert {pid for kind, _, pid in reported if kind == "RoleTaken"} <= {winner.pid, None}
             assert (pid_of(bus, role), claims_of(bus, role)) == (winner.pid, turn)
             winner.ask(close_there, role)
 
@@ -235,7 +235,7 @@ def test_close_then_claim(role: str, how: str, bus: EventBus) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_closing_again_what_has_a_successor_is_nothing(role: str, bus: EventBus) -> None:
+def test_closing_an_end_again_does_not_affect_its_successor(role: str, bus: EventBus) -> None:
     first = claim(bus, role)
     first.close()
     second = claim(bus, role)
@@ -304,7 +304,7 @@ def test_after_close_the_claim_stays_until_the_last_lease_ends(how: str, bus: Ev
             leases[0].release()
         del leases[0]
     successor = bus.consumer(0)
-    # What the leases gave back is not delivered again; what was never taken is delivered.
+    # What the leases released is not delivered again; what was never taken is delivered.
     assert sequences(successor.drain()) == [7, 8]
     assert successor.stats().redelivered == 0
 
@@ -416,7 +416,7 @@ def test_inherited_ends_refuse(fork: Callable[[], int], bus: EventBus) -> None:
 
 def test_inherited_ends_refuse_after_a_fork_that_the_c_library_knows_nothing_of(bus: EventBus) -> None:
     # From a child, which has one thread: a lock that another thread held at that moment, malloc's for one, would stay
-    # taken in the clone for good. The threads of all libraries that other tests have imported live on in this process.
+    # taken in the clone forever. The threads of all libraries that other tests have imported live on in this process.
     in_child(lambda: check_inherited_ends(bus, raw_fork))
 
 
@@ -436,7 +436,7 @@ def test_a_fork_error_says_what_to_do(fork: Callable[[], int], bus: EventBus) ->
 
 @pytest.mark.parametrize("fork", FORKS)
 @pytest.mark.parametrize("how", ["close", "collect"])
-def test_what_a_child_does_to_inherited_ends_touches_nothing_shared(
+def test_a_child_s_calls_of_inherited_ends_change_nothing_shared(
     how: str, fork: Callable[[], int], bus: EventBus
 ) -> None:
     ends: list[Any] = [bus.producer(0), bus.consumer(0)]
@@ -462,7 +462,7 @@ def test_what_a_child_does_to_inherited_ends_touches_nothing_shared(
     assert list(consumer.drain()) == events(2, 5)
 
 
-def test_a_child_claims_anew_from_the_inherited_bus(bus: EventBus) -> None:
+def test_a_child_claims_again_from_the_inherited_bus(bus: EventBus) -> None:
     producer = bus.producer(0)
     parent = os.getpid()
 
@@ -487,15 +487,17 @@ def test_a_child_claims_anew_from_the_inherited_bus(bus: EventBus) -> None:
 
 
 @pytest.mark.parametrize("fork", FORKS)
-def test_a_child_may_claim_what_the_parent_lets_go_of_while_it_runs(fork: Callable[[], int], bus: EventBus) -> None:
+def test_a_child_may_claim_an_end_that_the_parent_releases_while_it_runs(
+    fork: Callable[[], int], bus: EventBus
+) -> None:
     consumer = bus.consumer(0)
     fill(bus.producer(0), 1, 3)
     assert consumer.try_recv() == event(1)
-    closed, told = os.pipe()
+    closed, reported = os.pipe()
 
     def child() -> list[int]:
         assert kind_of(lambda: bus.consumer(0)) == "RoleTaken"
-        os.write(told, b"x")
+        os.write(reported, b"x")
         while os.read(asked, 1) != b"y":
             pass
         return sequences(bus.consumer(0).drain())
@@ -514,13 +516,13 @@ def test_a_child_may_claim_what_the_parent_lets_go_of_while_it_runs(fork: Callab
         assert in_child(child, fork) == [2, 3]
         closer.result()
     finally:
-        for fd in (closed, told, asked, asking):
+        for fd in (closed, reported, asked, asking):
             os.close(fd)
 
 
 @pytest.mark.parametrize("fork", [*FORKS, raw_fork])
 @pytest.mark.parametrize("role", ROLES)
-def test_what_is_closed_right_after_a_fork_is_free_at_once(role: str, fork: Callable[[], int], bus: EventBus) -> None:
+def test_an_end_closed_right_after_a_fork_is_free_at_once(role: str, fork: Callable[[], int], bus: EventBus) -> None:
     # The child may not have run yet: it has what it inherited still open.
     for _ in range(20):
         held = claim(bus, role)
@@ -555,7 +557,7 @@ def claim_beside_forks(held: Held) -> list[int]:
     return children
 
 
-def test_a_fork_in_the_midst_of_a_claim_takes_no_role_along(make_bus: BusMaker) -> None:
+def test_a_fork_during_a_claim_gives_the_child_no_role(make_bus: BusMaker) -> None:
     bus = make_bus(200, 1, arena_bytes=64)
     with Peer(bus) as other:
         children = other.ask(claim_beside_forks)
@@ -662,7 +664,7 @@ def test_another_program_gets_no_descriptor_of_the_bus(bus: EventBus) -> None:
 # successors
 
 
-def test_a_successor_producer_goes_on(bus: EventBus) -> None:
+def test_a_successor_producer_continues(bus: EventBus) -> None:
     consumer = bus.consumer(0)
     with Peer(bus) as first:
         first.ask(claim_producer)
@@ -733,12 +735,12 @@ def test_payload_is_whole_across_successors(size: int, make_bus: BusMaker) -> No
         with Peer(bus) as writer:
             writer.ask(claim_producer)
             assert writer.ask(next_sequence) == number
-            told = writer.ask(emit_sized, number, number + 4, size)
+            reported = writer.ask(emit_sized, number, number + 4, size)
             writer.kill()
         lease = consumer.lease(2)
         held.release()
         held = lease
-        emitted = [sized(number + at, size) for at, done in enumerate(told) if done]
+        emitted = [sized(number + at, size) for at, done in enumerate(reported) if done]
         assert list(lease.batch) + list(consumer.drain()) == emitted
         number += 5
         received += len(emitted)
@@ -829,7 +831,7 @@ def test_any_history_of_leases_is_redelivered_exactly(seed: int, make_bus: BusMa
     capacity = chance.choice([1, 2, 4, 8, 16])
     bus = make_bus(1, capacity, arena_bytes=chance.choice([200, 1000]))
     producer = bus.producer(0)
-    outstanding: list[int] = []  # emitted and not given back, in order of position
+    outstanding: list[int] = []  # emitted and not released, in order of position
     redelivered = 0
     number = 1
     for _ in range(5):

@@ -38,7 +38,7 @@ def opened(path: Path) -> EventBus:
 
 
 def refused(path: Path, match: str) -> str:
-    """What opening a file says, which is that it is no bus, and why."""
+    """What opening a file says, which is that it is not a bus, and why."""
     with pytest.raises(LayoutError, match=match) as raised:
         opened(path)
     assert path.name in str(raised.value)
@@ -80,7 +80,7 @@ def test_a_symbolic_link_is_not_followed(bus: EventBus) -> None:
     refused(link, "link")
 
 
-def test_a_dangling_link_is_no_way_to_create_elsewhere(bus: EventBus, tmp_path: Path) -> None:
+def test_a_dangling_link_does_not_create_a_file_elsewhere(bus: EventBus, tmp_path: Path) -> None:
     (tmp_path / "nodedb_ring.link").symlink_to(tmp_path / "target")
     with pytest.raises(FileExistsError):
         EventBus.create("link", 1, 16, directory=tmp_path)
@@ -257,7 +257,7 @@ def test_a_version_of_another_build_says_so(bus: EventBus) -> None:
     assert "newer" not in EventBus.list(directory=bus.directory)
 
 
-def test_what_is_refused_is_left_as_it_is(bus: EventBus) -> None:
+def test_a_refused_file_is_left_unchanged(bus: EventBus) -> None:
     path = copied(bus, "wrong")
     change(path, *HEAD["capacity"], lambda capacity: 3)
     before = path.read_bytes()
@@ -285,7 +285,7 @@ INDEX_AT, ROWS_AT, ARENA_AT = 32, 40, 48
 
 
 class Bytes:
-    """The bytes of a bus of one core, for whoever may write to the file and keeps to nothing."""
+    """The bytes of a bus of one core, for a test that writes to the file without any rules."""
 
     def __init__(self, bus: EventBus) -> None:
         with bus.path.open("r+b") as file:
@@ -430,7 +430,7 @@ WRONG_ROWS = [
 
 @pytest.mark.parametrize(("at", "form", "value"), WRONG_ROWS)
 @pytest.mark.parametrize("taker", TAKERS[:4])
-def test_a_row_that_is_no_event(
+def test_a_row_that_is_not_an_event(
     taker: Callable[[EventConsumer], object], at: int, form: str, value: int, ends: Ends
 ) -> None:
     producer, consumer, data = ends
@@ -446,10 +446,10 @@ def test_a_row_that_is_no_event(
 @pytest.mark.parametrize(
     "taker", [lambda consumer: list(consumer.drain()), lambda consumer: list(consumer.lease().batch)]
 )
-def test_a_span_that_is_no_row_s(
+def test_a_span_outside_its_row(
     taker: Callable[[EventConsumer], list[object]], at: int, value: int, ends: Ends
 ) -> None:
-    # Where the fields lie says it again: who goes by those has the right events, and who goes by the span is told.
+    # The fields' own offsets say it again: a reader of those gets the right events, a reader of the span gets an error.
     producer, consumer, data = ends
     fill(producer, 1, 2)
     data.put(data.row(0) + at, value, "<I")
@@ -487,7 +487,7 @@ def test_text_that_is_not_utf_8(ends: Ends) -> None:
         ("consumer", RELEASED, 2**63),
     ],
 )
-def test_a_successor_is_not_made_of_what_cannot_be(role: str, at: int, value: int, make_bus: BusMaker) -> None:
+def test_an_inconsistent_block_has_no_successor(role: str, at: int, value: int, make_bus: BusMaker) -> None:
     bus = make_bus(1, 8, arena_bytes=64)
     producer, consumer = bus.producer(0), bus.consumer(0)
     fill(producer, 1, 3)
@@ -500,7 +500,7 @@ def test_a_successor_is_not_made_of_what_cannot_be(role: str, at: int, value: in
         with pytest.raises(CorruptRingError, match="core 0"):
             bus.producer(0) if role == "producer" else bus.consumer(0)
     data.put(at, before)
-    # Whoever was refused holds nothing.
+    # A refused claim holds nothing.
     [stats] = bus.stats()
     assert (stats.producer_pid, stats.consumer_pid) == (None, None)
     assert bus.producer(0).next_sequence == 4

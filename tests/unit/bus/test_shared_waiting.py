@@ -106,7 +106,7 @@ def publish(held: Held, by: str) -> None:
 
 
 @pytest.mark.parametrize("by", ["emit", "emit_batch", "reserve"])
-def test_whatever_publishes_wakes_it(by: str, bus: EventBus) -> None:
+def test_every_way_to_publish_wakes_it(by: str, bus: EventBus) -> None:
     consumer = bus.consumer(0)
     with producing_peer(bus) as other:
         waiter = waiter_on(consumer, 1e6)
@@ -129,7 +129,7 @@ def echo(held: Held, spin: float) -> int:
 
 @pytest.mark.parametrize("spin", [0.0, 10e-6])
 def test_round_trips_lose_no_wake(spin: float, make_bus: BusMaker) -> None:
-    # A sleeper that nobody wakes looks up after a tenth of a second by itself: lost wakes would take a minute and more.
+    # A sleeper that nobody wakes checks by itself after a tenth of a second: lost wakes would take over a minute.
     trips = 1000
     bus = make_bus(2)
     with Peer(bus) as other:
@@ -181,7 +181,7 @@ def test_a_timeout_returns_an_empty_batch_not_before_its_time(bus: EventBus) -> 
 # who has gone
 
 
-def test_an_end_that_nobody_ever_claimed_is_not_gone(bus: EventBus) -> None:
+def test_an_end_that_was_never_claimed_is_not_gone(bus: EventBus) -> None:
     consumer = bus.consumer(0)
     assert not consumer.is_producer_disconnected
     assert len(consumer.drain(timeout=0.01)) == 0
@@ -241,14 +241,14 @@ def clone(held: Held) -> int:
     return pid
 
 
-def test_death_is_seen_though_a_clone_holds_on_to_what_the_dead_one_held(bus: EventBus) -> None:
+def test_a_death_is_seen_although_a_clone_keeps_the_lock(bus: EventBus) -> None:
     consumer = bus.consumer(0)
     with producing_peer(bus) as other:
         other.ask(emit, 1, 2)
         child = other.ask(clone)
         try:
             waiter = collector_of(consumer)
-            # It watches a process from its first sleep on; of one that was reaped before, only the lock can tell.
+            # It watches a process from its first sleep on; of one that was reaped before, only the lock shows it.
             waiter.until_asleep()
             other.kill()
             assert waiter.result() == [1, 2]
@@ -309,7 +309,7 @@ def test_death_in_the_midst_of_a_stream(bus: EventBus) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "kill"])
-def test_a_successor_clears_the_disconnect_and_the_consumer_goes_on(how: str, bus: EventBus) -> None:
+def test_a_successor_clears_the_disconnect_and_the_consumer_continues(how: str, bus: EventBus) -> None:
     consumer = bus.consumer(0)
     for turn in range(3):
         first = 5 * turn + 1
@@ -329,7 +329,7 @@ def test_a_successor_clears_the_disconnect_and_the_consumer_goes_on(how: str, bu
             assert has_gone(consumer)
 
 
-def test_a_wait_goes_on_when_a_successor_follows_at_once(bus: EventBus) -> None:
+def test_a_wait_continues_when_a_successor_follows_at_once(bus: EventBus) -> None:
     # The waiter may see the change of producers, or only the new one: then it waits on for it.
     consumer = bus.consumer(0)
     number = 0
@@ -386,7 +386,7 @@ def test_a_producer_that_only_emits_notices_a_death_when_the_ring_is_full(bus: E
     assert stats.dropped_full + stats.dropped_disconnected == number - 17
     assert has_gone(producer)
     successor = bus.consumer(0)
-    # Nothing is done at the producer: it goes on by itself.
+    # Nothing is done at the producer: it continues by itself.
     assert list(successor.drain()) == events(1, 16)
     fill(producer, number, number)
     assert sequences(successor.drain()) == [number]
@@ -397,7 +397,7 @@ def test_a_full_ring_of_a_living_consumer_stays_full(bus: EventBus) -> None:
     producer = bus.producer(0)
     with consuming_peer(bus) as other:
         fill(producer, 1, 16)
-        deadline = time.monotonic() + 0.12  # longer than the producer lets pass between two looks
+        deadline = time.monotonic() + 0.12  # longer than the producer lets pass between two checks
         tried = 0
         while time.monotonic() < deadline:
             assert not producer.emit(event(17 + tried))
@@ -521,7 +521,7 @@ KINDS = ["private", "shared"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_spin_is_how_long_a_wait_looks_first(kind: str, make_bus: BusMaker) -> None:
+def test_spin_is_how_long_a_wait_polls_first(kind: str, make_bus: BusMaker) -> None:
     producer, consumer = pair(kind, make_bus)
     assert 0 < consumer.spin < 1e-3
     for spin in (0, 0.0, 1e-6, 0.002):
@@ -686,7 +686,7 @@ def test_selectors(kind: str, selector: Callable[[], selectors.BaseSelector], ma
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_select_loses_no_event_of_a_stream(kind: str, make_bus: BusMaker) -> None:
+def test_select_keeps_every_event_of_a_stream(kind: str, make_bus: BusMaker) -> None:
     producer, consumer = pair(kind, make_bus)
 
     def produce() -> None:
@@ -819,7 +819,7 @@ def test_async_for_ends_once_the_producer_has_gone(how: str, bus: EventBus) -> N
         return await waiting
 
     for _ in range(2):
-        # The second time a successor, and another loop: the same consumer goes on.
+        # The second time a successor, and another loop: the same consumer continues.
         with producing_peer(bus) as other:
             assert asyncio.run(both(other)) == list(range(1, 801))
         assert has_gone(consumer)

@@ -163,14 +163,14 @@ def test_numbers_and_stamps(tmp_path: Path) -> None:
     assert [e.sequence for e in events] == [1, 2, 3]
     assert [e.lsn for e in events] == [100, 100, 101]
     assert {(e.tenant_id, e.vshard_id, e.count, e.source) for e in events} == {(7, 9, 1, EventSource.USER)}
-    stamps = [e.system_time_ms for e in events]
-    assert stamps[0] is not None
-    assert before <= stamps[0] <= after
-    assert stamps[1] == stamps[0]
+    timestamps = [e.system_time_ms for e in events]
+    assert timestamps[0] is not None
+    assert before <= timestamps[0] <= after
+    assert timestamps[1] == timestamps[0]
     assert (core.capture.lsn, core.capture.emitted, core.capture.dropped) == (101, 3, 0)
 
 
-def test_sequences_go_on_after_events_of_the_producers_own(core: Core) -> None:
+def test_sequences_continue_after_events_of_the_producers_own(core: Core) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
     core.producer.emit(
         WriteEvent(sequence=core.producer.next_sequence, collection="", op=WriteOp.HEARTBEAT, row_id="", lsn=1)
@@ -193,16 +193,16 @@ def test_nothing_is_emitted_before_the_commit(core: Core) -> None:
 
 
 class Witness:
-    """A producer that looks at the database file when it is told of a row: log first, then the ring."""
+    """A producer that reads the database file when it gets a row: log first, then the ring."""
 
     next_sequence = 1
 
-    def __init__(self, look: Callable[[], object]) -> None:
-        self.look = look
+    def __init__(self, observe: Callable[[], object]) -> None:
+        self.observe = observe
         self.seen: list[object] = []
 
     def emit(self, event: WriteEvent) -> bool:
-        self.seen.append(self.look())
+        self.seen.append(self.observe())
         return True
 
 
@@ -752,10 +752,10 @@ def test_a_signal_handler_that_raises_loses_no_change(core: Core, after: str) ->
 
 
 def test_a_function_that_writes_while_a_statement_runs(core: Core) -> None:
-    core.sql("CREATE TABLE noted(x)")
+    core.sql("CREATE TABLE written(x)")
 
     def note(*values: Any) -> Any:
-        core.sql("INSERT INTO noted VALUES (?)", *values)
+        core.sql("INSERT INTO written VALUES (?)", *values)
         return values[0]
 
     core.connection.create_scalar_function("note", note, 1)
@@ -766,8 +766,8 @@ def test_a_function_that_writes_while_a_statement_runs(core: Core) -> None:
     core.sql("COMMIT")
     changes = core.changes()
     assert [change.row_id for change in changes if change.collection == "t"] == ["100", "1", "2"]
-    noted = [change.new["x"] for change in changes if change.collection == "noted" and change.new is not None]
-    assert noted == core.rows("SELECT x FROM noted")
+    written = [change.new["x"] for change in changes if change.collection == "written" and change.new is not None]
+    assert written == core.rows("SELECT x FROM written")
 
 
 # The schema changes.
@@ -793,7 +793,7 @@ def test_columns_added_renamed_and_dropped(core: Core) -> None:
 
 
 def test_every_kind_of_schema_change_inside_a_transaction(core: Core) -> None:
-    """The same, in one transaction in which the capture already takes part: nothing tells it but the savepoints."""
+    """The same, in one transaction in which the capture already takes part: only savepoints announce the change."""
     core.sql("CREATE TABLE u(p, q); BEGIN; INSERT INTO u VALUES (1, 2)")
     seen = []
     for change, columns in [
@@ -843,7 +843,7 @@ def test_a_table_made_later(core: Core) -> None:
     assert core.changes() == [inserted("later", "1", x=1)]
 
 
-def test_vacuum_and_drop_are_no_row_changes(core: Core) -> None:
+def test_vacuum_and_drop_are_not_row_changes(core: Core) -> None:
     core.sql("PRAGMA foreign_keys = OFF; INSERT INTO t VALUES (1, 1), (2, 2)")
     assert len(core.changes()) == 2
     core.sql("VACUUM")
@@ -860,7 +860,7 @@ def test_dropping_a_table_that_others_refer_to_deletes_its_rows_first(core: Core
     assert core.changes() == [deleted("t", "1", a=1, b=1), deleted("t", "2", a=2, b=2)]
 
 
-def test_create_table_as_select_is_no_row_change(core: Core) -> None:
+def test_create_table_as_select_is_not_a_row_change(core: Core) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
     core.changes()
     core.sql("CREATE TABLE copied AS SELECT * FROM t")
@@ -872,7 +872,7 @@ def test_create_table_as_select_is_no_row_change(core: Core) -> None:
 # Which tables.
 
 
-def test_chosen_tables_whatever_their_case(tmp_path: Path) -> None:
+def test_chosen_tables_in_any_case(tmp_path: Path) -> None:
     core = Core(open_database("wal", tmp_path))
     core.sql("CREATE TABLE Flights(a); CREATE TABLE other(a)")
     core.start(tables=["fLIGHTS"])
@@ -984,7 +984,7 @@ def deny_the_virtual_table(action: int, first: str | None, *_: str | None) -> in
 
 
 def test_an_authorizer_that_forbids_to_take_part(core: Core) -> None:
-    """The statement is refused before it begins, and the transaction is none the worse for it."""
+    """The statement is refused before it begins, and the transaction is not affected."""
     core.connection.authorizer = deny_the_virtual_table
     core.sql("BEGIN")
     with pytest.raises(apsw.AuthError):
@@ -1098,17 +1098,17 @@ def test_a_commit_from_a_thread_that_does_not_own_the_producer(core: Core) -> No
 
 
 def test_the_applications_hooks_and_tracers_are_left_alone(core: Core) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def trace(cursor: apsw.Cursor, sql: str, bindings: apsw.Bindings | None) -> bool:
-        told.append(sql)
+        reported.append(sql)
         return True
 
     def note(what: str) -> Callable[..., None]:
-        return lambda *_: told.append(what)
+        return lambda *_: reported.append(what)
 
     def note_commit() -> bool:
-        told.append("commit")
+        reported.append("commit")
         return False
 
     core.connection.exec_trace = trace
@@ -1119,16 +1119,16 @@ def test_the_applications_hooks_and_tracers_are_left_alone(core: Core) -> None:
     core.connection.set_rollback_hook(note("rollback"))
     assert core.sql("INSERT INTO t VALUES (1, 1) RETURNING a") == [("traced",)]
     core.sql("BEGIN; UPDATE t SET b = 2; ROLLBACK")
-    assert told == [
+    assert reported == [
         "INSERT INTO t VALUES (1, 1) RETURNING a",
         *("preupdate", "update", "commit"),
         *("BEGIN; ", "UPDATE t SET b = 2; ", "preupdate", "update", "ROLLBACK", "rollback"),
     ]
     assert core.changes() == [inserted("t", "1", a=1, b=1)]
     core.capture.close()
-    told.clear()
+    reported.clear()
     core.sql("DELETE FROM t")
-    assert told == ["DELETE FROM t", "preupdate", "update", "commit"]
+    assert reported == ["DELETE FROM t", "preupdate", "update", "commit"]
 
 
 def test_the_applications_counters_are_left_alone(core: Core) -> None:
@@ -1158,10 +1158,10 @@ def test_nothing_is_left_in_the_schema(core: Core) -> None:
 def test_a_trigger_that_asks_for_changes_is_the_one_exception(core: Core) -> None:
     """As documented: the capture's own statement comes between, once a transaction."""
     core.sql(
-        "CREATE TABLE told(x); CREATE TRIGGER t_ai AFTER INSERT ON t BEGIN INSERT INTO told VALUES (changes()); END"
+        "CREATE TABLE counts(x); CREATE TRIGGER t_ai AFTER INSERT ON t BEGIN INSERT INTO counts VALUES (changes()); END"
     )
     core.sql("BEGIN; INSERT INTO t VALUES (1, 1), (2, 2); INSERT INTO t VALUES (3, 3); COMMIT")
-    assert core.rows("SELECT x FROM told") == [0, 0, 2]
+    assert core.rows("SELECT x FROM counts") == [0, 0, 2]
 
 
 # Beginning and end.
@@ -1209,7 +1209,7 @@ def test_close_after_the_connection(core: Core) -> None:
     assert core.capture.closed
 
 
-def test_a_second_capture_goes_on_with_the_numbers(core: Core) -> None:
+def test_a_second_capture_continues_the_numbers(core: Core) -> None:
     core.sql("INSERT INTO t VALUES (1, 1)")
     core.capture.close()
     core.start(first_lsn=core.capture.lsn + 1)
@@ -1217,7 +1217,7 @@ def test_a_second_capture_goes_on_with_the_numbers(core: Core) -> None:
     assert [(e.sequence, e.lsn) for e in core.events()] == [(1, 1), (2, 2)]
 
 
-def test_what_cannot_be_a_capture(tmp_path: Path) -> None:
+def test_invalid_captures(tmp_path: Path) -> None:
     core = Core(open_database("wal", tmp_path))
     core.sql("CREATE TABLE t(a); CREATE VIEW v AS SELECT 1; CREATE VIRTUAL TABLE words USING fts5(word)")
     with sqlite3.connect(":memory:") as wrong, pytest.raises(TypeError, match=r"must be an apsw\.Connection"):

@@ -135,24 +135,24 @@ def test_a_transaction_that_is_interrupted_leaves_the_next_alone(core: Core, tab
             core.sql(f"INSERT INTO {table} VALUES (?, ?)", step, step)
         core.sql(f"INSERT INTO {table} VALUES (?, ?)", 1000 + step, 1000 + step)  # not refused
         check_integrity(core)
-    told = sorted(int(change.row_id) for change in core.changes())
-    assert told == core.rows(f"SELECT a FROM {table} ORDER BY a")
-    assert {1000 + step for step in range(1, 120)} <= set(told)
-    assert 1 not in told
-    assert 119 in told  # some were interrupted, and some were done before it came to that
+    reported = sorted(int(change.row_id) for change in core.changes())
+    assert reported == core.rows(f"SELECT a FROM {table} ORDER BY a")
+    assert {1000 + step for step in range(1, 120)} <= set(reported)
+    assert 1 not in reported
+    assert 119 in reported  # some were interrupted, and some were done before it came to that
 
 
-def test_what_an_interrupted_transaction_changed_is_told_or_undone(core: Core) -> None:
+def test_changes_of_an_interrupted_transaction_are_reported_or_undone(core: Core) -> None:
     # Until one is done the first statement reads the columns of all tables, too.
     for step in [*range(1, 400), *range(1000, 1120)]:
         with interrupted_at(core, step % 1000), contextlib.suppress(apsw.InterruptError):
             core.sql("INSERT INTO t VALUES (?, ?), (?, ?)", step, step, -step, -step)
-    told = sorted(int(change.row_id) for change in core.changes())
-    assert told == core.rows("SELECT a FROM t ORDER BY a")
-    assert 1 not in told
-    assert 399 in told
-    assert 1001 not in told
-    assert 1119 in told
+    reported = sorted(int(change.row_id) for change in core.changes())
+    assert reported == core.rows("SELECT a FROM t ORDER BY a")
+    assert 1 not in reported
+    assert 399 in reported
+    assert 1001 not in reported
+    assert 1119 in reported
     check_integrity(core)
 
 
@@ -241,14 +241,14 @@ def test_a_window_function_that_raises_at_the_very_end_undoes_its_statement(core
         with pytest.raises(Boom):
             core.sql("INSERT INTO t SELECT win(a) OVER (ORDER BY a ROWS 2 PRECEDING), 2 FROM t LIMIT 1")
         core.sql(end)
-        told = core.changes()
-        assert [1, *(int(change.row_id) for change in told)] == core.rows("SELECT a FROM t ORDER BY a")
-        assert bool(told) == bool(begin)  # where the transaction goes on nothing is undone, by SQLite's own rule
+        reported = core.changes()
+        assert [1, *(int(change.row_id) for change in reported)] == core.rows("SELECT a FROM t ORDER BY a")
+        assert bool(reported) == bool(begin)  # where the transaction continues nothing is undone, by SQLite's own rule
     check_integrity(core)
 
 
 def test_a_hook_of_the_applications_that_raises(core: Core) -> None:
-    """SQLite does not hear of it and goes on; what it then commits, or apsw refuses to commit, is what is told."""
+    """SQLite does not learn of it and continues; the events are what it then commits, unless apsw refuses."""
 
     def hook(_: object) -> None:
         raise Boom
@@ -340,7 +340,7 @@ def test_a_renamed_table_and_one_that_loses_its_triggers(core: Core) -> None:
 # Beginning and end.
 
 
-def test_what_a_rollback_brings_back_after_close_does_nothing(core: Core) -> None:
+def test_triggers_restored_by_a_rollback_after_close_do_nothing(core: Core) -> None:
     core.sql("BEGIN")
     core.capture.close()
     core.sql("ROLLBACK")  # of the dropping of the triggers
@@ -395,7 +395,7 @@ def test_loading_extensions_is_forbidden_or_allowed_as_before(core: Core) -> Non
 def test_a_statement_whose_transaction_is_gone_ends_before_it_writes(
     core: Core, statement: str, schema: str, tmp_path: Path
 ) -> None:
-    """SQLite alone goes on outside any transaction, where a table has triggers, and what it writes is torn."""
+    """SQLite alone continues outside any transaction, where a table has triggers, and what it writes is torn."""
     core.sql("INSERT INTO t VALUES (1, 1), (2, 2)")
     core.changes()
 
@@ -459,9 +459,9 @@ def test_a_function_that_writes_beneath_a_change_of_the_schema(core: Core) -> No
     core.changes()
     core.sql("BEGIN; INSERT INTO t VALUES (1, 1); CREATE TABLE n AS SELECT write(7) AS x; INSERT INTO n VALUES (8)")
     core.sql("ALTER TABLE u ADD COLUMN c DEFAULT 5 CHECK (write(c)); UPDATE u SET a = 2; COMMIT")
-    told = core.changes()
-    assert inserted("n", "2", x=8) in told
-    assert [change.new for change in told if change.collection == "u"] == [{"a": 2, "c": 5}]
+    reported = core.changes()
+    assert inserted("n", "2", x=8) in reported
+    assert [change.new for change in reported if change.collection == "u"] == [{"a": 2, "c": 5}]
 
 
 # What the application, or another connection, may do to what the capture relies on.
@@ -559,12 +559,12 @@ def test_two_captures_of_a_connection_do_not_share_the_log_of_a_core(tmp_path: P
 
 @pytest.mark.parametrize("first", ["UPDATE t SET b = b", "SELECT 1"])
 @pytest.mark.parametrize("again", ["INSERT INTO words(word) VALUES ('c'), ('d')", "SAVEPOINT s", "COMMIT"])
-def test_a_denied_look_at_the_schema_takes_nothing_from_a_full_text_table(core: Core, first: str, again: str) -> None:
+def test_a_denied_read_of_the_schema_loses_nothing_of_a_full_text_table(core: Core, first: str, again: str) -> None:
     """It writes when a savepoint begins, and loses what it could not write: nothing of the capture may fail there."""
 
     def deny(action: int, first: str | None, *_: str | None) -> int:
-        looked = (action, first) == (apsw.SQLITE_PRAGMA, "schema_version")
-        return apsw.SQLITE_DENY if looked else apsw.SQLITE_OK
+        reads_version = (action, first) == (apsw.SQLITE_PRAGMA, "schema_version")
+        return apsw.SQLITE_DENY if reads_version else apsw.SQLITE_OK
 
     core.sql("CREATE VIRTUAL TABLE words USING fts5(word)")
     core.sql(f"BEGIN; {first}; INSERT INTO words(word) VALUES ('a'), ('b')")
@@ -573,7 +573,7 @@ def test_a_denied_look_at_the_schema_takes_nothing_from_a_full_text_table(core: 
         core.sql(again)
     core.connection.authorizer = None
     if core.connection.in_transaction:
-        core.sql("UPDATE t SET b = b")  # not told of what the full-text table met
+        core.sql("UPDATE t SET b = b")  # not affected by the full-text table's error
         with pytest.raises(CaptureError, match="AuthError"):
             core.sql("COMMIT")
     check_integrity(core)

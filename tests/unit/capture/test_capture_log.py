@@ -129,7 +129,7 @@ def test_the_log_has_the_events_before_the_ring(core: LoggedCore) -> None:
         "UPDATE t SET b = 1",
     ],
 )
-def test_what_changes_nothing_is_not_in_the_log(core: LoggedCore, statements: str) -> None:
+def test_statements_without_a_change_are_not_in_the_log(core: LoggedCore, statements: str) -> None:
     core.sql(statements)
     assert (core.events(), core.logged(), core.log.last_sequence(0)) == ([], [], None)
     core.sql("INSERT INTO t VALUES (7, 7)")
@@ -301,7 +301,7 @@ def test_rows_that_another_virtual_table_writes_in_the_commit(core: LoggedCore) 
     core.connection.create_module("late", cast("apsw.VTModule", writer), iVersion=2, eponymous_only=True)
     core.sql("CREATE TABLE later(a INTEGER PRIMARY KEY, b)")
     writer.value = 10
-    # It joins before the capture does, and is told first: its row is one of the transaction.
+    # It joins before the capture does, and is called first: its row belongs to the transaction.
     core.sql("BEGIN; DELETE FROM late WHERE 0; INSERT INTO t VALUES (1, 1); COMMIT")
     events = core.events()
     assert core.logged() == events
@@ -412,7 +412,7 @@ def test_numbers_lie_above_the_logs_and_the_rings(core: LoggedCore) -> None:
     assert numbers(core.logged()) == [40, 41, 100, 200, 201]
 
 
-def test_numbers_go_on_after_a_restart_and_a_trim(core: LoggedCore) -> None:
+def test_numbers_continue_after_a_restart_and_a_trim(core: LoggedCore) -> None:
     core.sql("INSERT INTO t VALUES (1, 1), (2, 2)")
     core.capture.close()
     [producer], [consumer] = create_event_bus(1)
@@ -543,7 +543,7 @@ WRITER = """
 
 @pytest.mark.parametrize("journal", FILE_JOURNALS)
 def test_a_process_killed_anywhere(journal: str, tmp_path: Path) -> None:
-    """Whenever it dies: the log tells the rows of the database, from the first to the last, with every number."""
+    """Whenever it dies, the log has the rows of the database, from the first to the last, with every number."""
     connection = open_database(journal, tmp_path)
     connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)")
     connection.close()
@@ -600,17 +600,17 @@ def test_the_applications_counters(core: LoggedCore) -> None:
 
 
 def test_the_applications_tracers_do_not_see_the_log(core: LoggedCore) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def trace(cursor: apsw.Cursor, sql: str, bindings: apsw.Bindings | None) -> bool:
-        told.append(sql)
+        reported.append(sql)
         return True
 
     core.connection.exec_trace = trace
     core.connection.row_trace = lambda cursor, values: ("traced",)
     core.sql("INSERT INTO t VALUES (1, 1)")
     core.connection.row_trace = None
-    assert told == ["INSERT INTO t VALUES (1, 1)"]
+    assert reported == ["INSERT INTO t VALUES (1, 1)"]
     assert core.logged() == core.events() != []
 
 

@@ -150,7 +150,7 @@ def is_complete(document: dict[str, Any]) -> None:
     for one in document["throughput"]:
         rounds = one["rounds"]
         assert len(rounds) == settings["rounds"]
-        assert len(set(rounds)) == len(rounds)  # measured anew each time
+        assert len(set(rounds)) == len(rounds)  # measured again each time
         assert min(rounds) > 0
         assert one["events_per_second"] == dataclasses.asdict(Spread.of(rounds))
     assert [(one["wait"], one["spin_seconds"]) for one in document["latency"]] == list(WAITS.items())
@@ -207,7 +207,7 @@ def never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--plot=bench"], "--plot bench: must end in a picture format: "),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
+def test_invalid_measurements_are_refused(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *arguments]) == 2
@@ -229,7 +229,7 @@ def test_what_cannot_be_measured_is_refused(
         ("--seconds=long", "'long': must be a number of seconds, more than 0"),
     ],
 )
-def test_what_is_no_number_is_refused(argument: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_number_is_refused(argument: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["bench", argument])
     assert exit_info.value.code == 2
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_written_is_refused(
         assert errors.count("\n") == 1
 
 
-def test_rings_that_there_is_no_room_for_are_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rings_that_do_not_fit_are_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     # 35 TB of them: the file system says so before it takes a page.
     assert main(["bench", f"--capacities={2**28}", "--value-bytes=1"]) == 2
     assert "nodedb-ring bench: " in capsys.readouterr().err
@@ -292,7 +292,7 @@ class Damaging(Throughput):
 
 
 class LateStamps(Latency):
-    """Its stamps are of a clock that is an hour ahead."""
+    """Its timestamps are of a clock that is an hour ahead."""
 
     def write(self, producer: EventProducer) -> Any:
         written = super().write(producer)
@@ -336,11 +336,11 @@ def transfer(kind: Callable[..., Throughput] = Throughput, batch_size: int = 16)
         (transfer(Damaging), r"WriteEvent\(.*\) arrived, and WriteEvent\(.*\) was sent"),
         (
             LateStamps(capacity=64, value_bytes=20, rate=10_000, events=100, spin=0.0),
-            "the time stamps that arrived are not those that were sent",
+            "the timestamps that arrived are not those that were sent",
         ),
     ],
 )
-def test_a_wrong_answer_has_no_figure(measurement: Measurement[object], complaint: str) -> None:
+def test_a_wrong_answer_prints_no_figure(measurement: Measurement[object], complaint: str) -> None:
     with pair_of_processes(small(), None) as both, pytest.raises(WrongAnswerError, match=complaint):
         both.measure(measurement)
     nothing_is_left()
@@ -498,7 +498,7 @@ def test_a_small_ring_does_without_the_usual_batches_that_it_cannot_hold() -> No
     assert Settings.of(capacities=[100]).batch_sizes == (1, 4, 16, 64)
 
 
-def test_the_payload_is_never_what_bounds_a_ring() -> None:
+def test_the_payload_never_bounds_a_ring() -> None:
     for value_bytes in (1, 128, 300, 5000):
         settings = Settings.of(quick=True, capacities=[256], batch_sizes=[1], value_bytes=value_bytes, seconds=1)
         (producer,), (consumer,) = create_event_bus(1, 256, arena_bytes=settings.arena_bytes(256))

@@ -172,7 +172,7 @@ def test_a_core_without_flights_agrees(flights: list[Flight], databases: tuple[P
     assert report(outcome)[0] is Verdict.AGREE
 
 
-def test_what_overflowed_is_missing_to_the_event(flights: list[Flight], databases: tuple[Path, Path]) -> None:
+def test_exactly_the_dropped_events_are_missing(flights: list[Flight], databases: tuple[Path, Path]) -> None:
     outcome = run_quietly(flights[:ROWS], databases, capacity=64)
     missing_to_the_event(outcome, ROWS)
 
@@ -215,7 +215,7 @@ class ForgetfulView(CarrierView):
 
 
 class FailingView(CarrierView):
-    """Cannot go on."""
+    """Cannot continue."""
 
     def apply(self, batch: EventBatch) -> None:
         raise ArithmeticError("no more")
@@ -326,7 +326,7 @@ def test_command_says_what_an_overflow_cost(capsys: pytest.CaptureFixture[str]) 
     [missing] = re.findall(r"The view is missing ([\d,]+) events in all", output)
     [dropped] = re.findall(r"^dropped .*? ([\d,]+) *\n", output, re.MULTILINE)
     assert missing == dropped
-    # Each kind of warning once a core: suspended, the overflow's beginning, its end.
+    # Each kind of warning once per core: suspended, the overflow's beginning, its end.
     warnings = [line for line in output.splitlines() if line.startswith("WARNING ")]
     assert len(warnings) == len(set(warnings)) <= 6
     assert sum("the ring overflows" in line for line in warnings) == 2
@@ -359,7 +359,7 @@ def test_kept_databases_are_ordinary_ones(tmp_path: Path, capsys: pytest.Capture
     assert rows == ROWS
 
 
-def test_a_warning_that_cannot_be_shown_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_that_cannot_be_printed_has_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
     def show(_: str) -> None:
         raise BrokenPipeError("nobody reads")
 

@@ -1,4 +1,4 @@
-"""The demo with logs: whatever the rings drop, and whoever is killed, the view agrees with the databases exactly."""
+"""The demo with logs: despite drops and killed processes, the view agrees with the databases exactly."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def logs_asked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("logs_asked_before_the_first_commit")
-def test_what_overflowed_comes_from_the_log(flights: list[Flight], databases: tuple[Path, Path]) -> None:
+def test_dropped_events_are_read_from_the_log(flights: list[Flight], databases: tuple[Path, Path]) -> None:
     through: list[int] = []
     outcome = run(flights[:ROWS], databases, create_event_bus(2, 64), through.append, logged=True)
     agrees_though_it_dropped(outcome, ROWS)
@@ -151,7 +151,7 @@ class Stop(threading.Event):
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_a_writer_goes_on_where_its_database_stands(
+def test_a_writer_continues_after_the_rows_in_its_database(
     logged: bool, flights: list[Flight], databases: tuple[Path, Path]
 ) -> None:
     newark = [flight for flight in flights[:ROWS] if flight.origin == "EWR"]
@@ -174,7 +174,7 @@ def test_a_writer_goes_on_where_its_database_stands(
     assert counts == (len(newark) - cancelled, len(newark) - cancelled, cancelled)
 
 
-def test_a_writer_with_a_log_waits_for_nobody(flights: list[Flight], databases: tuple[Path, Path]) -> None:
+def test_a_writer_with_a_log_does_not_wait(flights: list[Flight], databases: tuple[Path, Path]) -> None:
     newark = [flight for flight in flights[:ROWS] if flight.origin == "EWR"]
     [producer], [_] = create_event_bus(1, 64)
     stop = threading.Event()
@@ -187,7 +187,7 @@ def test_a_writer_with_a_log_waits_for_nobody(flights: list[Flight], databases: 
     assert (producer.stats().emitted, producer.stats().dropped) == (64, 2 * len(newark) - 64)
 
 
-def test_a_view_goes_on_from_what_another_said() -> None:
+def test_a_view_continues_from_a_snapshot() -> None:
     totals = {"UA": CarrierTotals(4, 2, 1, 30), "AA": CarrierTotals(1, 0, 1, 0)}
     view = CarrierView(totals, {WriteOp.INSERT: 5, WriteOp.DELETE: 2})
     assert view.totals() == totals
@@ -240,10 +240,10 @@ def test_between_processes_too(flights: list[Flight], databases: tuple[Path, Pat
     assert multiprocessing.active_children() == []
 
 
-def test_all_that_are_killed_go_on_where_they_stood(
+def test_killed_processes_continue_where_they_stopped(
     monkeypatch: pytest.MonkeyPatch, flights: list[Flight], databases: tuple[Path, Path], bus: EventBus
 ) -> None:
-    # Early in a long run: whoever has ended before the parent comes to it is not killed.
+    # Early in a long run: a child that has ended before the parent kills it is not counted as killed.
     monkeypatch.setattr("nodedb_ring.command.demo.durable._some_of", lambda events: [events // 8, events // 16, 1])
     said: list[str] = []
     outcome = durable.run(flights[: 3 * MANY], databases, bus, lambda done: None, said.append, chaos=True)

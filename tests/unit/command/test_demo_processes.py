@@ -103,15 +103,15 @@ def test_the_two_writers_and_the_consumer_are_processes_of_their_own(
 ) -> None:
     seen: set[int] = set()
 
-    def look(done: int) -> None:
+    def observe(done: int) -> None:
         seen.update(pid for pid in owners(bus.stats()) if pid is not None)
 
-    run(flights[:MANY], databases, bus, look, lambda line: None)
+    run(flights[:MANY], databases, bus, observe, lambda line: None)
     assert len(seen) == 3
     assert os.getpid() not in seen
 
 
-def test_what_overflowed_is_missing_to_the_event(
+def test_exactly_the_dropped_events_are_missing(
     flights: list[Flight], databases: tuple[Path, Path], tmp_path: Path
 ) -> None:
     through: list[int] = []
@@ -120,7 +120,7 @@ def test_what_overflowed_is_missing_to_the_event(
         outcome = run(flights[:ROWS], databases, bus, through.append, said.append)
     assert through[-1] == 2 * ROWS
     missing_to_the_event(outcome, ROWS)
-    # The writers' warnings came here, each kind once a core.
+    # The writers' warnings came here, each kind once per core.
     assert len(said) == len(set(said))
     for core in range(2):
         assert sum(line.startswith(f"WARNING core {core}: the ring overflows") for line in said) == 1
@@ -155,7 +155,7 @@ def test_a_child_that_is_killed_ends_the_run_by_its_name(
     assert multiprocessing.active_children() == []
     for database, airports, writer in zip(databases, AIRPORTS, ROLES, strict=False):
         if writer != role:
-            # Told to end, it closed its database in order, which removes the log, and long before the last flight.
+            # When asked to end, it closed its database in order, which removes the WAL, long before the last flight.
             assert not Path(f"{database}-wal").exists()
             with contextlib.closing(sqlite3.connect(database)) as connection:
                 [(written,)] = connection.execute("SELECT count(*) FROM flights")

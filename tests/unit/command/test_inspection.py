@@ -105,7 +105,7 @@ def left_unfinished(directory: Path, name: str) -> Path:
     return path
 
 
-def test_what_killed_makers_left_is_said_and_removed(
+def test_files_of_killed_processes_are_reported_and_removed(
     tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     left = [left_unfinished(tmp_path, name) for name in ("flights", "orders")]
@@ -146,7 +146,7 @@ def test_where_buses_are_made_the_directory_needs_no_telling(capsys: pytest.Capt
         left.unlink()
 
 
-def test_list_refuses_a_directory_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_refuses_a_path_that_is_not_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(tmp_path / "nowhere") in refusal(capsys, "list", f"--directory={tmp_path / 'nowhere'}")
 
 
@@ -323,14 +323,16 @@ def test_no_such_bus_is_refused(
 
 @pytest.mark.parametrize("name", ["", "../flights", "a/b", ".hidden", "a\nb"])
 @pytest.mark.parametrize("which", ["inspect", "unlink"])
-def test_what_cannot_be_a_name_is_refused(
+def test_invalid_names_are_refused(
     which: str, name: str, tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert repr(name) in refusal(capsys, which, name, f"--directory={tmp_path}")
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
-def test_inspect_refuses_what_is_no_bus(tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_refuses_a_file_that_is_not_a_bus(
+    tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, file in files_that_are_no_bus(tmp_path).items():
         before = file.read_bytes()
         assert name in refusal(capsys, "inspect", name, f"--directory={tmp_path}")
@@ -349,7 +351,7 @@ def test_another_users_bus_is_refused(
     assert json_of(capsys, "list", f"--directory={tmp_path}") == {"buses": [], "unfinished": []}
 
 
-def test_inspect_refuses_a_block_that_is_no_ring(
+def test_inspect_refuses_a_block_that_is_not_a_ring(
     tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (tmp_path / FILE).read_bytes()
@@ -358,7 +360,7 @@ def test_inspect_refuses_a_block_that_is_no_ring(
     assert "core 0: magic 0x0" in refusal(capsys, "inspect", NAME, f"--directory={tmp_path}")
 
 
-def test_what_the_bus_finds_corrupt_is_a_refusal(
+def test_a_corrupt_bus_is_refused(
     tmp_path: Path, bus: EventBus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stats(self: EventBus) -> tuple[RingStats, ...]:
@@ -371,7 +373,7 @@ def test_what_the_bus_finds_corrupt_is_a_refusal(
 # unlink
 
 
-def test_unlink_removes_the_name_and_those_who_have_it_go_on(
+def test_unlink_removes_the_name_and_processes_that_have_it_open_continue(
     tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     producer, consumer = bus.producer(0), bus.consumer(0)
@@ -383,9 +385,7 @@ def test_unlink_removes_the_name_and_those_who_have_it_go_on(
     assert NAME in refusal(capsys, "unlink", NAME, f"--directory={tmp_path}")
 
 
-def test_unlink_removes_what_is_no_bus_any_more(
-    tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unlink_removes_a_damaged_bus(tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
     for name, file in files_that_are_no_bus(tmp_path).items():
         assert main(["unlink", name, f"--directory={tmp_path}"]) == 0
         assert not file.exists()
@@ -393,9 +393,7 @@ def test_unlink_removes_what_is_no_bus_any_more(
     assert EventBus.list(directory=tmp_path) == [NAME]
 
 
-def test_unlink_refuses_what_is_no_file_of_its_own(
-    tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unlink_refuses_other_kinds_of_files(tmp_path: Path, bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nodedb_ring.directory").mkdir()
     (tmp_path / "nodedb_ring.link").symlink_to(tmp_path / FILE)
     (tmp_path / "flights").touch()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP unwind what a command does, unless it was told to ignore them, and not while a child starts."""
+"""SIGTERM and SIGHUP unwind what a command does, unless it was started to ignore them, and not while a child starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_signal_is_an_exit_with_a_shell_s_code(number: signal.Signals) -> None
     assert signal.getsignal(number) is before
 
 
-def test_what_nohup_ignores_is_ignored() -> None:
+def test_signals_ignored_by_nohup_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with termination_unwinds():
@@ -41,7 +41,7 @@ def test_what_nohup_ignores_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *TERMINATION])
-def test_what_comes_in_the_block_is_served_at_its_end(number: signal.Signals) -> None:
+def test_a_signal_during_the_block_is_handled_at_its_end(number: signal.Signals) -> None:
     done: list[str] = []
 
     def interrupt(*_: object) -> None:
@@ -60,7 +60,7 @@ def test_what_comes_in_the_block_is_served_at_its_end(number: signal.Signals) ->
     assert done == ["all", "served", "served"]
 
 
-def test_what_would_not_unwind_is_left_alone() -> None:
+def test_signals_that_would_not_unwind_are_left_alone() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with termination_deferred():
@@ -84,7 +84,7 @@ def start_the_durable_demo(make_bus: BusMaker, place: Path) -> None:
 
 @pytest.mark.parametrize("start", [start_a_benchmark, start_the_demo, start_the_durable_demo])
 @pytest.mark.parametrize("children", [1, 2])
-def test_a_child_whose_start_a_signal_meets_says_nothing(
+def test_a_child_interrupted_while_it_starts_prints_nothing(
     children: int,
     start: Callable[[BusMaker, Path], None],
     make_bus: BusMaker,

@@ -60,7 +60,7 @@ Console.show_cursor = interrupted
 from nodedb_ring.command.cli import main
 sys.exit(main(["top", *sys.argv[1:]]))
 """
-# As both, by a signal to the process, which a thread gets that masks nothing. The pipe tells when it was served there.
+# As both, by a signal to the process, which a thread gets that masks nothing. The pipe shows when it was handled there.
 BESIDE_A_THREAD = """
 import os, signal, sys, threading
 from rich.console import Console
@@ -215,8 +215,8 @@ def test_json_says_when_the_bus_is_another_one(make_bus: BusMaker, capsys: pytes
     time = Time(old.unlink, lambda: make_bus(2, name=old.name))
     assert run(old, time, count=3, json=True) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    told = [(line["is_linked"], line["incarnation"], line["num_cores"], line["interval_seconds"]) for line in lines]
-    assert told == [(False, 1, 1, 2.0), (True, 2, 2, None), (True, 2, 2, 2.0)]
+    reported = [(line["is_linked"], line["incarnation"], line["num_cores"], line["interval_seconds"]) for line in lines]
+    assert reported == [(False, 1, 1, 2.0), (True, 2, 2, None), (True, 2, 2, 2.0)]
     assert [line["rings"][0]["emitted_per_second"] for line in lines] == [0, None, 0]
 
 
@@ -281,7 +281,7 @@ def test_what_is_wrong_follows_the_table(make_bus: BusMaker, capsys: pytest.Capt
     assert notes[1].startswith(f"{bus.name} was unlinked: ")
 
 
-def test_a_table_says_that_the_bus_was_created_anew(make_bus: BusMaker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_says_that_the_bus_was_created_again(make_bus: BusMaker, capsys: pytest.CaptureFixture[str]) -> None:
     bus = make_bus()
 
     def meanwhile() -> None:
@@ -292,7 +292,7 @@ def test_a_table_says_that_the_bus_was_created_anew(make_bus: BusMaker, capsys: 
     title, _, _, line, note = capsys.readouterr().out.splitlines()
     assert "rates over" not in title
     assert line.split() == ["0", "NORMAL", "0", "%", "-", "-", "0", "0", "0", "-", "-", "-"]
-    assert note == f"{bus.name} was created anew: this is bus 2 of that name"
+    assert note == f"{bus.name} was created again: this is bus 2 of that name"
 
 
 def test_without_a_terminal_it_is_a_table_an_interval(bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,7 +304,7 @@ def test_without_a_terminal_it_is_a_table_an_interval(bus: EventBus, capsys: pyt
 
 
 @pytest.mark.parametrize("options", [["--once"], ["--count=2"], ["--once", "--json"], ["--count=2", "--json"]])
-def test_what_is_no_terminal_gets_no_control_codes(bus: EventBus, options: list[str]) -> None:
+def test_without_a_terminal_there_are_no_control_codes(bus: EventBus, options: list[str]) -> None:
     forced = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "CLICOLOR_FORCE": "1"}
     ran = top(bus.name, "--interval=0.1", *options, **forced)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -361,9 +361,9 @@ def test_no_such_bus_is_refused(options: list[str], tmp_path: Path, capsys: pyte
     assert str(tmp_path / "nodedb_ring.arrivals") in said
 
 
-def test_what_is_no_bus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nodedb_ring.flights").write_bytes(b"not a bus\n" * 1000)
-    assert "is no bus" in refused(capsys, "flights", f"--directory={tmp_path}")
+    assert "is not a bus" in refused(capsys, "flights", f"--directory={tmp_path}")
     assert "'../flights'" in refused(capsys, "../flights", f"--directory={tmp_path}")
 
 
@@ -372,7 +372,7 @@ def test_another_users_bus_is_refused(bus: EventBus, capsys: pytest.CaptureFixtu
         assert "belongs to user" in refused(capsys, bus.name)
 
 
-def test_what_takes_the_name_and_is_no_bus_ends_it(
+def test_another_file_of_the_name_ends_it(
     bus: EventBus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def pause(seconds: float) -> None:
@@ -380,11 +380,11 @@ def test_what_takes_the_name_and_is_no_bus_ends_it(
         bus.path.write_bytes(b"not a bus\n" * 1000)
 
     monkeypatch.setattr("nodedb_ring.command.top.command.run_top.__kwdefaults__", {"clock": Time(), "pause": pause})
-    assert "is no bus" in refused(capsys, bus.name)
+    assert "is not a bus" in refused(capsys, bus.name)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "0.09", "3601", "nan", "inf", "1e400", "soon", ""])
-def test_an_interval_that_is_none_is_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_interval_is_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["top", "flights", f"--interval={value}"])
     assert exit_info.value.code == 2
@@ -395,7 +395,7 @@ def test_an_interval_that_is_none_is_refused(value: str, capsys: pytest.CaptureF
     "arguments",
     [[], ["a", "b"], ["a", "--count=0"], ["a", "--count=many"], ["a", "--once", "--count=2"], ["a", "--interval"]],
 )
-def test_what_is_no_call_of_it_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_calls_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["top", *arguments])
     assert exit_info.value.code == 2
@@ -463,7 +463,7 @@ def test_it_draws_until_ctrl_c_and_leaves_the_terminal_as_it_was(bus: EventBus) 
     with Peer(bus) as producer, OnTerminal(*TOP, bus.name, "--interval=0.1") as terminal:
         assert ALTERNATE_SCREEN in terminal.until("NORMAL")
         assert CURSOR_HIDDEN in terminal.output
-        # It goes on: what happens from now on shows.
+        # It continues: what happens from now on shows.
         producer.ask(claim_producer)
         producer.ask(emit, 1, 20)
         terminal.until("SUSPENDED")
@@ -523,7 +523,7 @@ def test_a_second_signal_leaves_the_terminal_as_it_was_too(bus: EventBus) -> Non
         assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
 
 
-def test_what_ends_it_with_an_error_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
+def test_an_error_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
     with OnTerminal(*TOP, bus.name, "--interval=0.1") as terminal:
         terminal.until("NORMAL")
         # It is there whole, or not yet: an empty file is refused in other words.
@@ -532,7 +532,7 @@ def test_what_ends_it_with_an_error_leaves_the_terminal_as_it_was(bus: EventBus)
         other.replace(bus.path)
         code, errors = terminal.end()
         assert code == 2
-        assert re.fullmatch(r"nodedb-ring top: .* is no bus, .*\n", errors)
+        assert re.fullmatch(r"nodedb-ring top: .* is not a bus, .*\n", errors)
         assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
 
 

@@ -105,7 +105,7 @@ def test_pressure_is_a_colour_and_a_word(drawn: Cores) -> None:
         assert f"{BOLD_RED}   22" in third or f"{BOLD_RED}       22" in third
 
 
-def test_a_bar_is_as_long_as_the_ring_is_full(drawn: Cores) -> None:
+def test_the_bar_shows_the_utilization(drawn: Cores) -> None:
     drawing, producers, _ = drawn
     emit(producers[0], 64)
     emit(producers[2], 128)
@@ -197,7 +197,7 @@ def test_a_corrupt_ring_is_shown_as_such_on_its_line(drawn: Cores) -> None:
         assert plain(lines[5]).split()[0] == "all"
         note = " ".join(plain(" ".join(lines[6:])).split())
         assert note.startswith("core 0: published position 1099511627776: leaves more events than there are slots")
-        assert note.endswith("unlink the bus, create it anew, and replay from the log")
+        assert note.endswith("unlink the bus, create it again, and replay from the log")
 
 
 def test_it_says_what_became_of_the_name(make_bus: BusMaker) -> None:
@@ -213,8 +213,8 @@ def test_it_says_what_became_of_the_name(make_bus: BusMaker) -> None:
         drawing.sample()
         assert drawing.text(80)[0].rstrip() == f"{bus.name}  2 cores of 32 slots"
         assert drawing.text(80)[3].split()[:2] == ["1", "NORMAL"]
-        assert drawing.text(80)[5].rstrip() == f"{bus.name} was created anew: this is bus 2 of that name"
-        # And its history begins anew, too.
+        assert drawing.text(80)[5].rstrip() == f"{bus.name} was created again: this is bus 2 of that name"
+        # And its history begins again, too.
         emit(producer, 5)
         drawing.sample()
         assert drawing.text(80)[2].rstrip().endswith(" ▁")
@@ -303,7 +303,7 @@ def test_a_narrow_terminal_gets_what_it_has_room_for(drawn: Cores) -> None:
     for width in (20, 40, 60):
         lines = drawing.text(width)
         assert all(cell_len(line) <= width for line in lines)
-        # A line a core still, cut off at its end.
+        # Still one line per core, cut off at its end.
         assert len(lines) == 6
         assert all(line.endswith("…") for line in lines[1:])
 

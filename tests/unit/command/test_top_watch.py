@@ -29,7 +29,7 @@ PUBLISHED_AT, TAKEN_AT = 128, 384
 
 
 class Clock:
-    """Stands until it is told to go on."""
+    """Does not advance until the test advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -96,7 +96,7 @@ def test_rates_are_of_the_time_between_two_samples(make_bus: BusMaker, clock: Cl
         assert (third.seconds, rates(third)) == (2.0, (0.0, 0.0, 0.0))
 
 
-def test_a_clock_that_stands_gives_no_rates(bus: EventBus, clock: Clock) -> None:
+def test_without_elapsed_time_there_are_no_rates(bus: EventBus, clock: Clock) -> None:
     with watch(bus, clock) as watching:
         watching.sample()
         sample = watching.sample()
@@ -104,7 +104,7 @@ def test_a_clock_that_stands_gives_no_rates(bus: EventBus, clock: Clock) -> None
         assert sound(sample).rates is None
 
 
-def test_what_leases_hold_is_no_lag_and_what_was_dropped_neither(bus: EventBus, clock: Clock) -> None:
+def test_leased_and_dropped_events_are_not_lag(bus: EventBus, clock: Clock) -> None:
     with watch(bus, clock) as watching, bus.producer(0) as producer, bus.consumer(0) as consumer:
         assert sum(producer.emit(each) for each in events(1, 20)) == 16
         with consumer.lease(6):
@@ -115,7 +115,7 @@ def test_what_leases_hold_is_no_lag_and_what_was_dropped_neither(bus: EventBus, 
         assert (ring.stats.lag, ring.stats.consumer.held) == (10, 0)
 
 
-def test_what_a_successor_gets_again_is_lag_again_and_counts_in_the_rate_out(bus: EventBus, clock: Clock) -> None:
+def test_redelivered_events_are_lag_again_and_count_in_the_rate_out(bus: EventBus, clock: Clock) -> None:
     with watch(bus, clock) as watching, bus.producer(0) as producer:
         assert all(producer.emit(each) for each in events(1, 12))
         with Peer(bus) as consumer:
@@ -170,7 +170,7 @@ def test_a_sample_in_the_middle_of_a_succession_gives_no_negative_rate(bus: Even
     assert received(before, taken) == 10.0
 
 
-def test_a_producers_successor_goes_on_in_the_same_counts(bus: EventBus, clock: Clock) -> None:
+def test_a_producers_successor_continues_the_same_counts(bus: EventBus, clock: Clock) -> None:
     with watch(bus, clock) as watching:
         with Peer(bus) as first:
             first.ask(claim_producer)
@@ -208,7 +208,7 @@ def test_a_sample_claims_and_changes_nothing(bus: EventBus, clock: Clock) -> Non
         (TAKEN_AT, 2**64 - 1, "taken position"),
     ],
 )
-def test_a_corrupt_ring_is_said_to_be_and_the_others_go_on(
+def test_a_corrupt_ring_is_reported_and_the_others_continue(
     make_bus: BusMaker, clock: Clock, at: int, value: int, said: str
 ) -> None:
     bus = make_bus(2)
@@ -226,7 +226,7 @@ def test_a_corrupt_ring_is_said_to_be_and_the_others_go_on(
         assert corrupt.core_id == 0
         assert f"core 0: {said}" in corrupt.error
         assert rates(sample, 1) == (4.0, 0.0, 0.0)
-        # Should it come to be what a ring may hold, its rates begin anew.
+        # Should it come to be what a ring may hold, its rates begin again.
         overwrite(bus, at, 16)
         clock.now += 1
         assert sound(watching.sample()).rates is None
@@ -268,7 +268,7 @@ def test_it_stays_with_a_bus_that_was_unlinked(bus: EventBus, clock: Clock) -> N
         assert (sample.incarnation, rates(sample)) == (1, (3.0, 0.0, 0.0))
 
 
-def test_it_goes_on_with_the_bus_that_is_created_anew(make_bus: BusMaker, clock: Clock) -> None:
+def test_it_continues_with_the_bus_that_is_created_again(make_bus: BusMaker, clock: Clock) -> None:
     old = make_bus()
     with watch(old, clock) as watching:
         with old.producer(0) as producer:
@@ -292,16 +292,16 @@ def test_it_goes_on_with_the_bus_that_is_created_anew(make_bus: BusMaker, clock:
             assert (second.incarnation, rates(second, 2)) == (2, (6.0, 0.0, 0.0))
 
 
-def test_what_takes_the_name_and_is_no_bus_is_refused(bus: EventBus, clock: Clock) -> None:
+def test_another_file_of_the_name_is_refused(bus: EventBus, clock: Clock) -> None:
     with watch(bus, clock) as watching:
         watching.sample()
         bus.unlink()
         bus.path.write_bytes(b"not a bus\n" * 1000)
-        with pytest.raises(LayoutError, match="is no bus"):
+        with pytest.raises(LayoutError, match="is not a bus"):
             watching.sample()
 
 
-def test_what_another_user_has_under_the_name_is_refused(bus: EventBus, clock: Clock, tmp_path: Path) -> None:
+def test_another_user_s_file_of_the_name_is_refused(bus: EventBus, clock: Clock, tmp_path: Path) -> None:
     with watch(bus, clock) as watching:
         watching.sample()
         bus.unlink()

@@ -1,4 +1,4 @@
-"""A signal that does not come: the waiter looks again. What two processes must agree on stands in the block."""
+"""A lost wake: the waiter checks again. What two processes must agree on is stored in the block."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ def test_a_reader_of_the_loop_beside_an_asynchronous_wait(kind: str, make_bus: B
 
     async def both() -> None:
         loop = asyncio.get_running_loop()
-        told = asyncio.Event()
+        readable = asyncio.Event()
         waiting = asyncio.create_task(consumer.drain_async())
         await asyncio.sleep(0)
-        loop.add_reader(consumer.fileno(), told.set)
+        loop.add_reader(consumer.fileno(), readable.set)
         fill(producer, 1, 1)
         assert sequences(await waiting) == [1]
-        told.clear()
+        readable.clear()
         # The wait is over, and the reader is there still.
         assert await consumer.drain_async(timeout=0.01) is not None
         fill(producer, 2, 2)
-        await asyncio.wait_for(told.wait(), SECONDS)
+        await asyncio.wait_for(readable.wait(), SECONDS)
         assert loop.remove_reader(consumer.fileno())
         assert sequences(consumer.drain()) == [2]
 

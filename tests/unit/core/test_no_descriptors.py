@@ -1,4 +1,4 @@
-"""A process that has no file descriptor left: what needs none goes on, from the first call."""
+"""A process that has no file descriptor left: what needs none continues, from the first call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMI
 event = WriteEvent(sequence=1, collection="c", op=WriteOp.INSERT, row_id="r", lsn=1, new_value=b"v")
 batch = EventBatch.from_events([event])
 {call}
-print("went on")
+print("continued")
 """
 CALLS = {
     "one event": "assert producer.emit(event) and list(consumer.drain()) == [event]",
@@ -39,5 +39,5 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_what_needs_no_descriptor_goes_on(call: str) -> None:
-    assert in_new_interpreter(PROGRAM.format(call=call)) == "went on\n"
+def test_calls_that_need_no_descriptor_work(call: str) -> None:
+    assert in_new_interpreter(PROGRAM.format(call=call)) == "continued\n"

@@ -36,7 +36,7 @@ ELSEWHERE = HERE + 1
 
 
 def a_process_that_ended() -> int:
-    """The number of one that a look by number would find dead, or not at all."""
+    """The pid of a process that has ended, so that a check by pid finds it dead or not at all."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
@@ -66,7 +66,7 @@ def test_a_producer_lives_though_a_process_of_its_number_here_has_ended(bus: Eve
     consumer = bus.consumer(0)
     with producing_peer(bus) as other, subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as stranger:
         move(bus, "producer", stranger.pid)
-        assert len(consumer.drain(timeout=0.1)) == 0  # whoever asks by number asks now
+        assert len(consumer.drain(timeout=0.1)) == 0  # a check by pid is made now
         assert not pidfds()
         stranger.communicate(b"\n")
         assert not has_gone(consumer)
@@ -96,7 +96,7 @@ def test_a_consumer_lives_though_a_process_of_its_number_here_has_ended(bus: Eve
 
 
 @pytest.mark.parametrize("why", ["another namespace", "pidfd_open refused", "no descriptor"])
-def test_an_asynchronous_wait_sees_a_death_that_no_descriptor_tells_of(why: str, bus: EventBus) -> None:
+def test_an_asynchronous_wait_sees_a_death_that_no_descriptor_signals(why: str, bus: EventBus) -> None:
     if why == "pidfd_open refused":
         # Here, and in the children that the tests fork: so in a process of its own.
         with Peer(bus) as reader, producing_peer(bus) as other:

@@ -33,7 +33,7 @@ async def asleep() -> None:
         await asyncio.sleep(0)
 
 
-def test_drain_async_takes_what_waits() -> None:
+def test_drain_async_takes_waiting_events() -> None:
     producer, consumer = ring()
     fill(producer, 1, 5)
 
@@ -99,7 +99,7 @@ def test_a_producer_that_goes_ends_a_wait(end: str) -> None:
             producers[0].close()
         else:
             producers.clear()
-        # The signal is there now, so a few turns of the loop see it; without one this would wait for good.
+        # The signal is there now, so a few turns of the loop see it; without one this would wait forever.
         for _ in range(10):
             await asyncio.sleep(0)
         assert waiting.done()
@@ -227,7 +227,7 @@ def test_one_waiter_at_a_time() -> None:
     assert asyncio.run(two()) == [1]
 
 
-def test_other_calls_of_the_loop_thread_go_on_beside_a_waiter() -> None:
+def test_other_calls_of_the_loop_thread_work_beside_a_waiter() -> None:
     producer, consumer = ring()
 
     async def both() -> list[int]:

@@ -92,7 +92,7 @@ MISTAKES: list[tuple[str, type[RingError], str, Callable[[EventProducer], object
     ),
     ("range of an event", FieldError, "-1", lambda p: p.emit(event(9, tenant_id=-1))),
     ("range of an event, u32", FieldError, str(2**32), lambda p: p.emit(event(9, vshard_id=2**32))),
-    ("range of a stamp", FieldError, str(-(2**63)), lambda p: p.emit(event(9, system_time_ms=-(2**63)))),
+    ("range of a timestamp", FieldError, str(-(2**63)), lambda p: p.emit(event(9, system_time_ms=-(2**63)))),
     ("range of a column", BatchError, "-1", lambda p: p.emit_batch(columns(tenant_id=[0, -1]))),
     ("range of a column, u32", BatchError, str(2**32), lambda p: p.emit_batch(columns(count=[0, 2**32]))),
     ("thread", OwnershipError, "core 0", lambda p: in_thread(lambda: p.emit(event(9)))),
@@ -163,18 +163,18 @@ def test_use_after_fork() -> None:
     fill(producer, 1, 1)
 
     def child() -> list[tuple[str, str]]:
-        told: list[tuple[str, str]] = []
+        reported: list[tuple[str, str]] = []
         for use in (lambda: producer.emit(event(2)), consumer.try_recv):
             try:
                 use()
             except ForkError as error:
-                told.append((type(error).__name__, str(error)))
-        return told
+                reported.append((type(error).__name__, str(error)))
+        return reported
 
-    told = in_child(child)
-    assert [name for name, _ in told] == ["ForkError", "ForkError"]
-    assert "producer of core 0" in told[0][1]
-    assert "consumer of core 0" in told[1][1]
+    reported = in_child(child)
+    assert [name for name, _ in reported] == ["ForkError", "ForkError"]
+    assert "producer of core 0" in reported[0][1]
+    assert "consumer of core 0" in reported[1][1]
     fill(producer, 2, 2)
     assert sequences(consumer.drain()) == [1, 2]
 
@@ -230,7 +230,7 @@ def test_a_ring_over_a_block_refuses_sizes_that_cannot_be(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "1, 2, 3", "bytearray(8), core_id='a'"])
-def test_arguments_that_are_refused_close_nobodys_descriptor(given: str) -> None:
+def test_refused_arguments_close_no_descriptor(given: str) -> None:
     # Cython takes an object away whose __cinit__ it never called: all of it is 0, and 0 is standard input.
     printed = in_new_interpreter(
         "import os\n"
@@ -255,7 +255,7 @@ def test_a_ring_over_a_block_that_is_too_small_or_read_only() -> None:
 
 
 def test_two_producers_of_one_ring_do_not_tear_it() -> None:
-    # One writer: whoever makes a second one is refused, or cannot write into what the first has reserved.
+    # One writer: a second one is refused, or cannot write to the rows that the first has reserved.
     producer, consumer = ring(4)
     with producer.reserve(4) as rows:
         rows["op"] = 1

@@ -1,4 +1,4 @@
-"""Full is not gone: a slow consumer and one that has closed or been collected are told apart."""
+"""Disconnects: a consumer that has closed or been collected is reported, a slow one is not."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_one_warning_a_producer(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("first", ["emit", "emit_batch", "reserve", "property"])
-def test_whoever_notices_first_logs_it(first: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_call_that_notices_logs_it(first: str, caplog: pytest.LogCaptureFixture) -> None:
     producer, consumer = ring()
     consumer.close()
     if first == "emit":

@@ -261,7 +261,7 @@ def test_a_wait_on_trio_that_is_cancelled_takes_nothing() -> None:
 
 
 def test_a_follower_on_trio() -> None:
-    """Beside the descriptor it looks now and then: a drop, and what only the log has, wake nobody."""
+    """It also polls now and then: a drop, and an event that only the log has, signal no descriptor."""
     producer, consumer = ring(4)
     log = MemoryLog()
     follower = follow(consumer, log, group="g")

@@ -1,4 +1,4 @@
-"""consumer.lease: read-only views of the ring's own memory, several at once, given back in any order."""
+"""consumer.lease: read-only views of the ring's own memory, several at once, released in any order."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_several_at_once_released_in_any_order(order: tuple[int, ...]) -> None:
     lap(producer, consumer, number)
 
 
-def test_drains_and_try_recv_go_on_beside_leases() -> None:
+def test_drains_and_try_recv_work_beside_leases() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 8)
     one = consumer.lease(2)
@@ -210,7 +210,7 @@ def test_a_batch_is_unreadable_after_its_lease() -> None:
     assert len(consumer.drain()) == 0
 
 
-def test_what_was_copied_out_outlives_it() -> None:
+def test_a_copy_outlives_it() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)
     with consumer.lease() as leased:
@@ -239,7 +239,7 @@ def leave_a_view(consumer: EventConsumer) -> npt.NDArray[np.uint64]:
     return column
 
 
-def test_an_array_that_still_looks_into_it_is_a_buffer_error() -> None:
+def test_an_array_that_still_refers_to_it_is_a_buffer_error() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)
     column = leave_a_view(consumer)
@@ -279,17 +279,17 @@ def test_never_a_view_of_someone_else_data() -> None:
     lap(producer, consumer, number)
 
 
-@pytest.mark.parametrize("look", ["payload", "memoryview", "slice batch", "buffer"])
-def test_whatever_looks_into_it_holds_it(look: str) -> None:
+@pytest.mark.parametrize("view", ["payload", "memoryview", "slice batch", "buffer"])
+def test_a_view_keeps_its_lease(view: str) -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)
     held: Any = None
     with pytest.raises(BufferError), consumer.lease() as leased:  # noqa: PT012
-        if look == "payload":
+        if view == "payload":
             held = leased.payload
-        elif look == "memoryview":
+        elif view == "memoryview":
             held = leased.payload.data
-        elif look == "slice batch":
+        elif view == "slice batch":
             held = leased[1:3]
         else:
             held = np.frombuffer(leased.payload, np.uint8)
@@ -331,7 +331,7 @@ def test_another_exception_is_not_replaced() -> None:
     assert consumer.stats().held == 0
 
 
-def test_views_that_died_in_time_are_no_error() -> None:
+def test_views_dropped_before_the_end_are_not_an_error() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)
     with consumer.lease() as leased:

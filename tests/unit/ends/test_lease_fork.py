@@ -24,10 +24,10 @@ from tests.unit.shared_buses import SECONDS, BusMaker
 
 
 class Child:
-    """A forked child that looks when it is told to, and by then the parent has gone on."""
+    """A forked child that reads when the test asks for it, after the parent has continued."""
 
-    def __init__(self, look: Callable[[], object], fork: Callable[[], int] = os.fork) -> None:
-        told, self._tell = os.pipe()
+    def __init__(self, observe: Callable[[], object], fork: Callable[[], int] = os.fork) -> None:
+        read_end, self._write_end = os.pipe()
         self._answer, answering = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -36,25 +36,25 @@ class Child:
             answer: object
             try:
                 signal.alarm(SECONDS)
-                os.read(told, 1)
-                answer = (True, look())
+                os.read(read_end, 1)
+                answer = (True, observe())
             except BaseException:
                 answer = (False, traceback.format_exc())
             try:
                 os.write(answering, pickle.dumps(answer))
             finally:
                 os._exit(0)
-        os.close(told)
+        os.close(read_end)
         os.close(answering)
 
     def answer(self) -> Any:
-        os.write(self._tell, b"x")
-        os.close(self._tell)
+        os.write(self._write_end, b"x")
+        os.close(self._write_end)
         with open(self._answer, "rb") as pipe:
-            told = pipe.read()
+            data = pipe.read()
         _, status = os.waitpid(self._pid, 0)
         assert status == 0, f"the child ended with {status}"
-        succeeded, value = pickle.loads(told)
+        succeeded, value = pickle.loads(data)
         assert succeeded, value
         return value
 
@@ -215,14 +215,14 @@ def test_a_child_of_a_child_sees_them_too(fork: Callable[[], int], make_bus: Bus
         assert child.answer() == before
 
 
-def test_the_bus_goes_on_in_a_child_that_has_a_lease(make_bus: BusMaker) -> None:
+def test_the_bus_works_in_a_child_that_has_a_lease(make_bus: BusMaker) -> None:
     # What the child claims is the bus itself, and not what a lease showed there.
     bus = make_bus(1, 4, arena_bytes=256)
     producer, consumer = bus.producer(0), bus.consumer(0)
     assert producer.emit(event(1, new_value=b"A" * 60))
     lease = consumer.lease()
 
-    def look() -> list[Any]:
+    def observe() -> list[Any]:
         seen: list[Any] = [list(lease.batch)]
         with bus.consumer(0) as inheritor, bus.producer(0) as successor:
             seen += [successor.emit(event(n, new_value=b"B" * 60)) for n in (2, 3)]
@@ -232,14 +232,14 @@ def test_the_bus_goes_on_in_a_child_that_has_a_lease(make_bus: BusMaker) -> None
         seen.append(list(lease.batch))
         return seen
 
-    child = Child(look)
+    child = Child(observe)
     producer.close()
     lease.release()
     consumer.close()
-    told = child.answer()
+    answer = child.answer()
     first = event(1, new_value=b"A" * 60)
     others = [event(n, new_value=b"B" * 60) for n in (2, 3)]
-    assert told == [[first], True, True, others, others, [first]]
+    assert answer == [[first], True, True, others, others, [first]]
 
 
 def test_a_child_leaves_the_leases_of_its_parent_alone(make_bus: BusMaker) -> None:
@@ -249,12 +249,12 @@ def test_a_child_leaves_the_leases_of_its_parent_alone(make_bus: BusMaker) -> No
             assert producer.emit(event(n, new_value=b"A" * 60))
         leases = [consumer.lease(1), consumer.lease(1)]
 
-        def look() -> int:
+        def observe() -> int:
             leases.pop().release()
             leases.clear()
             return 7
 
-        assert Child(look).answer() == 7
+        assert Child(observe).answer() == 7
         assert consumer.stats().held == 2
         assert [list(lease.batch) for lease in leases] == [[event(n, new_value=b"A" * 60)] for n in (1, 2)]
 
@@ -286,8 +286,8 @@ def refusals(batch: EventBatch, part: EventBatch) -> list[str]:
     return [refusal(call) for call in calls]
 
 
-def test_a_child_that_no_handler_has_seen_is_refused(make_bus: BusMaker) -> None:
-    # The C library knows nothing of it, and so nothing was kept: what lies there is the producer's by now.
+def test_a_child_forked_without_handlers_is_refused(make_bus: BusMaker) -> None:
+    # The C library does not run handlers for it, so nothing was copied: the producer has overwritten the bytes by now.
     bus = make_bus(1, 4, arena_bytes=256)
     with bus.producer(0) as producer, bus.consumer(0) as consumer:
         assert producer.emit(event(1, new_value=b"A" * 60))
@@ -306,12 +306,12 @@ def test_the_refusal_says_what_to_do(make_bus: BusMaker) -> None:
         assert producer.emit(event(1))
         lease = consumer.lease()
 
-        def look() -> str:
+        def observe() -> str:
             with pytest.raises(ForkError) as refused:
                 list(lease.batch)
             return str(refused.value)
 
-        assert "before the fork" in in_child(look, raw_fork)
+        assert "before the fork" in in_child(observe, raw_fork)
 
 
 WITHOUT_MEMORY = """

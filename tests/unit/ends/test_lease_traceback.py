@@ -50,8 +50,8 @@ def fail_with_a_column(leased: EventBatch) -> None:
     fail_beside(part, column)
 
 
-class Told(logging.Handler):
-    """What the log was told of leases. (The mutation gate runs without pytest's own way.)"""
+class Records(logging.Handler):
+    """The log records about leases. (The mutation gate runs without pytest's caplog.)"""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -63,8 +63,8 @@ class Told(logging.Handler):
 
 
 @pytest.fixture
-def told() -> Iterator[list[logging.LogRecord]]:
-    handler = Told()
+def reported() -> Iterator[list[logging.LogRecord]]:
+    handler = Records()
     logging.getLogger("nodedb_ring").addHandler(handler)
     yield handler.records
     logging.getLogger("nodedb_ring").removeHandler(handler)
@@ -72,7 +72,7 @@ def told() -> Iterator[list[logging.LogRecord]]:
 
 @pytest.mark.parametrize("kind", ["private", "shared"])
 def test_batches_that_a_traceback_keeps_hold_nothing(
-    kind: str, make_bus: BusMaker, told: list[logging.LogRecord]
+    kind: str, make_bus: BusMaker, reported: list[logging.LogRecord]
 ) -> None:
     bus = make_bus(1, 8)
     producer, consumer = ring(8) if kind == "private" else (bus.producer(0), bus.consumer(0))
@@ -80,7 +80,7 @@ def test_batches_that_a_traceback_keeps_hold_nothing(
     kept = Kept(consumer, fail_with_slices)
     assert consumer.stats().held == 0
     assert producer.utilization == 0
-    assert told == []
+    assert reported == []
     trace = kept.error.__traceback__ if kept.error is not None else None
     while trace is not None and trace.tb_frame.f_code is not fail_with_slices.__code__:
         trace = trace.tb_next
@@ -116,15 +116,15 @@ def test_a_handler_of_the_log_that_raises_does_not_replace_the_exception(capsys:
     assert consumer.stats().held == 0
 
 
-def test_an_array_that_a_traceback_keeps_holds_the_rows_and_is_told_of_once(told: list[logging.LogRecord]) -> None:
+def test_an_array_that_a_traceback_keeps_holds_the_rows_and_is_logged_once(reported: list[logging.LogRecord]) -> None:
     producer, consumer = ring(16)
     fill(producer, 1, 8)
     kept = [Kept(consumer, fail_with_a_column), Kept(consumer, fail_with_a_column)]
     assert consumer.stats().held == 8
-    [warning] = told
+    [warning] = reported
     assert warning.name == "nodedb_ring"
     assert warning.getMessage() == (
-        "core 0: an exception ended a lease of 4 events, and 1 arrays still look into it: its rows go back when the"
+        "core 0: an exception ended a lease of 4 events, and 1 arrays still refer to it: its rows are released when the"
         " last of them dies; the traceback keeps those of its frames"
     )
     assert {name: getattr(warning, name) for name in ("core", "utilization", "dropped")} == {
@@ -158,11 +158,11 @@ def test_a_slice_that_outlives_the_last_array_holds_nothing_either() -> None:
     assert sequences(consumer.drain()) == list(range(5, 13))
 
 
-def test_without_an_exception_nothing_is_logged(told: list[logging.LogRecord]) -> None:
+def test_without_an_exception_nothing_is_logged(reported: list[logging.LogRecord]) -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 4)
     views: list[Any] = []
     with pytest.raises(BufferError), consumer.lease() as leased:
         views.append(leased.sequence)
     assert views[0].tolist() == [1, 2, 3, 4]
-    assert told == []
+    assert reported == []

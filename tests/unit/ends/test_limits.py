@@ -154,7 +154,7 @@ def taking(*parameters: str) -> set[str]:
 
 
 def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
-    # The protocol's is whoever implements it, and JetStream's own are in tests/unit/log.
+    # Methods of the protocol are checked by their implementations; those of JetStream are in tests/unit/log.
     elsewhere = {"LiveEventLog.wait_beyond", "JetStreamEventLog.__init__", "JetStreamEventLog.wait_beyond"}
     inside = {"limit_seconds", "drain_when_ready", "Connection.__init__", "LoopThread.stop"}
     assert taking("timeout", "linger", "seconds") == set(NAMES) | elsewhere | inside
@@ -162,7 +162,7 @@ def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
 
 @pytest.mark.parametrize("wrong", NO_TIMEOUTS, ids=repr)
 @pytest.mark.parametrize(("name", "ready", "waiting"), TAKERS, ids=NAMES)
-def test_what_is_no_time_out(name: str, ready: Call, waiting: Call, wrong: Any) -> None:
+def test_invalid_timeouts(name: str, ready: Call, waiting: Call, wrong: Any) -> None:
     # Refused whether or not there would be anything to wait for.
     for call in (ready, waiting):
         with pytest.raises(ArgumentError, match=r"timeout .*: must be 0 or more seconds, or None for no limit"):
@@ -171,14 +171,14 @@ def test_what_is_no_time_out(name: str, ready: Call, waiting: Call, wrong: Any) 
 
 @pytest.mark.parametrize("wrong", NO_NUMBERS, ids=["str", "bytes", "list", "object", "complex", "datetime64"])
 @pytest.mark.parametrize(("name", "ready", "waiting"), TAKERS, ids=NAMES)
-def test_what_is_no_number(name: str, ready: Call, waiting: Call, wrong: Any) -> None:
+def test_invalid_numbers(name: str, ready: Call, waiting: Call, wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"timeout .*: must be a number of seconds, or None for no limit, not "):
         waiting(wrong)
 
 
 @pytest.mark.parametrize("endless", ENDLESS, ids=repr)
 @pytest.mark.parametrize(("name", "ready", "waiting"), TAKERS, ids=NAMES)
-def test_none_infinity_and_what_outlives_everybody_are_no_limit(
+def test_none_infinity_and_very_long_timeouts_mean_no_limit(
     name: str, ready: Call, waiting: Call, endless: Any
 ) -> None:
     ready(endless)
@@ -234,14 +234,14 @@ def test_no_place_that_takes_a_count_is_missing_here() -> None:
 
 @pytest.mark.parametrize("wrong", NO_COUNTS, ids=["0", "-1", "2**63", "-2**63-1", "10**400"])
 @pytest.mark.parametrize(("name", "call"), COUNTERS, ids=COUNTED)
-def test_what_is_no_count(name: str, call: Call, wrong: Any) -> None:
+def test_invalid_counts(name: str, call: Call, wrong: Any) -> None:
     with pytest.raises(ArgumentError, match=rf"^max_events {wrong}: must be from 1 to {2**63 - 1}$"):
         call(wrong)
 
 
 @pytest.mark.parametrize("wrong", NO_INTEGERS, ids=repr)
 @pytest.mark.parametrize(("name", "call"), COUNTERS, ids=COUNTED)
-def test_what_is_no_integer(name: str, call: Call, wrong: Any) -> None:
+def test_invalid_integers(name: str, call: Call, wrong: Any) -> None:
     with pytest.raises(TypeError):
         call(wrong)
 
@@ -260,7 +260,7 @@ def test_the_largest_count_takes_all_there_is() -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, 0.0101, 10**400, None])
-def test_a_spin_that_is_none(wrong: Any) -> None:
+def test_an_invalid_spin(wrong: Any) -> None:
     _, consumer = ring(4)
     with pytest.raises(ArgumentError, match=r"^spin "):
         consumer.spin = wrong

@@ -43,8 +43,8 @@ def test_pressure_transitions(caplog: pytest.LogCaptureFixture) -> None:
         assert producer.emit(sized(n, size))
     consumer.try_recv()
     assert producer.pressure_state.name == "NORMAL"
-    told = [(each.levelno, each.name) for each in caplog.records]
-    assert told == [(INFO, "nodedb_ring"), (WARNING, "nodedb_ring"), (INFO, "nodedb_ring")]
+    reported = [(each.levelno, each.name) for each in caplog.records]
+    assert reported == [(INFO, "nodedb_ring"), (WARNING, "nodedb_ring"), (INFO, "nodedb_ring")]
     for record, word in zip(caplog.records, ("throttled", "suspended", "normal"), strict=True):
         assert word in record.getMessage().lower()
 
@@ -159,7 +159,7 @@ def test_at_most_one_pair_a_second_and_every_drop_in_one_of_them(caplog: pytest.
     producer, consumer = ring(2)
     started = time.monotonic()
     number, turns = overflow(producer, consumer, 1), 1
-    told = time.monotonic()  # its lines were logged before now
+    logged_at = time.monotonic()  # its lines were logged before now
     while time.monotonic() - started < 0.5 or turns < 4:
         number = overflow(producer, consumer, number)
         turns += 1
@@ -167,9 +167,9 @@ def test_at_most_one_pair_a_second_and_every_drop_in_one_of_them(caplog: pytest.
     if took < 1:  # a machine that stood still for a second shows nothing here
         assert (len(begun(caplog)), len(ended(caplog))) == (1, 1)
         assert count_of(ended(caplog)[0]) == 5
-    while time.monotonic() - told < 1.01:
+    while time.monotonic() - logged_at < 1.01:
         time.sleep(0.02)
-    # The next call of the producer tells the rest, in one sum.
+    # The next call of the producer logs the rest, as one total.
     assert producer.emit(event(number))
     pairs = list(zip(begun(caplog), ended(caplog), strict=True))
     assert 2 <= len(pairs) <= 1 + int(time.monotonic() - started)
@@ -284,7 +284,7 @@ def reserve(producer: EventProducer, number: int) -> int:
     return published
 
 
-def test_what_went_in_is_said_to_be_in_whatever_a_handler_raises(
+def test_enqueued_events_are_returned_although_a_handler_raises(
     raising: Raising, capsys: pytest.CaptureFixture[str]
 ) -> None:
     producer, consumer = ring(2)
@@ -305,12 +305,12 @@ def test_what_went_in_is_said_to_be_in_whatever_a_handler_raises(
     assert not producer.emit(event(7))
     assert raising.raised == 7
     producer.close()
-    # Told, as handlers of the standard library tell of their own errors.
+    # Printed, as handlers of the standard library print their own errors.
     assert capsys.readouterr().err.count("ZeroDivisionError: in the handler") == raising.raised
     assert (producer.stats().emitted, producer.stats().dropped) == (4, 3)
 
 
-def test_a_batch_that_waits_whatever_a_handler_raises(raising: Raising) -> None:
+def test_a_batch_waits_although_a_handler_raises(raising: Raising) -> None:
     producer, _consumer = ring(2)
     assert producer.emit_batch(batch(1, 3), timeout=0.01) == 2
     # Suspended, and the overflow that the end of the wait is.
@@ -318,7 +318,7 @@ def test_a_batch_that_waits_whatever_a_handler_raises(raising: Raising) -> None:
     assert producer.stats().dropped == 1
 
 
-def test_a_close_in_an_overflow_whatever_a_handler_raises(raising: Raising) -> None:
+def test_a_close_during_an_overflow_although_a_handler_raises(raising: Raising) -> None:
     producer, consumer = ring(2)
     assert producer.emit_batch(batch(1, 3)) == 2
     producer.close()
@@ -341,7 +341,7 @@ def test_a_filter_that_raises(logger: logging.Logger, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-def test_nobody_is_told_who_does_not_want_to_be(
+def test_a_handler_error_is_not_printed_if_stderr_is_closed_or_raiseExceptions_is_off(
     is_closed: bool, raising: Raising, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if is_closed:
@@ -364,15 +364,15 @@ def test_an_interrupt_in_a_handler_passes(logger: logging.Logger) -> None:
     assert sequences(consumer.drain()) == [1]
 
 
-def test_the_line_is_of_who_called(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_record_names_the_caller(caplog: pytest.LogCaptureFixture) -> None:
     producer, _consumer = ring(1)
     assert producer.emit(event(1))
     assert [(each.filename, each.funcName) for each in caplog.records] == [
-        (Path(__file__).name, "test_the_line_is_of_who_called")
+        (Path(__file__).name, "test_a_log_record_names_the_caller")
     ]
 
 
-def test_an_overflow_among_events_that_went_in_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_overflow_among_enqueued_events_is_logged_as_an_overflow(caplog: pytest.LogCaptureFixture) -> None:
     producer, consumer = ring(2)
     number = overflow(producer, consumer, 1)
     first = number + 2
@@ -381,13 +381,13 @@ def test_an_overflow_among_events_that_went_in_is_told_as_such(caplog: pytest.Lo
         time.sleep(0.02)
     alone, several = ended(caplog)
     assert alone.getMessage() == "core 0: the overflow is over; 5 of the events from sequence 3 to 7 were dropped"
-    told = re.fullmatch(
+    overflow_end = re.fullmatch(
         rf"core 0: the overflow is over; (\d+) of the events from sequence {first} to (\d+) were dropped",
         several.getMessage(),
     )
-    assert told is not None
+    assert overflow_end is not None
     # Of each eight numbers five.
-    dropped, last = map(int, told.groups())
+    dropped, last = map(int, overflow_end.groups())
     assert (dropped % 5, last) == (0, first + dropped // 5 * 8 - 4)
 
 
@@ -422,24 +422,24 @@ def test_batches_that_wait_tell_each_state_once_a_second(caplog: pytest.LogCaptu
 
 
 def fill_too_soon(caplog: pytest.LogCaptureFixture) -> EventProducer:
-    """A producer that a batch has left suspended, of which the log has not been told."""
+    """A producer that a batch has left suspended, which has not been logged yet."""
     while True:
         producer, consumer = ring(16)
         send(producer, consumer, 1)
         producer.emit_batch(batch(18, 33), timeout=None)
         if pressed(caplog) == ["suspended", "normal"]:
             return producer
-        # A machine that stood still for a second told it at once.
+        # On a machine that paused for a second it was logged at once.
         caplog.clear()
 
 
-def test_a_state_that_was_held_back_is_told_at_the_close(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_that_was_held_back_is_logged_at_the_close(caplog: pytest.LogCaptureFixture) -> None:
     producer = fill_too_soon(caplog)
     producer.close()
     assert pressed(caplog) == ["suspended", "normal", "suspended"]
 
 
-def test_a_state_that_was_held_back_is_told_who_reads_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_that_was_held_back_is_logged_when_it_is_read(caplog: pytest.LogCaptureFixture) -> None:
     producer = fill_too_soon(caplog)
     while len(caplog.records) == 2:
         time.sleep(0.02)
@@ -449,7 +449,7 @@ def test_a_state_that_was_held_back_is_told_who_reads_it(caplog: pytest.LogCaptu
     assert len(caplog.records) == 3
 
 
-def test_a_level_that_is_off_costs_no_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_level_that_is_off_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     producer, consumer = ring(1024, arena_bytes=100)
     with caplog.at_level(WARNING, "nodedb_ring"):
         assert producer.emit(sized(1, 90))

@@ -63,7 +63,7 @@ def ends() -> tuple[EventProducer, EventConsumer]:
 Ends = tuple[EventProducer, EventConsumer]
 
 
-def test_what_python_emits_is_taken(ends: Ends) -> None:
+def test_native_code_takes_what_python_emitted(ends: Ends) -> None:
     producer, consumer = ends
     sent = [WriteEvent(**FULL), *events(1, 9), sized(10, 100)]
     assert producer.emit_batch(EventBatch.from_events(sent)) == 11
@@ -74,7 +74,7 @@ def test_what_python_emits_is_taken(ends: Ends) -> None:
     assert (stats.received, stats.batches, stats.held) == (11, 2, 0)
 
 
-def test_what_is_emitted_python_drains(ends: Ends) -> None:
+def test_python_drains_what_native_code_emitted(ends: Ends) -> None:
     producer, consumer = ends
     sent = [WriteEvent(**FULL), *events(1, 9)]
     assert emit_all(producer, EventBatch.from_events(sent)) == 10
@@ -116,7 +116,7 @@ def test_the_most_that_there_is_room_for_is_taken(ends: Ends) -> None:
     assert take(consumer, room=260) == sent[4:]
 
 
-def test_the_end_is_told_after_the_last_event(ends: Ends) -> None:
+def test_the_end_is_reported_after_the_last_event(ends: Ends) -> None:
     producer, consumer = ends
     fill(producer, 1, 3)
     producer.close()
@@ -163,7 +163,7 @@ def spoil(column: str, value: int) -> tuple[Rows, npt.NDArray[np.uint8]]:
         ("old_value_length", 2**32 - 2),
     ],
 )
-def test_a_row_that_is_no_event_is_refused_with_all_others(column: str, value: int, ends: Ends) -> None:
+def test_one_invalid_row_refuses_the_whole_batch(column: str, value: int, ends: Ends) -> None:
     producer, consumer = ends
     rows, payload = spoil(column, value)
     with pytest.raises(BatchError):
@@ -252,7 +252,7 @@ def test_an_open_reservation_bars_the_end(ends: Ends) -> None:
     assert sequences(consumer.drain()) == [1, 2]
 
 
-def test_what_is_no_handle_of_that_end_is_refused(ends: Ends) -> None:
+def test_an_invalid_handle_is_refused(ends: Ends) -> None:
     producer, consumer = ends
     rows, payload = raw_rows(1), np.zeros(64, np.uint8)
     for wrong in (payload, handle(consumer)):
@@ -314,7 +314,7 @@ PUBLISHED, RELEASED = 128, 392
     ("at", "call"),
     [(RELEASED, lambda producer, _: emit_all(producer, batch(4, 4))), (PUBLISHED, lambda _, consumer: take(consumer))],
 )
-def test_a_corrupt_block_is_told(at: int, call: Callable[..., object], bus: EventBus) -> None:
+def test_a_corrupt_block_is_reported(at: int, call: Callable[..., object], bus: EventBus) -> None:
     with bus.producer(0) as producer, bus.consumer(0) as consumer:
         producer.bind()
         consumer.bind()

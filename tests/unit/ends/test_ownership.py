@@ -30,7 +30,7 @@ from nodedb_ring import (
 from tests.unit.builders import batch, event, events, fill, ring, sequences
 from tests.unit.runners import Running, in_child, in_thread, until_asleep
 
-libc = ctypes.PyDLL(None)  # keeps the GIL: the child goes on with it
+libc = ctypes.PyDLL(None)  # keeps the GIL: the child continues with it
 
 
 def c_fork() -> int:
@@ -97,7 +97,7 @@ def test_an_ownership_error_is_a_ring_error() -> None:
 
 def test_an_end_belongs_to_the_first_thread_that_uses_it() -> None:
     producer, consumer = ring(8)
-    # Made here, and looked at here, but used elsewhere first.
+    # Created and inspected here, but first used in another thread.
     assert producer.utilization == 0
     assert producer.stats().emitted == consumer.stats().received == 0
     assert producer.pressure_state is consumer.pressure_state
@@ -211,7 +211,7 @@ def test_properties_stats_and_close_from_any_thread(thread: bool) -> None:
     fill(producer, 1, 4)
     assert consumer.try_recv() == event(1)
 
-    def look() -> list[object]:
+    def observe() -> list[object]:
         return [
             producer.core_id, producer.capacity, producer.utilization, producer.pressure_state,
             producer.is_consumer_disconnected, producer.emitted_sequence, producer.next_sequence,
@@ -220,7 +220,7 @@ def test_properties_stats_and_close_from_any_thread(thread: bool) -> None:
         ]  # fmt: skip
 
     wanted = [0, 8, 37, PressureState.NORMAL, False, 4, 5, 4, 0, PressureState.NORMAL, False, 1]
-    assert (in_thread(look) if thread else look()) == wanted
+    assert (in_thread(observe) if thread else observe()) == wanted
     in_thread(producer.close)
     with pytest.raises(ValueError, match="closed"):
         producer.emit(event(5))
@@ -272,9 +272,9 @@ def in_forked_child(fork: Callable[[], int]) -> None:
         refused += [in_thread(functools.partial(kind_of, call)) for call in calls]
         return refused
 
-    told = in_child(child, fork)
-    assert len(told) == 2 * 11
-    assert all("fork" in each or each == "ForkError" for each in told)
+    reported = in_child(child, fork)
+    assert len(reported) == 2 * 11
+    assert all("fork" in each or each == "ForkError" for each in reported)
     # The parent's ends work on.
     fill(producer, 5, 6)
     assert sequences(lease.batch) == [2]
@@ -298,7 +298,7 @@ def test_inherited_ends_refuse(fork: Callable[[], int]) -> None:
 
 
 @pytest.mark.parametrize("fork", FORKS)
-def test_ends_that_nobody_owned_yet_refuse_too(fork: Callable[[], int]) -> None:
+def test_unowned_ends_refuse_too(fork: Callable[[], int]) -> None:
     producer, consumer = ring(8)
 
     def child() -> list[str]:
@@ -399,9 +399,9 @@ def test_an_asynchronous_waiter_survives_a_fork(fork: Callable[[], int]) -> None
     assert asyncio.run(wait()) == [1]
 
 
-def multiprocessing_child(producer: EventProducer, consumer: EventConsumer, told: Any) -> None:
-    told.send([kind_of(call) for call in producing(producer) + consuming(consumer)])
-    told.close()
+def multiprocessing_child(producer: EventProducer, consumer: EventConsumer, reported: Any) -> None:
+    reported.send([kind_of(call) for call in producing(producer) + consuming(consumer)])
+    reported.close()
 
 
 def test_multiprocessing_with_fork() -> None:

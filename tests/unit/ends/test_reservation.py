@@ -107,7 +107,7 @@ def test_an_exception_publishes_nothing() -> None:
     assert list(consumer.drain()) == events(1, 8)
 
 
-def test_at_most_what_is_free() -> None:
+def test_at_most_the_free_rows() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 5)
     with producer.reserve(100) as rows:
@@ -266,7 +266,7 @@ def test_the_exit_refuses_what_is_not_utf8() -> None:
     assert consumer.try_recv() is None
 
 
-def test_rows_that_nobody_filled_in_are_refused() -> None:
+def test_rows_that_were_not_filled_in_are_refused() -> None:
     producer, consumer = ring(8)
     with pytest.raises(BatchError, match="op 0"), producer.reserve(2):
         pass
@@ -292,7 +292,7 @@ def test_no_view_stays_writable_after_it() -> None:
     assert sequences(consumer.drain()) == [1, 2]
 
 
-def test_whatever_was_derived_from_a_view_cannot_reach_the_ring() -> None:
+def test_arrays_derived_from_a_view_cannot_reach_the_ring() -> None:
     producer, consumer = ring(2, arena_bytes=8)
     with producer.reserve(2, 8) as rows:
         rows["op"] = WriteOp.INSERT
@@ -377,7 +377,7 @@ def test_while_it_is_open_the_producer_emits_nothing_else() -> None:
     assert producer.emit(event(9))
 
 
-def test_the_consumer_goes_on_meanwhile() -> None:
+def test_the_consumer_continues_meanwhile() -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 3)
     with producer.reserve(8) as rows:

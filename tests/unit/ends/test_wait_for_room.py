@@ -391,7 +391,7 @@ def test_a_timeout_is_a_number(wait: Callable[..., object], timeout: Any) -> Non
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_it_is_its_owner_s(wait: Callable[..., object]) -> None:
+def test_a_wrong_thread_a_reservation_and_a_closed_end_are_refused(wait: Callable[..., object]) -> None:
     producer, _consumer = full()
     with pytest.raises(OwnershipError):
         in_thread(lambda: wait(producer, 0))
@@ -485,7 +485,7 @@ def test_a_handler_may_close_the_producer(wait: Callable[..., object]) -> None:
 
 
 def forked_while_it_waits(call: Callable[[], object]) -> int:
-    """What becomes of a child that a handler forks during a call: 7 for a ForkError, else 1. The parent goes on."""
+    """What becomes of a child that a handler forks during a call: 7 for a ForkError, else 1. The parent continues."""
     parent = os.getpid()
     ended: list[int] = []
 
@@ -523,7 +523,7 @@ def test_a_child_that_a_handler_forks_leaves_the_ring_alone(bus: EventBus) -> No
         assert sequences(consumer.drain()) == [19, 20]
 
 
-def test_a_closed_end_is_bound_no_more() -> None:
+def test_a_closed_end_cannot_be_bound() -> None:
     """Native code asks nothing but bind(): it would write where a successor does."""
     producer, consumer = ring()
     for end in (producer, consumer):
@@ -600,7 +600,7 @@ def test_a_consumer_in_another_process_makes_room(bus: EventBus) -> None:
             assert other.answer() == list(range(first, first + 16))
 
 
-@pytest.mark.parametrize("kind", ["waits", "looks"])
+@pytest.mark.parametrize("kind", ["waits", "polls"])
 def test_a_stream_through_a_small_shared_ring_arrives_whole(kind: str, bus: EventBus) -> None:
     with Peer(bus) as other, bus.consumer(0) as consumer:
         other.ask(claim_producer)
@@ -647,7 +647,7 @@ def test_a_release_wakes_it_as_a_drain_does(bus: EventBus) -> None:
 
 
 def test_a_successor_s_releases_wake_a_producer_that_waits_on(bus: EventBus) -> None:
-    """The dead consumer's end is taken over within the time that passes between two looks for it."""
+    """The dead consumer's end is taken over before the producer's next check for it."""
     with bus.producer(0) as producer, Peer(bus) as second:
         fill(producer, 1, 16)
 

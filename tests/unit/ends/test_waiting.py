@@ -91,7 +91,7 @@ def test_an_event_wakes_it(timeout: float | None) -> None:
 
 
 @pytest.mark.parametrize("by", ["emit", "emit_batch", "reserve"])
-def test_whatever_publishes_wakes_it(by: str) -> None:
+def test_every_way_to_publish_wakes_it(by: str) -> None:
     from tests.unit.builders import batch
 
     producer, consumer = ring()
@@ -328,7 +328,7 @@ def test_one_waiter_at_a_time() -> None:
     assert "core 0" in str(refused[0])
 
 
-def test_an_event_that_a_handler_takes_is_waited_for_no_more() -> None:
+def test_a_wait_does_not_return_an_event_that_a_handler_took() -> None:
     producer, consumer = ring()
     producer.bind()
     taken: list[object] = []

@@ -21,7 +21,7 @@ def rows(heading: str) -> list[str]:
     return [row.strip("| ").split(" | ")[0].strip() for row in body.splitlines()]
 
 
-def test_the_examples_print_what_is_said_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_print_what_their_comments_say(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {"__name__": "waiting"}
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         exec(compile(block, "waiting.md", "exec"), names)

@@ -61,7 +61,7 @@ class NatsServer:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """SIGSTOP, and waits until it stands: the connection is there, nothing is answered."""
+        """SIGSTOP, and waits until it has stopped: the connection exists, but nothing is answered."""
         self._signal(signal.SIGSTOP)
         process = self._process
         assert process is not None

@@ -40,7 +40,7 @@ def decoded(encoded: EncodedBatch, **instead: object) -> EventBatch:
     return decode_batch(**stored)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_what_was_encoded_is_decoded() -> None:
+def test_an_encoded_batch_is_decoded() -> None:
     batch = batch_of(5, 6, 9)
     encoded = encode_batch(batch, core_id=3)
     assert (encoded.first, encoded.last, encoded.count) == (5, 9, 3)
@@ -156,7 +156,7 @@ def test_torn_rows_are_found(cut: int) -> None:
 
 @pytest.mark.parametrize("number", ["first", "last", "count", "checksum"])
 @pytest.mark.parametrize("value", [None, "text", -1, 2**64, 1.5])
-def test_what_is_no_number_is_found(number: str, value: object) -> None:
+def test_an_invalid_number_is_found(number: str, value: object) -> None:
     with pytest.raises(CorruptLogError, match="core 3"):
         decoded(encode_batch(batch_of(5, 6, 9), core_id=3), **{number: value})
 

@@ -68,7 +68,7 @@ def numbers(log: EventLog, core_id: int = 0) -> list[int]:
 # ---- exceptions of signal handlers
 
 
-def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
+def test_an_interrupted_append_is_complete_or_absent_and_the_next_works(
     log: JetStreamEventLog, interrupts: Interrupts
 ) -> None:
     before = 0
@@ -82,20 +82,20 @@ def test_an_interrupted_append_is_there_or_not_and_the_next_goes_on(
     outcomes: set[int] = set()
     count = 0
     for count in interrupted_at_each(interrupts, begin):  # noqa: B007
-        # What is on its way comes, or not, before the last number is told.
+        # A publish in flight arrives, or not, before the last number is returned.
         append_next(log)
         outcomes.add(following(log) - before - 1)
     assert count > 300
     assert outcomes >= {0, 4}
     assert outcomes <= {0, 2, 4}
-    # What publishes, and was not told that there is no more, would stay for ever.
+    # A publishing task that does not learn that there is no more would stay forever.
     assert len(asyncio.all_tasks(log._connection.thread.loop)) < 20  # pyright: ignore[reportPrivateUsage]
     there = numbers(log)
     assert there == list(range(1, len(there) + 1))
 
 
-def test_the_last_number_is_told_when_what_was_interrupted_has_come(own: NatsServer) -> None:
-    """The server takes the batch from its socket after the handler raised: a number told before would be used twice."""
+def test_the_last_number_is_returned_after_the_interrupted_batch_has_arrived(own: NatsServer) -> None:
+    """The server takes the batch from its socket after the handler raised: an earlier answer would be wrong."""
     with JetStreamEventLog(own.url, "log", timeout=20) as log:
         append_next(log)
         core = log._core(0)  # pyright: ignore[reportPrivateUsage]
@@ -132,7 +132,7 @@ def test_the_last_number_is_told_when_what_was_interrupted_has_come(own: NatsSer
 
 
 @pytest.mark.parametrize("call", ["save_watermark", "last_sequence", "read", "trim"])
-def test_after_an_interrupted_call_all_go_on(log: JetStreamEventLog, interrupts: Interrupts, call: str) -> None:
+def test_all_calls_work_after_an_interrupted_one(log: JetStreamEventLog, interrupts: Interrupts, call: str) -> None:
     for _ in range(4):
         append_next(log)
 
@@ -312,22 +312,22 @@ def test_a_batch_whose_making_appends_is_refused(log: JetStreamEventLog) -> None
 
 def test_a_users_callbacks_are_called_beside_the_logs_own(own: NatsServer) -> None:
     """The log hears of a lost connection all the same: what is in flight is not waited for, and notes are made up."""
-    told: list[str] = []
+    reported: list[str] = []
     back = threading.Event()
 
     async def disconnected() -> None:
-        told.append("disconnected")
+        reported.append("disconnected")
         raise ValueError("of the user's")
 
     async def reconnected() -> None:
-        told.append("reconnected")
+        reported.append("reconnected")
         back.set()
 
     async def failed(error: Exception) -> None:
-        told.append("error")
+        reported.append("error")
 
     async def closed() -> None:
-        told.append("closed")
+        reported.append("closed")
 
     log = JetStreamEventLog(
         own.url,
@@ -353,8 +353,8 @@ def test_a_users_callbacks_are_called_beside_the_logs_own(own: NatsServer) -> No
         assert numbers(log) == [1, 2]
         assert log._connection.disconnected_since is None  # pyright: ignore[reportPrivateUsage]
         assert log._connection.last_error is None  # pyright: ignore[reportPrivateUsage]
-    assert {"disconnected", "error", "reconnected"} <= set(told)
-    assert told[-1] == "closed"
+    assert {"disconnected", "error", "reconnected"} <= set(reported)
+    assert reported[-1] == "closed"
 
 
 def wait_for_ever(log: JetStreamEventLog) -> None:
@@ -363,7 +363,7 @@ def wait_for_ever(log: JetStreamEventLog) -> None:
         log.wait_beyond(0, 0, 0.05)
 
 
-def test_the_log_knows_that_its_connection_is_away_whatever_callbacks_it_was_given(own: NatsServer) -> None:
+def test_the_log_notices_a_lost_connection_with_any_callbacks(own: NatsServer) -> None:
     async def nothing(*_: object) -> None:
         return None
 
@@ -380,7 +380,7 @@ def test_the_log_knows_that_its_connection_is_away_whatever_callbacks_it_was_giv
         append_next(log)
 
 
-def test_what_a_users_callback_raises_is_logged(own: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_a_users_callback_is_logged(own: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
     async def disconnected() -> None:
         raise ValueError("of the user's")
 
@@ -392,7 +392,7 @@ def test_what_a_users_callback_raises_is_logged(own: NatsServer, caplog: pytest.
 
 def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServer) -> None:
     """It runs on the thread that would have to answer."""
-    told: list[RingError] = []
+    reported: list[RingError] = []
     logs: list[JetStreamEventLog] = []
 
     async def disconnected() -> None:
@@ -407,7 +407,7 @@ def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServe
             try:
                 call()
             except BusyError as error:
-                told.append(error)
+                reported.append(error)
         logs[0].close()
 
     logs.append(JetStreamEventLog(own.url, "log", timeout=10, disconnected_cb=disconnected))
@@ -415,11 +415,11 @@ def test_a_callback_may_close_the_log_and_call_nothing_that_waits(own: NatsServe
     with pytest.raises(ClosedError):
         wait_for_ever(logs[0])
     logs[0].close()
-    assert len(told) >= 5
-    assert "hand its work to another thread" in str(told[0])
+    assert len(reported) >= 5
+    assert "hand its work to another thread" in str(reported[0])
 
 
-def test_a_callback_that_is_no_coroutine_function_is_refused(server: NatsServer) -> None:
+def test_a_callback_that_is_not_a_coroutine_function_is_refused(server: NatsServer) -> None:
     with pytest.raises(TypeError, match=r"disconnected_cb <function .*>: must be a coroutine function \(async def\)"):
         JetStreamEventLog(server.url, "x", disconnected_cb=lambda: None)
 
@@ -429,8 +429,8 @@ def test_an_error_says_what_was_not_done(own: NatsServer) -> None:
         append_next(log)
         own.kill()
         undone: dict[str, Callable[[], object]] = {
-            "log log: not all that was appended to core 0 is acknowledged; last_sequence(0) tells": lambda: log.append(
-                0, batch_of(2)
+            "log log: not all that was appended to core 0 is acknowledged; last_sequence(0) returns": lambda: (
+                log.append(0, batch_of(2))
             ),
             "log log: core 0 was not trimmed to 1, or only in part": lambda: log.trim(0, 1),
             "log log: the watermark 3 of group 'g', core 0, was not acknowledged": lambda: log.save_watermark(
@@ -442,7 +442,7 @@ def test_an_error_says_what_was_not_done(own: NatsServer) -> None:
             "log x: it was not opened": lambda: JetStreamEventLog(own.url, "x", timeout=0.2),
         }
         for words, call in undone.items():
-            with pytest.raises(LogUnavailableError) as told:
+            with pytest.raises(LogUnavailableError) as raised:
                 call()
-            assert str(told.value).startswith(words), words
-            assert f"no answer from {own.url} in 0.2 s" in str(told.value)
+            assert str(raised.value).startswith(words), words
+            assert f"no answer from {own.url} in 0.2 s" in str(raised.value)

@@ -74,7 +74,7 @@ def everything(log: JetStreamEventLog, core_id: int = 0) -> list[int]:
 
 @contextlib.contextmanager
 def impatient(log: JetStreamEventLog) -> Generator[None]:
-    """Gives up soon: what must be answered has all the time that a machine which stands still may take."""
+    """Times out soon. (Calls that must succeed use long time-outs, because a busy machine may pause.)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log._connection, "timeout", 0.6)  # pyright: ignore[reportPrivateUsage]
         yield
@@ -172,7 +172,7 @@ def test_a_number_twice_is_refused(log: JetStreamEventLog) -> None:
 
 @pytest.mark.parametrize("mark", [b"", b"other"])
 def test_a_second_writer_is_refused(server: NatsServer, log: JetStreamEventLog, mark: bytes) -> None:
-    """Also with the very same batch, which is no duplicate: it is another writer's."""
+    """Also with the very same batch, which is not a duplicate: it is another writer's."""
     log.append(0, numbered(1, 5))
     with JetStreamEventLog(server.url, log.stream, timeout=5) as second:
         second.append(0, numbered(6, 5, mark=mark))
@@ -204,7 +204,7 @@ def test_a_large_batch_is_split_and_too_large_an_event_refused(log: JetStreamEve
     assert log.last_sequence(0) == 999
 
 
-def test_what_the_iterable_raises_comes_out_after_what_came_before(log: JetStreamEventLog) -> None:
+def test_an_exception_of_the_iterable_follows_the_batches_before_it(log: JetStreamEventLog) -> None:
     def some() -> Iterator[EventBatch]:
         for number in range(40):
             yield numbered(number, 1)
@@ -230,7 +230,7 @@ async def stored(url: str, stream: str, position: int) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["rows", "core", "text", "short"])
-def test_a_damaged_message_is_told(server: NatsServer, log: JetStreamEventLog, damage: str) -> None:
+def test_a_damaged_message_is_reported(server: NatsServer, log: JetStreamEventLog, damage: str) -> None:
     log.append(4, numbered(1, 5))
     log.append(0, numbered(1, 5))
     body = asyncio.run(stored(server.url, f"{log.stream}_core_0", 1))
@@ -258,7 +258,7 @@ def test_wait_beyond_wakes(server: NatsServer, log: JetStreamEventLog) -> None:
         assert not reader.wait_beyond(0, 5, 0.05)
 
 
-def test_wait_beyond_is_told_and_does_not_ask(server: NatsServer, log: JetStreamEventLog) -> None:
+def test_wait_beyond_is_notified_and_does_not_poll(server: NatsServer, log: JetStreamEventLog) -> None:
     with JetStreamEventLog(server.url, log.stream, timeout=5) as reader:
         assert not reader.wait_beyond(0, 0, 0)
         log.append(0, numbered(1, 5))
@@ -280,7 +280,7 @@ def test_a_note_that_was_dropped_is_made_up_for(
         assert reader.wait_beyond(0, 4, 0.05)
 
 
-def test_close_wakes_who_waits(server: NatsServer) -> None:
+def test_close_wakes_a_waiter(server: NatsServer) -> None:
     log = JetStreamEventLog(server.url, next(names), timeout=5)
     threading.Timer(0.1, log.close).start()
     with pytest.raises(ClosedError):
@@ -306,7 +306,7 @@ def test_close_ends_an_append_that_waits(own: NatsServer) -> None:
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, -math.inf])
 @pytest.mark.parametrize("name", ["timeout", "duplicate_window"])
-def test_what_is_no_time(name: str, wrong: float, server: NatsServer) -> None:
+def test_invalid_times(name: str, wrong: float, server: NatsServer) -> None:
     options: dict[str, Any] = {name: wrong}
     with pytest.raises(ArgumentError, match=f"^{name} {wrong}: must be"):
         JetStreamEventLog(server.url, "x", **options)
@@ -388,7 +388,7 @@ def test_a_forked_child_is_refused(call: Callable[[JetStreamEventLog], object], 
             call(log)
         return str(raised.value)
 
-    # As another thread may have it at that moment: nobody lets go of it in the child.
+    # As another thread may hold it at that moment: nobody releases it in the child.
     calls = log._core(0).appender.calls  # pyright: ignore[reportPrivateUsage]
     assert "inherited by fork" in calls.run(in_child, refusal)
     log.append(0, numbered(1, 1))
@@ -412,7 +412,7 @@ def test_without_nats_py_the_import_says_what_to_install() -> None:
     assert "ImportError: JetStreamEventLog needs nats-py: pip install 'nodedb_ring[nats]'" in ran.stderr
 
 
-def test_a_name_that_is_none(server: NatsServer) -> None:
+def test_a_name_that_is_not_valid(server: NatsServer) -> None:
     with pytest.raises(ValueError, match="stream"):
         JetStreamEventLog(server.url, "a.b")
 
@@ -432,7 +432,7 @@ def test_a_server_that_goes_away(own: NatsServer) -> None:
 
 
 def test_an_append_of_unknown_end_is_made_again(own: NatsServer) -> None:
-    """The server is stopped in its tracks, takes the message from the socket when it goes on, and has it once."""
+    """The server is stopped in its tracks, takes the message from the socket when it continues, and has it once."""
     with JetStreamEventLog(own.url, "log", timeout=20) as log:
         log.append(0, numbered(1, 5))
         own.pause()
@@ -445,7 +445,7 @@ def test_an_append_of_unknown_end_is_made_again(own: NatsServer) -> None:
         assert everything(log) == list(range(1, 16))
 
 
-def test_a_slow_acknowledgement_is_no_second_batch(own: NatsServer) -> None:
+def test_a_slow_acknowledgement_stores_no_second_batch(own: NatsServer) -> None:
     with JetStreamEventLog(own.url, "log", timeout=20) as log:
         log.append(0, numbered(0, 1))
         own.pause()
@@ -475,7 +475,7 @@ def test_a_window_of_publishes_is_in_flight(own: NatsServer) -> None:
 
 
 def test_kill_and_restart_in_the_midst(own: NatsServer) -> None:
-    """Everything acknowledged is there, once, in order; and the writer goes on by itself."""
+    """Everything acknowledged is there, once, in order; and the writer continues by itself."""
     fed: list[int] = []
 
     def some() -> Iterator[EventBatch]:
@@ -539,7 +539,7 @@ def test_a_follower_on_another_machine_loses_nothing(own: NatsServer) -> None:
     assert got == list(range(1, 4 * batches + 1))
 
 
-def test_a_server_that_lost_what_it_acknowledged_is_told(own: NatsServer) -> None:
+def test_a_server_that_lost_acknowledged_batches_is_reported(own: NatsServer) -> None:
     with JetStreamEventLog(own.url, "log", storage="file", timeout=5) as log:
         log.append_all(0, (numbered(n, 1) for n in range(10)))
         asyncio.run(delete_last(own.url, "log_core_0"))
@@ -548,7 +548,7 @@ def test_a_server_that_lost_what_it_acknowledged_is_told(own: NatsServer) -> Non
 
 
 async def delete_last(url: str, stream: str) -> None:
-    """Makes the stream anew with less in it, as after a power cut."""
+    """Makes the stream again with less in it, as after a power cut."""
     client = await nats.connect(url)
     context = client.jetstream()
     config = (await context.stream_info(stream)).config

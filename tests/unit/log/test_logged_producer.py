@@ -64,7 +64,7 @@ class FailingLog(SqliteEventLog):
 
 
 class WatchingLog(SqliteEventLog):
-    """Looks at what the ring holds at the moment of each append."""
+    """Records what the ring holds at the moment of each append."""
 
     consumer: EventConsumer
     seen: list[int]
@@ -74,7 +74,7 @@ class WatchingLog(SqliteEventLog):
         self.seen.append(len(self.consumer.drain(100)))
 
 
-def test_what_is_emitted_is_in_both(log: SqliteEventLog) -> None:
+def test_an_emitted_event_is_in_log_and_ring(log: SqliteEventLog) -> None:
     producer, consumer = ring()
     with logged(producer, log) as both:
         assert isinstance(both, LoggedProducer)
@@ -101,7 +101,7 @@ def test_the_log_is_written_first(tmp_path: Path) -> None:
         assert len(consumer.drain(10)) == 2
 
 
-def test_what_the_ring_drops_is_in_the_log(log: SqliteEventLog) -> None:
+def test_an_event_that_the_ring_drops_is_in_the_log(log: SqliteEventLog) -> None:
     producer, consumer = ring(4)
     both = logged(producer, log)
     assert both.emit_batch(batch_of(*range(1, 7))) == 4
@@ -115,7 +115,7 @@ def test_what_the_ring_drops_is_in_the_log(log: SqliteEventLog) -> None:
     assert stored(log)[-1] == 8
 
 
-def test_what_the_log_refuses_is_not_emitted(tmp_path: Path) -> None:
+def test_an_event_that_the_log_refuses_is_not_emitted(tmp_path: Path) -> None:
     producer, consumer = ring()
     with FailingLog(tmp_path / "failing.db") as log:
         both = logged(producer, log)
@@ -153,7 +153,7 @@ def test_the_first_number_may_be_zero(log: SqliteEventLog) -> None:
         both.emit(event(0))
 
 
-def test_numbers_go_on_after_the_logs_last(log: SqliteEventLog) -> None:
+def test_numbers_continue_after_the_logs_last(log: SqliteEventLog) -> None:
     log.append(0, batch_of(40, 41))
     producer, _consumer = ring()
     both = logged(producer, log)
@@ -163,7 +163,7 @@ def test_numbers_go_on_after_the_logs_last(log: SqliteEventLog) -> None:
     assert both.emit(event(42))
 
 
-def test_numbers_go_on_after_the_rings_last(log: SqliteEventLog) -> None:
+def test_numbers_continue_after_the_rings_last(log: SqliteEventLog) -> None:
     producer, _consumer = ring()
     producer.emit(event(70))
     both = logged(producer, log)
@@ -214,7 +214,7 @@ def test_nothing_is_appended_that_the_ring_would_refuse(log: SqliteEventLog) -> 
 
 
 def test_an_interrupted_emit_does_not_conflict_with_the_next(log: SqliteEventLog, interrupts: Interrupts) -> None:
-    """Wherever the signal comes, ``next_sequence`` is the number that the log takes next, and tells what it has."""
+    """Wherever the signal comes, ``next_sequence`` is the number that the log takes next, and so shows what it has."""
     producer, consumer = ring(1024)
     both = logged(producer, log)
     before = 0
@@ -297,7 +297,7 @@ def test_an_empty_batch_does_nothing(log: SqliteEventLog) -> None:
     assert both.next_sequence == 1
 
 
-def test_what_is_no_event(log: SqliteEventLog) -> None:
+def test_invalid_events(log: SqliteEventLog) -> None:
     producer, _consumer = ring()
     both = logged(producer, log)
     with pytest.raises(TypeError, match="must be a WriteEvent"):

@@ -43,7 +43,7 @@ def path(directory: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transaction that was left open is an error of whoever comes next, at once."""
+    """A transaction that was left open makes the next call fail at once."""
     monkeypatch.setattr(event_log, "BUSY_SECONDS", 0.0)
 
 
@@ -132,7 +132,7 @@ def test_an_interrupted_append_of_several_rows_is_whole_or_not_there(
     assert there == list(range(1, len(there) + 1))
 
 
-def test_an_interrupted_trim_forgets_whole_batches_and_no_number(
+def test_an_interrupted_trim_removes_whole_batches_and_no_number(
     log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_log, "TRIM_ROWS", 2)
@@ -267,7 +267,7 @@ CALLS: dict[str, Callable[[SqliteEventLog], object]] = {
 def test_a_handler_may_call_the_log_that_it_interrupts(
     log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, outer: str
 ) -> None:
-    """Whatever was interrupted, the handler's calls are done at once; and whatever they are, it goes on as before."""
+    """Whatever was interrupted, the handler's calls are done at once; and whatever they are, it continues as before."""
     marks: list[int | None] = []
     log.save_watermark("g", 0, 5)
 

@@ -99,7 +99,7 @@ def test_it_is_an_event_log(log: SqliteEventLog) -> None:
 
 
 @pytest.mark.parametrize("name", [":memory:", "", "file:x", "file:x?mode=ro", "file::memory:?cache=shared"])
-def test_what_sqlite_takes_for_no_file(
+def test_paths_that_sqlite_does_not_take_for_a_file(
     name: str, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -116,12 +116,14 @@ def test_files_of_such_names(name: str, driver: Driver, tmp_path: Path, monkeypa
         assert Path(name).name in os.listdir()
         assert log.path == str(tmp_path / name)
     for given in (Path(":memory:"), b"x"):
-        # A Path has lost the "./" that told them apart, and bytes would be shown as such in every message.
+        # A Path has lost the "./" that distinguished them, and every message would show bytes as such.
         with pytest.raises((ArgumentError, TypeError), match=r"^path "):
             SqliteEventLog(given, driver=driver)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_beside_who_holds_a_read_lock_and_copies_the_wal(log: SqliteEventLog, path: Path, driver: Driver) -> None:
+def test_beside_a_process_that_holds_a_read_lock_and_copies_the_wal(
+    log: SqliteEventLog, path: Path, driver: Driver
+) -> None:
     """As Litestream does: a read transaction that keeps others from a checkpoint, and short write locks."""
     log.append(0, batch_of(1))
     other = DRIVERS[driver](str(path), BUSY_SECONDS)
@@ -147,7 +149,7 @@ def test_beside_who_holds_a_read_lock_and_copies_the_wal(log: SqliteEventLog, pa
         assert numbers(again) == list(range(11, 43))
 
 
-def test_what_was_appended_is_read(log: SqliteEventLog) -> None:
+def test_an_appended_batch_is_read(log: SqliteEventLog) -> None:
     batches = [batch_of(1, 2, 3, value=b"one"), batch_of(7, 9), batch_of(10, value=b"")]
     for batch in batches:
         log.append(4, batch)
@@ -387,7 +389,7 @@ def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> No
     assert max(taken) == event_log.TRIM_ROWS
 
 
-def test_what_is_appended_while_a_trim_runs_stays(log: SqliteEventLog, path: Path, driver: Driver) -> None:
+def test_a_batch_appended_during_a_trim_stays(log: SqliteEventLog, path: Path, driver: Driver) -> None:
     """Whatever the trim was asked for: its number would be forgotten with it, and given to another event."""
     log.append(0, batch_of(1, 2))
     step = log._trim_some  # pyright: ignore[reportPrivateUsage]
@@ -421,7 +423,7 @@ def test_the_write_ahead_log_stays_small(path: Path, driver: Driver) -> None:
     assert CHECKPOINT_BYTES / 2 < most < 2 * CHECKPOINT_BYTES
 
 
-def test_an_open_read_holds_no_checkpoint_back(log: SqliteEventLog, path: Path) -> None:
+def test_an_open_read_does_not_delay_a_checkpoint(log: SqliteEventLog, path: Path) -> None:
     log.append(0, batch_of(1))
     log.append(0, batch_of(2))
     reading = log.read(0, 0, 10_000)
@@ -441,7 +443,7 @@ def test_a_read_that_is_dropped_holds_nothing(log: SqliteEventLog, path: Path, s
     assert sql("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0
 
 
-def test_what_is_trimmed_under_a_read_does_not_come(log: SqliteEventLog) -> None:
+def test_events_trimmed_during_a_read_are_not_returned(log: SqliteEventLog) -> None:
     for n in range(1, 5):
         log.append(0, batch_of(n))
     reading = log.read(0, 0, 10)
@@ -541,7 +543,7 @@ def test_in_a_forked_child(log: SqliteEventLog, path: Path, driver: Driver) -> N
                 call()
         log.close()
 
-    # As another thread may have it at that moment: nobody lets go of it in the child.
+    # As another thread may hold it at that moment: nobody releases it in the child.
     assert log._calls.run(in_child, work) == 0  # pyright: ignore[reportPrivateUsage]
     log.append(0, batch_of(2))
     assert numbers(log) == [1, 2]
@@ -562,11 +564,11 @@ def test_a_forked_child_that_ends_takes_nothing_from_those_who_opened_the_file_s
 
         log = SqliteEventLog({str(path)!r}, driver={driver!r})
         log.append(0, batch(1))
-        told, tell = os.pipe()
+        read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(tell)
-            os.read(told, 1)
+            os.close(write_end)
+            os.read(read_end, 1)
             {end}
         else:
             log.close()
@@ -575,7 +577,7 @@ def test_a_forked_child_that_ends_takes_nothing_from_those_who_opened_the_file_s
                 SqliteEventLog({str(path)!r}, driver={driver!r}).append(0, batch(2))
                 os.kill(os.getpid(), signal.SIGKILL)
             os.waitpid(writer, 0)
-            os.close(tell)
+            os.close(write_end)
             os.waitpid(child, 0)
             print(SqliteEventLog({str(path)!r}, driver={driver!r}).last_sequence(0))
     """
@@ -613,7 +615,7 @@ def test_a_database_with_tables_of_its_own_is_left_as_it_is(path: Path, driver: 
         assert numbers(log) == [1, 2]
 
 
-def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
+def test_a_file_that_is_not_a_database(path: Path, driver: Driver) -> None:
     path.write_bytes(b"this is a text, and a long one at that\n" * 100)
     with pytest.raises(LogError, match=r"events\.db: the log was not opened: it is not a SQLite database; name"):
         SqliteEventLog(path, driver=driver)
@@ -730,11 +732,11 @@ def test_an_error_says_what_was_not_done(
 
     name = "query" if call in {"read", "load_watermark", "last_sequence", "open"} else "execute"
     monkeypatch.setattr(DRIVERS[driver], name, refuse)
-    with pytest.raises((LogError, OSError)) as told:
+    with pytest.raises((LogError, OSError)) as raised:
         work(log)
-    assert undone in str(told.value)
-    assert CODES[code] in str(told.value)
-    assert log.path in str(told.value)
+    assert undone in str(raised.value)
+    assert CODES[code] in str(raised.value)
+    assert log.path in str(raised.value)
     monkeypatch.undo()
     log.append(0, batch_of(5))
     assert numbers(log) == [1, 2, 3, 4, 5]
@@ -818,8 +820,8 @@ def test_a_process_killed_while_it_appends_leaves_a_prefix(path: Path, driver: D
             # Not communicate(): it leaves out what readline() has read ahead.
             lines = process.stdout.read().splitlines(keepends=True)
         assert process.returncode == -signal.SIGKILL
-        told = [int(line) for line in lines if line.endswith("\n")]
-        appended = told[-1] if told else appended
+        reported = [int(line) for line in lines if line.endswith("\n")]
+        appended = reported[-1] if reported else appended
         with SqliteEventLog(path, driver=driver) as log:
             last = log.last_sequence(0)
             # It may have been killed between an append and saying so.

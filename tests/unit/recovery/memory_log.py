@@ -10,7 +10,7 @@ from tests.unit.builders import batch as batch_of
 
 
 class LogDownError(OSError):
-    """What this log raises when it is told to fail."""
+    """What this log raises when a test makes it fail."""
 
 
 class MemoryLog:
@@ -38,7 +38,7 @@ class MemoryLog:
         self.fail_after: int | None = None
         self.is_down = False
         self.changed = threading.Condition()
-        # When a test sets it, read waits for it before each batch, and tells that it does.
+        # When a test sets it, read waits for it before each batch, and sets `at_gate` first.
         self.gate: threading.Event | None = None
         self.at_gate = threading.Event()
 
@@ -104,7 +104,7 @@ class MemoryLog:
 
 
 class LiveMemoryLog(MemoryLog):
-    """The same, and it tells when something was appended."""
+    """The same, and it notifies waiters when something was appended."""
 
     waits = 0
 

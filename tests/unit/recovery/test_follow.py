@@ -67,7 +67,7 @@ def test_the_logs_of_these_tests_are_logs() -> None:
 # ---- what it is called with ------------------------------------------------------------------------------------------
 
 
-def test_a_core_must_be_told_where_there_is_no_consumer() -> None:
+def test_a_core_must_be_passed_if_there_is_no_consumer() -> None:
     with pytest.raises(TypeError, match="core_id"):
         follow(None, MemoryLog(), group="g")
     assert follow(None, MemoryLog(), group="g", core_id=3).core_id == 3
@@ -115,7 +115,7 @@ def test_numbers_may_begin_at_0() -> None:
 
 
 def test_a_0_that_only_the_log_has_is_not_passed_over() -> None:
-    """Nobody has told where numbering begins: that the last number is 4 does not say that the first is 1."""
+    """The start of the numbering is unknown: that the last number is 4 does not show that the first is 1."""
     log = MemoryLog()
     producer, consumer = ring(2)
     follower = follow(consumer, log, group="g")
@@ -156,10 +156,10 @@ def test_a_hole_before_the_first_that_nobody_can_fill_is_an_error() -> None:
     producer, consumer = ring(4)
     follower = follow(consumer, MemoryLog(), group="g")
     fill(producer, 3, 4)
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch(0)
-    assert (told.value.core_id, told.value.first, told.value.last) == (0, 1, 2)
-    follower.skip(told.value)
+    assert (raised.value.core_id, raised.value.first, raised.value.last) == (0, 1, 2)
+    follower.skip(raised.value)
     assert taken(follower) == [[3, 4]]
 
 
@@ -214,7 +214,7 @@ def test_a_latest_that_restarts_before_its_first_commit_misses_nothing(before: i
     assert flat(again) == [before + 1, before + 2, before + 3]
 
 
-def test_a_watermark_is_where_a_group_goes_on() -> None:
+def test_a_group_continues_after_its_watermark() -> None:
     producer, consumer, log = logged_ring(2)
     producer.emit_batch(batch(1, 6))
     log.save_watermark("g", 0, 4)
@@ -224,7 +224,7 @@ def test_a_watermark_is_where_a_group_goes_on() -> None:
 
 
 def test_a_watermark_beyond_log_and_ring_is_refused() -> None:
-    """The log was made anew, and numbers it already: they would be taken for what the group has been handed."""
+    """The log was created again, and numbers it already: they would be taken for what the group has been handed."""
     core, consumer, log = logged_ring(8)
     log.save_watermark("g", 0, 4)
     for number in (1, 2, 3):
@@ -246,7 +246,7 @@ def test_after_a_number_beyond_log_and_ring_is_refused(with_ring: bool, has: int
     def begin(after: int) -> Follower:
         return follow(consumer if with_ring else None, log, core_id=0, group="g", after=after)
 
-    refusal = rf"core 0: after {has + 1}, and log and ring end at {has}: .* follow\(after={has}\) goes on there"
+    refusal = rf"core 0: after {has + 1}, and log and ring end at {has}: .* follow\(after={has}\) continues there"
     with pytest.raises(LogError, match=refusal):
         begin(has + 1)
     with pytest.raises(LogError):
@@ -319,7 +319,7 @@ def test_the_silent_tail_is_delivered() -> None:
     assert follower.stats().replayed == 7
 
 
-def test_what_comes_after_the_last_number_tried_is_read_is_no_hole() -> None:
+def test_events_after_the_last_number_read_are_not_a_hole() -> None:
     """It is read before the drain: an event that comes after the drain is in the ring, and no hole."""
     producer, consumer = ring(4)
     log = MemoryLog()
@@ -365,7 +365,7 @@ def test_a_drop_just_before_the_producer_goes_is_not_lost() -> None:
 
         @property
         def is_producer_disconnected(self) -> bool:
-            # What it dropped is not in the log: to be told, not to be passed over.
+            # What it dropped is not in the log: that must be reported, not skipped.
             self.emitted_sequence = 2
             return True
 
@@ -373,9 +373,9 @@ def test_a_drop_just_before_the_producer_goes_is_not_lost() -> None:
             return batch(1, 0)
 
     follower = follow(Parting(), log, group="g", after=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch()
-    assert (told.value.first, told.value.last) == (2, 2)
+    assert (raised.value.first, raised.value.last) == (2, 2)
 
 
 def test_late_retries_are_dropped() -> None:
@@ -444,7 +444,7 @@ def test_at_the_highest_number_it_still_drops_duplicates() -> None:
 # ---- gaps that nobody can fill ---------------------------------------------------------------------------------------
 
 
-def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
+def test_a_gap_is_raised_by_each_call_until_it_is_skipped() -> None:
     producer, consumer = ring(8)
     log = MemoryLog()
     log.put(1, 3)
@@ -458,23 +458,23 @@ def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
         with pytest.raises(GapError):
             follower.next_batch(0)
         assert follower.position == 3
-    with pytest.raises(GapError, match=r"core 0: .* 4 to 5") as told:
+    with pytest.raises(GapError, match=r"core 0: .* 4 to 5") as raised:
         follower.next_batch(0)
     assert follower.position == 3
-    copy = pickle.loads(pickle.dumps(told.value))
-    assert (copy.core_id, copy.first, copy.last, str(copy)) == (0, 4, 5, str(told.value))
+    copy = pickle.loads(pickle.dumps(raised.value))
+    assert (copy.core_id, copy.first, copy.last, str(copy)) == (0, 4, 5, str(raised.value))
     follower.skip(copy)
     assert sequences(follower.next_batch(0)) == [6]
     with pytest.raises(GapError, match="7 to 7"):
         follower.next_batch(0)
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch(0)
-    assert (told.value.first, told.value.last) == (7, 7)
+    assert (raised.value.first, raised.value.last) == (7, 7)
     with pytest.raises(ValueError, match="gap 4 to 5"):
         follower.skip(copy)
     with pytest.raises(ValueError, match="of core 5"):
         follower.skip(GapError("", 5, 7, 7))
-    follower.skip(told.value)
+    follower.skip(raised.value)
     assert taken(follower) == [[8, 9]]
     follower.commit()
     assert log.marks["g", 0] == 9
@@ -482,16 +482,16 @@ def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
     assert follower.stats().gaps == 1, "one hole, of which the log had the middle"
 
 
-def test_what_a_trim_took_is_a_gap() -> None:
+def test_trimmed_events_are_a_gap() -> None:
     log = MemoryLog()
     for first in (1, 4, 7):
         log.put(first, first + 2)
     log.save_watermark("g", 0, 2)
     log.trim(0, 6)
     follower = follow(None, log, group="g", core_id=0)
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         follower.next_batch(0)
-    assert (told.value.first, told.value.last) == (3, 6)
+    assert (raised.value.first, raised.value.last) == (3, 6)
 
 
 def test_a_tail_that_the_log_lacks_is_a_gap_also_when_the_producer_has_gone() -> None:
@@ -501,10 +501,10 @@ def test_a_tail_that_the_log_lacks_is_a_gap_also_when_the_producer_has_gone() ->
     producer.close()
     follower = follow(consumer, MemoryLog(), group="g")
     assert sequences(next(follower)) == [1]
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         next(follower)
-    assert (told.value.first, told.value.last) == (2, 2)
-    follower.skip(told.value)
+    assert (raised.value.first, raised.value.last) == (2, 2)
+    follower.skip(raised.value)
     assert list(follower) == []
     assert follower.ended
 
@@ -595,7 +595,7 @@ def test_heartbeats_move_the_position(wanted: bool, capacity: int) -> None:
     assert log.marks["g", 0] == 9
 
 
-def test_a_dropped_heartbeat_is_no_gap_and_a_retried_one_no_heartbeat_more() -> None:
+def test_a_dropped_heartbeat_is_not_a_gap_and_a_retried_one_not_another_heartbeat() -> None:
     producer, consumer, log = logged_ring(1)
     follower = follow(consumer, log, group="g")
     producer.emit(event(1))
@@ -613,7 +613,7 @@ def test_a_dropped_heartbeat_is_no_gap_and_a_retried_one_no_heartbeat_more() -> 
 
 
 @pytest.mark.parametrize("timeout", [0, 0.01, 0.15])
-def test_a_timeout_is_an_empty_batch_and_no_end(timeout: float) -> None:
+def test_a_timeout_returns_an_empty_batch_and_does_not_end_the_stream(timeout: float) -> None:
     producer, consumer, log = logged_ring(4)
     follower = follow(consumer, log, group="g")
     assert len(follower.next_batch(timeout)) == 0
@@ -645,13 +645,13 @@ def test_it_ends_when_producer_ring_and_log_have_no_more() -> None:
     assert follower.ended
     assert len(follower.next_batch()) == 0
     assert list(follower) == []
-    # The log goes on, as a successor's events would: it was no end for ever.
+    # The log continues, as a successor's events would: it was no end for ever.
     log.put(7, 8)
     assert sequences(follower.next_batch()) == [7, 8]
     assert not follower.ended
 
 
-def test_what_a_producer_logged_before_it_died_is_delivered() -> None:
+def test_events_that_a_producer_logged_before_it_died_are_delivered() -> None:
     producer, consumer, log = logged_ring(4)
     follower = follow(consumer, log, group="g")
     producer.emit_batch(batch(1, 2))
@@ -663,7 +663,7 @@ def test_what_a_producer_logged_before_it_died_is_delivered() -> None:
     assert [sequences(each) for each in follower] == [[3, 4, 5]]
 
 
-def test_what_is_only_in_the_log_is_found_while_the_producer_lives() -> None:
+def test_an_event_only_in_the_log_is_found_while_the_producer_lives() -> None:
     """The log is asked now and then: a producer may hang between its append and its emit."""
     producer, consumer, log = logged_ring(4)
     follower = follow(consumer, log, group="g")
@@ -693,7 +693,7 @@ def test_without_a_ring_it_follows_the_log_live_until_it_is_closed(make: Callabl
     assert follower.ended
     assert isinstance(log, LiveMemoryLog) == hasattr(log, "waits")
     if isinstance(log, LiveMemoryLog):
-        assert log.waits > 0, "a log that can tell was polled"
+        assert log.waits > 0, "a log that notifies was polled"
 
 
 @pytest.mark.parametrize("with_ring", [False, True])
@@ -819,7 +819,7 @@ def test_a_producer_killed_between_its_append_and_its_emit(make_bus: BusMaker, t
         rest = [number for each in follower for number in sequences(each)]
         assert rest == [8, 9, 10, 11, 12]
         assert len(follower.next_batch()) == 0
-        # A successor goes on behind the log, and so does the follower.
+        # A successor continues behind the log, and so does the follower.
         with Peer(bus) as successor:
             successor.ask(claim_producer)
             assert successor.ask(log_and_emit, path, 13, 14) == [True, True]
@@ -854,7 +854,7 @@ def test_a_producer_killed_at_any_moment(make_bus: BusMaker, tmp_path: Path) -> 
 def produce_for_ever(held: Held, path: str, first: int) -> None:
     with open(path, "a") as lines:
         while True:
-            # Bursts of twice the ring, which drop some, whoever is faster.
+            # Bursts of twice the ring, of which some are dropped, whichever side is faster.
             for number in range(first, first + 8):
                 lines.write(f"{number}\n")
                 lines.flush()

@@ -75,7 +75,7 @@ def test_the_end_of_a_shared_ring(make_bus: BusMaker) -> None:
         assert asyncio.run(collect(follower)) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_timeout_is_an_empty_batch_and_no_end() -> None:
+def test_a_timeout_returns_an_empty_batch_and_does_not_end_the_stream() -> None:
     _producer, consumer = ring(2)
     follower = follow(consumer, MemoryLog(), group="g")
     for timeout in (0, 0.01, 0.15):
@@ -223,16 +223,16 @@ def test_a_log_that_fails_can_be_asked_again_in_another_loop() -> None:
     assert asyncio.run(taken(follower)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_gap_is_told_at_each_call_until_it_is_skipped() -> None:
+def test_a_gap_is_raised_by_each_call_until_it_is_skipped() -> None:
     producer, consumer = ring(4)
     follower = follow(consumer, MemoryLog(), group="g")
     fill(producer, 3, 4)
     with pytest.raises(GapError):
         asyncio.run(follower.next_batch_async())
-    with pytest.raises(GapError) as told:
+    with pytest.raises(GapError) as raised:
         asyncio.run(follower.next_batch_async())
-    assert (told.value.first, told.value.last) == (1, 2)
-    follower.skip(told.value)
+    assert (raised.value.first, raised.value.last) == (1, 2)
+    follower.skip(raised.value)
     producer.close()
     assert asyncio.run(collect(follower)) == [3, 4]
 

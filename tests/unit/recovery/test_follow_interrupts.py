@@ -62,7 +62,7 @@ def iterate_in_loop(follower: Follower, got: list[EventBatch]) -> None:
 
 
 @pytest.mark.parametrize("take", [iterate, ask])
-def test_what_an_interrupted_call_had_in_hand_comes_next(
+def test_the_batch_of_an_interrupted_call_is_returned_next(
     interrupts: Interrupts, take: Callable[[Follower, list[EventBatch]], None]
 ) -> None:
     follower, _ = followed()
@@ -141,7 +141,7 @@ def test_a_handler_that_closes_a_follower_ends_its_wait(
     """Nothing else would; and its close takes no lock that the wait may have. Over several turns of the wait."""
     monkeypatch.setattr(state, "POLL_SECONDS", 0.0001)
     monkeypatch.setattr(state, "WAIT_SECONDS", 0.0001)
-    # Bytecodes: the wait for a log that cannot tell is behind some 2,000.
+    # Bytecodes: the wait for a log that does not notify comes after some 2,000.
     turns = 4000 if make is MemoryLog and not with_ring else 1000
     _producer, consumer = ring(2)
     follower = follow(None, make(), core_id=0, group="g")

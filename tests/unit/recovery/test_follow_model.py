@@ -68,7 +68,7 @@ class Following(RuleBasedStateMachine):
     @precondition(lambda self: not self.closed)
     @rule(count=st.integers(1, 3))
     def log_and_do_not_emit(self, count: int) -> None:
-        """As a producer does that dies in between, or goes on later: see retry."""
+        """As a producer does that dies in between, or continues later: see retry."""
         self.missed += list(self._new(count, [False]))
 
     @precondition(lambda self: self.missed and not self.closed)
@@ -129,7 +129,7 @@ class Following(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Another follower of the group goes on behind the last commit, or at the first event that there is."""
+        """Another follower of the group continues behind the last commit, or at the first event that there is."""
         had = self.log.marks.get(("g", 0))
         self.follower.close()
         del self.got[self.committed :]

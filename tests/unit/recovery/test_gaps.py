@@ -34,11 +34,11 @@ def numbered(*numbers: int) -> EventBatch:
         ((3, 5), 0, [[1, 2], [4, 4]]),
         ((0, 1, 3), 0, [[2, 2]]),
         ((0, 2), None, [[1, 1]]),
-        # What lies at or below `after` shows no hole, and hides none.
+        # Numbers up to `after` neither show a hole nor hide one.
         ((1, 5, 8), 5, [[6, 7]]),
         ((1, 3, 8), 4, [[5, 7]]),
         ((1, 3), 3, []),
-        # A number that comes late is no hole, wherever it comes; nor is one that comes twice.
+        # A number that comes late is not a hole, wherever it comes; nor is one that comes twice.
         ((1, 3, 2, 4), 0, []),
         ((5, 1), None, [[2, 4]]),
         ((5, 5, 7, 7), 4, [[6, 6]]),
@@ -60,7 +60,7 @@ def test_batch_gaps(numbers: tuple[int, ...], after: int | None, expected: list[
 
 
 @pytest.mark.parametrize("after", [-1, 2**64])
-def test_batch_gaps_name_an_after_that_is_no_number(after: int) -> None:
+def test_batch_gaps_refuse_an_after_that_is_not_a_number(after: int) -> None:
     with pytest.raises(ValueError, match=f"after {after}"):
         numbered(1).gaps(after)
     with pytest.raises(ValueError, match=f"after {after}"):
@@ -107,7 +107,7 @@ def test_cursor_reports_each_hole_once_and_the_tail_once_the_ring_is_empty() -> 
     fill(producer, 2, 5)
     for each in (6, 7):
         assert not producer.emit(event(each))
-    # Not all is taken yet: the tail is no hole so far.
+    # Not all is taken yet: the tail is not a hole so far.
     for expected, holes in (([2, 3], [[1, 1]]), ([4, 5], []), ([], [[6, 7]]), ([], [])):
         drained, gaps = cursor.drain(2)
         assert sequences(drained) == expected
@@ -135,8 +135,8 @@ def test_cursor_reports_a_tail_before_the_first_event() -> None:
     assert (len(drained), gaps.tolist()) == (0, [[2, 2]])
 
 
-def test_cursor_does_not_take_for_dropped_what_comes_while_it_waits() -> None:
-    """It reads the last number tried, then drains: what comes in between is in the ring, and is no hole."""
+def test_a_cursor_does_not_report_events_that_arrive_while_it_waits() -> None:
+    """It reads the last number tried, then drains: what comes in between is in the ring, and is not a hole."""
     producer, consumer = ring(4)
     cursor = GapCursor(consumer)
 

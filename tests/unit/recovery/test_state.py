@@ -129,7 +129,7 @@ def test_the_end() -> None:
     assert state.ask_log(Need.LAST) is Need.RETURN
     assert state.deliver() is NOTHING
     assert state.ended
-    # A successor has come: the next call asks anew.
+    # A successor has come: the next call asks again.
     ring.is_producer_disconnected = False
     assert state.begin(None) is Need.DRAIN
     assert not state.ended

@@ -31,7 +31,7 @@ FIELDS: Final = (
     "user_id",
     "statement_digest",
 )
-STAMPS: Final = ("system_time_ms", "valid_time_ms")
+TIMESTAMPS: Final = ("system_time_ms", "valid_time_ms")
 
 # Around the 12 bytes that a view holds itself.
 TEXTS: Final = ("", "a", "flights", "größe", "x" * 11, "y" * 12, "z" * 13, "漢字" * 2, "漢字漢字x", "long " * 40)
@@ -98,9 +98,9 @@ def as_fields(events: Iterable[WriteEvent]) -> list[dict[str, Any]]:
 
 
 def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
-    """What columns hold, stamps as numbers: a datetime has years from 1 to 9999 only."""
+    """What columns hold, timestamps as numbers: a datetime has years from 1 to 9999 only."""
     columns = {name: table.column(name) for name in table.schema.names}
-    for name in columns.keys() & STAMPS:
+    for name in columns.keys() & TIMESTAMPS:
         columns[name] = columns[name].cast(pa.int64())
     lists = {name: column.to_pylist() for name, column in columns.items()}
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
@@ -125,7 +125,7 @@ def imported(batch: EventBatch | Projection, **options: Any) -> pa.RecordBatch:
 
 
 def views(batch: EventBatch) -> int:
-    """How many look into the memory of a batch."""
+    """How many objects refer to the memory of a batch."""
     return batch._block.views  # pyright: ignore[reportPrivateUsage]
 
 

@@ -21,7 +21,7 @@ cdef enum:
 
 
 cdef class Guarded:
-    """Pages between two that end the process of whoever reads or writes there."""
+    """Pages between two guard pages; a read or write of a guard page ends the process."""
 
     cdef uint8_t* begin
     cdef uint8_t* end

@@ -159,7 +159,7 @@ def test_a_lease_is_exported_in_place_and_must_be_let_go_of() -> None:
     producer.emit_batch(EventBatch.from_events(events))
     lease = consumer.lease()
     record_batch = imported(lease.batch)
-    with pytest.raises(BufferError, match="still look into a lease"):
+    with pytest.raises(BufferError, match="still refer to a lease"):
         lease.release()
     assert consumer.stats().held == 20
     producer.emit_batch(EventBatch.from_events(varied(20, first=21)))

@@ -79,7 +79,7 @@ def test_a_capsule_that_somebody_has_emptied_is_refused() -> None:
 
 
 @pytest.mark.parametrize("width", ["-1", "9" * 30, "x", ""])
-def test_a_width_that_is_none_is_refused(width: str) -> None:
+def test_an_invalid_width_is_refused(width: str) -> None:
     batch = table(new_value=[b"one", b"two", b"six"]).combine_chunks().to_batches()[0]
     schema_capsule, array = batch.__arrow_c_array__()
     form = f"w:{width}".encode()
@@ -191,9 +191,9 @@ def test_stamps_in_seconds_and_as_numbers() -> None:
 
 
 @pytest.mark.parametrize("unit", ["us", "ns"])
-def test_a_stamp_that_is_no_whole_number_of_milliseconds(unit: str) -> None:
+def test_a_timestamp_that_is_not_a_whole_number_of_milliseconds(unit: str) -> None:
     with pytest.raises(
-        BatchError, match=f"row 2: valid_time_ms -1500 {unit}: is no whole number of milliseconds; truncate"
+        BatchError, match=f"row 2: valid_time_ms -1500 {unit}: is not a whole number of milliseconds; truncate"
     ):
         read(valid_time_ms=pa.array([0, None, -1500], pa.timestamp(unit)))
 
@@ -348,13 +348,13 @@ def test_rows_that_are_null_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("source", [None, 7, "text", [1, 2], {"sequence": [1]}, np.zeros(3), object()])
-def test_what_exports_no_capsules(source: object) -> None:
+def test_an_object_without_capsules(source: object) -> None:
     with pytest.raises(TypeError, match="has neither __arrow_c_array__ nor __arrow_c_stream__"):
         EventBatch.from_arrow(source)
 
 
 @pytest.mark.parametrize("source", [pa.array([1, 2]), pl.Series([1.5]), pa.array([[1]]), pa.chunked_array([["a"]])])
-def test_what_is_no_columns(source: object) -> None:
+def test_invalid_columns(source: object) -> None:
     with pytest.raises(BatchError, match="must be columns, as of a record batch, a table or a struct array"):
         EventBatch.from_arrow(source)
 
@@ -408,7 +408,7 @@ def int32s(*numbers: int) -> bytes:
     return np.array(numbers, np.int32).tobytes()
 
 
-def test_what_is_not_broken_yet() -> None:
+def test_the_undamaged_array_is_accepted() -> None:
     assert len(EventBatch.from_arrow(broken())) == 3
 
 
@@ -501,7 +501,7 @@ def garbage_many_columns(it: Broken) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in list(globals()) if name.startswith("garbage_")])
-def test_garbage_is_an_error_and_no_crash(name: str) -> None:
+def test_garbage_is_an_error_and_not_a_crash(name: str) -> None:
     it = broken()
     globals()[name](it)
     with pytest.raises(BatchError):
@@ -527,7 +527,7 @@ TEXT = st.text(max_size=15)
     text=column_of(TEXT),
     user=column_of(st.none() | TEXT),
     value=column_of(st.none() | st.binary(max_size=15)),
-    stamp=column_of(st.none() | st.integers(-(2**63) + 1, 2**63 - 1)),
+    timestamp=column_of(st.none() | st.integers(-(2**63) + 1, 2**63 - 1)),
     number=column_of(st.integers(0, 2**64 - 1)),
     kind=st.sampled_from([pa.string(), pa.large_string(), pa.string_view()]),
     start=st.integers(0, 3),
@@ -537,7 +537,7 @@ def test_any_columns(
     text: list[str],
     user: list[str | None],
     value: list[bytes | None],
-    stamp: list[int | None],
+    timestamp: list[int | None],
     number: list[int],
     kind: pa.DataType,
     start: int,
@@ -548,11 +548,11 @@ def test_any_columns(
             row_id=pa.array(text, pa.string()).cast(kind),
             user_id=pa.array(user, pa.string()).cast(kind),
             new_value=pa.array(value, pa.binary()),
-            valid_time_ms=pa.array(stamp, pa.timestamp("ms", "UTC")),
+            valid_time_ms=pa.array(timestamp, pa.timestamp("ms", "UTC")),
         ).slice(start)
     )
     assert batch.sequence.tolist() == number[start:]
     assert batch.strings("row_id").tolist() == text[start:]
     assert batch.strings("user_id").tolist() == user[start:]
     assert batch.values("new_value").tolist() == value[start:]
-    assert [each.valid_time_ms for each in batch] == stamp[start:]
+    assert [each.valid_time_ms for each in batch] == timestamp[start:]

@@ -22,12 +22,12 @@ from pyarrow import ipc, parquet
 from nodedb_ring import EventBatch, WriteEvent
 from tests.unit.builders import event, fill, ring
 
-from .columns import STAMPS, TEXTS, as_fields, imported, rows_of, varied
+from .columns import TEXTS, TIMESTAMPS, as_fields, imported, rows_of, varied
 
 # Within the years that a datetime has.
 EVENTS = [
     WriteEvent(
-        **{name: getattr(each, name) for name in WriteEvent.__match_args__ if name not in STAMPS},
+        **{name: getattr(each, name) for name in WriteEvent.__match_args__ if name not in TIMESTAMPS},
         system_time_ms=None if each.sequence % 3 else 1_700_000_000_123 + each.sequence,
         valid_time_ms=None if each.sequence % 5 else -1 - each.sequence,
     )
@@ -39,10 +39,10 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def with_datetimes(fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    def stamp(milliseconds: int | None) -> datetime.datetime | None:
+    def timestamp(milliseconds: int | None) -> datetime.datetime | None:
         return None if milliseconds is None else EPOCH + datetime.timedelta(milliseconds=milliseconds)
 
-    return [row | {name: stamp(row[name]) for name in STAMPS} for row in fields]
+    return [row | {name: timestamp(row[name]) for name in TIMESTAMPS} for row in fields]
 
 
 def test_polars() -> None:
@@ -65,14 +65,14 @@ def test_polars() -> None:
             "statement_digest": pl.String(),
         }
         expected = with_datetimes(as_fields(EVENTS)) if len(frame) else []
-        assert frame.with_columns(pl.col(STAMPS).dt.convert_time_zone("UTC")).to_dicts() == expected
+        assert frame.with_columns(pl.col(TIMESTAMPS).dt.convert_time_zone("UTC")).to_dicts() == expected
 
 
 def test_duckdb() -> None:
     batch = BATCH
     with duckdb.connect() as database:
-        stamps = ", ".join(f"epoch_ms({name}) AS {name}" for name in STAMPS)
-        rows = database.execute(f"SELECT * REPLACE ({stamps}) FROM batch ORDER BY sequence").fetchall()
+        timestamps = ", ".join(f"epoch_ms({name}) AS {name}" for name in TIMESTAMPS)
+        rows = database.execute(f"SELECT * REPLACE ({timestamps}) FROM batch ORDER BY sequence").fetchall()
         names = [column[0] for column in database.description or ()]
     got = [dict(zip(names, row, strict=True)) for row in rows]
     assert got == as_fields(EVENTS)
@@ -84,7 +84,7 @@ def test_pandas() -> None:
     assert str(frame["op"].dtype) == "category"
     assert str(frame["system_time_ms"].dtype) == "datetime64[ms, UTC]"
     for name in frame.columns:
-        column = frame[name].astype("int64") if name in STAMPS else frame[name]
+        column = frame[name].astype("int64") if name in TIMESTAMPS else frame[name]
         missing = frame[name].isna()
         expected = [row[name] for row in as_fields(EVENTS)]
         assert [None if gone else value for gone, value in zip(missing, column, strict=True)] == expected

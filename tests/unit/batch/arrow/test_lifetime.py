@@ -24,7 +24,7 @@ from .capsules import ArrowArray, array_in, moved, release, schema_in, stream_in
 from .columns import as_fields, imported, rows_of, varied, views
 
 
-def test_what_was_imported_outlives_batch_and_consumer() -> None:
+def test_imported_columns_outlive_batch_and_consumer() -> None:
     producer, consumer = ring(1024, arena_bytes=2**20)
     events = varied(700)
     producer.emit_batch(EventBatch.from_events(events))
@@ -169,7 +169,7 @@ def test_a_lease_sees_at_its_end_what_its_own_thread_released() -> None:
     assert consumer.stats().held == 0
 
 
-def test_an_export_lets_go_of_what_others_left() -> None:
+def test_an_export_frees_what_earlier_importers_released() -> None:
     batch = batch_of(1, 3)
     structs = [moved(array_in(batch.__arrow_c_array__()[1])) for _ in range(100)]
     assert views(batch) == 100
@@ -212,7 +212,7 @@ def test_an_export_that_a_traceback_keeps_holds_the_rows(caplog: pytest.LogCaptu
         raise ZeroDivisionError
     assert consumer.stats().held == 1
     assert rows_of(kept[0]) == as_fields([sized(1, 40)])
-    assert "1 arrays still look into it" in caplog.text
+    assert "1 arrays still refer to it" in caplog.text
     kept.clear()
     gc.collect()
     assert consumer.stats().held == 0

@@ -1,4 +1,4 @@
-"""A pandas frame that was filtered comes back: its index is no column of it, and pandas says which it is."""
+"""A pandas frame that was filtered comes back: its index is not a column of it, and pandas says which it is."""
 
 # The stubs of pyarrow and pandas lag behind them, and know no Arrow capsules.
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
@@ -21,7 +21,7 @@ from .test_import import EXPECTED, Source, table
 
 def pandas_frame() -> pd.DataFrame:
     frame = table(user_id=["u", "v", "w"]).to_pandas()
-    # Filtered so that its index is no range any more, and is stored as a column.
+    # Filtered so that its index is not a range any more, and is stored as a column.
     return frame[[True, False, True]].pipe(lambda part: pd.concat([part, part.iloc[:1]]))
 
 
@@ -29,9 +29,9 @@ FRAMES: dict[str, Callable[[pd.DataFrame], object]] = {
     "filtered": lambda frame: frame,
     "sorted": lambda frame: frame.sort_values("lsn", ascending=False),
     "an index with a name": lambda frame: frame.rename_axis("where it came from"),
-    "an index whose name is no str": lambda frame: frame.rename_axis(7),
+    "an index whose name is not a str": lambda frame: frame.rename_axis(7),
     "an index of two levels": lambda frame: frame.set_index([pd.Index(["x", "y", "z"]), pd.Index([1.5, 2.5, 3.5])]),
-    "an index of stamps": lambda frame: frame.set_index(pd.date_range("2024-01-01", periods=3)),
+    "an index of timestamps": lambda frame: frame.set_index(pd.date_range("2024-01-01", periods=3)),
     "a range": lambda frame: frame.reset_index(drop=True),
     "an index that is a field": lambda frame: frame.set_index("sequence"),
     "two of them": lambda frame: frame.set_index(["lsn", "op"]),

@@ -362,7 +362,7 @@ def test_text_that_is_refused_does_not_leak(make_bus: BusMaker) -> None:
         assert views(batch) == 0
 
 
-def test_no_object_a_row() -> None:
+def test_it_creates_no_object_per_row() -> None:
     batch = EventBatch.from_events([event(i, user_id=f"user {i}", new_value=b"v" * 20) for i in range(1, 10_001)])
     batch.plain().__arrow_c_array__()
     before = sys.getallocatedblocks()

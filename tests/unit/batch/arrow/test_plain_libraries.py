@@ -26,7 +26,7 @@ from tests.unit.builders import batch as batch_of
 from tests.unit.builders import event, ring, sequences
 from tests.unit.recovery.memory_log import MemoryLog
 
-from .columns import FIELDS, PLAIN, STAMPS, as_fields, rows_of
+from .columns import FIELDS, PLAIN, TIMESTAMPS, as_fields, rows_of
 from .test_libraries import BATCH, EVENTS, with_datetimes
 
 # In the range of SQLite's integers, which are 64 bits with a sign.
@@ -136,14 +136,16 @@ def test_adbc_of_sqlite(origin: str) -> None:
         assert cursor.adbc_ingest("events", source, mode="create") in (len(SIGNED), -1)
         cursor.execute(f"SELECT {', '.join(FIELDS)} FROM events ORDER BY sequence")
         rows = [dict(zip(FIELDS, row, strict=True)) for row in cursor.fetchall()]
-    # It writes a stamp as text, without its zone.
-    stamped = [
-        row | {name: None if row[name] is None else row[name].replace(tzinfo=None) for name in STAMPS}
+    # It writes a timestamp as text, without its zone.
+    with_timestamps = [
+        row | {name: None if row[name] is None else row[name].replace(tzinfo=None) for name in TIMESTAMPS}
         for row in with_datetimes(as_fields(SIGNED))
     ]
     for row in rows:
-        row.update({name: None if row[name] is None else datetime.datetime.fromisoformat(row[name]) for name in STAMPS})
-    assert rows == stamped
+        row.update(
+            {name: None if row[name] is None else datetime.datetime.fromisoformat(row[name]) for name in TIMESTAMPS}
+        )
+    assert rows == with_timestamps
 
 
 # ---- others -----------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_others_read_it_as_well(origin: str) -> None:
     expected = as_fields(EVENTS)
     frame = pl.DataFrame(ORIGINS[origin](BATCH))
     assert frame.schema["op"] == frame.schema["collection"] == pl.String()
-    assert frame.with_columns(pl.col(STAMPS).dt.convert_time_zone("UTC")).to_dicts() == with_datetimes(expected)
+    assert frame.with_columns(pl.col(TIMESTAMPS).dt.convert_time_zone("UTC")).to_dicts() == with_datetimes(expected)
     assert pa.table(arro3.core.Table.from_arrow(ORIGINS[origin](BATCH))).equals(pa.table(BATCH.plain()))
     pandas_frame = pd.DataFrame.from_arrow(ORIGINS[origin](BATCH))
     assert pandas_frame["op"].tolist() == [row["op"] for row in expected]

@@ -38,7 +38,7 @@ VALUE_TYPES: Final = (pa.binary(), pa.large_binary(), pa.binary_view())
     count=st.sampled_from([0, 1, 128, 300]),
     skipped=st.integers(0, 200),
 )
-def test_each_column_comes_as_it_is_asked_for(types: dict[str, pa.DataType], count: int, skipped: int) -> None:
+def test_each_column_has_the_requested_type(types: dict[str, pa.DataType], count: int, skipped: int) -> None:
     events = varied(count)
     batch = EventBatch.from_events(events)[skipped:]
     schema = with_types(types)
@@ -61,7 +61,7 @@ def test_each_column_comes_as_it_is_asked_for(types: dict[str, pa.DataType], cou
         {"sequence": pa.int64(), "lsn": pa.float64(), "system_time_ms": pa.timestamp("us"), "count": pa.string()},
     ],
 )
-def test_what_cannot_be_had_comes_as_it_does_unasked(types: dict[str, pa.DataType]) -> None:
+def test_an_unavailable_type_falls_back_to_the_default(types: dict[str, pa.DataType]) -> None:
     batch = EventBatch.from_events(varied(100))
     assert asked(batch, with_types(types)).equals(imported(batch))
     plain = asked(batch.plain(), with_types(types, PLAIN))
@@ -121,14 +121,14 @@ def test_a_schema_of_other_columns_is_refused(schema: pa.Schema, message: str) -
 
 
 @pytest.mark.parametrize("what", [3, "schema", PLAIN, object()])
-def test_what_is_no_capsule_of_a_schema_is_refused(what: object) -> None:
+def test_other_capsules_are_refused(what: object) -> None:
     batch = batch_of(1, 3)
     for requested in (what, batch.__arrow_c_array__()[1], batch.__arrow_c_stream__()):
         with pytest.raises(TypeError, match="must be the capsule of an ArrowSchema"):
             batch.__arrow_c_array__(requested)
 
 
-def test_a_type_that_is_no_columns_is_refused() -> None:
+def test_a_type_without_columns_is_refused() -> None:
     with pytest.raises(BatchError, match=r"Arrow format 'u': must be '\+s', columns"):
         batch_of(1, 1).__arrow_c_array__(pa.string().__arrow_c_schema__())
 

@@ -41,7 +41,7 @@ def test_a_second_stream_is_refused_while_the_first_lives() -> None:
     assert numbers(first.read_next_batch()) == [1, 2, 3]
     with pytest.raises(BusyError):
         reader_of(consumer)
-    # What is no stream goes on.
+    # What needs no stream still works.
     assert pa.schema(consumer) == first.schema
     consumer.bind()
     fill(producer, 4, 4)
@@ -73,9 +73,9 @@ def test_a_second_stream_of_a_follower_is_refused_too() -> None:
 
 
 @pytest.mark.parametrize("with_gil", [False, True])
-def test_whoever_lets_go_of_a_stream_makes_room_for_the_next(with_gil: bool) -> None:
+def test_releasing_a_stream_allows_the_next(with_gil: bool) -> None:
     _producer, consumer = ring()
-    # A capsule that nobody looked into.
+    # A capsule that nobody consumed.
     consumer.__arrow_c_stream__()
     # One that was moved out, and released on a thread of the importer's.
     struct = moved(stream_in(consumer.__arrow_c_stream__()))
@@ -131,8 +131,8 @@ def test_a_stream_at_its_end_stays_there_and_still_counts(make_bus: BusMaker) ->
     consumer.close()
 
 
-def test_what_one_stream_was_handed_another_is_not_shown_as_nothing() -> None:
-    # Some versions of DuckDB scan twice in one query, and let go of the first stream before they ask for the second.
+def test_a_second_stream_raises_instead_of_returning_nothing() -> None:
+    # Some versions of DuckDB scan twice in one query, and release the first stream before they ask for the second.
     producer, consumer = ring()
     fill(producer, 1, 3)
     assert numbers(reader_of(consumer).read_next_batch()) == [1, 2, 3]
@@ -172,7 +172,7 @@ def test_a_successor_has_a_stream_of_its_own(make_bus: BusMaker) -> None:
                 pa.table(consumer)
 
 
-def test_what_a_follower_handed_out_is_not_shown_as_nothing() -> None:
+def test_a_stream_after_a_follower_s_batches_raises_instead_of_returning_nothing() -> None:
     producer, consumer = ring(4)
     log = MemoryLog()
     with logged(producer, log) as core:
@@ -200,7 +200,7 @@ def test_what_a_follower_handed_out_is_not_shown_as_nothing() -> None:
         reader_of(follower)
 
 
-def test_a_hole_that_a_follower_stands_before_is_something() -> None:
+def test_a_stream_of_a_follower_at_a_hole_raises_the_gap_again() -> None:
     producer, consumer = ring()
     fill(producer, 1, 2)
     fill(producer, 5, 5)

@@ -186,7 +186,7 @@ def test_a_stream_keeps_its_consumer() -> None:
     assert numbers(reader.read_next_batch()) == [1, 2, 3]
     assert not producer.is_consumer_disconnected
     del reader
-    # pyarrow released it without the GIL; what it held goes when the interpreter next looks up, at a call say.
+    # pyarrow released it without the GIL; what it held is freed when the interpreter next handles pending calls.
     assert is_disconnected(producer)
 
 
@@ -204,7 +204,7 @@ def test_a_signal_ends_the_wait_with_an_error_and_nothing_is_lost() -> None:
         sender.result()
     assert error_of(stream) == "KeyboardInterrupt: enough"
     assert array.release is None
-    # The stream goes on when it is asked again.
+    # The stream continues when it is asked again.
     fill(producer, 1, 2)
     assert next_of(stream, array) == 0
     assert array.length == 2
@@ -240,7 +240,7 @@ def test_an_exception_is_an_error_of_the_stream(error: BaseException, code: int)
 
 
 class FailsOnce:
-    """A batch that the first look at it fails, as it does when there is no memory for its columns."""
+    """A batch whose first export fails, as it does when there is no memory for its columns."""
 
     def __init__(self, batch: EventBatch) -> None:
         self._batch = batch
@@ -270,7 +270,7 @@ def test_a_batch_that_could_not_be_handed_over_comes_when_asked_again() -> None:
     assert (lengths, firsts) == ([2, 2], [1, 3])
 
 
-def test_what_is_no_batch_is_an_error_of_the_stream() -> None:
+def test_other_objects_are_an_error_of_the_stream() -> None:
     with pytest.raises(OSError, match="AttributeError"):
         reader_of(Stream(lambda: "no batch")).read_next_batch()  # type: ignore[arg-type, return-value]
 
