@@ -9,8 +9,7 @@ that disagree with what the ring does, and fails when none is left.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,159 +17,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nodedb_ring import (
-    ClosedError,
-    EventBatch,
-    EventSource,
-    EventTooLargeError,
-    Lease,
-    PressureState,
-    WriteEvent,
-    WriteOp,
-    create_event_bus,
-)
-from nodedb_ring.batch.schema import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
+from nodedb_ring import ClosedError, EventBatch, EventTooLargeError, PressureState, WriteEvent, create_event_bus
+from nodedb_ring.batch.schema import NULL_LENGTH, VALUE_FIELDS
 
-VARIABLE = STRING_FIELDS + VALUE_FIELDS
-NORMAL, THROTTLED, SUSPENDED = PressureState
-
-u64 = st.one_of(st.integers(0, 9), st.just(2**64 - 1), st.integers(0, 2**64 - 1))
-texts = st.text(max_size=6)
-timestamps = st.none() | st.integers(1 - 2**63, 2**63 - 1)
-blobs = st.none() | st.binary(max_size=30)
-
-
-@st.composite
-def fixed_fields(draw: st.DrawFn) -> dict[str, Any]:
-    """The fields of an event that lie in its row, without the sequence number."""
-    return {
-        "op": draw(st.sampled_from(WriteOp)),
-        "lsn": draw(u64),
-        "tenant_id": draw(u64),
-        "vshard_id": draw(st.integers(0, 2**32 - 1)),
-        "source": draw(st.sampled_from(EventSource)),
-        "count": draw(st.integers(0, 2**32 - 1)),
-        "system_time_ms": draw(timestamps),
-        "valid_time_ms": draw(timestamps),
-    }
-
-
-@st.composite
-def contents(draw: st.DrawFn) -> dict[str, Any]:
-    """All fields of an event but the sequence number; often small, sometimes empty."""
-    if draw(st.booleans()):
-        return {"op": WriteOp.HEARTBEAT, "lsn": 0, "collection": "", "row_id": ""}
-    variable = {
-        "collection": draw(texts),
-        "row_id": draw(texts),
-        "user_id": draw(st.none() | texts),
-        "statement_digest": draw(st.none() | texts),
-        "new_value": draw(blobs),
-        "old_value": draw(blobs),
-    }
-    return draw(fixed_fields()) | variable
-
-
-# A field of a reserved row as a stretch of the shared block, in parts of it; None is None where a field may be that.
-stretches = st.none() | st.tuples(st.integers(0, 60), st.integers(0, 30))
-reserved_rows = st.lists(st.tuples(fixed_fields(), st.tuples(*[stretches] * 6)), min_size=1, max_size=6)
-
-
-def payload_size(event: WriteEvent) -> int:
-    total = 0
-    for name in VARIABLE:
-        value: str | bytes | None = getattr(event, name)
-        total += len(value.encode() if isinstance(value, str) else value or b"")
-    return total
-
-
-def next_pressure(state: PressureState, percent: int) -> PressureState:
-    """SPEC.md's sentence, state by state."""
-    if percent >= 95:
-        return SUSPENDED
-    if state is NORMAL:
-        return THROTTLED if percent >= 85 else NORMAL
-    if state is SUSPENDED and percent >= 85:
-        return SUSPENDED
-    return THROTTLED if percent >= 75 else NORMAL
-
-
-class Span(NamedTuple):
-    """Bytes of the arena that one event pins, as distances from the beginning of the present lap."""
-
-    start: int
-    end: int
-
-
-class Arena(NamedTuple):
-    """One way in which the arena may stand. Distances are from the beginning of the present lap; before it < 0."""
-
-    head: int
-    tail: int
-    spans: tuple[Span, ...]  # of the outstanding events, in order of publication
-    taken: int = 0  # where the last event that was taken ends, released or not
-
-    def next_lap(self, size: int) -> Arena:
-        moved = tuple(Span(start - size, end - size) for start, end in self.spans)
-        return Arena(0, self.tail - size, moved, self.taken - size)
-
-    def places(self, size: int, need: int) -> list[Arena]:
-        """The arenas with the head where `need` bytes may go; none where there is no room."""
-        if not self.spans:
-            # Nothing is outstanding: at the beginning, or behind the last one where there is room.
-            again = Arena(0, 0, ())
-            return [again, self._replace(spans=())] if self.head + need <= size else [again]
-        if self.head + need <= (size if self.tail >= 0 else size + self.tail):
-            return [self]
-        if self.tail >= 0 and need <= self.tail:
-            return [self.next_lap(size)]
-        return []
-
-    def publish(self, spans: list[Span]) -> Arena:
-        head = max([self.head, *(span.end for span in spans)])
-        tail = self.tail if self.spans else min(self.tail, self.head)
-        return self._replace(head=head, tail=tail, spans=self.spans + tuple(spans))
-
-    def tails(self, without: set[int], oldest_is_leased: bool) -> list[Arena]:
-        """The arenas after some events went back: the tail rests at the last one's end, or is at the next's start."""
-        left = tuple(span for i, span in enumerate(self.spans) if i not in without)
-        if not left:
-            return [self._replace(tail=tail, spans=()) for tail in {self.head, self.tail}]
-        tails = {left[0].start}
-        if not oldest_is_leased:
-            tails.add(max(self.tail, self.taken))
-        return [self._replace(tail=tail, spans=left) for tail in tails]
-
-    def in_use(self) -> int:
-        return self.head - self.tail if self.spans else 0
-
-
-@dataclass
-class Held:
-    """A lease that is out."""
-
-    events: list[WriteEvent]
-    rows: list[int]
-    positions: list[int]
-    lease: Lease | None
-    kept: np.ndarray[Any, Any] | EventBatch | None = None
-    kept_bytes: bytes = b""
-
-
-@dataclass
-class Account:
-    attempts: int = 0
-    emitted: int = 0
-    full: int = 0
-    disconnected: int = 0
-    first_dropped: int | None = None
-    last_dropped: int | None = None
-    highest: int | None = None
-    slots_high: int = 0
-    bytes_high: int = 0
-    bytes_most: int = 0
-    batches: int = 0
-    entered: dict[PressureState, int] = field(default_factory=lambda: dict.fromkeys(PressureState, 0))
+from .drawn_events import contents, reserved_rows
+from .plain_ring import NORMAL, SUSPENDED, THROTTLED, VARIABLE, Account, Arena, Held, Span, next_pressure, payload_size
 
 
 class RingModel(RuleBasedStateMachine):

@@ -1,4 +1,4 @@
-"""Buses in files: created, opened, listed, inspected and removed by name."""
+"""Buses in files: created, opened and closed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import gc
 import os
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,28 +19,11 @@ from nodedb_ring import (
     ClosedError,
     EventBus,
     PressureState,
-    RingStats,
 )
-from tests.unit.builders import batch, event, events, fill, sequences
-from tests.unit.shared_buses import (
-    SHM,
-    BusMaker,
-    Held,
-    Peer,
-    another_users,
-    claim_consumer,
-    claim_producer,
-    close_producer,
-    drain,
-    emit,
-    new_name,
-)
+from tests.unit.builders import event, events, fill, sequences
+from tests.unit.shared_buses import SHM, BusMaker, Held, Peer, claim_producer, emit, new_name
 
-
-def named(directory: Path = SHM) -> set[str]:
-    """The files in a directory that this process created."""
-    return {name for name in os.listdir(directory) if f"test-{os.getpid()}-" in name}
-
+from .created import named
 
 # create
 
@@ -195,35 +177,6 @@ def test_more_than_a_file_can_hold_leaves_nothing() -> None:
     assert named() == set()
 
 
-# the name comes last
-
-
-def create_many(held: Held, directory: str, count: int) -> None:
-    for number in range(count):
-        EventBus.create(f"b{number}", 2, 2048, directory=directory).close()
-
-
-def test_a_name_that_is_listed_is_a_whole_bus(bus: EventBus, tmp_path: Path) -> None:
-    # A process that lists while buses are created sees only complete ones, and never a temporary name.
-    count = 60
-    seen: set[str] = set()
-    with Peer(bus) as maker:
-        maker.post(create_many, str(tmp_path), count)
-        while len(seen) < count:
-            names = EventBus.list(directory=tmp_path)
-            assert names == sorted(names)
-            assert set(names) <= {f"b{number}" for number in range(count)}
-            for name in set(names) - seen:
-                other = EventBus.open(name, directory=tmp_path)
-                assert (other.num_cores, other.capacity) == (2, 2048)
-                assert [one.producer_claims for one in other.stats()] == [0, 0]
-                other.close()
-            assert seen <= set(names)
-            seen.update(names)
-        maker.answer()
-    assert sorted(os.listdir(tmp_path)) == sorted(f"nodedb_ring.b{number}" for number in range(count))
-
-
 # open
 
 
@@ -324,121 +277,6 @@ def test_cores_are_apart(make_bus: BusMaker) -> None:
     assert [sequences(consumers[core_id].drain()) for core_id in (0, 1)] == [[10, 11, 12], [1, 2, 3, 4]]
 
 
-# directory
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_directory_of_choice(kind: Callable[[Path], Any], tmp_path: Path) -> None:
-    bus = EventBus.create("here", 1, 16, directory=kind(tmp_path))
-    assert (bus.directory, bus.path) == (tmp_path, tmp_path / "nodedb_ring.here")
-    assert EventBus.list(directory=kind(tmp_path)) == ["here"]
-    assert "here" not in EventBus.list()
-    with pytest.raises(FileNotFoundError):
-        EventBus.open("here")
-    other = EventBus.open("here", directory=kind(tmp_path))
-    fill(bus.producer(0), 1, 2)
-    assert sequences(other.consumer(0).drain()) == [1, 2]
-    other.unlink()
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_relative_directory_stays_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "d").mkdir()
-    monkeypatch.chdir(tmp_path)
-    bus = EventBus.create("here", 1, 16, directory="d")
-    monkeypatch.chdir("/")
-    with Peer(bus, "spawn") as other:
-        other.ask(claim_producer)
-        other.ask(emit, 1, 2)
-    assert sequences(bus.consumer(0).drain()) == [1, 2]
-    bus.unlink()
-    assert os.listdir(tmp_path / "d") == []
-
-
-# list
-
-
-def test_list_names_the_buses_sorted(make_bus: BusMaker, tmp_path: Path) -> None:
-    assert EventBus.list(directory=tmp_path) == []
-    for name in ("b", "c", "a"):
-        make_bus(name=name, directory=tmp_path)
-    assert EventBus.list(directory=tmp_path) == ["a", "b", "c"]
-    EventBus.open("b", directory=tmp_path).unlink()
-    assert EventBus.list(directory=tmp_path) == ["a", "c"]
-
-
-def test_list_reads_dev_shm(bus: EventBus) -> None:
-    assert bus.name in EventBus.list()
-    bus.unlink()
-    assert bus.name not in EventBus.list()
-
-
-def test_list_names_nothing_else(make_bus: BusMaker, tmp_path: Path) -> None:
-    bus = make_bus(name="bus", directory=tmp_path)
-    assert bus.consumer(0).fileno() >= 0  # its FIFO beside the file is not listed as a bus
-    (tmp_path / "nodedb_ring").write_bytes(b"")
-    (tmp_path / "nodedb_ring.").write_bytes(b"")
-    (tmp_path / "other.bus").write_bytes(bus.path.read_bytes())
-    (tmp_path / "nodedb_ring.directory").mkdir()
-    (tmp_path / "nodedb_ring.link").symlink_to(bus.path)
-    os.mkfifo(tmp_path / "nodedb_ring.fifo")
-    assert EventBus.list(directory=tmp_path) == ["bus"]
-
-
-def test_list_leaves_out_other_users_buses(make_bus: BusMaker, tmp_path: Path) -> None:
-    bus = make_bus(name="theirs", directory=tmp_path)
-    with another_users(bus.path):
-        assert EventBus.list(directory=tmp_path) == []
-    assert EventBus.list(directory=tmp_path) == ["theirs"]
-
-
-# unlink
-
-
-def test_unlink_removes_the_name_and_may_be_repeated(bus: EventBus) -> None:
-    other = EventBus.open(bus.name)
-    bus.unlink()
-    with pytest.raises(FileNotFoundError):
-        EventBus.open(bus.name)
-    assert named() == set()
-    bus.unlink()
-    other.unlink()
-
-
-def test_processes_that_have_it_open_continue(bus: EventBus) -> None:
-    producer = bus.producer(0)
-    with Peer(bus) as other:
-        other.ask(claim_consumer)
-        bus.unlink()
-        fill(producer, 1, 3)
-        assert other.ask(drain) == [1, 2, 3]
-        # Claims are made on the file, whatever its name.
-        producer.close()
-        other.ask(claim_producer)
-        assert other.ask(emit, 4, 5) == [True, True]
-        assert other.ask(drain) == [4, 5]
-        [stats] = bus.stats()
-        assert (stats.producer_pid, stats.consumer_pid) == (other.pid, other.pid)
-
-
-def test_unlink_removes_the_files_beside_the_bus(make_bus: BusMaker, tmp_path: Path) -> None:
-    bus = make_bus(2, name="a", directory=tmp_path)
-    consumers = [bus.consumer(core_id) for core_id in range(2)]
-    assert all(consumer.fileno() >= 0 for consumer in consumers)
-    bus.unlink()
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_name_may_be_used_again_and_a_repeated_unlink_spares_its_new_bus(bus: EventBus, make_bus: BusMaker) -> None:
-    bus.unlink()
-    second = make_bus(2, name=bus.name)
-    fill(bus.producer(0), 1, 2)
-    assert [one.producer.emitted for one in second.stats()] == [0, 0]
-    bus.unlink()
-    assert EventBus.open(bus.name).num_cores == 2
-    assert sequences(bus.consumer(0).drain()) == [1, 2]
-
-
 # close
 
 
@@ -509,95 +347,6 @@ def test_closing_and_opening_leak_no_descriptors_and_no_mappings(bus: EventBus) 
     for _ in range(5):
         once()
     assert counts() == before
-
-
-# stats
-
-
-def test_stats_of_an_unused_bus(make_bus: BusMaker) -> None:
-    stats = make_bus(2).stats()
-    assert isinstance(stats, tuple)
-    assert [one.core_id for one in stats] == [0, 1]
-    for one in stats:
-        assert isinstance(one, RingStats)
-        assert (one.producer_pid, one.consumer_pid, one.producer_claims, one.consumer_claims) == (None, None, 0, 0)
-        assert (one.pressure_state, one.utilization) == (PressureState.NORMAL, 0)
-        assert (one.producer.emitted, one.producer.dropped, one.producer.emitted_sequence) == (0, 0, None)
-        assert (one.consumer.received, one.consumer.held, one.consumer.redelivered) == (0, 0, 0)
-
-
-def test_any_process_reads_the_stats_and_claims_nothing(make_bus: BusMaker) -> None:
-    bus = make_bus(2, 4)
-    with Peer(bus) as writer, Peer(bus) as reader:
-        writer.ask(claim_producer, 1)
-        reader.ask(claim_consumer, 1)
-        assert writer.ask(emit, 1, 6) == [True] * 4 + [False] * 2
-        assert reader.ask(drain, 1) == [1]
-        idle, used = bus.stats()
-        assert (idle.producer_claims, idle.consumer_claims, idle.producer.emitted) == (0, 0, 0)
-        assert (used.producer_pid, used.consumer_pid) == (writer.pid, reader.pid)
-        assert (used.producer_claims, used.consumer_claims) == (1, 1)
-        assert used.utilization == 75
-        producer = used.producer
-        assert (producer.emitted, producer.dropped_full, producer.emitted_sequence) == (4, 2, 6)
-        assert (producer.first_dropped_sequence, producer.last_dropped_sequence) == (5, 6)
-        assert (producer.slots_in_use, producer.slots_high_water) == (3, 4)
-        assert (used.consumer.received, used.consumer.batches, used.consumer.held) == (1, 1, 0)
-        assert writer.ask(stats_there) == used.producer
-        assert reader.ask(bus_stats_there)[1] == used
-        assert bus.stats()[1] == used
-
-
-def stats_there(held: Held) -> object:
-    return held.producer.stats()
-
-
-def bus_stats_there(held: Held) -> tuple[RingStats, ...]:
-    return held.bus.stats()
-
-
-def test_stats_show_which_end_has_gone(bus: EventBus) -> None:
-    with Peer(bus) as one, Peer(bus) as two:
-        one.ask(claim_producer)
-        two.ask(claim_consumer)
-        one.ask(close_producer)
-        two.kill()
-        [stats] = bus.stats()
-        assert (stats.producer_pid, stats.consumer_pid) == (None, None)
-        assert (stats.producer_claims, stats.consumer_claims) == (1, 1)
-
-
-def test_stats_are_frozen_and_pickle(bus: EventBus) -> None:
-    import pickle
-
-    [stats] = bus.stats()
-    attribute: Any = "producer_claims"
-    with pytest.raises(AttributeError):
-        setattr(stats, attribute, 5)
-    assert pickle.loads(pickle.dumps(stats)) == stats
-
-
-def test_stats_are_read_from_any_thread_while_events_move(bus: EventBus) -> None:
-    producer, consumer = bus.producer(0), bus.consumer(0)
-    stop = threading.Event()
-    seen: list[RingStats] = []
-
-    def observe() -> None:
-        while not stop.is_set():
-            seen.extend(bus.stats())
-
-    observer = threading.Thread(target=observe)
-    observer.start()
-    try:
-        for _ in range(200):
-            producer.emit_batch(batch(1, 16))
-            consumer.drain()
-    finally:
-        stop.set()
-        observer.join()
-    emitted = [one.producer.emitted for one in seen]
-    assert emitted == sorted(emitted)
-    assert all(0 <= one.utilization <= 100 and one.producer.slots_in_use <= 16 for one in seen)
 
 
 # the rest

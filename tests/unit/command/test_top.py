@@ -1,8 +1,7 @@
-"""``nodedb-ring top`` as a command: what it prints and draws, what it refuses, and how it ends."""
+"""``nodedb-ring top`` without a terminal: its tables, what it refuses, and what it needs."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import re
@@ -10,117 +9,19 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nodedb_ring import EventBus, EventProducer, Lease
+from nodedb_ring import EventBus, Lease
 from nodedb_ring.command.cli import main
-from nodedb_ring.command.top.command import run_top
-from tests.unit.builders import event, events
 from tests.unit.runners import WITHOUT
-from tests.unit.shared_buses import BusMaker, Peer, another_users, claim_consumer, claim_producer, drain, emit
+from tests.unit.shared_buses import BusMaker, another_users
 
-from .terminal import CTRL_C, OnTerminal, plain
+from .terminal import OnTerminal
+from .top_runs import SECONDS, TOP, Time, corrupt, emitting, run, top
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 50
-TOP = ["-m", "nodedb_ring", "top"]
-# The signal comes between the first control code and the second.
-ENDED_AT_ONCE = """
-import signal, sys
-from rich.console import Console
-
-show_cursor = Console.show_cursor
-
-def interrupted(console, show=True):
-    if not show:
-        signal.raise_signal(signal.SIGTERM)
-    return show_cursor(console, show)
-
-Console.show_cursor = interrupted
-from nodedb_ring.command.cli import main
-sys.exit(main(["top", *sys.argv[1:]]))
-"""
-# And this one while the screen is put back.
-ENDED_TWICE = """
-import signal, sys
-from rich.console import Console
-
-show_cursor = Console.show_cursor
-
-def interrupted(console, show=True):
-    if show:
-        signal.raise_signal(signal.SIGINT)
-    return show_cursor(console, show)
-
-Console.show_cursor = interrupted
-from nodedb_ring.command.cli import main
-sys.exit(main(["top", *sys.argv[1:]]))
-"""
-# As both, by a signal to the process, which a thread gets that masks nothing. The pipe shows when it was handled there.
-BESIDE_A_THREAD = """
-import os, signal, sys, threading
-from rich.console import Console
-
-threading.Thread(target=threading.Event().wait, daemon=True).start()
-reading, writing = os.pipe()
-os.set_blocking(writing, False)
-signal.set_wakeup_fd(writing)
-show_cursor = Console.show_cursor
-where = sys.argv.pop(1) == "end"
-
-def interrupted(console, show=True):
-    if show == where:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.read(reading, 1)
-    return show_cursor(console, show)
-
-Console.show_cursor = interrupted
-from nodedb_ring.command.cli import main
-sys.exit(main(["top", *sys.argv[1:]]))
-"""
-ALTERNATE_SCREEN, ORDINARY_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
-CURSOR_HIDDEN, CURSOR_SHOWN = "\x1b[?25l", "\x1b[?25h"
-
-
-class Time:
-    """A clock that only passes when somebody pauses, for the time that he does; meanwhile something is done."""
-
-    def __init__(self, *meanwhile: Callable[[], object]) -> None:
-        self.now = 0.0
-        self._meanwhile = list(meanwhile)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pause(self, seconds: float) -> None:
-        self.now += seconds
-        if self._meanwhile:
-            self._meanwhile.pop(0)()
-
-
-def run(bus: EventBus, time: Time, **options: Any) -> int:
-    given: dict[str, Any] = {"interval": 2.0, "count": None, "once": False, "json": False}
-    return run_top(bus.name, bus.directory, clock=time, pause=time.pause, **(given | options))
-
-
-def top(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, with pipes for a terminal."""
-    return subprocess.run(
-        [sys.executable, *TOP, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-        env=os.environ | environment,
-    )
-
-
-def emitting(producer: EventProducer, first: int, last: int) -> Callable[[], object]:
-    return lambda: [producer.emit(each) for each in events(first, last)]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -130,111 +31,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert output == ""
     assert re.fullmatch(r"nodedb-ring top: .*\n", errors)
     return errors
-
-
-# JSON
-
-
-def test_one_json_object_has_what_inspect_has_and_the_rates(
-    make_bus: BusMaker, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bus = make_bus(2)
-    with bus.producer(0) as producer, Peer(bus) as consumer:
-        consumer.ask(claim_consumer)
-        emitting(producer, 1, 3)()
-
-        def meanwhile() -> None:
-            emitting(producer, 4, 20)()
-            assert consumer.ask(drain, 5) == [1, 2, 3, 4, 5]
-
-        assert run(bus, Time(meanwhile), once=True, json=True) == 0
-        output, errors = capsys.readouterr()
-        assert errors == ""
-        found = json.loads(output)
-        assert main(["inspect", bus.name, "--json"]) == 0
-        expected = json.loads(capsys.readouterr().out)
-    datetime.datetime.fromisoformat(found.pop("time"))
-    expected |= {"incarnation": 1, "is_linked": True, "interval_seconds": 2.0}
-    expected["rings"][0] |= {
-        "lag": 11,
-        "emitted_per_second": 6.5,
-        "received_per_second": 2.5,
-        "dropped_per_second": 2.0,
-        "error": None,
-    }
-    nothing = {"lag": 0, "emitted_per_second": 0, "received_per_second": 0, "dropped_per_second": 0, "error": None}
-    expected["rings"][1] |= nothing
-    assert found == expected
-    assert found["rings"][0]["consumer_pid"] == consumer.pid
-
-
-def test_one_json_object_of_a_bus_that_two_other_processes_use(bus: EventBus) -> None:
-    with Peer(bus) as producer, Peer(bus) as consumer:
-        producer.ask(claim_producer)
-        consumer.ask(claim_consumer)
-        producer.ask(emit, 1, 20)
-        consumer.ask(drain, 7)
-        ran = top(bus.name, "--once", "--json", "--interval=0.1")
-    assert (ran.returncode, ran.stderr) == (0, "")
-    found = json.loads(ran.stdout)
-    assert found["interval_seconds"] >= 0.1
-    [ring] = found["rings"]
-    assert (ring["producer_pid"], ring["consumer_pid"]) == (producer.pid, consumer.pid)
-    assert (ring["producer"]["emitted"], ring["producer"]["dropped"], ring["consumer"]["received"]) == (16, 4, 7)
-    assert (ring["lag"], ring["emitted_per_second"], ring["received_per_second"]) == (9, 0, 0)
-
-
-def test_json_is_an_object_a_line(bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
-    with bus.producer(0) as producer, bus.consumer(0) as consumer:
-        time = Time(emitting(producer, 1, 4), consumer.drain, emitting(producer, 5, 5))
-        assert run(bus, time, count=3, json=True, interval=0.5) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["interval_seconds"] for line in lines] == 3 * [0.5]
-    found = [
-        [line["rings"][0][name] for name in ("emitted_per_second", "received_per_second", "lag")] for line in lines
-    ]
-    assert found == [[8, 0, 4], [0, 8, 0], [2, 0, 1]]
-
-
-def test_the_keys_of_the_json_are_these(bus: EventBus, capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs read them: one may come, none may go or be called another name."""
-    run(bus, Time(), once=True, json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == [
-        *("time", "name", "path", "num_cores", "capacity", "arena_bytes"),
-        *("incarnation", "is_linked", "interval_seconds", "rings"),
-    ]
-    main(["inspect", bus.name, "--json"])
-    inspected = json.loads(capsys.readouterr().out)
-    more = ["lag", "emitted_per_second", "received_per_second", "dropped_per_second", "error"]
-    assert list(found["rings"][0]) == [*inspected["rings"][0], *more]
-
-
-def test_json_says_when_the_bus_is_another_one(make_bus: BusMaker, capsys: pytest.CaptureFixture[str]) -> None:
-    old = make_bus()
-    time = Time(old.unlink, lambda: make_bus(2, name=old.name))
-    assert run(old, time, count=3, json=True) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    reported = [(line["is_linked"], line["incarnation"], line["num_cores"], line["interval_seconds"]) for line in lines]
-    assert reported == [(False, 1, 1, 2.0), (True, 2, 2, None), (True, 2, 2, 2.0)]
-    assert [line["rings"][0]["emitted_per_second"] for line in lines] == [0, None, 0]
-
-
-def test_json_says_which_ring_is_corrupt(make_bus: BusMaker, capsys: pytest.CaptureFixture[str]) -> None:
-    bus = make_bus(2)
-    time = Time(lambda: _corrupt(bus))
-    assert run(bus, time, once=True, json=True) == 0
-    first, second = json.loads(capsys.readouterr().out)["rings"]
-    assert list(first) == ["core_id", "error"]
-    assert first["error"].startswith("core 0: published position 1099511627776: leaves more events than")
-    assert (second["core_id"], second["error"], second["lag"]) == (1, None, 0)
-
-
-def _corrupt(bus: EventBus) -> None:
-    """Overwrites the published position of core 0."""
-    with bus.path.open("r+b") as file:
-        file.seek(4096 + 128)
-        file.write((2**40).to_bytes(8, "little"))
 
 
 # Tables
@@ -270,7 +66,7 @@ def test_what_is_wrong_follows_the_table(make_bus: BusMaker, capsys: pytest.Capt
     bus = make_bus(2)
 
     def meanwhile() -> None:
-        _corrupt(bus)
+        corrupt(bus)
         bus.unlink()
 
     assert run(bus, Time(meanwhile), once=True) == 0
@@ -454,102 +250,6 @@ def test_another_missing_module_is_not_mistaken_for_rich(monkeypatch: pytest.Mon
     monkeypatch.setattr("nodedb_ring.command.top.command.run_top", broken)
     with pytest.raises(ModuleNotFoundError, match="elsewhere"):
         main(["top", "flights"])
-
-
-# On a terminal
-
-
-def test_it_draws_until_ctrl_c_and_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
-    with Peer(bus) as producer, OnTerminal(*TOP, bus.name, "--interval=0.1") as terminal:
-        assert ALTERNATE_SCREEN in terminal.until("NORMAL")
-        assert CURSOR_HIDDEN in terminal.output
-        # It continues: what happens from now on shows.
-        producer.ask(claim_producer)
-        producer.ask(emit, 1, 20)
-        terminal.until("SUSPENDED")
-        terminal.until(str(producer.pid))
-        terminal.press(CTRL_C)
-        assert terminal.end() == (130, "nodedb-ring: interrupted\n")
-        drawn, _, left = terminal.output.rpartition(ORDINARY_SCREEN)
-        assert drawn
-        assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
-        # The last view stays, below the prompt.
-        title, headings, line = plain(left).splitlines()
-        assert re.match(rf"{re.escape(bus.name)}  1 core of 16 slots, the last \d+\.\d s", title)
-        assert headings.split()[:2] == ["core", "pressure"]
-        assert line.split()[:2] == ["0", "SUSPENDED"]
-        # The process prints its own interrupt to stderr: Ctrl-C's echo is the terminal's.
-        assert "Traceback" not in terminal.output
-
-
-def test_it_draws_as_often_as_asked(bus: EventBus) -> None:
-    with OnTerminal(*TOP, bus.name, "--interval=0.1", "--count=3") as terminal:
-        assert terminal.end() == (0, "")
-        # The first sample has no rates; three have, and the last of them is printed once more at the end.
-        assert plain(terminal.output).count("core pressure") == 5
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(bus: EventBus, number: signal.Signals, code: int) -> None:
-    with OnTerminal(*TOP, bus.name, "--interval=0.1") as terminal:
-        terminal.until("NORMAL")
-        terminal.process.send_signal(number)
-        assert terminal.end() == (code, "")
-        assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
-        assert ORDINARY_SCREEN in terminal.output
-
-
-def test_a_signal_while_the_screen_is_made_up_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
-    with OnTerminal("-c", ENDED_AT_ONCE, bus.name, "--interval=0.1") as terminal:
-        assert terminal.end() == (143, "")
-        assert terminal.output.index(ALTERNATE_SCREEN) < terminal.output.index(ORDINARY_SCREEN)
-        assert terminal.output.index(CURSOR_HIDDEN) < terminal.output.index(CURSOR_SHOWN)
-
-
-@pytest.mark.parametrize("where", ["start", "end"])
-def test_a_signal_that_another_thread_gets_leaves_the_terminal_as_it_was(bus: EventBus, where: str) -> None:
-    with OnTerminal("-c", BESIDE_A_THREAD, where, bus.name, "--interval=0.1", "--count=1") as terminal:
-        assert terminal.end() == (143, "")
-        assert terminal.output.index(ALTERNATE_SCREEN) < terminal.output.index(ORDINARY_SCREEN)
-        assert terminal.output.index(CURSOR_HIDDEN) < terminal.output.rindex(CURSOR_SHOWN)
-
-
-def test_a_second_signal_leaves_the_terminal_as_it_was_too(bus: EventBus) -> None:
-    with OnTerminal("-c", ENDED_TWICE, bus.name, "--interval=0.1") as terminal:
-        terminal.until("NORMAL")
-        terminal.press(CTRL_C)
-        assert terminal.end() == (130, "nodedb-ring: interrupted\n")
-        assert ORDINARY_SCREEN in terminal.output
-        assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
-
-
-def test_an_error_leaves_the_terminal_as_it_was(bus: EventBus) -> None:
-    with OnTerminal(*TOP, bus.name, "--interval=0.1") as terminal:
-        terminal.until("NORMAL")
-        # It is there whole, or not yet: an empty file is refused in other words.
-        other = bus.path.with_name(f"{bus.path.name}.other")
-        other.write_bytes(b"not a bus\n" * 1000)
-        other.replace(bus.path)
-        code, errors = terminal.end()
-        assert code == 2
-        assert re.fullmatch(r"nodedb-ring top: .* is not a bus, .*\n", errors)
-        assert terminal.output.rindex(CURSOR_SHOWN) > terminal.output.rindex(CURSOR_HIDDEN)
-
-
-def test_a_terminal_that_can_do_nothing_gets_tables(bus: EventBus) -> None:
-    with OnTerminal(*TOP, bus.name, "--interval=0.1", "--count=2", TERM="dumb") as terminal:
-        assert terminal.end() == (0, "")
-        assert "\x1b" not in terminal.output
-        assert terminal.output.count("rates over") == 2
-
-
-def test_it_draws_on_a_terminal_without_unicode(bus: EventBus) -> None:
-    with bus.producer(0) as producer:
-        producer.emit(event(1))
-        with OnTerminal(*TOP, bus.name, "--interval=0.1", "--count=1", PYTHONIOENCODING="ascii") as terminal:
-            assert terminal.end() == (0, "")
-            assert terminal.output.isascii()
-            assert "NORMAL" in terminal.output
 
 
 # Its page

@@ -17,7 +17,7 @@ import pytest
 
 from nodedb_ring import EventBus, EventConsumer
 from tests.unit.builders import fill, ring, sequences
-from tests.unit.bus.test_shared_waiting import KINDS, is_silent, pair, producing_peer, readable
+from tests.unit.bus.waiters import KINDS, is_silent, pair, producing_peer, readable
 from tests.unit.ends.test_waiting import when_main_sleeps
 from tests.unit.sandbox import Refusal, refused_from_here_on
 from tests.unit.shared_buses import (

@@ -12,7 +12,7 @@ import pytest
 from nodedb_ring import EventBus, EventConsumer, RoleTaken
 from nodedb_ring.command.cli import main
 from tests.unit.builders import fill, sequences
-from tests.unit.bus.test_shared_waiting import has_gone, producing_peer
+from tests.unit.bus.waiters import has_gone, producing_peer
 from tests.unit.sandbox import Refusal, refused_from_here_on
 from tests.unit.shared_buses import (
     CONSUMER_PID,

@@ -18,7 +18,7 @@ import pytest
 
 from nodedb_ring import EventBatch, EventBus, EventConsumer, EventProducer, ForkError, Lease
 from tests.unit.builders import event, ring, sequences, sized
-from tests.unit.bus.test_shared_roles import FORKS, raw_fork
+from tests.unit.forks import FORKS, raw_fork
 from tests.unit.runners import in_child, in_new_interpreter
 from tests.unit.shared_buses import SECONDS, BusMaker
 

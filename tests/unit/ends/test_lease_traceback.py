@@ -13,7 +13,7 @@ from nodedb_ring import ClosedError, EventBatch, EventConsumer
 from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.shared_buses import BusMaker
 
-from .test_lease import lap
+from .laps import lap
 
 
 class Kept:

@@ -16,7 +16,7 @@ import pytest
 from nodedb_ring import BatchError, EventBatch
 
 from .capsules import schema_in
-from .test_import import EXPECTED, Source, table
+from .tables import EXPECTED, Source, table
 
 
 def pandas_frame() -> pd.DataFrame:

@@ -6,7 +6,6 @@ import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -15,18 +14,12 @@ from nodedb_ring.errors import ClosedError, LogConflictError
 from nodedb_ring.log import EventLog
 from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog, append, event_log
 from tests.stress.journal import memory_directory
+from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 
-from .interrupting import Interrupts, handled, interrupted_at_each
+from .numbered import Driver
 
 # Each call runs once for each of its bytecodes.
 pytestmark = pytest.mark.slow
-
-Driver = Literal["sqlite3", "apsw"]
-
-
-@pytest.fixture(params=["sqlite3", "apsw"])
-def driver(request: pytest.FixtureRequest) -> Driver:
-    return "apsw" if request.param == "apsw" else "sqlite3"
 
 
 @pytest.fixture

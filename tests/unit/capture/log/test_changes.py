@@ -1,96 +1,25 @@
-"""SqliteCapture with a log: the database, its log and the ring agree, however a transaction or a process ends.
-
-Every test reads the log through apsw, as a process with a capture must.
-"""
+"""SqliteCapture with a log: the database, its log and the ring agree on every change."""
 
 # apsw's types name collections.abc.Buffer, which Python 3.11 does not have.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import apsw
-import msgpack
 import numpy as np
 import pytest
 
-from nodedb_ring import (
-    EventBatch,
-    EventBus,
-    OwnershipError,
-    WriteEvent,
-    WriteOp,
-    create_event_bus,
-    follow,
-)
+from nodedb_ring import EventBatch, OwnershipError, WriteEvent, WriteOp, create_event_bus, follow
 from nodedb_ring.capture import CaptureError, SqliteCapture
 from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog
+from tests.unit.capture.captured import drained, inserted, open_database
 from tests.unit.runners import in_thread
 
-from .test_capture import Core, drained, inserted, open_database
-
-
-class LoggedCore(Core):
-    """A captured database with a log in it."""
-
-    def __init__(self, connection: apsw.Connection, *, capacity: int = 1024, arena_bytes: int | None = None) -> None:
-        super().__init__(connection, capacity=capacity, arena_bytes=arena_bytes)
-        self.log = SqliteEventLog(connection.filename, driver="apsw")
-
-    def start(self, **options: Any) -> LoggedCore:
-        super().start(log=self.log, **options)
-        return self
-
-    def logged(self) -> list[WriteEvent]:
-        return all_logged(self.log)
-
-    def log_rows(self) -> list[tuple[object, ...]]:
-        """First number, last number and count of each row of the log, as another connection sees them."""
-        query = "SELECT first_sequence, last_sequence, count FROM nodedb_ring_log ORDER BY first_sequence"
-        other = apsw.Connection(self.connection.filename)
-        found = [tuple(values) for values in other.execute(query)]
-        other.close()
-        return found
-
-
-def all_logged(log: SqliteEventLog, core_id: int = 0) -> list[WriteEvent]:
-    return [event for batch in log.read(core_id, 0, 2**63 - 1) for event in batch]
-
-
-def numbers(events: list[WriteEvent]) -> list[int]:
-    return [event.sequence for event in events]
-
-
-FILE_JOURNALS = ["delete", "wal"]
-
-
-def logged_core(
-    journal: str, folder: Path, *, capacity: int = 1024, arena_bytes: int | None = None, **options: Any
-) -> LoggedCore:
-    connection = open_database(journal, folder)
-    connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)")
-    return LoggedCore(connection, capacity=capacity, arena_bytes=arena_bytes).start(**options)
-
-
-@pytest.fixture(params=FILE_JOURNALS)
-def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoggedCore]:
-    made = logged_core(request.param, tmp_path)
-    assert list(made.connection.execute("PRAGMA journal_mode")) == [(request.param,)]
-    yield made
-    made.connection.close()
-    made.log.close()
-
+from .logged import LoggedCore, all_logged, logged_core, numbers
 
 # The log has what the ring got.
 
@@ -203,125 +132,6 @@ def test_a_full_disk(core: LoggedCore) -> None:
     assert (core.rows("SELECT a FROM t"), core.logged(), core.events()) == ([], [], [])
     core.sql("INSERT INTO t VALUES (2, 2)")
     assert numbers(core.logged()) == numbers(core.events()) == [1]
-
-
-# A commit that is repeated.
-
-
-def blocked(core: LoggedCore) -> apsw.Cursor:
-    """Another connection in the middle of a read: with a rollback journal nobody can commit."""
-    reader = apsw.Connection(core.connection.filename)
-    cursor = reader.execute("SELECT a FROM t UNION ALL SELECT 0 UNION ALL SELECT 0")
-    next(cursor)
-    with pytest.raises(apsw.BusyError):
-        core.sql("COMMIT")
-    assert core.connection.in_transaction
-    return cursor
-
-
-@pytest.mark.parametrize(
-    ("meanwhile", "expected"),
-    [
-        ("", ["1", "2"]),
-        ("INSERT INTO t VALUES (3, 3)", ["1", "2", "3"]),
-        ("SAVEPOINT s; INSERT INTO t VALUES (3, 3); ROLLBACK TO s", ["1", "2"]),
-        ("ROLLBACK TO early", ["1"]),
-        ("ROLLBACK TO early; INSERT INTO t VALUES (3, 3)", ["1", "3"]),
-    ],
-)
-def test_a_commit_that_found_the_database_busy(tmp_path: Path, meanwhile: str, expected: list[str]) -> None:
-    core = logged_core("delete", tmp_path)
-    core.sql("BEGIN; INSERT INTO t VALUES (1, 1); SAVEPOINT early; INSERT INTO t VALUES (2, 2)")
-    cursor = blocked(core)
-    core.sql(meanwhile)
-    with pytest.raises(apsw.BusyError):
-        core.sql("COMMIT")
-    cursor.close()
-    assert core.events() == []
-    core.sql("COMMIT")
-    events = core.events()
-    assert core.logged() == events
-    assert [event.row_id for event in events] == expected
-    assert core.log_rows() == [(1, len(expected), len(expected))]
-
-
-@pytest.mark.parametrize("end", ["ROLLBACK", "ROLLBACK TO first; COMMIT"])
-def test_a_commit_that_found_the_database_busy_and_is_given_up(tmp_path: Path, end: str) -> None:
-    core = logged_core("delete", tmp_path)
-    core.sql("BEGIN; SAVEPOINT first; INSERT INTO t VALUES (1, 1)")
-    blocked(core).close()
-    core.sql(end)
-    assert (core.logged(), core.events(), core.log_rows()) == ([], [], [])
-    core.sql("INSERT INTO t VALUES (2, 2)")
-    assert core.log_rows() == [(1, 1, 1)]
-    assert core.logged() == core.events()
-
-
-def test_a_statement_of_its_own_that_found_the_database_busy(tmp_path: Path) -> None:
-    core = logged_core("delete", tmp_path)
-    reader = apsw.Connection(core.connection.filename)
-    cursor = reader.execute("SELECT a FROM t UNION ALL SELECT 0 UNION ALL SELECT 0")
-    next(cursor)
-    with pytest.raises(apsw.BusyError):
-        core.sql("INSERT INTO t VALUES (1, 1)")
-    cursor.close()
-    assert (core.logged(), core.events()) == ([], [])
-    core.sql("INSERT INTO t VALUES (2, 2)")
-    assert core.logged() == core.events()
-    assert core.log_rows() == [(1, 1, 1)]
-
-
-class LateWriter:
-    """A virtual table that changes a captured row while the transaction commits."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-        self.value = 0
-        self.table = "later"
-
-    def Connect(self, *_: object) -> tuple[str, LateWriter]:
-        return "CREATE TABLE x(unused)", self
-
-    def BestIndex(self, *_: object) -> None:
-        return None
-
-    def Disconnect(self) -> None:
-        pass
-
-    def Begin(self) -> None:
-        pass
-
-    def Sync(self) -> None:
-        if self.value:
-            self._connection.execute(f"INSERT INTO {self.table} VALUES (?, NULL)", (self.value,))
-
-
-def test_rows_that_another_virtual_table_writes_in_the_commit(core: LoggedCore) -> None:
-    writer = LateWriter(core.connection)
-    core.connection.create_module("late", cast("apsw.VTModule", writer), iVersion=2, eponymous_only=True)
-    core.sql("CREATE TABLE later(a INTEGER PRIMARY KEY, b)")
-    writer.value = 10
-    # It joins before the capture does, and is called first: its row belongs to the transaction.
-    core.sql("BEGIN; DELETE FROM late WHERE 0; INSERT INTO t VALUES (1, 1); COMMIT")
-    events = core.events()
-    assert core.logged() == events
-    assert [event.row_id for event in events] == ["1", "10"]
-    # It joins after the capture: its row would be in the ring and not in the log.
-    writer.value = 11
-    with pytest.raises(CaptureError, match="rows were changed after its events went into the log"):
-        core.sql("BEGIN; INSERT INTO t VALUES (2, 2); DELETE FROM late WHERE 0; COMMIT")
-    assert core.rows("SELECT a FROM t UNION ALL SELECT a FROM later") == [1, 10]
-    assert (len(core.logged()), core.events()) == (2, [])
-
-
-def test_another_virtual_table_cannot_write_a_captured_table_in_the_commit(core: LoggedCore) -> None:
-    """As documented: SQLite lets no statement begin a virtual table then, and ours is in each on a captured table."""
-    writer = LateWriter(core.connection)
-    core.connection.create_module("late", cast("apsw.VTModule", writer), iVersion=2, eponymous_only=True)
-    writer.value, writer.table = 10, "t"
-    with pytest.raises(apsw.LockedError):
-        core.sql("BEGIN; DELETE FROM late WHERE 0; INSERT INTO t VALUES (1, 1); COMMIT")
-    assert (core.rows("SELECT a FROM t"), core.logged(), core.events()) == ([], [], [])
 
 
 # What the ring does not take.
@@ -437,141 +247,6 @@ def test_two_cores_in_one_database(core: LoggedCore) -> None:
     assert all_logged(core.log, 1) == drained(consumer)
     assert core.logged() == core.events()
     assert [numbers(all_logged(core.log, core_id)) for core_id in (0, 1)] == [[1], [1, 2]]
-
-
-# A process that dies between the commit and the ring.
-
-CHILD = """
-    import os, signal, sys
-    import apsw
-    from nodedb_ring import EventBus
-    from nodedb_ring.capture import SqliteCapture
-    from nodedb_ring.log.sqlite import SqliteEventLog
-
-    database, bus, directory, emitted = sys.argv[1:]
-
-    class DyingProducer:
-        \"\"\"Takes so many events; the next one kills.\"\"\"
-
-        def __init__(self, producer, emitted):
-            self.left = emitted
-            self.producer = producer
-            self.ring = producer.ring
-            self.core_id = producer.core_id
-
-        @property
-        def next_sequence(self):
-            return self.producer.next_sequence
-
-        def emit(self, event):
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self.left -= 1
-            return self.producer.emit(event)
-
-    connection = apsw.Connection(database)
-    producer = DyingProducer(EventBus.open(bus, directory=directory).producer(0), int(emitted))
-    capture = SqliteCapture(connection, producer, log=SqliteEventLog(database, driver="apsw"))
-    connection.execute("INSERT INTO t VALUES (1, 1)")
-    connection.execute("BEGIN; INSERT INTO t VALUES (2, 2); INSERT INTO t VALUES (3, 3); COMMIT")
-"""
-
-
-@pytest.mark.parametrize("emitted", [0, 1, 2])
-@pytest.mark.parametrize("journal", FILE_JOURNALS)
-def test_a_process_killed_between_commit_and_emit(journal: str, emitted: int, tmp_path: Path) -> None:
-    connection = open_database(journal, tmp_path)
-    connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)")
-    connection.close()
-    path = tmp_path / "core.db"
-    with EventBus.create("killed", 1, 16, directory=tmp_path) as bus:
-        consumer = bus.consumer(0)
-        command = [sys.executable, "-c", textwrap.dedent(CHILD), str(path), "killed", str(tmp_path), str(emitted)]
-        died = subprocess.run(command, check=False, timeout=40)
-        assert died.returncode == -signal.SIGKILL
-        committed = 1 if emitted == 0 else 3  # the first transaction is of one row
-        connection = apsw.Connection(str(path))
-        log = SqliteEventLog(path, driver="apsw")
-        assert [a for (a,) in connection.execute("SELECT a FROM t")] == list(range(1, committed + 1))
-        logged = all_logged(log)
-        assert [(event.sequence, event.row_id) for event in logged] == [(a, str(a)) for a in range(1, committed + 1)]
-        assert drained(consumer) == logged[:emitted]
-        # The successor's numbers are not those that only the log has.
-        producer = bus.producer(0)
-        with SqliteCapture(connection, producer, log=log):
-            connection.execute("INSERT INTO t VALUES (10, 10)")
-        [event] = drained(consumer)
-        assert (event.sequence, event.lsn, event.row_id) == (committed + 1, logged[-1].lsn + 1, "10")
-        assert all_logged(log) == [*logged, event]
-        producer.close()
-        consumer.close()
-        connection.close()
-        log.close()
-        bus.unlink()
-
-
-WRITER = """
-    import random, sys
-    import apsw
-    from nodedb_ring import create_event_bus
-    from nodedb_ring.capture import SqliteCapture
-    from nodedb_ring.log.sqlite import SqliteEventLog
-
-    database, seed = sys.argv[1:]
-    chance = random.Random(int(seed))
-    connection = apsw.Connection(database)
-    connection.set_busy_timeout(10_000)
-    [producer], [consumer] = create_event_bus(1, capacity=16)
-    capture = SqliteCapture(connection, producer, log=SqliteEventLog(database, driver="apsw"))
-    committed = False
-    while True:
-        connection.execute("BEGIN IMMEDIATE")
-        for _ in range(chance.randrange(1, 30)):
-            a = chance.randrange(1, 100)
-            connection.execute("SAVEPOINT s")
-            if chance.random() < 0.3:
-                connection.execute("DELETE FROM t WHERE a = ?", (a,))
-            else:
-                connection.execute("INSERT OR REPLACE INTO t VALUES (?, ?)", (a, chance.randrange(1000)))
-            connection.execute("ROLLBACK TO s" if chance.random() < 0.2 else "RELEASE s")
-        connection.execute("ROLLBACK" if chance.random() < 0.1 else "COMMIT")
-        if not committed and capture.emitted:
-            committed = True
-            print("committed", flush=True)
-"""
-
-
-@pytest.mark.parametrize("journal", FILE_JOURNALS)
-def test_a_process_killed_anywhere(journal: str, tmp_path: Path) -> None:
-    """Whenever it dies, the log has the rows of the database, from the first to the last, with every number."""
-    connection = open_database(journal, tmp_path)
-    connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)")
-    connection.close()
-    path = tmp_path / "core.db"
-    chance = random.Random(journal)
-    lengths = [0]
-    for life in range(4):
-        command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(life)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == b"committed\n"
-            time.sleep(chance.uniform(0.0, 0.2))
-            writer.kill()
-        connection = apsw.Connection(str(path))
-        with SqliteEventLog(path, driver="apsw") as log:
-            logged = all_logged(log)
-        rows: dict[str, Any] = {}
-        for event in logged:
-            if event.new_value is None:
-                del rows[event.row_id]
-            else:
-                assert (event.op is WriteOp.INSERT) == (event.row_id not in rows)
-                rows[event.row_id] = msgpack.unpackb(event.new_value)["b"]
-        assert rows == {str(a): b for a, b in connection.execute("SELECT a, b FROM t")}
-        assert numbers(logged) == list(range(1, len(logged) + 1))
-        connection.close()
-        lengths.append(len(logged))
-    assert all(later > earlier for earlier, later in itertools.pairwise(lengths))
 
 
 # The connection and its database.

@@ -14,9 +14,8 @@ import pytest
 from nodedb_ring.errors import BusyError
 from nodedb_ring.log.jetstream.loop_thread import LoopCall, LoopEndedError, LoopThread
 from nodedb_ring.log.nested_waits import MOST_WAITING
+from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each, send_in_a_row
 from tests.unit.runners import Running
-
-from .interrupting import Interrupts, handled, interrupted_at_each, send_in_a_row
 
 
 async def nothing() -> None:

@@ -17,10 +17,9 @@ from nodedb_ring.errors import BusyError, ClosedError, LogConflictError, LogUnav
 from nodedb_ring.log import EventLog
 from nodedb_ring.log.producer import logged
 from tests.unit.builders import ring
+from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
+from tests.unit.log.nats_server import NatsServer
 from tests.unit.runners import Running, until_asleep
-
-from .interrupting import Interrupts, handled, interrupted_at_each
-from .nats_server import NatsServer
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("nats")
