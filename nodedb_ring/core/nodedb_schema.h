@@ -9,7 +9,7 @@
 //   columns for Arrow, their formats            batch/arrow/_schema.pyx, batch/arrow/nodedb_export_columns.h
 //
 // What cannot be derived is compared with it: the row by the assertions at the end of this file, the rest by
-// tests/unit/test_schema.py. CONTRIBUTING.md has the steps of adding a column.
+// tests/unit/batch/test_schema.py. CONTRIBUTING.md has the steps of adding a column.
 
 #ifndef NODEDB_SCHEMA_H
 #define NODEDB_SCHEMA_H

@@ -19,15 +19,16 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 module = Extension({name!r}, [{file!r}], extra_compile_args=["-std=gnu11", *{flags!r}])
-setup(name={name!r}, ext_modules=cythonize([module], include_path=[{include!r}]))
+setup(name={name!r}, ext_modules=cythonize([module], include_path={include!r}))
 """
 
 
 def compiled(source: Path, into: Path, *flags: str) -> ModuleType:
-    """Builds a .pyx in a directory, and imports it."""
+    """Builds a .pyx in a directory, and imports it. It may cimport the .pxd files beside it."""
     name = source.stem
+    include = [get_include(), str(source.parent)]
     (into / source.name).write_text(source.read_text())
-    (into / "setup.py").write_text(_SETUP.format(name=name, file=source.name, flags=flags, include=get_include()))
+    (into / "setup.py").write_text(_SETUP.format(name=name, file=source.name, flags=flags, include=include))
     # A sanitizer that is preloaded into the tests has no business in the compiler.
     settings = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]

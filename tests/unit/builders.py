@@ -74,6 +74,15 @@ def fill(producer: EventProducer, first: int, last: int) -> None:
         assert producer.emit(each)
 
 
+def lap(producer: EventProducer, consumer: EventConsumer, first: int, rounds: int = 20) -> int:
+    """Writes every row and every byte that is free, many times over; returns the next number."""
+    for _ in range(rounds):
+        while producer.emit(event(first, collection="~" * 7, new_value=b"~" * 9)):
+            first += 1
+        assert set(consumer.drain(10_000).strings("collection")) <= {"~" * 7}
+    return first
+
+
 def sequences(of: EventBatch) -> list[int]:
     return [int(sequence) for sequence in of.sequence]
 

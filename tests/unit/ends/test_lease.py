@@ -13,10 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBatch, EventBus, RoleTaken
-from tests.unit.builders import event, events, fill, ring, sequences, sized
+from tests.unit.builders import event, events, fill, lap, ring, sequences, sized
 from tests.unit.runners import Running
 
-from .laps import lap
 from .test_waiting import lease_numbers, on_signal, send, when_main_sleeps
 
 

@@ -11,10 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from nodedb_ring import ClosedError, EventBatch, EventConsumer, Lease, WriteEvent, WriteOp
-from tests.unit.builders import batch, event, events, fill, ring, sequences, sized
+from tests.unit.builders import batch, event, events, fill, lap, ring, sequences, sized
 from tests.unit.runners import in_thread
-
-from .laps import lap
 
 # BufferError
 

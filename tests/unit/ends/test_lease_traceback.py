@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from nodedb_ring import ClosedError, EventBatch, EventConsumer
-from tests.unit.builders import event, fill, ring, sequences
+from tests.unit.builders import event, fill, lap, ring, sequences
 from tests.unit.shared_buses import BusMaker
-
-from .laps import lap
 
 
 class Kept:
