@@ -98,7 +98,7 @@ active proctype consumer() {
      released = taken
 #endif
   :: else ->
-#ifdef BREAK_FLAG_AFTER_LOOK
+#ifdef BREAK_FLAG_AFTER_CHECK
      gone = (memory[PUBLISHED] == taken);
      gone = (gone && memory[CLOSED] == 1);
 #else
@@ -112,7 +112,7 @@ active proctype consumer() {
 #ifndef BREAK_NO_MEMBARRIER
         buffered == 0;
 #endif
-#ifdef BREAK_NO_LOOK_AFTER
+#ifdef BREAK_NO_CHECK_AFTER
         due = false;
 #else
         is_due(due);

@@ -40,18 +40,18 @@ active proctype producer() {
      /* A batch lets room gather. */
      if :: wanted = 1 :: wanted = CAPACITY fi;
 announce:
-#ifndef BREAK_TOLD_LATE
+#ifndef BREAK_PUBLISHED_LATE
      room_released = published + wanted - CAPACITY;
 #endif
      atomic { published_seen = published; room_waiting = true };
 #ifndef BREAK_NO_MEMBARRIER
      released_seen = released;
 #endif
-#ifdef BREAK_TOLD_LATE
+#ifdef BREAK_PUBLISHED_LATE
      room_released = published + wanted - CAPACITY;
 #endif
      if
-#ifndef BREAK_NO_LOOK_AFTER
+#ifndef BREAK_NO_CHECK_AFTER
      :: room(wanted) -> skip
 #endif
      :: else ->

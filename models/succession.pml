@@ -422,7 +422,7 @@ end_asleep:
 #endif
         if
         :: seen_claim & 1 ->
-#ifndef BREAK_CLAIM_AFTER_LOOK
+#ifndef BREAK_CLAIM_AFTER_CHECK
            seen = published;
 #endif
            if

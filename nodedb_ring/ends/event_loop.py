@@ -23,5 +23,5 @@ def check_event_loop(what: str) -> None:
     except RuntimeError:
         raise EventLoopError(
             f"{what}: needs asyncio's event loop, and none runs here; on another, such as trio's, wait until"
-            " consumer.fileno() is readable, and then call drain() until it is empty"
+            " consumer.fileno() is readable, and then take events without a time-out until none is left"
         ) from None

@@ -71,7 +71,7 @@ def test_the_first_call_on_another_loop_says_so(what: str, has_events: bool) -> 
     async def call() -> EventBatch:
         return await CALLS[what](consumer, follower)
 
-    with pytest.raises(EventLoopError, match=r"(consumer|follower) of core 0: waits on asyncio's event loop.*fileno"):
+    with pytest.raises(EventLoopError, match=r"(consumer|follower) of core 0: needs asyncio's event loop.*fileno"):
         trio.run(call)
     with pytest.raises(EventLoopError):
         anyio.run(call, backend="trio")
