@@ -7,7 +7,8 @@ from collections.abc import Generator
 import pytest
 
 from .journal import memory_directory
-from .single_step import OPERATIONS, Operation, SingleStep
+from .single_step import SingleStep
+from .stepped_operations import OPERATIONS, Operation
 from .tracing import can_trace, on_one_processor
 
 KILLS = 3

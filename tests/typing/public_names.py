@@ -1,4 +1,7 @@
-"""What the public names are, as a type checker and as Python see it: each ``assert_type`` here is checked by both."""
+"""What the public names are, as a type checker and as Python see it: each ``assert_type`` here is checked by both.
+
+Longer than 500 lines, because one user's program outside of the repository has to use every public name.
+"""
 
 import asyncio
 import copy

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from nodedb_ring import EventBus, EventConsumer, EventProducer, RoleTaken
-from tests.unit.builders import batch, event
 from tests.unit.shared_buses import Held, claim_consumer, claim_producer, close_consumer, close_producer
 
 End = EventProducer | EventConsumer
@@ -48,36 +45,3 @@ def assert_taken(bus: EventBus, role: str, pid: int) -> None:
         claim(bus, role)
     assert raised.value.pid == pid
     assert pid_of(bus, role) == pid
-
-
-def producing(producer: EventProducer) -> list[Callable[[], object]]:
-    def reserve() -> None:
-        with producer.reserve(1) as rows:
-            rows["op"] = 1
-
-    return [
-        lambda: producer.emit(event(90)),
-        lambda: producer.emit_batch(batch(90, 91)),
-        reserve,
-        producer.bind,
-    ]
-
-
-def consuming(consumer: EventConsumer) -> list[Callable[[], object]]:
-    return [
-        consumer.try_recv,
-        consumer.drain,
-        lambda: consumer.drain(timeout=None),
-        consumer.lease,
-        lambda: next(iter(consumer)),
-        consumer.fileno,
-        consumer.bind,
-    ]
-
-
-def kind_of(call: Callable[[], object]) -> str:
-    try:
-        call()
-    except Exception as error:
-        return type(error).__name__
-    return "nothing"

@@ -13,11 +13,12 @@ import pytest
 
 from nodedb_ring import EventBus, ForkError, RoleTaken
 from tests.unit.builders import event, events, fill, sequences
+from tests.unit.ends.end_calls import consuming, kind_of, producing
 from tests.unit.forks import FORKS, c_fork, raw_fork
 from tests.unit.runners import Running, in_child
 from tests.unit.shared_buses import SECONDS, BusMaker, Held, Peer, end, is_alive
 
-from .claims import ROLES, assert_taken, claim, claim_there, close_there, consuming, kind_of, pid_of, producing
+from .claims import ROLES, assert_taken, claim, claim_there, close_there, pid_of
 
 
 def check_inherited_ends(bus: EventBus, fork: Callable[[], int]) -> None:
@@ -27,7 +28,9 @@ def check_inherited_ends(bus: EventBus, fork: Callable[[], int]) -> None:
     lease = consumer.lease(1)
 
     def child() -> list[str]:
-        return [kind_of(call) for call in producing(producer) + consuming(consumer)]
+        emitting = [*producing(producer), producer.bind]
+        receiving = [*consuming(consumer), consumer.fileno, consumer.bind]
+        return [kind_of(call) for call in emitting + receiving]
 
     assert in_child(child, fork) == ["ForkError"] * 11
     fill(producer, 5, 6)

@@ -13,6 +13,7 @@ import pytest
 
 from nodedb_ring import EventBus, OwnershipError, RoleTaken
 from tests.unit.builders import events, fill, sequences
+from tests.unit.ends.end_calls import kind_of
 from tests.unit.runners import in_child, in_thread
 from tests.unit.shared_buses import BusMaker, Peer, claim_consumer, close_consumer, drain, emit, lease, refusal, release
 
@@ -24,7 +25,6 @@ from .claims import (
     claim_there,
     claims_of,
     close_there,
-    kind_of,
     pid_of,
 )
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -92,6 +94,15 @@ def open_database(journal: str, folder: Path) -> apsw.Connection:
     connection.execute("PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON")
     connection.set_busy_timeout(0)
     return connection
+
+
+@contextlib.contextmanager
+def captured(journal: str, folder: Path, table: str) -> Generator[Core]:
+    """A database with one table, captured."""
+    connection = open_database(journal, folder)
+    connection.execute(f"CREATE TABLE {table}")
+    yield Core(connection).start()
+    connection.close()
 
 
 def t(a: int, b: Value) -> Row:

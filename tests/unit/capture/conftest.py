@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from .captured import JOURNALS, Core, open_database
+from .captured import JOURNALS, Core, captured
 
 
 @pytest.fixture(params=JOURNALS)
 def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Core]:
     """A captured database with one table of the common kind, ``t(a INTEGER PRIMARY KEY, b UNIQUE)``."""
-    connection = open_database(request.param, tmp_path)
-    connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)")
-    yield Core(connection).start()
-    connection.close()
+    with captured(request.param, tmp_path, "t(a INTEGER PRIMARY KEY, b UNIQUE)") as made:
+        yield made

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import gc
 import mmap
 import multiprocessing
-import os
 import threading
 import time
 import warnings
@@ -27,38 +25,15 @@ from nodedb_ring import (
     RingError,
     create_event_bus,
 )
-from tests.unit.builders import batch, event, events, fill, ring, sequences
+from tests.unit.builders import event, events, fill, ring, sequences
+from tests.unit.forks import FORKS
 from tests.unit.runners import Running, in_child, in_thread, until_asleep
 
-libc = ctypes.PyDLL(None)  # keeps the GIL: the child continues with it
+from .end_calls import consuming, kind_of, producing
 
 
-def c_fork() -> int:
-    """A fork that Python knows nothing of."""
-    pid: int = libc.fork()
-    return pid
-
-
-FORKS = [os.fork, c_fork]
-
-
-def producing(producer: EventProducer) -> list[Callable[[], object]]:
-    def reserve() -> None:
-        with producer.reserve(1) as rows:
-            rows["op"] = 1
-
-    return [lambda: producer.emit(event(90)), lambda: producer.emit_batch(batch(90, 91)), reserve]
-
-
-def consuming(consumer: EventConsumer) -> list[Callable[[], object]]:
-    return [
-        consumer.try_recv,
-        consumer.drain,
-        lambda: consumer.drain(timeout=None),
-        consumer.lease,
-        lambda: next(iter(consumer)),
-        lambda: asyncio.run(take_one(consumer)),
-    ]
+def receiving(consumer: EventConsumer) -> list[Callable[[], object]]:
+    return [*consuming(consumer), lambda: asyncio.run(take_one(consumer))]
 
 
 async def take_one(consumer: EventConsumer) -> object:
@@ -86,7 +61,7 @@ def test_receiving_in_a_thread_that_does_not_own_the_end(which: int) -> None:
     fill(producer, 1, 2)
     assert consumer.try_recv() == event(1)
     with pytest.raises(OwnershipError, match=r"core 0.*bind"):
-        in_thread(consuming(consumer)[which])
+        in_thread(receiving(consumer)[which])
     assert consumer.try_recv() == event(2)
     assert consumer.stats().received == 2
 
@@ -128,7 +103,7 @@ def test_bind_hands_it_on() -> None:
         return sequences(consumer.drain())
 
     assert in_thread(elsewhere) == [2, 3, 4]
-    for call in producing(producer) + consuming(consumer):
+    for call in producing(producer) + receiving(consumer):
         with pytest.raises(OwnershipError):
             call()
     producer.bind()
@@ -260,7 +235,7 @@ def in_forked_child(fork: Callable[[], int]) -> None:
         refused: list[str] = []
         calls: list[Callable[[], object]] = [
             *producing(producer),
-            *consuming(consumer),
+            *receiving(consumer),
             producer.bind,
             consumer.bind,
         ]
@@ -284,14 +259,6 @@ def in_forked_child(fork: Callable[[], int]) -> None:
     assert not consumer.is_producer_disconnected
 
 
-def kind_of(call: Callable[[], object]) -> str:
-    try:
-        call()
-    except Exception as error:
-        return type(error).__name__
-    return "nothing"
-
-
 @pytest.mark.parametrize("fork", FORKS)
 def test_inherited_ends_refuse(fork: Callable[[], int]) -> None:
     in_forked_child(fork)
@@ -302,7 +269,7 @@ def test_unowned_ends_refuse_too(fork: Callable[[], int]) -> None:
     producer, consumer = ring(8)
 
     def child() -> list[str]:
-        return [kind_of(call) for call in producing(producer) + consuming(consumer)]
+        return [kind_of(call) for call in producing(producer) + receiving(consumer)]
 
     assert in_child(child, fork) == ["ForkError"] * 9
     assert producer.emit(event())
@@ -400,7 +367,7 @@ def test_an_asynchronous_waiter_survives_a_fork(fork: Callable[[], int]) -> None
 
 
 def multiprocessing_child(producer: EventProducer, consumer: EventConsumer, reported: Any) -> None:
-    reported.send([kind_of(call) for call in producing(producer) + consuming(consumer)])
+    reported.send([kind_of(call) for call in producing(producer) + receiving(consumer)])
     reported.close()
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.capture.captured import JOURNALS, Core, open_database
+from tests.unit.capture.captured import JOURNALS, Core, captured
 
 
 @pytest.fixture(params=JOURNALS)
 def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Core]:
-    connection = open_database(request.param, tmp_path)
-    connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
-    yield Core(connection).start()
-    connection.close()
+    with captured(request.param, tmp_path, "t(a INTEGER PRIMARY KEY, b)") as made:
+        yield made

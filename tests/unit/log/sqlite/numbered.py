@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 
 from nodedb_ring import EventBatch, WriteEvent, WriteOp
 from nodedb_ring.log import EventLog
+from nodedb_ring.log.sqlite import SqliteEventLog
 
 Driver = Literal["sqlite3", "apsw"]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -35,6 +36,19 @@ def run_of(first: int, count: int) -> EventBatch:
         row_id="r",
         lsn=np.arange(count, dtype=np.uint64),
     )
+
+
+def calls_of(log: SqliteEventLog, reading: Iterator[EventBatch]) -> list[Callable[[], object]]:
+    """Each call of a log that has 1 and 2, and the next batch of a read that was begun."""
+    return [
+        lambda: log.append(0, batch_of(3)),
+        lambda: log.read(0, 0, 1),
+        lambda: next(reading),
+        lambda: log.last_sequence(0),
+        lambda: log.trim(0, 1),
+        lambda: log.load_watermark("a", 0),
+        lambda: log.save_watermark("a", 0, 1),
+    ]
 
 
 def numbers(log: EventLog, core_id: int = 0, first: int = 0, last: int = 2**64 - 1) -> list[int]:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nodedb_ring import EventBatch, WriteEvent, WriteOp
 from nodedb_ring.errors import ClosedError, LogConflictError
 from nodedb_ring.log import EventLog
 from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog, append, event_log
 from tests.stress.journal import memory_directory
 from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 
-from .numbered import Driver
+from .numbered import Driver, batch_of, numbers
 
 # Each call runs once for each of its bytecodes.
 pytestmark = pytest.mark.slow
@@ -41,28 +40,10 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def log(path: Path, driver: Driver) -> Iterator[SqliteEventLog]:
-    with SqliteEventLog(path, driver=driver) as opened:
-        yield opened
-
-
-@pytest.fixture
 def other(path: Path, driver: Driver, log: SqliteEventLog) -> Iterator[SqliteEventLog]:
     """Another connection to the file."""
     with SqliteEventLog(path, driver=driver) as opened:
         yield opened
-
-
-def batch_of(*sequences: int) -> EventBatch:
-    events = [
-        WriteEvent(sequence=number, collection="t", op=WriteOp.INSERT, row_id=str(number), lsn=number)
-        for number in sequences
-    ]
-    return EventBatch.from_events(events)
-
-
-def numbers(log: EventLog, core_id: int = 0) -> list[int]:
-    return [int(number) for batch in log.read(core_id, 0, 2**63 - 1) for number in batch.sequence]
 
 
 def is_open(path: Path) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +18,7 @@ from nodedb_ring.log import MAX_BATCH_EVENTS, EventLog
 from nodedb_ring.log.sqlite import CREATE_TABLES, LOG_TABLES, SqliteEventLog, append, append_statements, event_log
 from nodedb_ring.log.sqlite.drivers import Bindings
 
-from .numbered import Driver, Sql, batch_of, event, numbers, run_of
+from .numbered import Driver, Sql, batch_of, calls_of, event, numbers, run_of
 
 
 def test_it_is_an_event_log(log: SqliteEventLog) -> None:
@@ -223,18 +222,7 @@ def test_after_close(path: Path, driver: Driver) -> None:
     log.close()
     log.close()
     assert log.closed
-    calls: list[Callable[[], object]] = [
-        lambda: log.append(0, batch_of(3)),
-        lambda: log.append(0, batch_of()),
-        lambda: log.read(0, 0, 1),
-        lambda: next(reading),
-        lambda: log.last_sequence(0),
-        lambda: log.trim(0, 1),
-        lambda: log.load_watermark("a", 0),
-        lambda: log.save_watermark("a", 0, 1),
-        log.__enter__,
-    ]
-    for call in calls:
+    for call in [*calls_of(log, reading), lambda: log.append(0, batch_of()), log.__enter__]:
         with pytest.raises(ClosedError, match="this log is closed; open a new SqliteEventLog"):
             call()
 

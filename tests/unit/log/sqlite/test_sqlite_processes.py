@@ -20,7 +20,7 @@ from nodedb_ring.errors import ForkError
 from nodedb_ring.log.sqlite import BUSY_SECONDS, CHECKPOINT_BYTES, SqliteEventLog, append_statements
 from nodedb_ring.log.sqlite.drivers import DRIVERS
 
-from .numbered import Driver, batch_of, numbers
+from .numbered import Driver, batch_of, calls_of, numbers
 
 
 def test_beside_a_process_that_holds_a_read_lock_and_copies_the_wal(
@@ -70,16 +70,7 @@ def test_in_a_forked_child(log: SqliteEventLog, path: Path, driver: Driver) -> N
     reading = log.read(0, 0, 10)
 
     def work() -> None:
-        calls: list[Callable[[], object]] = [
-            lambda: log.append(0, batch_of(2)),
-            lambda: log.read(0, 0, 1),
-            lambda: next(reading),
-            lambda: log.last_sequence(0),
-            lambda: log.trim(0, 1),
-            lambda: log.load_watermark("a", 0),
-            lambda: log.save_watermark("a", 0, 1),
-        ]
-        for call in calls:
+        for call in calls_of(log, reading):
             with pytest.raises(ForkError, match="inherited by fork"):
                 call()
         log.close()
