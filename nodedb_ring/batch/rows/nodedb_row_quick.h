@@ -75,8 +75,31 @@ static inline const uint8_t *nodedb_row_quick_other(const nodedb_row_payload *pa
     return nodedb_row_read_value(payload, column, row, &behind, end) == NODEDB_ROW_OK ? behind : NULL;
 }
 
+// Bytes of a value that has nothing behind its head, by its first byte; 0 of any other.
+static const uint8_t nodedb_scalar_bytes[256] = {
+    [0x00 ... 0x7F] = 1, [0xC0] = 1, [0xC2 ... 0xC3] = 1, [0xCA] = 5, [0xCB] = 9, [0xCC] = 2,          [0xCD] = 3,
+    [0xCE] = 5,          [0xCF] = 9, [0xD0] = 2,          [0xD1] = 3, [0xD2] = 5, [0xD3] = 9, [0xE0 ... 0xFF] = 1,
+};
+
+// From byte 32 - n on: the highest bits of n bytes.
+static const uint8_t nodedb_high_bits[64] = {[0 ... 31] = 0x80};
+
+// Whether up to 31 bytes are ASCII; 32 may be read.
+static inline int nodedb_row_quick_is_ascii(const uint8_t *bytes, uint32_t size) {
+    uint64_t word[4], high[4];
+    memcpy(word, bytes, sizeof word);
+    memcpy(high, nodedb_high_bits + 32 - size, sizeof high);
+    return ((word[0] & high[0]) | (word[1] & high[1]) | (word[2] & high[2]) | (word[3] & high[3])) == 0;
+}
+
+// Passes over the value at `at`, from which on there is room: what is behind it, or NULL where it is malformed.
 static inline const uint8_t *nodedb_row_quick_pass(const uint8_t *at, const uint8_t *end) {
+    const uint8_t first = *at, bytes = nodedb_scalar_bytes[first];
     const uint8_t *behind = at;
+    if (bytes != 0)
+        return at + bytes;
+    if ((first & 0xE0) == 0xA0 && nodedb_row_quick_is_ascii(at + 1, first & 0x1F))
+        return at + 1 + (first & 0x1F);
     return nodedb_msgpack_pass(&behind, end, 1) == NODEDB_MSGPACK_OK ? behind : NULL;
 }
 
@@ -122,31 +145,38 @@ static inline const uint8_t *nodedb_row_quick_value(const nodedb_row_payload *pa
     return nodedb_row_quick_other(payload, column, row, at, end);
 }
 
+// Reads the head of a row: where its first key is, or NULL. So many `keys` there are.
+static inline const uint8_t *nodedb_row_quick_open(const nodedb_row_payload *payload, const uint8_t *at,
+                                                   const uint8_t *end, uint32_t *keys) {
+    // A view reads 4 bytes before its own, of which a row's first has but 3 in front: the row's head, a key, its own head.
+    if (at == payload->bytes || end - at < 3)
+        return NULL;
+    *keys = *at & 0x0F;
+    if ((*at & 0xF0) == 0x80)
+        return at + 1;
+    *keys = nodedb_msgpack_u16(at + 1);
+    return *at == 0xDE ? at + 3 : NULL;
+}
+
+// Whether the key at `at` is the one that stood at this place before, and there is room for it and for its value.
+static inline int nodedb_row_quick_key(const nodedb_row_payload *payload, const nodedb_row_key *key,
+                                       const uint8_t *at) {
+    const uint32_t words = 8 * NODEDB_KEY_WORDS;
+    if (payload->end - at < NODEDB_QUICK_ROOM || key->size > NODEDB_QUICK_KEY || !nodedb_row_is_key(key, at))
+        return 0;
+    return __builtin_expect(key->size <= words, 1) || memcmp(at + words, key->bytes + words, key->size - words) == 0;
+}
+
 // Reads a row. 0: it is none of the common ones, or malformed.
 static inline int nodedb_row_quick(const nodedb_row_keys *keys, const nodedb_row_payload *payload,
                                    nodedb_row_column *columns, uint64_t row, const uint8_t *at, const uint8_t *end) {
-    uint32_t count;
-    // A view reads 4 bytes before its own, of which a row's first has but 3 in front: the row's head, a key, its own head.
-    if (end - at < 1 || at == payload->bytes)
-        return 0;
-    if ((*at & 0xF0) == 0x80) {
-        count = *at & 0x0F;
-        at += 1;
-    } else if (*at == 0xDE && end - at >= 3) {
-        count = nodedb_msgpack_u16(at + 1);
-        at += 3;
-    } else {
-        return 0;
-    }
-    if (count > keys->known)
+    uint32_t count = 0;
+    at = nodedb_row_quick_open(payload, at, end, &count);
+    if (at == NULL || count > keys->known)
         return 0;
     for (uint32_t place = 0; place < count; place++) {
         const nodedb_row_key *key = keys->key + place;
-        if (payload->end - at < NODEDB_QUICK_ROOM || key->size > NODEDB_QUICK_KEY || !nodedb_row_is_key(key, at))
-            return 0;
-        if (__builtin_expect(key->size > 8 * NODEDB_KEY_WORDS, 0) &&
-            memcmp(at + 8 * NODEDB_KEY_WORDS, key->bytes + 8 * NODEDB_KEY_WORDS,
-                   key->size - 8 * NODEDB_KEY_WORDS) != 0)
+        if (!nodedb_row_quick_key(payload, key, at))
             return 0;
         at += key->size;
         at = key->column == NODEDB_NO_COLUMN ? nodedb_row_quick_pass(at, end)
