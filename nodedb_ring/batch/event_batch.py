@@ -413,7 +413,9 @@ class EventBatch:
     def __getitem__(self, key: int | np.integer[Any]) -> WriteEvent: ...
 
     @overload
-    def __getitem__(self, key: slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]) -> EventBatch: ...
+    def __getitem__(
+        self, key: slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]
+    ) -> EventBatch: ...
 
     def __getitem__(
         self, key: int | np.integer[Any] | slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]
