@@ -49,8 +49,9 @@ cdef class Guarded:
     def __dealloc__(self):
         munmap(self.page - PAGE, 3 * PAGE)
 
-    def read(self, list messages, RowPlan plan not None, bint at_end):
-        """Which of the messages are rows (1) and which are malformed (2), for each of decoding and inference."""
+    def read(self, list messages, RowPlan plan not None, bint at_end, tuple stray=None):
+        """Which of the messages are rows (1) and which are malformed (2); the columns that are inferred; where decoding and
+        inference ended. The last event lies where `stray` says: at its offset, with its length."""
         cdef bytes payload = b"".join(messages)
         cdef uint64_t n = len(messages), size = len(payload), i, at = 0
         cdef uint8_t* start = self.page + PAGE - size if at_end else self.page
@@ -69,6 +70,9 @@ cdef class Guarded:
             rows[i].field[NEW_VALUE].offset = at
             rows[i].field[NEW_VALUE].length = len(messages[i])
             at += len(messages[i])
+        if stray is not None:
+            rows[n - 1].field[NEW_VALUE].offset = stray[0]
+            rows[n - 1].field[NEW_VALUE].length = stray[1]
         for k in range(plan.count):
             columns[k].type = plan.types[k]
             columns[k].values = memory + 17 * n * k
@@ -81,7 +85,7 @@ cdef class Guarded:
         decoder.payload.shift = 28
         decoder.columns = columns
         decoder.count = plan.count
-        decode_all(&decoder, rows, n, NEW_VALUE, events, True, &fault)
+        decoded = decode_all(&decoder, rows, n, NEW_VALUE, events, True, &fault)
         for k in range(plan.count):
             settle_column(columns + k, n)
         if not infer_begin(&infer, 1, start + size):
@@ -92,7 +96,7 @@ cdef class Guarded:
         free(rows)
         free(memory)
         free(columns)
-        return list(events), names, inferred
+        return list(events), names, (decoded, inferred)
 
     def touch_beyond(self):
         """Ends the process: what the tests rest on."""

@@ -29,7 +29,10 @@ VALUES: Final = [
 class Guarded(Protocol):
     """``guarded.pyx``."""
 
-    def read(self, messages: list[bytes], plan: RowPlan, at_end: bool) -> tuple[list[int], list[bytes], int]: ...
+    def read(
+        self, messages: list[bytes], plan: RowPlan, at_end: bool, stray: tuple[int, int] | None = None
+    ) -> tuple[list[int], list[bytes], tuple[int, int]]: ...
+
     def touch_beyond(self) -> None: ...
 
 
@@ -58,7 +61,7 @@ def test_no_byte_beyond_the_payload_is_read(guarded: Guarded, at_end: bool, key:
                     messages = [message] * before + [message[:size]]
                     ends = [1] * before + [1 if size == len(message) else 2]
                     names = [key.encode()] if 1 in ends else []
-                    assert guarded.read(messages, plan, at_end) == (ends, names, len(messages)), (message, size)
+                    assert guarded.read(messages, plan, at_end) == (ends, names, (len(messages),) * 2), (message, size)
                     seen += 1
         return seen
 
@@ -86,11 +89,28 @@ def test_sizes_that_lie(guarded: Guarded, at_end: bool) -> None:
                     for before in (0, 3):
                         ends, _, inferred = guarded.read([good] * before + [message], plan, at_end)
                         assert ends[-1] == 2, (message, kind)
-                        assert inferred == before + 1
+                        assert inferred == (before + 1, before + 1)
                         seen += 1
         return seen
 
     assert in_child(read_all) == len(ROW_TYPES) * len(heads) * 8
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_values_outside_of_the_payload(guarded: Guarded, at_end: bool) -> None:
+    """Only who shares a ring can write such offsets: neither decoding nor inference goes on, whatever is asked for."""
+    good = maps([(texts(b"k")[0], b"\x01")])[0]
+    plan = RowPlan(("k",), (ROW_TYPES.index("int64"),))
+
+    def read_all() -> int:
+        for stray in ((8, 1), (4, 5), (7, 2), (0, 9), (4096, 1), (2**32 - 1, 2**32 - 2), (0, 2**32 - 2)):
+            ends, _, ended = guarded.read([good, good], plan, at_end, stray)
+            assert ends[0] == 1, stray
+            assert ended == (1, 1), stray
+        assert guarded.read([good, good], plan, at_end, (4, 4))[2] == (2, 2)
+        return 1
+
+    assert in_child(read_all) == 1
 
 
 def test_the_pages_beside_it_end_the_process(guarded: Guarded) -> None:
