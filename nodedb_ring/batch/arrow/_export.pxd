@@ -38,3 +38,6 @@ cdef bint write_array(
 cdef uint64_t rows_within(RowBlock block, const Selected* selected, uint64_t longest) except 0
 # Drops what a hold holds, and its memory; from any thread, with or without the GIL.
 cdef void release_hold(Hold* hold) noexcept nogil
+# Memory of which large pieces are kept for the next export; of any size, aligned to a cache line.
+cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil
+cdef void give_export_memory(void* memory, size_t size) noexcept nogil

@@ -101,6 +101,14 @@ cdef void release_hold(Hold* hold) noexcept nogil:
     release(hold)
 
 
+cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil:
+    return take_memory(size, got)
+
+
+cdef void give_export_memory(void* memory, size_t size) noexcept nogil:
+    give_memory(memory, size)
+
+
 cdef void _free_array_capsule(object capsule) noexcept:
     cdef ArrowArray* array = <ArrowArray*>PyCapsule_GetPointer(capsule, "arrow_array")
     if array.release != NULL:
@@ -144,16 +152,12 @@ cdef int _check_lengths(RowBlock block, const Selected* selected) except -1:
 
 
 cdef Window _window_of(RowBlock block, uint32_t shift) noexcept:
-    """The payload, or of a slice its own part where that is one."""
     cdef Window window
-    cdef uint64_t end
-    window.base = 0
-    window.size = block.payload_bytes
+    cdef uint64_t base
+    window.size = block.stretch(&base)
+    window.base = <uint32_t>base
     window.shift = shift
-    if block.parent is not None and block.count != 0 and block.is_packed(&end):
-        window.base = block.rows[0].field[0].offset
-        window.size = end - window.base
-    window.bytes = block.bytes + window.base
+    window.bytes = block.bytes + base
     return window
 
 
