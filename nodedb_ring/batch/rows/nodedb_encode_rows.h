@@ -40,45 +40,69 @@ typedef struct {
 
 // ---- one column of a run ----------------------------------------------------------------------------------------
 
+// A column as a loop reads it. What a loop writes may be anything for all that the compiler knows: it would read the
+// pointers of an array again for each value, but not those of a copy that nobody else has seen.
+typedef struct {
+    encode_type type;
+    struct ArrowArray array;
+    const void *buffers[3];
+    const uint8_t *valid, *given;
+    int64_t first;
+} encode_loop;
+
+ENCODE_INLINE void encode_begin_loop(encode_loop *loop, encode_kind kind, char letter, const encode_column *column,
+                                     int64_t start) {
+    loop->type = *column->type;
+    loop->array = *column->array;
+    loop->valid = encode_validity(column->array);
+    loop->given = column->given == NULL ? NULL : column->given + start;
+    loop->first = column->first + start;
+    if (kind >= ENCODE_BOOL && kind <= ENCODE_RAW && letter != 'v') {
+        for (int k = 0; k < 3; k++)
+            loop->buffers[k] = k < loop->array.n_buffers ? loop->array.buffers[k] : NULL;
+        loop->array.buffers = loop->buffers;
+    }
+}
+
 ENCODE_INLINE encode_fault encode_measure_loop(encode_kind kind, char letter, const encode_column *column,
                                                int64_t start, int64_t count, uint64_t *size, int64_t *row) {
-    const uint8_t *valid = encode_validity(column->array);
-    const uint8_t *given = column->given == NULL ? NULL : column->given + start;
-    const int64_t first = column->first + start;
-    const encode_type *type = column->type;
+    encode_loop loop;
+    encode_begin_loop(&loop, kind, letter, column, start);
     for (int64_t k = 0; k < count; k++) {
-        if (given != NULL && !given[k])
+        if (loop.given != NULL && !loop.given[k])
             continue;
-        const encode_fault fault = encode_measure(kind, letter, type, column->array, valid, first + k, &size[k]);
-        size[k] += type->key_size;
+        uint64_t bytes = loop.type.key_size;
+        const encode_fault fault =
+            encode_measure(kind, letter, &loop.type, &loop.array, loop.valid, loop.first + k, &bytes);
         if (fault != ENCODE_OK) {
             *row = start + k;
             return fault;
         }
+        size[k] += bytes;
     }
     return ENCODE_OK;
 }
 
 ENCODE_INLINE encode_fault encode_write_loop(encode_kind kind, char letter, const encode_column *column, int64_t start,
                                              int64_t count, uint8_t **at, uint8_t *const *end, int64_t *row) {
-    const uint8_t *valid = encode_validity(column->array);
-    const uint8_t *given = column->given == NULL ? NULL : column->given + start;
-    const int64_t first = column->first + start;
-    const encode_type *type = column->type;
+    uint64_t key[ENCODE_KEY_ROOM / 8];
+    encode_loop loop;
+    encode_begin_loop(&loop, kind, letter, column, start);
+    memcpy(key, loop.type.key, sizeof key);
     for (int64_t k = 0; k < count; k++) {
-        uint8_t *to = at[k];
+        uint8_t *to = at[k], *const row_end = end[k];
         encode_fault fault = ENCODE_CHANGED;
-        if (given != NULL && !given[k])
+        if (loop.given != NULL && !loop.given[k])
             continue;
-        if (type->key_size <= ENCODE_KEY_ROOM && msgpack_has_room(to, end[k], ENCODE_KEY_ROOM)) {
+        if (loop.type.key_size <= ENCODE_KEY_ROOM && msgpack_has_room(to, row_end, ENCODE_KEY_ROOM)) {
             // What is behind the key is written over by the value, and by what follows it in the row.
-            memcpy(to, type->key, ENCODE_KEY_ROOM);
-            to += type->key_size;
+            memcpy(to, key, ENCODE_KEY_ROOM);
+            to += loop.type.key_size;
         } else {
-            to = msgpack_write_bytes(to, end[k], type->key, type->key_size);
+            to = msgpack_write_bytes(to, row_end, loop.type.key, loop.type.key_size);
         }
         if (to != NULL)
-            fault = encode_write(kind, letter, type, column->array, valid, first + k, &to, end[k]);
+            fault = encode_write(kind, letter, &loop.type, &loop.array, loop.valid, loop.first + k, &to, row_end);
         if (fault != ENCODE_OK) {
             *row = start + k;
             return fault;

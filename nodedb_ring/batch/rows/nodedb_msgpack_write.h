@@ -15,18 +15,19 @@ enum { MSGPACK_NIL_BYTE = 0xC0, MSGPACK_FALSE_BYTE = 0xC2 };
 // MessagePack counts bytes and items with at most 32 bits.
 #define MSGPACK_MOST ((uint64_t)UINT32_MAX)
 
-// Bytes of a number by how many bits it has: of one that is not negative, and of the complement of a negative one.
+// By how many bits a number has, 1 at least: its bytes. Of one that is not negative, and of the complement of a negative one.
 static const uint8_t msgpack_integer_sizes[2][65] = {
-    {1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5,
+    {0, 1, 1, 1, 1, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5,
      9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9},
-    {1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 9,
+    {0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 9,
      9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9},
 };
-// First bytes of a number by its size; a number of one byte is its own.
+// By its bytes: the first of them, which is the number itself where there is but one.
 static const uint8_t msgpack_integer_heads[2][10] = {
     {0, 0, 0xCC, 0xCD, 0, 0xCE, 0, 0, 0, 0xCF},
     {0, 0, 0xD0, 0xD1, 0, 0xD2, 0, 0, 0, 0xD3},
 };
+static const uint8_t msgpack_integer_itself[10] = {[1] = 0xFF};
 
 static inline void msgpack_put_u16(uint8_t *at, uint16_t value) {
     value = __builtin_bswap16(value);
@@ -49,17 +50,17 @@ static inline int msgpack_has_room(const uint8_t *at, const uint8_t *end, uint64
 
 // ---- numbers ----------------------------------------------------------------------------------------------------
 
-// `bits` are sign-extended if the number is negative.
+// `bits` are sign-extended if the number is negative. Sizes of numbers are hard to predict: no branch depends on one.
 static inline uint32_t msgpack_integer_size(uint64_t bits, int is_negative) {
-    const uint64_t magnitude = is_negative ? ~bits : bits;
-    return msgpack_integer_sizes[is_negative][magnitude == 0 ? 0 : 64 - __builtin_clzll(magnitude)];
+    const uint64_t magnitude = bits ^ (0 - (uint64_t)is_negative);
+    return msgpack_integer_sizes[is_negative][64 - __builtin_clzll(magnitude | 1)];
 }
 
 static inline uint8_t *msgpack_write_integer(uint8_t *at, const uint8_t *end, uint64_t bits, int is_negative) {
-    const uint32_t size = msgpack_integer_size(bits, is_negative);
-    const uint8_t first = size == 1 ? (uint8_t)bits : msgpack_integer_heads[is_negative][size];
+    const uint32_t size = msgpack_integer_size(bits, is_negative), half = 4 * (9 - size);
+    const uint8_t first = msgpack_integer_heads[is_negative][size] | (msgpack_integer_itself[size] & (uint8_t)bits);
     // The number stands at the left of eight bytes. Those behind it are written over by what comes next in the row.
-    const uint64_t left = size == 1 ? 0 : bits << (8 * (9 - size));
+    const uint64_t left = bits << half << half;
     if (msgpack_has_room(at, end, 9)) {
         at[0] = first;
         msgpack_put_u64(at + 1, left);
@@ -168,7 +169,7 @@ static inline uint8_t *msgpack_write_head(uint8_t *at, const uint8_t *end, msgpa
 }
 
 // Bytes as they are. Most are few: those go in two words that overlap, of which neither leaves the source.
-static inline uint8_t *msgpack_write_bytes(uint8_t *at, const uint8_t *end, const uint8_t *bytes, uint64_t size) {
+static inline __attribute__((always_inline)) uint8_t *msgpack_write_bytes(uint8_t *at, const uint8_t *end, const uint8_t *bytes, uint64_t size) {
     uint64_t first, last;
     uint32_t first_four, last_four;
     if (!msgpack_has_room(at, end, size))
