@@ -48,6 +48,8 @@ except ModuleNotFoundError as _error:
 
 from .batch.event_batch import EventBatch
 from .batch.projection import PlainStream, Projection
+from .batch.rows.projection import RowProjection
+from .batch.rows.rows import Rows
 from .batch.rows.schema import RowSchema
 from .bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
 from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
@@ -102,7 +104,9 @@ __all__ = [
     "RingStats",
     "RoleTaken",
     "RowError",
+    "RowProjection",
     "RowSchema",
+    "Rows",
     "UnknownColumnError",
     "WriteEvent",
     "WriteOp",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal, TypeAlias, cast, final, get_args
+from typing import TYPE_CHECKING, Final, cast, final
 
 from ...errors import RowError, UnknownColumnError
+from ._decode import RowPlan
+from ._infer import infer_columns
+from .field import field_number, goes_on
+from .row_types import ROW_TYPES, RowType
+
+if TYPE_CHECKING:
+    from ..event_batch import EventBatch
 
 __all__ = ["ROW_TYPES", "RowSchema", "RowType"]
-
-RowType: TypeAlias = Literal["bool", "int64", "uint64", "float64", "str", "bytes", "timestamp", "raw", "null"]
-
-ROW_TYPES: Final[tuple[RowType, ...]] = get_args(RowType)
-"""The types of a column, in the order in which compiled code numbers them."""
 
 _WIDER: Final[dict[frozenset[RowType], RowType]] = {
     frozenset(("int64", "uint64")): "uint64",
@@ -58,17 +60,44 @@ class RowSchema(Mapping[str, RowType]):
         `columns` is neither, or a name or type is no str.
     """
 
-    __slots__ = ("__weakref__", "_columns")
+    __slots__ = ("__weakref__", "_columns", "_plan")
 
     _columns: dict[str, RowType]
+    _plan: RowPlan | None
 
     def __init__(self, columns: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         self._columns = {}
+        self._plan = None
         for name, kind in _pairs(columns):
             _check_name(name)
             if name in self._columns:
                 raise RowError(f"column {name!r}: stands twice in the schema; name it once", column=name)
             self._columns[name] = _checked_type(name, kind)
+
+    @classmethod
+    def infer(cls, batch: EventBatch, field: str = "new_value", *, on_error: str = "raise") -> RowSchema:
+        """The schema of the row values that a batch has: its columns in order of first appearance.
+
+        Integers and floats make ``float64``; integers above int64 make ``uint64`` if none is negative; arrays, maps and
+        extensions but the timestamp's make ``raw``; a column of nothing but nil is ``null``. A column is inferred of at
+        most 4096.
+
+        Parameters
+        ----------
+        batch : EventBatch
+        field : {"new_value", "old_value"}
+        on_error : {"raise", "null"}
+            With "null" malformed row values are passed over.
+
+        Raises
+        ------
+        RowError
+            A column has values that no type takes together: it names both events. Or a row value is malformed, or has
+            more columns than that.
+        ClosedError
+            The lease of this batch has ended.
+        """
+        return cls(infer_columns(batch._block, field_number(field), goes_on(on_error)))
 
     def __getitem__(self, name: str) -> RowType:
         try:
@@ -100,6 +129,12 @@ class RowSchema(Mapping[str, RowType]):
 
     def __hash__(self) -> int:
         return hash(tuple(self._columns.items()))
+
+    def _prepared(self) -> RowPlan:
+        """The schema made ready for decoding, once."""
+        if self._plan is None:
+            self._plan = RowPlan(tuple(self._columns), tuple(map(ROW_TYPES.index, self._columns.values())))
+        return self._plan
 
     def __repr__(self) -> str:
         return f"RowSchema({self._columns!r})"
