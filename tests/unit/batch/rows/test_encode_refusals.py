@@ -75,6 +75,7 @@ def test_a_column_is_refused_by_name(source: Any, column: str | None, message: s
         (decimal.Decimal(1), "is of Decimal"),
         (1j, "is of complex"),
         ({1, 2}, "is of set"),
+        (msgpack.ExtType(1, b"x"), "is of ExtType"),
         ("\ud800", "has a lone surrogate"),
         ([["\ud800"]], "has a lone surrogate"),
         ({"k": object()}, "is of object"),
