@@ -148,8 +148,8 @@ def _stamps(
         if changed.any():
             row = int(np.flatnonzero(changed)[0])
             raise RowError(
-                f"row {row}: column {name!r}: {stamps[row]} is no whole number of microseconds that 64 bits hold; truncate "
-                "or round it first",
+                f"row {row}: column {name!r}: {stamps[row]} is no whole number of microseconds that 64 bits hold; "
+                "truncate or round it first",
                 position=row,
                 column=name,
             )

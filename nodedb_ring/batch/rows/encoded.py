@@ -13,8 +13,8 @@ __all__ = ["EncodedRows"]
 class EncodedRows(NamedTuple):
     """Row values: row i is ``data[offsets[i]:offsets[i + 1]]``, a MessagePack map.
 
-    A row that is not there has no bytes, which no map has. ``EventBatch.from_columns`` takes it for None, if it is given
-    these rows as they are; of a plain pair of the same two arrays it makes ``b""``.
+    A row that is not there has no bytes, which no map has. ``EventBatch.from_columns`` takes it for None, if it is
+    given these rows as they are; of a plain pair of the same two arrays it makes ``b""``.
 
     Parameters
     ----------

@@ -28,20 +28,36 @@ DAY = datetime.date(2024, 5, 6)
 @pytest.mark.parametrize(
     ("source", "column", "message"),
     [
-        (pl.DataFrame({"a": [1], "day": [DAY]}), "day", "column 'day' is date32: is no type of MessagePack; cast it to a time"),
+        (
+            pl.DataFrame({"a": [1], "day": [DAY]}),
+            "day",
+            "column 'day' is date32: is no type of MessagePack; cast it to a time",
+        ),
         (pl.DataFrame({"t": [datetime.time(1)]}), "t", r"time64\[ns\].*cast it to an integer or to text"),
-        (pl.DataFrame({"t": [datetime.timedelta(1)]}), "t", "is no type of MessagePack; cast it to an integer or to text"),
+        (
+            pl.DataFrame({"t": [datetime.timedelta(1)]}),
+            "t",
+            "is no type of MessagePack; cast it to an integer or to text",
+        ),
         (pl.DataFrame({"d": [decimal.Decimal("1.5")]}), "d", r"decimal\(.*cast it to int64 or float64"),
         (duckdb.sql("select 1.5::decimal(9, 1) as d"), "d", "decimal"),
         (pa.table({"l": pa.array([[DAY]])}), "l", "column 'l' is date32"),
         (pa.table({"s": pa.array([{"x": decimal.Decimal(1)}])}), "s", "column 's' is decimal"),
         (pa.table({"r": pa.RunEndEncodedArray.from_arrays([2], ["x"])}), "r", "run-end encoded.*decode its runs"),
         (pa.table({"l": pa.array([[1]], pa.list_view(pa.int8()))}), "l", "list_view.*cast it to a list"),
-        (pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}), "u", "make a column of each"),
+        (
+            pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}),
+            "u",
+            "make a column of each",
+        ),
         (pa.table({"p": pd.period_range("2024", periods=1, freq="D")}), "p", "'pandas.period', an extension type"),
         (pa.table([pa.array([1]), pa.array([2])], ["a", "a"]), "a", "column 'a': is there twice"),
         (pa.table([pa.array([1])], [""]), "", "the name is empty"),
-        (pa.table({"s": pa.StructArray.from_arrays([pa.array([1])] * 2, ["x", "x"])}), "s", "its field 'x' is there twice"),
+        (
+            pa.table({"s": pa.StructArray.from_arrays([pa.array([1])] * 2, ["x", "x"])}),
+            "s",
+            "its field 'x' is there twice",
+        ),
         ({"a": [1], "b": np.zeros(1, "m8[s]")}, "b", r"column 'b' is an array of timedelta64\[s\]"),
         ({"b": np.zeros(1, complex)}, "b", "complex128"),
         ({"b": np.zeros(1, "S3")}, "b", "pass a list of bytes"),
@@ -226,12 +242,21 @@ def broken_children(it: Broken) -> None:
     it.array.n_children = 0
 
 
-@pytest.mark.parametrize("column", [pa.array([1, 2, 3]), TEXT, TEXT.cast(pa.string_view()), TEXT.dictionary_encode(), LISTS, MAPS])
+@pytest.mark.parametrize(
+    "column", [pa.array([1, 2, 3]), TEXT, TEXT.cast(pa.string_view()), TEXT.dictionary_encode(), LISTS, MAPS]
+)
 @pytest.mark.parametrize(
     "breaks",
     [
-        broken_length, broken_struct_length, broken_struct_offset, broken_struct_huge, broken_offset, broken_huge_offset,
-        broken_buffers, broken_no_data, broken_children,
+        broken_length,
+        broken_struct_length,
+        broken_struct_offset,
+        broken_struct_huge,
+        broken_offset,
+        broken_huge_offset,
+        broken_buffers,
+        broken_no_data,
+        broken_children,
     ],
 )
 def test_a_broken_array_is_refused(column: Any, breaks: Any) -> None:
@@ -263,7 +288,9 @@ def test_a_broken_array_is_refused(column: Any, breaks: Any) -> None:
         (MAPS, 1, "i4", (0, 3, 3, 3)),
     ],
 )
-def test_a_value_outside_of_its_buffers_is_refused(column: Any, buffer: int, dtype: str, numbers: tuple[int, ...]) -> None:
+def test_a_value_outside_of_its_buffers_is_refused(
+    column: Any, buffer: int, dtype: str, numbers: tuple[int, ...]
+) -> None:
     it = Broken(c=column)
     it.write(it.column, buffer, dtype, *numbers)
     with pytest.raises(RowError, match=r"row \d: column 'c' does not lie in its buffers") as caught:

@@ -23,7 +23,12 @@ from nodedb_ring import EncodedRows, EventBatch, RowSchema, encode_rows
 
 UTC: Final = datetime.UTC
 INTEGERS: Final = sorted(
-    {sign * 2**power + more for power in (0, 4, 5, 7, 8, 15, 16, 31, 32, 62, 63) for more in (-1, 0, 1) for sign in (1, -1)}
+    {
+        sign * 2**power + more
+        for power in (0, 4, 5, 7, 8, 15, 16, 31, 32, 62, 63)
+        for more in (-1, 0, 1)
+        for sign in (1, -1)
+    }
 )
 """Those on either side of each width that MessagePack has."""
 SIZES: Final = (0, 1, 2, 3, 4, 7, 8, 9, 12, 13, 15, 16, 17, 31, 32, 33, 255, 256, 257, 65_535, 65_536)
@@ -113,9 +118,7 @@ def test_what_was_encoded_reads_back_equal(frame: tuple[dict[str, str], list[dic
 
 @settings(deadline=None)
 @given(frames(), st.integers(0, 12), st.integers(0, 12))
-def test_a_slice_is_encoded_alike(
-    frame: tuple[dict[str, str], list[dict[str, Any]]], start: int, count: int
-) -> None:
+def test_a_slice_is_encoded_alike(frame: tuple[dict[str, str], list[dict[str, Any]]], start: int, count: int) -> None:
     kinds, rows = frame
     part = rows[start : start + count]
     table = table_of(kinds, rows)
@@ -162,8 +165,13 @@ def test_text_and_binary_of_every_width(size: int) -> None:
         (pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.uint32(), pa.large_binary())),
     ]:
         schema = pa.schema([("t", string), ("b", binary)])
-        table = pa.table({"t": [text, None] * 2, "b": [text.encode(), None] * 2}, pa.schema([("t", pa.string()), ("b", pa.binary())]))
-        assert_rows(pa.table([column.cast(field.type) for column, field in zip(table.columns, schema, strict=True)], schema), rows)
+        table = pa.table(
+            {"t": [text, None] * 2, "b": [text.encode(), None] * 2}, pa.schema([("t", pa.string()), ("b", pa.binary())])
+        )
+        assert_rows(
+            pa.table([column.cast(field.type) for column, field in zip(table.columns, schema, strict=True)], schema),
+            rows,
+        )
     if size:
         fixed = pa.array([text.encode(), None], pa.binary(size))
         assert_rows({"b": fixed}, [{"b": text.encode()}, {"b": None}])
@@ -196,7 +204,11 @@ def test_batches_of_every_size(count: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.none() | st.fixed_dictionaries({"a": st.none() | st.integers(0, 300), "b": st.none() | texts}), max_size=40))
+@given(
+    st.lists(
+        st.none() | st.fixed_dictionaries({"a": st.none() | st.integers(0, 300), "b": st.none() | texts}), max_size=40
+    )
+)
 def test_a_null_struct_is_no_value(rows: list[dict[str, Any] | None]) -> None:
     rows = [None if row is None else {"a": row["a"], "b": row["b"]} for row in rows]
     array = pa.array(rows, pa.struct([("a", pa.int16()), ("b", pa.string())]))
@@ -216,9 +228,7 @@ def test_long_runs_of_null_structs() -> None:
 def test_keys_that_are_not_given_are_left_out() -> None:
     rows: list[dict[str, Any] | None] = [{"a": 1, "b": None}, {"b": "x"}, None, {}, {"a": None}]
     values = [None if row is None else packed(row) for row in rows]
-    batch = EventBatch.from_columns(
-        sequence=np.arange(5), collection="t", op=1, row_id="", lsn=0, new_value=values
-    )
+    batch = EventBatch.from_columns(sequence=np.arange(5), collection="t", op=1, row_id="", lsn=0, new_value=values)
     read = batch.rows(schema=RowSchema({"a": "int64", "b": "str"}))
     assert_rows(read, rows)
     assert_rows(read[1:], rows[1:])
@@ -243,14 +253,19 @@ def test_raw_columns_are_written_as_they_are() -> None:
 
 def test_masked_values_are_nil() -> None:
     column = np.ma.masked_array([1, 2, 3], [False, True, False])
-    assert_rows({"n": column, "m": np.ma.masked_array(["a", "b", "c"], [True, False, True])},
-                [{"n": 1, "m": None}, {"n": None, "m": "b"}, {"n": 3, "m": None}])
+    assert_rows(
+        {"n": column, "m": np.ma.masked_array(["a", "b", "c"], [True, False, True])},
+        [{"n": 1, "m": None}, {"n": None, "m": "b"}, {"n": 3, "m": None}],
+    )
 
 
 def test_unpacked_pairs_have_empty_values() -> None:
     data, offsets = encode_rows(pa.array([{"a": 1}, None]))
     columns: dict[str, Any] = {"sequence": [1, 2], "collection": "t", "op": 1, "row_id": "", "lsn": 0}
-    assert EventBatch.from_columns(**columns, new_value=(data, offsets)).values("new_value").tolist() == [b"\x81\xa1a\x01", b""]
+    assert EventBatch.from_columns(**columns, new_value=(data, offsets)).values("new_value").tolist() == [
+        b"\x81\xa1a\x01",
+        b"",
+    ]
 
 
 # ---- times ------------------------------------------------------------------------------------------------------
@@ -263,9 +278,7 @@ def test_stamps_of_every_form(unit: str) -> None:
     step = 1000 if unit == "ns" else 1
     seconds = [each * per_second for each in ticks if abs(each * per_second) < 2**62]
     column = np.array([*(each * step for each in ticks), *seconds, *(each + step for each in seconds)], f"M8[{unit}]")
-    stamps = [
-        msgpack.Timestamp(*divmod(int(each) * (10**9 // per_second), 10**9)) for each in column.astype(np.int64)
-    ]
+    stamps = [msgpack.Timestamp(*divmod(int(each) * (10**9 // per_second), 10**9)) for each in column.astype(np.int64)]
     rows = [{"t": each} for each in stamps]
     assert values_of(encode_rows({"t": column})) == [msgpack.packb(row) for row in rows]
     assert values_of(encode_rows({"t": pa.array(column)})) == [msgpack.packb(row) for row in rows]
@@ -280,7 +293,9 @@ def test_a_stamp_that_is_none_is_nil() -> None:
 
 @pytest.mark.parametrize("unit", ["Y", "M", "W", "D", "h", "m", "7D", "ps"])
 def test_other_units_of_numpy_are_exact(unit: str) -> None:
-    column = np.array(["1970-01-01", "NaT", "2024-02-29" if unit in "Dhm" else "1970-01-01"], "M8[s]").astype(f"M8[{unit}]")
+    column = np.array(["1970-01-01", "NaT", "2024-02-29" if unit in "Dhm" else "1970-01-01"], "M8[s]").astype(
+        f"M8[{unit}]"
+    )
     expected = [None if np.isnat(each) else each.astype("M8[us]").item().replace(tzinfo=UTC) for each in column]
     assert_rows({"t": column}, [{"t": each} for each in expected])
 
@@ -315,17 +330,38 @@ def test_frames_of_each_library() -> None:
 
 def test_columns_of_each_library() -> None:
     carriers, delays = [row["carrier"] for row in ROWS], [row["delay"] for row in ROWS]
-    for carrier in [carriers, tuple(carriers), pl.Series(carriers), pa.array(carriers), np.array(carriers, object),
-                    pa.chunked_array([carriers[:1], [], carriers[1:]]), pd.Series(carriers, dtype=object), iter(carriers)]:
+    for carrier in [
+        carriers,
+        tuple(carriers),
+        pl.Series(carriers),
+        pa.array(carriers),
+        np.array(carriers, object),
+        pa.chunked_array([carriers[:1], [], carriers[1:]]),
+        pd.Series(carriers, dtype=object),
+        iter(carriers),
+    ]:
         rows = [{"c": text, "d": delay} for text, delay in zip(carriers, delays, strict=True)]
         assert_rows({"c": carrier, "d": np.array(delays)}, rows)
-    for delay in [pl.Series(delays), pa.chunked_array([delays[:2], delays[2:]]), pd.Series(delays), range(3), memoryview(np.arange(3))]:
+    for delay in [
+        pl.Series(delays),
+        pa.chunked_array([delays[:2], delays[2:]]),
+        pd.Series(delays),
+        range(3),
+        memoryview(np.arange(3)),
+    ]:
         expected = delays if not isinstance(delay, range | memoryview) else [0, 1, 2]
         mixed = pa.chunked_array([carriers[:1], carriers[1:]])
-        assert_rows({"d": delay, "c": mixed}, [{"d": each, "c": text} for each, text in zip(expected, carriers, strict=True)])
-    assert_rows({"n": pd.Series([1, None, 3], dtype="Int64"), "f": pd.Series([1.5, math.nan, 2.5])},
-                [{"n": 1, "f": 1.5}, {"n": None, "f": None}, {"n": 3, "f": 2.5}])
-    assert_rows({"s": np.array(["a", "long text"]), "one": "x", "none": None}, [{"s": "a", "one": "x", "none": None}, {"s": "long text", "one": "x", "none": None}])
+        assert_rows(
+            {"d": delay, "c": mixed}, [{"d": each, "c": text} for each, text in zip(expected, carriers, strict=True)]
+        )
+    assert_rows(
+        {"n": pd.Series([1, None, 3], dtype="Int64"), "f": pd.Series([1.5, math.nan, 2.5])},
+        [{"n": 1, "f": 1.5}, {"n": None, "f": None}, {"n": 3, "f": 2.5}],
+    )
+    assert_rows(
+        {"s": np.array(["a", "long text"]), "one": "x", "none": None},
+        [{"s": "a", "one": "x", "none": None}, {"s": "long text", "one": "x", "none": None}],
+    )
 
 
 def test_values_that_nest() -> None:
@@ -334,12 +370,14 @@ def test_values_that_nest() -> None:
         {"l": [], "s": None, "ll": None, "f": None},
         {"l": None, "s": {"x": None, "y": None}, "ll": [], "f": [3, None]},
     ]
-    kinds = pa.struct([
-        ("l", pa.list_(pa.int64())),
-        ("s", pa.struct([("x", pa.int64()), ("y", pa.string())])),
-        ("ll", pa.large_list(pa.list_(pa.int8()))),
-        ("f", pa.list_(pa.int16(), 2)),
-    ])
+    kinds = pa.struct(
+        [
+            ("l", pa.list_(pa.int64())),
+            ("s", pa.struct([("x", pa.int64()), ("y", pa.string())])),
+            ("ll", pa.large_list(pa.list_(pa.int8()))),
+            ("f", pa.list_(pa.int16(), 2)),
+        ]
+    )
     array = pa.array(rows, kinds)
     assert_rows(array, rows)
     assert_rows(array[1:], rows[1:])
@@ -367,8 +405,20 @@ def test_objects_are_what_msgpack_makes_of_them(values: list[Any]) -> None:
 
 def test_objects_of_numpy_and_pandas() -> None:
     stamp = pd.Timestamp("2024-05-06 07:08:09.123456", tz="UTC")
-    values = [np.int64(-7), np.float32(0.5), np.bool_(True), np.str_("s"), pd.NA, pd.NaT, np.ma.masked, bytearray(b"x"),
-              np.datetime64("2024-05-06", "D"), stamp, stamp.to_pydatetime(), datetime.datetime(2024, 5, 6)]
+    values = [
+        np.int64(-7),
+        np.float32(0.5),
+        np.bool_(True),
+        np.str_("s"),
+        pd.NA,
+        pd.NaT,
+        np.ma.masked,
+        bytearray(b"x"),
+        np.datetime64("2024-05-06", "D"),
+        stamp,
+        stamp.to_pydatetime(),
+        datetime.datetime(2024, 5, 6),
+    ]
     day = datetime.datetime(2024, 5, 6, tzinfo=UTC)
     expected = [-7, 0.5, True, "s", None, None, None, b"x", day, stamp.to_pydatetime(), stamp.to_pydatetime(), day]
     assert_rows({"v": values}, [{"v": each} for each in expected])

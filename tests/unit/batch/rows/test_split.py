@@ -60,7 +60,10 @@ def test_many_tables_are_told_apart() -> None:
 
 def test_it_splits_by_row_too() -> None:
     batch = EventBatch.from_events(event(number, row_id=str(number % 2)) for number in range(1, 6))
-    assert {name: part.sequence.tolist() for name, part in batch.split("row_id").items()} == {"1": [1, 3, 5], "0": [2, 4]}
+    assert {name: part.sequence.tolist() for name, part in batch.split("row_id").items()} == {
+        "1": [1, 3, 5],
+        "0": [2, 4],
+    }
 
 
 @pytest.mark.parametrize("name", ["user_id", "new_value", "lsn", "table", ""])
