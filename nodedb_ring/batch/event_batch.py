@@ -14,6 +14,7 @@ from ._event import WriteEvent
 from ._packing import block_of_events, gather, pack
 from ._row_block import RowBlock
 from ._row_checks import checked_copy
+from ._split import split
 from .arrow._export import export_array
 from .arrow._export_stream import export_stream
 from .arrow._import import import_block
@@ -341,6 +342,24 @@ class EventBatch:
             numbers = np.concatenate([np.array([after], np.uint64), numbers])
         before = np.flatnonzero(np.diff(numbers) > 1)
         return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
+    def split(self, name: str = "collection") -> dict[str, EventBatch]:
+        """The events by table: a batch of each, in order, by the table's name.
+
+        The tables are in the order of their first events. Their batches own their memory: they outlive a lease. No
+        string is made but one a table. `name` may be ``row_id``, too, and the events are then by row.
+
+        Raises
+        ------
+        ValueError
+            Another column.
+        """
+        if name not in REQUIRED_FIELDS or name not in STRING_FIELDS:
+            raise ValueError(
+                f"{name!r}: events are split by collection or row_id; filter by another column with a mask"
+            )
+        parts = split(self._block, _VARIABLE.index(name))
+        return {text: self._over(block) for text, block in parts.items()}
 
     def select(self, *columns: str) -> Projection:
         """Some columns, in this order, for libraries that read Arrow: ``pl.DataFrame(batch.select("op", "lsn"))``.
