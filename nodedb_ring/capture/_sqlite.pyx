@@ -24,17 +24,20 @@ the change that it was called for whenever Ctrl-C arrives during a long statemen
 """
 
 import logging
-import time
 import weakref
 
 import apsw
 
 cimport cython
 from cpython.exc cimport PyErr_SetInterrupt
-from libc.stdint cimport uint64_t
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from ..batch._event cimport WriteEvent
-from ._row_writer cimport RowWriter
+from ..core.schema cimport FIELD_COUNT
+from ..ends._producer cimport EventProducer
+from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
+from ._table cimport Table
 from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
@@ -45,16 +48,16 @@ from .transaction_table cimport (
     transaction_table_undone,
 )
 
-from ..errors import CaptureError, EventTooLargeError
-from ..batch.schema import EventSource, WriteOp
+from ..errors import CaptureError, FieldError
 from ..ends.logger import tell
 
 __all__ = ["OpenTransaction", "fold", "rows"]
 
 cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
-cdef object _INSERT = WriteOp.INSERT, _UPDATE = WriteOp.UPDATE, _DELETE = WriteOp.DELETE
-cdef object _HEARTBEAT = WriteOp.HEARTBEAT
-cdef object _USER = EventSource.USER, _TRIGGER = EventSource.TRIGGER
+cdef enum:  # EventSource
+    USER = 0
+    TRIGGER = 1
+cdef object _NO_CHANGE = apsw.no_change
 
 
 def rows(connection, sql, bindings=(), *, can_cache=True):
@@ -101,20 +104,26 @@ cdef class OpenTransaction:
 
     cdef TransactionTable* _table
     cdef object _connection  # a weak reference: the connection's hooks hold this object
-    cdef object _producer, _read_tables, _chosen, _log, _tenant_id, _vshard_id
+    cdef object _producer    # an EventProducer, or what has its emit() and next_sequence
+    cdef uint64_t _arena_bytes
+    cdef object _read_tables, _chosen, _log
+    cdef uint64_t _tenant_id, _vshard_id
     cdef str _module
-    cdef RowWriter _writer
     # name -> Table, the CaptureError of each change, or None for one that is left out; as of schema version _version
     cdef object _tables
     cdef object _version
-    # (op, collection, row_id, new_value, old_value, source), or the exception that refused one. Those behind
-    # _table.standing were undone.
-    cdef list _changes
-    cdef bint _refused      # _changes may hold an exception
+    # The changes: full blocks, in which there are _before, and the one that is written to. Those behind _table.standing
+    # were undone.
+    cdef list _full
+    cdef int64_t _before
+    cdef ChangeBlock _block
+    cdef ChangeBlock _spare  # for the next transaction
+    cdef list _refusals      # (number of the change, the exception that refused it); in its place is a row without use
     cdef object _unfollowed  # why nobody tells us what this transaction undoes; it cannot be committed
-    cdef list _logged       # the events that this transaction has written to the log; None: it has not, or in part
-    cdef Py_ssize_t _logged_changes  # of how many changes those are
+    cdef bint _logged        # the changes, _logged_changes of them, have numbers and are in the log
+    cdef int64_t _logged_changes
     cdef object _logged_from  # their first number; None: nothing was written
+    cdef object _end_sequence  # the number behind the last one that was given
     cdef object _next_sequence
     cdef readonly object lsn
     cdef readonly object emitted
@@ -135,8 +144,9 @@ cdef class OpenTransaction:
     ):
         self._connection = weakref.ref(connection)
         self._producer = producer
+        ring = getattr(producer, "ring", None)
+        self._arena_bytes = _LARGEST if ring is None else ring.arena_bytes
         self._module = module
-        self._writer = RowWriter()
         self._read_tables = read_tables
         self._chosen = chosen
         self._log = log
@@ -170,10 +180,14 @@ cdef class OpenTransaction:
         self.forget()
 
     cdef int _clear(self) except -1:
-        self._changes = []
-        self._refused = False
+        self._full = []
+        self._before = 0
+        if self._block is None or not self._block.reuse():
+            self._block = self._spare if self._spare is not None else ChangeBlock.__new__(ChangeBlock)
+            self._spare = None
+        self._refusals = []
         self._unfollowed = None
-        self._logged = None
+        self._logged = False
         self._logged_from = None
         transaction_table_clear(self._table)
         return 0
@@ -198,8 +212,12 @@ cdef class OpenTransaction:
                 raise error  # the transaction is gone, and this with it: the next one has nothing to do with it
             if self._table.joined:
                 # It stands where the change would: a rollback that undoes the change takes the refusal back too.
-                self._add(error)
-                self._refused = True
+                try:
+                    self._room().write_heartbeat()
+                    self._refusals.append((self._table.standing, error))
+                    self._keep()
+                except MemoryError:
+                    self._unfollowed = error
             else:
                 self._unfollowed = error
             if self._tables.get(change.table_name, self) is not None:
@@ -209,15 +227,39 @@ cdef class OpenTransaction:
             if isinstance(error, KeyboardInterrupt):
                 PyErr_SetInterrupt()  # again, later
 
-    cdef int _add(self, change) except -1:
-        if len(self._changes) != self._table.standing:
-            del self._changes[self._table.standing:]
-        self._changes.append(change)
-        self._table.standing += 1
+    cdef ChangeBlock _room(self):
+        """The block to write the next change to."""
+        if self._before + <int64_t>self._block.count != self._table.standing:
+            self._drop_undone()
+        if self._block.is_full():
+            self._full.append(self._block)
+            self._before += self._block.count
+            self._block = ChangeBlock.__new__(ChangeBlock)
+        self._block.discard()  # what was written when an exception came between
+        return self._block
+
+    cdef int _keep(self) except -1:
+        self._table.standing += self._block.written
+        self._block.keep()
+        return 0
+
+    cdef int _drop_undone(self) except -1:
+        cdef int64_t standing = self._table.standing
+        while self._full and standing <= self._before:
+            self._block = self._full.pop()
+            self._before -= self._block.count
+        self._block.truncate(standing - self._before)
+        while self._refusals and self._refusals[-1][0] >= standing:
+            self._refusals.pop()
         return 0
 
     cdef int _record(self, change) except -1:
         cdef int opcode
+        cdef uint8_t source
+        cdef int64_t rowid, new_rowid
+        cdef tuple new, old
+        cdef Table columns
+        cdef ChangeBlock block
         if change.database_name != "main":
             return 0
         name = change.table_name
@@ -231,30 +273,33 @@ cdef class OpenTransaction:
         if isinstance(table, CaptureError):
             raise CaptureError(str(table))
         opcode = change.opcode
-        source = _USER if change.depth == 0 else _TRIGGER
+        source = USER if change.depth == 0 else TRIGGER
+        rowid = change.rowid
         if opcode == _SQLITE_INSERT:
             new = change.new
-            self._add((_INSERT, table.name, self._row_id(table, change.rowid, new), self._row(table, new), None, source))
+            columns = self._columns(table, PyTuple_GET_SIZE(new))
+            self._room().write(columns, OP_INSERT, source, rowid, new, new, None)
         elif opcode == _SQLITE_DELETE:
             if change.blob_write >= 0:
                 raise CaptureError(
-                    f"table {name}, row {change.rowid}: incremental writes to a blob cannot be captured, because SQLite"
+                    f"table {name}, row {rowid}: incremental writes to a blob cannot be captured, because SQLite"
                     " does not tell what is written; write the column with UPDATE"
                 )
             old = change.old
-            self._add((_DELETE, table.name, self._row_id(table, change.rowid, old), None, self._row(table, old), source))
+            columns = self._columns(table, PyTuple_GET_SIZE(old))
+            self._room().write(columns, OP_DELETE, source, rowid, old, None, old)
         else:
             old = change.old
-            new = change.new
-            row_id = self._row_id(table, change.rowid, old)
-            new_row_id = self._row_id(table, change.rowid_new, new)
-            old_value = self._row(table, old)
-            new_value = self._row(table, new)
-            if row_id == new_row_id:
-                self._add((_UPDATE, table.name, row_id, new_value, old_value, source))
+            new = _new_of(change, old)
+            new_rowid = change.rowid_new
+            columns = self._columns(table, PyTuple_GET_SIZE(old))
+            block = self._room()
+            if rowid == new_rowid if columns.key_count == 0 else block.same_key(columns, old, new):
+                block.write(columns, OP_UPDATE, source, rowid, old, new, old)
             else:
-                self._add((_DELETE, table.name, row_id, None, old_value, source))
-                self._add((_INSERT, table.name, new_row_id, new_value, None, source))
+                block.write(columns, OP_DELETE, source, rowid, old, None, old)
+                block.write(columns, OP_INSERT, source, new_rowid, new, new, old)
+        self._keep()
         return 0
 
     cdef object _look_up(self, str name):
@@ -311,22 +356,17 @@ cdef class OpenTransaction:
         self._table.schema_doubtful = False
         return 0
 
-    cdef str _row_id(self, table, long long rowid, tuple values):
-        if table.key is None:
-            return f"{rowid}"  # of a C integer: str() of an object would serve signals
-        return table.key.row_id(values)
-
-    cdef bytes _row(self, table, tuple values):
-        cdef tuple keys = table.keys
-        if len(keys) != len(values):
+    cdef Table _columns(self, table, Py_ssize_t count):
+        """The table, whose rows have `count` values."""
+        if (<Table>table).count != count:
             # A function that writes, called by the statement that alters the table.
+            name = table.name
             self._table.schema_unsure = True
             self._read_schema()
-            table = self._tables.get(table.name)
-            if not hasattr(table, "keys") or len(table.keys) != len(values):
-                raise CaptureError(f"a row of {len(values)} values is not of {table!r}; run the transaction again")
-            keys = table.keys
-        return self._writer.row(table.header, keys, table.real, values)
+            table = self._tables.get(name)
+            if not isinstance(table, Table) or (<Table>table).count != count:
+                raise CaptureError(f"a row of {count} values is not of {table!r}; run the transaction again")
+        return table
 
     # What the virtual table calls.
 
@@ -338,42 +378,59 @@ cdef class OpenTransaction:
         self._check()
         if self._logged_from is not None:
             self._log.take_back(self._logged_from)
-            self._logged = None
+            self._logged = False
             self._logged_from = None
         if self._table.standing != 0:
-            changes = self._standing()
             sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
-            events = self._events(changes, sequence)
+            self._number(sequence)
             self._logged_from = sequence
-            self._log.append(events)
-            self._logged = events
-            self._logged_changes = len(changes)
+            self._log.append([*self._full, self._block])
+            self._logged = True
+            self._logged_changes = self._table.standing
         return 0
 
-    cdef list _standing(self):
-        del self._changes[self._table.standing:]
-        return self._changes
-
-    cdef list _events(self, list changes, sequence):
-        """The events of this transaction, and a HEARTBEAT if the last of them will not be seen in the ring."""
-        cdef list events = []
-        cdef WriteEvent event = None
+    cdef int _number(self, sequence) except -1:
+        """Gives the changes what the commit knows, and adds a HEARTBEAT if the last one will not be seen in the ring."""
+        cdef ChangeBlock block
+        cdef timespec now
+        cdef int64_t now_ms
+        self._drop_undone()
+        block = self._block
+        if block.row_bytes(block.count - 1) > self._arena_bytes:
+            block.write_heartbeat()
+            block.keep()
         lsn = self.lsn + 1
-        now = time.time_ns() // 1_000_000
-        for change in changes:
-            event = self._event(change, sequence, lsn, now)
-            events.append(event)
-            sequence += 1
-        if event.row.span_length > self._producer.ring.arena_bytes:
-            events.append(_heartbeat(sequence, lsn, now))
-        return events
+        self._end_sequence = sequence + self._before + block.count
+        for name, number in (("sequence", self._end_sequence - 1), ("lsn", lsn)):
+            if number > _LARGEST:
+                raise FieldError(f"{name} {number}: must be in 0 .. {_LARGEST}")
+        clock_gettime(CLOCK_REALTIME, &now)
+        now_ms = <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+        for block in self._full:
+            block.stamp(sequence, lsn, now_ms, self._tenant_id, self._vshard_id)
+            sequence += block.count
+        self._block.stamp(sequence, lsn, now_ms, self._tenant_id, self._vshard_id)
+        return 0
 
     cdef int _commit(self) except -1:
-        cdef list changes = self._standing()
-        cdef list logged = self._logged
-        self._clear()
-        self.lsn += 1
-        return self._emit(changes, logged)
+        cdef int64_t standing = self._table.standing
+        cdef list blocks
+        try:
+            if not self._logged:
+                self._number(max(self._next_sequence, self._producer.next_sequence))
+            self._next_sequence = self._end_sequence
+        except BaseException:
+            self.dropped += standing
+            raise
+        finally:
+            blocks = [*self._full, self._block]
+            self._block = None
+            self._clear()
+            self.lsn += 1
+        self._emit(blocks, standing)
+        if (<ChangeBlock>blocks[0]).reuse():
+            self._spare = blocks[0]
+        return 0
 
     # The hooks of the connection.
 
@@ -381,7 +438,7 @@ cdef class OpenTransaction:
         """Refuses a commit that has a change which could not be recorded. False lets it go ahead."""
         self._check()
         if self._log is not None and self._table.standing != 0:
-            if self._logged is None or self._logged_changes != self._table.standing:
+            if not self._logged or self._logged_changes != self._table.standing:
                 raise CaptureError(
                     "the transaction cannot be committed: rows were changed after its events went into the log, by"
                     " the xSync of another virtual table or by a commit hook; change them before the commit"
@@ -396,14 +453,13 @@ cdef class OpenTransaction:
                 "the transaction cannot be committed: the capture could not take part in it"
                 f" ({self._unfollowed!r}); run it again"
             ) from self._unfollowed
-        if self._refused:
-            for change in self._standing():
-                if isinstance(change, BaseException):
-                    reason = change if isinstance(change, CaptureError) else repr(change)
-                    raise CaptureError(
-                        f"the transaction cannot be committed, because a change in it was not captured: {reason}"
-                    ) from change
-            self._refused = False
+        if self._refusals:
+            self._drop_undone()
+            for _, error in self._refusals:
+                reason = error if isinstance(error, CaptureError) else repr(error)
+                raise CaptureError(
+                    f"the transaction cannot be committed, because a change in it was not captured: {reason}"
+                ) from error
         return 0
 
     def forget(self):
@@ -413,74 +469,70 @@ cdef class OpenTransaction:
 
     # After the commit.
 
-    cdef WriteEvent _event(self, tuple change, sequence, lsn, now):
-        op, collection, row_id, new_value, old_value, source = change
-        return WriteEvent(
-            sequence=sequence,
-            collection=collection,
-            op=op,
-            row_id=row_id,
-            lsn=lsn,
-            tenant_id=self._tenant_id,
-            vshard_id=self._vshard_id,
-            source=source,
-            new_value=new_value,
-            old_value=old_value,
-            system_time_ms=now,
-        )
-
-    cdef int _emit(self, list changes, list logged) except -1:
-        """Emits one event a change: those that are in the log already, or new ones."""
-        cdef Py_ssize_t tried = 0
-        cdef bint accepted = True
-        cdef Py_ssize_t oversize = 0
+    cdef int _emit(self, list blocks, int64_t standing) except -1:
+        """Emits the changes of a commit, and the HEARTBEAT behind them if the ring did not see the last one."""
+        cdef int64_t left = standing, accepted = 0, oversize = 0
+        cdef uint64_t start, stop = 0, size, i
+        cdef ChangeBlock block = None
         cdef bint hidden = False
-        cdef WriteEvent event
-        emit = self._producer.emit
-        lsn = self.lsn
-        if logged is None:
-            now = time.time_ns() // 1_000_000
-            sequence = max(self._next_sequence, self._producer.next_sequence)
-            self._next_sequence = sequence + len(changes)
-        else:
-            self._next_sequence = logged[-1].sequence + 1
         try:
-            for change in changes:
-                if logged is None:
-                    event = self._event(change, sequence, lsn, now)
-                    sequence += 1
-                else:
-                    event = logged[tried]
-                try:
-                    accepted = emit(event)
-                    hidden = False
-                except EventTooLargeError as error:
-                    # The row is committed and a reader of the log will find it; here it is one more dropped event.
-                    accepted = False
-                    hidden = True
-                    oversize += 1
-                    reason = str(error)
-                tried += 1
-                if accepted:
-                    self.emitted += 1
-                else:
-                    self.dropped += 1
+            for block in blocks:
+                stop = min(<uint64_t>left, block.count)
+                left -= stop
+                start = 0
+                if block.payload_bytes > self._arena_bytes:
+                    for i in range(stop):
+                        size = block.row_bytes(i)
+                        if size > self._arena_bytes:
+                            # The row is committed and a reader of the log will find it; here it is one more dropped event.
+                            self._emit_rows(block, start, i, &accepted)
+                            start = i + 1
+                            oversize += 1
+                            reason = (
+                                f"payload of {size} bytes: the arena of core {self._producer.core_id} has"
+                                f" {self._arena_bytes}; make the bus with a larger arena_bytes"
+                            )
+                    hidden = start == stop
+                self._emit_rows(block, start, stop, &accepted)
         finally:
-            self.dropped += len(changes) - tried
+            self.emitted += accepted
+            self.dropped += standing - accepted
         if hidden:
             # The ring never saw the last number, so no consumer could miss it. One number more shows the hole.
-            if logged is None:
-                self._next_sequence = sequence + 1
-                emit(_heartbeat(sequence, lsn, now))
-            else:
-                emit(logged[-1])
+            self._emit_rows(block, stop, stop + 1, &accepted)
         if oversize:
-            tell(logging.WARNING, "commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
+            tell(logging.WARNING, "commit %d: %d row changes dropped, because %s", self.lsn, oversize, reason)
+        return 0
+
+    cdef int _emit_rows(self, ChangeBlock block, uint64_t start, uint64_t stop, int64_t* accepted) except -1:
+        cdef uint64_t done = 0, i
+        if type(self._producer) is EventProducer:
+            try:
+                (<EventProducer>self._producer).emit_rows(block, start, stop, &done)
+            finally:
+                accepted[0] += done
+        else:
+            for i in range(start, stop):
+                if self._producer.emit(block.event(i)):
+                    accepted[0] += 1
         return 0
 
 
-cdef WriteEvent _heartbeat(sequence, lsn, now):
-    return WriteEvent(sequence=sequence, collection="", op=_HEARTBEAT, row_id="", lsn=lsn, system_time_ms=now)
+cdef object _LARGEST = 2**64 - 1
+
+
+cdef tuple _new_of(change, tuple old):
+    """The values after an UPDATE, or apsw.no_change for one that is the same: apsw then makes no object of it.
+
+    It takes 0.0 and -0.0 for the same, which are not.
+    """
+    cdef tuple new = change.update
+    cdef Py_ssize_t i
+    for i in range(PyTuple_GET_SIZE(old)):
+        value = <object>PyTuple_GET_ITEM(old, i)
+        if type(value) is float and <double>value == 0.0 and <object>PyTuple_GET_ITEM(new, i) is _NO_CHANGE:
+            return change.new
+    return new
 
 
 cdef int _check_schema_of(void* owner) except -1:

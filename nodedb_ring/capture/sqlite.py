@@ -12,10 +12,9 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import apsw
-import msgpack
 
 from ..batch._event import WriteEvent
 from ..batch.event_batch import EventBatch
@@ -23,7 +22,9 @@ from ..batch.schema import WriteOp
 from ..ends.logger import tell
 from ..errors import CaptureError
 from ..log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
+from ._change_block import ChangeBlock
 from ._sqlite import OpenTransaction, fold, rows
+from ._table import Table
 
 if TYPE_CHECKING:
     from ..ends._producer import EventProducer
@@ -251,12 +252,13 @@ class TransactionLog:
         [(last,)] = rows(self._connection, f"SELECT {LAST_SEQUENCE}", (self._core_id,))
         return cast("int", last) + 1
 
-    def append(self, events: list[WriteEvent]) -> None:
+    def append(self, blocks: list[ChangeBlock]) -> None:
         """Adds the events of the transaction, as one row unless they are larger than a row can be."""
         last_rowid = self._connection.last_insert_rowid()
         try:
-            for sql, bindings in append_statements(self._core_id, EventBatch.from_events(events)):
-                rows(self._connection, sql, bindings)
+            for block in blocks:
+                for sql, bindings in append_statements(self._core_id, EventBatch._over(block)):
+                    rows(self._connection, sql, bindings)
         finally:
             # Asked after a statement that was its own transaction, it is the application's row and not the log's.
             self._connection.set_last_insert_rowid(last_rowid)
@@ -264,36 +266,6 @@ class TransactionLog:
     def take_back(self, first_sequence: int) -> None:
         """Removes what the open transaction has added, from its first number on."""
         rows(self._connection, _TAKE_BACK, (self._core_id, first_sequence))
-
-
-class Key(NamedTuple):
-    """The primary key of a WITHOUT ROWID table, and how a row id is written from it."""
-
-    places: tuple[int, ...]
-    is_text: bool  # one column, which stores numbers as text
-
-    def row_id(self, values: tuple[Value, ...]) -> str:
-        """The text itself for a key of one TEXT column; SQL literals with commas between for any other.
-
-        Text that could be taken for a literal is written as one, so two keys never have the same row id.
-        """
-        first = values[self.places[0]]
-        if self.is_text and isinstance(first, str) and not first.startswith(("'", "X'")):
-            return first
-        # Unknown to pyright is collections.abc.Buffer, which Python 3.11 does not have and apsw's types name.
-        literal = cast("Callable[[Value], str]", apsw.format_sql_value)  # pyright: ignore[reportUnknownMemberType]
-        return ",".join([literal(values[place]) for place in self.places])
-
-
-class Table(NamedTuple):
-    """How the rows of a captured table read."""
-
-    name: str
-    columns: tuple[str, ...]
-    key: Key | None  # None: by rowid
-    header: bytes  # of a MessagePack map of so many columns
-    keys: tuple[bytes, ...]  # the columns' names, packed
-    real: bytes  # for each column, whether it holds floats only
 
 
 def _check_connection(connection: object) -> None:
@@ -466,16 +438,14 @@ def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value
         columns.append(column)
         if isinstance(primary, int) and primary > 0:
             key.append((primary, place, declared))
-    row_id: Key | None = None
-    if without_rowid:
-        key.sort()
-        is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
-        row_id = Key(tuple(place for _, place, _ in key), is_text)
-    packer = msgpack.Packer()
-    header = packer.pack_map_header(len(columns))
-    keys = tuple(packer.pack(column) for column in columns)
-    real = bytes(_affinity(declared) == "REAL" for _, declared, _, _ in described)
-    return Table(name, tuple(columns), row_id, header, keys, real)
+    key.sort()
+    return Table(
+        name,
+        tuple(columns),
+        real={place for place, (_, declared, _, _) in enumerate(described) if _affinity(declared) == "REAL"},
+        key=tuple(place for _, place, _ in key) if without_rowid else (),
+        is_text_key=len(key) == 1 and _affinity(key[0][2]) == "TEXT",
+    )
 
 
 def _affinity(declared_type: str) -> str:
