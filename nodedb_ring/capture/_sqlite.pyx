@@ -32,12 +32,12 @@ cimport cython
 from cpython.exc cimport PyErr_SetInterrupt
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from ..core.schema cimport FIELD_COUNT
 from ..ends._producer cimport EventProducer
 from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
+from ._pending_changes cimport PendingChanges
 from ._table cimport Table
+from ._transaction_log cimport TransactionLog, schema_version
 from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
@@ -48,40 +48,17 @@ from .transaction_table cimport (
     transaction_table_undone,
 )
 
-from ..errors import CaptureError, FieldError
+from ..errors import CaptureError
 from ..ends.logger import tell
+from ._own_sql import fold, rows
 
-__all__ = ["OpenTransaction", "fold", "rows"]
+__all__ = ["OpenTransaction"]
 
 cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
 cdef enum:  # EventSource
     USER = 0
     TRIGGER = 1
 cdef object _NO_CHANGE = apsw.no_change
-
-
-def rows(connection, sql, bindings=(), *, can_cache=True):
-    """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
-    cursor = apsw.Cursor(connection)
-    cursor.exec_trace = _let_pass
-    cursor.row_trace = _as_it_is
-    return list(cursor.execute(sql, bindings, can_cache=can_cache))
-
-
-def _let_pass(cursor, sql, bindings):
-    return True
-
-
-def _as_it_is(cursor, row):
-    return row
-
-
-def fold(str name):
-    """The name as SQLite compares it: without case, but of ASCII letters only."""
-    return name.lower() if name.isascii() else name.translate(_LOWER)
-
-
-cdef dict _LOWER = {upper: upper + 32 for upper in range(65, 91)}
 
 
 @cython.final
@@ -98,7 +75,8 @@ cdef class OpenTransaction:
         How the rows of every table read; why one cannot be captured; None for one that is left out.
     chosen : frozenset of str, or None
         The tables to capture, in lower case; None leaves it to ``read_tables``.
-    log : TransactionLog or None
+    logged_core : int or None
+        The core whose log the database has, to write it.
     first_lsn, tenant_id, vshard_id : int
     """
 
@@ -106,24 +84,18 @@ cdef class OpenTransaction:
     cdef object _connection  # a weak reference: the connection's hooks hold this object
     cdef object _producer    # an EventProducer, or what has its emit() and next_sequence
     cdef uint64_t _arena_bytes
-    cdef object _read_tables, _chosen, _log
+    cdef object _read_tables, _chosen
+    cdef TransactionLog _log
     cdef uint64_t _tenant_id, _vshard_id
     cdef str _module
     # name -> Table, the CaptureError of each change, or None for one that is left out; as of schema version _version
     cdef object _tables
     cdef object _version
-    # The changes: full blocks, in which there are _before, and the one that is written to. Those behind _table.standing
-    # were undone.
-    cdef list _full
-    cdef int64_t _before
-    cdef ChangeBlock _block
-    cdef ChangeBlock _spare  # for the next transaction
-    cdef list _refusals      # (number of the change, the exception that refused it); in its place is a row without use
+    cdef PendingChanges _changes
     cdef object _unfollowed  # why nobody tells us what this transaction undoes; it cannot be committed
     cdef bint _logged        # the changes, _logged_changes of them, have numbers and are in the log
     cdef int64_t _logged_changes
     cdef object _logged_from  # their first number; None: nothing was written
-    cdef object _end_sequence  # the number behind the last one that was given
     cdef object _next_sequence
     cdef readonly object lsn
     cdef readonly object emitted
@@ -140,7 +112,7 @@ cdef class OpenTransaction:
             transaction_table_release(self._table)
 
     def __init__(
-        self, connection, producer, *, module, read_tables, chosen, log, first_lsn, tenant_id, vshard_id
+        self, connection, producer, *, module, read_tables, chosen, logged_core, first_lsn, tenant_id, vshard_id
     ):
         self._connection = weakref.ref(connection)
         self._producer = producer
@@ -149,8 +121,12 @@ cdef class OpenTransaction:
         self._module = module
         self._read_tables = read_tables
         self._chosen = chosen
-        self._log = log
-        self._table.writes_log = log is not None
+        if logged_core is not None:
+            self._log = TransactionLog.__new__(TransactionLog)
+            self._log.statements = &self._table.statements
+            self._log.connection = self._connection
+            self._log.core_id = logged_core
+            self._table.writes_log = True
         self._tenant_id = tenant_id
         self._vshard_id = vshard_id
         self._next_sequence = 0
@@ -159,6 +135,8 @@ cdef class OpenTransaction:
         self.dropped = 0
         self._tables = {}
         self._version = None
+        self._changes = PendingChanges()
+        self._changes.standing = &self._table.standing
         self._clear()
 
     def attach(self):
@@ -180,12 +158,7 @@ cdef class OpenTransaction:
         self.forget()
 
     cdef int _clear(self) except -1:
-        self._full = []
-        self._before = 0
-        if self._block is None or not self._block.reuse():
-            self._block = self._spare if self._spare is not None else ChangeBlock.__new__(ChangeBlock)
-            self._spare = None
-        self._refusals = []
+        self._changes.clear()
         self._unfollowed = None
         self._logged = False
         self._logged_from = None
@@ -213,9 +186,7 @@ cdef class OpenTransaction:
             if self._table.joined:
                 # It stands where the change would: a rollback that undoes the change takes the refusal back too.
                 try:
-                    self._room().write_heartbeat()
-                    self._refusals.append((self._table.standing, error))
-                    self._keep()
+                    self._changes.refuse(error)
                 except MemoryError:
                     self._unfollowed = error
             else:
@@ -227,32 +198,6 @@ cdef class OpenTransaction:
             if isinstance(error, KeyboardInterrupt):
                 PyErr_SetInterrupt()  # again, later
 
-    cdef ChangeBlock _room(self):
-        """The block to write the next change to."""
-        if self._before + <int64_t>self._block.count != self._table.standing:
-            self._drop_undone()
-        if self._block.is_full():
-            self._full.append(self._block)
-            self._before += self._block.count
-            self._block = ChangeBlock.__new__(ChangeBlock)
-        self._block.discard()  # what was written when an exception came between
-        return self._block
-
-    cdef int _keep(self) except -1:
-        self._table.standing += self._block.written
-        self._block.keep()
-        return 0
-
-    cdef int _drop_undone(self) except -1:
-        cdef int64_t standing = self._table.standing
-        while self._full and standing <= self._before:
-            self._block = self._full.pop()
-            self._before -= self._block.count
-        self._block.truncate(standing - self._before)
-        while self._refusals and self._refusals[-1][0] >= standing:
-            self._refusals.pop()
-        return 0
-
     cdef int _record(self, change) except -1:
         cdef int opcode
         cdef uint8_t source
@@ -263,6 +208,8 @@ cdef class OpenTransaction:
         if change.database_name != "main":
             return 0
         name = change.table_name
+        if self._log is not None and name == "nodedb_ring_log":
+            return 0
         if self._chosen is not None and fold(name) not in self._chosen:
             return 0
         table = self._tables.get(name)
@@ -278,7 +225,7 @@ cdef class OpenTransaction:
         if opcode == _SQLITE_INSERT:
             new = change.new
             columns = self._columns(table, PyTuple_GET_SIZE(new))
-            self._room().write(columns, OP_INSERT, source, rowid, new, new, None)
+            self._changes.room().write(columns, OP_INSERT, source, rowid, new, new, None)
         elif opcode == _SQLITE_DELETE:
             if change.blob_write >= 0:
                 raise CaptureError(
@@ -287,19 +234,19 @@ cdef class OpenTransaction:
                 )
             old = change.old
             columns = self._columns(table, PyTuple_GET_SIZE(old))
-            self._room().write(columns, OP_DELETE, source, rowid, old, None, old)
+            self._changes.room().write(columns, OP_DELETE, source, rowid, old, None, old)
         else:
             old = change.old
             new = _new_of(change, old)
             new_rowid = change.rowid_new
             columns = self._columns(table, PyTuple_GET_SIZE(old))
-            block = self._room()
+            block = self._changes.room()
             if rowid == new_rowid if columns.key_count == 0 else block.same_key(columns, old, new):
                 block.write(columns, OP_UPDATE, source, rowid, old, new, old)
             else:
                 block.write(columns, OP_DELETE, source, rowid, old, None, old)
                 block.write(columns, OP_INSERT, source, new_rowid, new, new, old)
-        self._keep()
+        self._changes.keep()
         return 0
 
     cdef object _look_up(self, str name):
@@ -343,6 +290,8 @@ cdef class OpenTransaction:
         return 0
 
     cdef object _schema_version(self):
+        if self._table.connected != 0:
+            return schema_version(&self._table.statements)
         [(version,)] = rows(self._connection(), "PRAGMA main.schema_version")
         return version
 
@@ -384,33 +333,15 @@ cdef class OpenTransaction:
             sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
             self._number(sequence)
             self._logged_from = sequence
-            self._log.append([*self._full, self._block])
+            for block in self._changes.full:
+                self._log.append(block)
+            self._log.append(self._changes.block)
             self._logged = True
             self._logged_changes = self._table.standing
         return 0
 
     cdef int _number(self, sequence) except -1:
-        """Gives the changes what the commit knows, and adds a HEARTBEAT if the last one will not be seen in the ring."""
-        cdef ChangeBlock block
-        cdef timespec now
-        cdef int64_t now_ms
-        self._drop_undone()
-        block = self._block
-        if block.row_bytes(block.count - 1) > self._arena_bytes:
-            block.write_heartbeat()
-            block.keep()
-        lsn = self.lsn + 1
-        self._end_sequence = sequence + self._before + block.count
-        for name, number in (("sequence", self._end_sequence - 1), ("lsn", lsn)):
-            if number > _LARGEST:
-                raise FieldError(f"{name} {number}: must be in 0 .. {_LARGEST}")
-        clock_gettime(CLOCK_REALTIME, &now)
-        now_ms = <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
-        for block in self._full:
-            block.stamp(sequence, lsn, now_ms, self._tenant_id, self._vshard_id)
-            sequence += block.count
-        self._block.stamp(sequence, lsn, now_ms, self._tenant_id, self._vshard_id)
-        return 0
+        return self._changes.number(sequence, self.lsn + 1, self._tenant_id, self._vshard_id, self._arena_bytes)
 
     cdef int _commit(self) except -1:
         cdef int64_t standing = self._table.standing
@@ -418,19 +349,16 @@ cdef class OpenTransaction:
         try:
             if not self._logged:
                 self._number(max(self._next_sequence, self._producer.next_sequence))
-            self._next_sequence = self._end_sequence
+            self._next_sequence = self._changes.end_sequence
         except BaseException:
             self.dropped += standing
             raise
         finally:
-            blocks = [*self._full, self._block]
-            self._block = None
+            blocks = self._changes.take()
             self._clear()
             self.lsn += 1
         self._emit(blocks, standing)
-        if (<ChangeBlock>blocks[0]).reuse():
-            self._spare = blocks[0]
-        return 0
+        return self._changes.give_back(blocks)
 
     # The hooks of the connection.
 
@@ -453,13 +381,12 @@ cdef class OpenTransaction:
                 "the transaction cannot be committed: the capture could not take part in it"
                 f" ({self._unfollowed!r}); run it again"
             ) from self._unfollowed
-        if self._refusals:
-            self._drop_undone()
-            for _, error in self._refusals:
-                reason = error if isinstance(error, CaptureError) else repr(error)
-                raise CaptureError(
-                    f"the transaction cannot be committed, because a change in it was not captured: {reason}"
-                ) from error
+        error = self._changes.first_refusal()
+        if error is not None:
+            reason = error if isinstance(error, CaptureError) else repr(error)
+            raise CaptureError(
+                f"the transaction cannot be committed, because a change in it was not captured: {reason}"
+            ) from error
         return 0
 
     def forget(self):

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Final, Self, cast
 import apsw
 
 from ..batch._event import WriteEvent
-from ..batch.event_batch import EventBatch
 from ..batch.schema import WriteOp
 from ..ends.logger import tell
 from ..errors import CaptureError
-from ..log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
-from ._change_block import ChangeBlock
-from ._sqlite import OpenTransaction, fold, rows
+from ..log.sqlite import LOG_TABLES, SqliteEventLog
+from ._own_sql import fold, rows
+from ._sqlite import OpenTransaction
 from ._table import Table
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ __all__ = ["CaptureError", "SqliteCapture"]
 _NUMBERS = itertools.count(1)
 _LOGGED: weakref.WeakKeyDictionary[apsw.Connection, set[int]] = weakref.WeakKeyDictionary()
 """The cores whose events a connection's captures write to a log."""
-
-_TAKE_BACK: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
 
 _AFFINITIES: Final = {
     "INTEGER": ("INT",),
@@ -129,9 +126,6 @@ class SqliteCapture:
             vshard_id=vshard_id,
         )
         captured = _check_tables(connection, tables)
-        transaction_log: TransactionLog | None = None
-        if log is not None:
-            transaction_log = TransactionLog(connection, producer.core_id)
         module = _free_name(connection)
         transaction = OpenTransaction(
             connection,
@@ -139,7 +133,7 @@ class SqliteCapture:
             module=module,
             read_tables=_read_tables,
             chosen=None if tables is None else frozenset(fold(name) for name in tables),
-            log=transaction_log,
+            logged_core=None if log is None else producer.core_id,
             first_lsn=first_lsn,
             tenant_id=tenant_id,
             vshard_id=vshard_id,
@@ -238,34 +232,6 @@ class SqliteCapture:
     def __repr__(self) -> str:
         state = "closed" if self._connection is None else repr(self._connection.filename)
         return f"<SqliteCapture {state} lsn={self.lsn} emitted={self.emitted} dropped={self.dropped}>"
-
-
-class TransactionLog:
-    """The log of one core, written by the connection that commits: in its transaction, while it commits."""
-
-    def __init__(self, connection: apsw.Connection, core_id: int) -> None:
-        self._connection = connection
-        self._core_id = core_id
-
-    def next_sequence(self) -> int:
-        """The number after the last one that the log has, or had before it was trimmed; 0 before the first."""
-        [(last,)] = rows(self._connection, f"SELECT {LAST_SEQUENCE}", (self._core_id,))
-        return cast("int", last) + 1
-
-    def append(self, blocks: list[ChangeBlock]) -> None:
-        """Adds the events of the transaction, as one row unless they are larger than a row can be."""
-        last_rowid = self._connection.last_insert_rowid()
-        try:
-            for block in blocks:
-                for sql, bindings in append_statements(self._core_id, EventBatch._over(block)):
-                    rows(self._connection, sql, bindings)
-        finally:
-            # Asked after a statement that was its own transaction, it is the application's row and not the log's.
-            self._connection.set_last_insert_rowid(last_rowid)
-
-    def take_back(self, first_sequence: int) -> None:
-        """Removes what the open transaction has added, from its first number on."""
-        rows(self._connection, _TAKE_BACK, (self._core_id, first_sequence))
 
 
 def _check_connection(connection: object) -> None:
