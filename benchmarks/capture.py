@@ -2,8 +2,9 @@
 
 Each mechanism is checked first: it captures a script of savepoints, replaced rows and failing statements, and its
 changes of each commit are compared with those that triggers in a second database saw. Then it is timed, in the same
-run as all others, as a ratio to the same SQL without capture. The alternatives to ``SqliteCapture`` are written here in
-plain Python and are told when a commit is done; ``SqliteCapture`` detects commits itself and also emits.
+run as all others and in processor time, as a ratio to the same SQL without capture. The alternatives to
+``SqliteCapture`` are written here in plain Python and are told when a commit is done; ``SqliteCapture`` detects commits
+itself and also emits.
 """
 
 # ruff: noqa: D101, D102 - the ways to capture share their methods
@@ -417,9 +418,9 @@ def one_by_one(connection: apsw.Connection, way: Way, rows: list[tuple[Any, ...]
 def microseconds(work: Callable[[apsw.Connection, Way, list[Any]], int], way: type[Way], rows: list[Any]) -> float:
     connection = prepared(script=False)
     attached = way(connection)
-    start = time.perf_counter()
+    start = time.process_time()
     changes = work(connection, attached, rows)
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     connection.close()
     return 1e6 * elapsed / changes
 

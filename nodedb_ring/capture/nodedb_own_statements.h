@@ -30,6 +30,8 @@ typedef struct OwnStatements {
     sqlite3 *db;
     OwnFunctions call;
     sqlite3_stmt *prepared[OWN_STATEMENT_COUNT]; // NULL: not yet
+    int running;                                 // functions that use one now
+    int unwanted;                                // to finalize when none does
 } OwnStatements;
 
 // What one row of the log stores.
@@ -56,10 +58,18 @@ static inline void own_statements_load(OwnStatements *statements, void *const *f
 }
 
 static inline void own_statements_finalize(OwnStatements *statements) {
-    for (int i = 0; i < OWN_STATEMENT_COUNT; i++) {
+    statements->unwanted = statements->running != 0;
+    for (int i = 0; i < OWN_STATEMENT_COUNT && !statements->unwanted; i++) {
         statements->call.finalize(statements->prepared[i]);
         statements->prepared[i] = NULL;
     }
+}
+
+static inline int own_statement_done(OwnStatements *statements, int result) {
+    statements->running--;
+    if (statements->unwanted)
+        own_statements_finalize(statements);
+    return result;
 }
 
 static const char *const OWN_SQL[OWN_STATEMENT_COUNT] = {
@@ -87,25 +97,23 @@ static inline const char *own_message(OwnStatements *statements) { return statem
 static inline int own_number(OwnStatements *statements, enum OwnStatement which, int64_t core_id, int64_t *number,
                              int *found) {
     sqlite3_stmt *statement;
-    int result = own_statement(statements, which, &statement);
     *found = 0;
+    statements->running++;
+    int result = own_statement(statements, which, &statement);
     if (result != SQLITE_OK)
-        return result;
+        return own_statement_done(statements, result);
     if (which != SCHEMA_VERSION)
         statements->call.bind_int64(statement, 1, core_id);
     result = statements->call.step(statement);
     if (result == SQLITE_ROW) {
         *number = statements->call.column_int64(statement, 0);
         *found = 1;
-        statements->call.reset(statement);
-        return SQLITE_OK;
-    }
-    if (result == SQLITE_DONE)
         result = SQLITE_OK;
-    else
-        result = statements->call.extended_errcode(statements->db);
+    } else {
+        result = result == SQLITE_DONE ? SQLITE_OK : statements->call.extended_errcode(statements->db);
+    }
     statements->call.reset(statement);
-    return result;
+    return own_statement_done(statements, result);
 }
 
 // The highest number that the log has of a core, or had before it was trimmed; -1 before the first. What is trimmed
@@ -124,14 +132,14 @@ static inline int own_last_sequence(OwnStatements *statements, int64_t core_id, 
 // stays the last one.
 static inline int own_append(OwnStatements *statements, const LogRow *row) {
     sqlite3_stmt *statement;
+    statements->running++;
     int result = own_statement(statements, APPEND, &statement);
     if (result != SQLITE_OK)
-        return result;
+        return own_statement_done(statements, result);
     int64_t numbers[] = {row->core_id, row->first, row->last, row->count, row->checksum};
     for (int i = 0; i < 5; i++)
         statements->call.bind_int64(statement, i + 1, numbers[i]);
-    result =
-        statements->call.bind_blob64(statement, 6, row->rows, row->rows_bytes, NULL); // NULL: SQLite copies nothing
+    result = statements->call.bind_blob64(statement, 6, row->rows, row->rows_bytes, NULL); // NULL: it makes no copy
     if (result == SQLITE_OK)
         result = statements->call.bind_blob64(statement, 7, row->payload, row->payload_bytes, NULL);
     if (result == SQLITE_OK) {
@@ -142,7 +150,7 @@ static inline int own_append(OwnStatements *statements, const LogRow *row) {
     }
     statements->call.reset(statement);
     statements->call.clear_bindings(statement);
-    return result;
+    return own_statement_done(statements, result);
 }
 
 #endif
