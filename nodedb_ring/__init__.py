@@ -26,6 +26,8 @@ from .errors import (
     OwnershipError,
     RingError,
     RoleTaken,
+    RowError,
+    UnknownColumnError,
 )
 
 try:
@@ -46,6 +48,9 @@ except ModuleNotFoundError as _error:
 
 from .batch.event_batch import EventBatch
 from .batch.projection import PlainStream, Projection
+from .batch.rows.projection import RowProjection
+from .batch.rows.rows import Rows
+from .batch.rows.schema import RowSchema
 from .bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
 from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 from .log import EventLog, LiveEventLog
@@ -98,6 +103,11 @@ __all__ = [
     "RingError",
     "RingStats",
     "RoleTaken",
+    "RowError",
+    "RowProjection",
+    "RowSchema",
+    "Rows",
+    "UnknownColumnError",
     "WriteEvent",
     "WriteOp",
     "create_event_bus",

@@ -27,6 +27,38 @@ class BatchError(RingError, ValueError):
     """Columns that do not form a valid batch of write events."""
 
 
+class RowError(RingError, ValueError):
+    """A row value that is no map of its schema's columns, a schema that is none, or columns that form no row values.
+
+    Attributes
+    ----------
+    position : int or None
+        Of the event in its batch, from 0; of the row where rows are encoded. None where it is about no single one.
+    sequence : int or None
+        Of that event.
+    column : str or None
+        The column that it is about.
+    """
+
+    def __init__(
+        self, message: str, *, position: int | None = None, sequence: int | None = None, column: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.position = position
+        self.sequence = sequence
+        self.column = column
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[str], dict[str, int | str | None]]:
+        return type(self), (str(self),), {"position": self.position, "sequence": self.sequence, "column": self.column}
+
+
+class UnknownColumnError(RowError, KeyError):
+    """A column that is not in the schema."""
+
+    # As a KeyError it would show the message in quotes.
+    __str__ = Exception.__str__
+
+
 class EventTooLargeError(RingError, ValueError):
     """An event with a payload larger than the whole arena, which could never be enqueued."""
 

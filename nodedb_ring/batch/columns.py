@@ -18,9 +18,20 @@ import numpy.typing as npt
 from ..errors import BatchError
 from ._packing import join_column
 from .integers import as_int, is_masked_array
-from .schema import EVENT_DTYPE, NO_TIME, NULL_LENGTH, REQUIRED_FIELDS, STRING_FIELDS, TIME_FIELDS, EventSource, WriteOp
+from .rows.encoded import EncodedRows
+from .schema import (
+    EVENT_DTYPE,
+    NO_TIME,
+    NULL_LENGTH,
+    REQUIRED_FIELDS,
+    STRING_FIELDS,
+    TIME_FIELDS,
+    VALUE_FIELDS,
+    EventSource,
+    WriteOp,
+)
 
-__all__ = ["VariableColumn", "fixed_column", "in_order", "plain_array", "plain_bytes", "variable_column"]
+__all__ = ["VariableColumn", "fixed_column", "in_order", "is_missing", "plain_array", "plain_bytes", "variable_column"]
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
@@ -99,7 +110,11 @@ def variable_column(name: str, value: Any) -> VariableColumn:
     is_text = name in STRING_FIELDS
     scalar = str if is_text else bytes
     if _is_pair(value):
-        return _offset_column(name, *value)
+        column = _offset_column(name, *value)
+        if isinstance(value, EncodedRows) and name in VALUE_FIELDS:
+            # A row that is there has a byte at least.
+            column.lengths[column.lengths == 0] = NULL_LENGTH
+        return column
     items, missing = ([value], None) if isinstance(value, scalar) else _items(name, value)
     is_scalar = isinstance(value, scalar) or _is_lone(items)
     values = _strings(name, items, missing, scalar)
@@ -256,7 +271,7 @@ def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
     return array
 
 
-def _is_missing(item: Any) -> bool:
+def is_missing(item: Any) -> bool:
     """Whether there is no value: None, NaT, a masked element, or what pandas has for one. NaN is a number."""
     if item is None:
         return True
@@ -295,7 +310,7 @@ def _integers(name: str, items: Items, missing: npt.NDArray[np.bool_] | None, dt
             return _in_range(name, array, dtype)
     numbers: list[int] = []
     for row, (item, absent) in enumerate(zip(values, _absent(values, missing), strict=True)):
-        if absent or (_is_missing(item) and not _is_lone(items)):
+        if absent or (is_missing(item) and not _is_lone(items)):
             raise BatchError(f"{_at(items, row)}{name} is {'masked or missing' if absent else item}: must have a value")
         try:
             numbers.append(as_int(item))
@@ -386,7 +401,7 @@ def _times(name: str, items: Items, missing: npt.NDArray[np.bool_] | None) -> np
         _refuse(name, items, 0 if missing is None else _first(~missing))
     values = items.ravel().tolist() if isinstance(items, np.ndarray) else items
     times = [
-        NO_TIME if absent or _is_missing(item) else _time(name, items, row, item)
+        NO_TIME if absent or is_missing(item) else _time(name, items, row, item)
         for row, (item, absent) in enumerate(zip(values, _absent(values, missing), strict=True))
     ]
     exact = _objects(times)
@@ -459,12 +474,12 @@ def _strings(name: str, items: Items, missing: npt.NDArray[np.bool_] | None, sca
         values = [None if value is none else value for value in items.ravel().tolist()]
     if missing is not None:
         values = [None if absent else value for value, absent in zip(values, _absent(values, missing), strict=True)]
-    return [value if isinstance(value, scalar) or not _is_missing(value) else None for value in values]
+    return [value if isinstance(value, scalar) or not is_missing(value) else None for value in values]
 
 
 def _is_pair(value: Any) -> bool:
     """Whether it is data and offsets, and not two values."""
-    if not isinstance(value, tuple) or len(value) != 2 or isinstance(value[1], str | bytes) or _is_missing(value[1]):
+    if not isinstance(value, tuple) or len(value) != 2 or isinstance(value[1], str | bytes) or is_missing(value[1]):
         return False
     return isinstance(value[0], np.ndarray) or _is_buffer(value[0])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,17 @@ from ._event import WriteEvent
 from ._packing import block_of_events, gather, pack
 from ._row_block import RowBlock
 from ._row_checks import checked_copy
+from ._split import split
 from .arrow._export import export_array
 from .arrow._export_stream import export_stream
 from .arrow._import import import_block
 from .arrow._schema import EVERY_COLUMN, export_schema
 from .columns import fixed_column, in_order, plain_array, plain_bytes, variable_column
+from .indexing import chosen_rows
 from .integers import as_int
 from .projection import Projection
+from .rows.rows import Rows, read_rows
+from .rows.schema import RowSchema
 from .schema import (
     EVENT_DTYPE,
     FIXED_FIELDS,
@@ -290,6 +294,35 @@ class EventBatch:
             raise ValueError(f"{name!r}: no column of values; those are {', '.join(VALUE_FIELDS)}")
         return self._block.values(_VARIABLE.index(name))
 
+    def rows(
+        self, field: str = "new_value", schema: RowSchema | None = None, *, on_error: Literal["raise", "null"] = "raise"
+    ) -> Rows:
+        """The columns inside the values, which are MessagePack maps from column name to value, as capture writes them.
+
+        Keys that the schema lacks are passed over; of a key that stands twice the last counts; an event whose value is
+        None has no row. An integer may stand in a column of floats if it is exact, and nothing else is converted. It is
+        one pass, without the GIL. ``docs/rows.md`` has examples.
+
+        Parameters
+        ----------
+        field : {"new_value", "old_value"}
+        schema : RowSchema, optional
+            The columns wanted. Without one it is inferred from this batch, which takes about as long again.
+        on_error : {"raise", "null"}
+            What becomes of a value that is no such map: truncated, with bytes behind it, with a value that its column
+            does not take, with text that is not UTF-8. With "null" its event has no row, and ``Rows.malformed`` lists it.
+
+        Raises
+        ------
+        RowError
+            A malformed value, which it names with event and column; or one that a schema cannot be inferred from.
+        ArgumentError
+            Another `field` or `on_error`.
+        ClosedError
+            The lease of this batch has ended.
+        """
+        return read_rows(self, field, schema, on_error)
+
     def gaps(self, after: int | None = None) -> npt.NDArray[np.uint64]:
         """The holes in the batch's numbers: an array of shape (k, 2), the first and the last number of each, in order.
 
@@ -309,6 +342,22 @@ class EventBatch:
             numbers = np.concatenate([np.array([after], np.uint64), numbers])
         before = np.flatnonzero(np.diff(numbers) > 1)
         return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
+
+    def split(self, name: str = "collection") -> dict[str, EventBatch]:
+        """The events by table: a batch of each, in order, by the table's name.
+
+        The tables are in the order of their first events. Their batches own their memory: they outlive a lease. No
+        string is made but one a table. `name` may be ``row_id``, too, and the events are then by row.
+
+        Raises
+        ------
+        ValueError
+            Another column.
+        """
+        if name not in REQUIRED_FIELDS or name not in STRING_FIELDS:
+            raise ValueError(f"{name!r}: events are split by collection or row_id; filter by another column with a mask")
+        parts = split(self._block, _VARIABLE.index(name))
+        return {text: self._over(block) for text, block in parts.items()}
 
     def select(self, *columns: str) -> Projection:
         """Some columns, in this order, for libraries that read Arrow: ``pl.DataFrame(batch.select("op", "lsn"))``.
@@ -381,29 +430,21 @@ class EventBatch:
     def __getitem__(self, key: int | np.integer[Any]) -> WriteEvent: ...
 
     @overload
-    def __getitem__(self, key: slice | list[bool] | npt.NDArray[np.bool_]) -> EventBatch: ...
+    def __getitem__(self, key: slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]) -> EventBatch: ...
 
     def __getitem__(
-        self, key: int | np.integer[Any] | slice | list[bool] | npt.NDArray[np.bool_]
+        self, key: int | np.integer[Any] | slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]
     ) -> WriteEvent | EventBatch:
-        """One event by number; a batch in the same memory by a slice of step 1; a packed copy by a mask."""
+        """One event by number; a batch in the same memory by a slice of step 1; a packed copy by a mask or integers."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
                 return self._over(self._block.slice(start, max(start, stop), pin=False))
             return self._over(gather(self._block, np.arange(start, stop, step, dtype=np.int64)))
         if isinstance(key, list | np.ndarray):
-            # An empty list NumPy takes for one of floats.
-            mask = (
-                np.asarray(key, None if len(key) else np.bool_) if isinstance(key, list) else plain_array("mask", key)
-            )
-            if mask.ndim == 0 and mask.dtype.kind in "iu":
-                return self[int(mask)]
-            if mask.dtype != np.bool_ or mask.ndim != 1:
-                raise TypeError(f"index of {mask.dtype}, shape {mask.shape}: must be an int, a slice or a mask")
-            if len(mask) != len(self):
-                raise IndexError(f"mask of {len(mask)} for a batch of {len(self)}")
-            return self._over(gather(self._block, np.flatnonzero(mask).astype(np.int64, copy=False)))
+            if isinstance(key, np.ndarray) and key.ndim == 0 and key.dtype.kind in "iu":
+                return self[int(plain_array("index", key))]
+            return self._over(gather(self._block, chosen_rows(key, len(self), "a batch")))
         number = operator.index(key)
         if not -len(self) <= number < len(self):
             raise IndexError(f"event {number} of a batch of {len(self)}")

@@ -7,6 +7,7 @@ from ...core.schema cimport COLUMN_COUNT
 from .._row_block cimport RowBlock
 from ._schema cimport Selected
 from .abi cimport ArrowArray
+from .columns cimport Window
 
 cdef enum:
     # Buffers of views begin this many bytes apart, as a power of two: one that begins there may end up to 2 GiB later.
@@ -38,3 +39,8 @@ cdef bint write_array(
 cdef uint64_t rows_within(RowBlock block, const Selected* selected, uint64_t longest) except 0
 # Drops what a hold holds, and its memory; from any thread, with or without the GIL.
 cdef void release_hold(Hold* hold) noexcept nogil
+# Memory of which large pieces are kept for the next export; of any size, aligned to a cache line.
+cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil
+cdef void give_export_memory(void* memory, size_t size) noexcept nogil
+# The payload, or of a slice its own part where that is one.
+cdef Window window_of(RowBlock block, uint32_t shift) noexcept

@@ -101,6 +101,14 @@ cdef void release_hold(Hold* hold) noexcept nogil:
     release(hold)
 
 
+cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil:
+    return take_memory(size, got)
+
+
+cdef void give_export_memory(void* memory, size_t size) noexcept nogil:
+    give_memory(memory, size)
+
+
 cdef void _free_array_capsule(object capsule) noexcept:
     cdef ArrowArray* array = <ArrowArray*>PyCapsule_GetPointer(capsule, "arrow_array")
     if array.release != NULL:
@@ -143,8 +151,7 @@ cdef int _check_lengths(RowBlock block, const Selected* selected) except -1:
     return 0
 
 
-cdef Window _window_of(RowBlock block, uint32_t shift) noexcept:
-    """The payload, or of a slice its own part where that is one."""
+cdef Window window_of(RowBlock block, uint32_t shift) noexcept:
     cdef Window window
     cdef uint64_t end
     window.base = 0
@@ -301,7 +308,7 @@ cdef Sheet* _make_sheet(
 
     NULL without an exception when a column with offsets of 32 bits has more than `longest` bytes.
     """
-    cdef Window window = _window_of(block, shift)
+    cdef Window window = window_of(block, shift)
     cdef uint64_t n = block.count, bad
     cdef uint64_t parts = (window.size + (<uint64_t>1 << shift) - 1) >> shift
     cdef Targets to

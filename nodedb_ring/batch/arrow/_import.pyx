@@ -7,18 +7,18 @@ allows: lengths, offsets, views and indices are checked against what there is, a
 same check as ``EventBatch(records, payload)``. (How large a buffer is that offsets are into, the interface does not tell.)
 """
 
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from ...core.layout cimport HEARTBEAT, NO_TIME, NULL_LENGTH, EventRow
 from ...core.schema cimport COLUMN_COUNT, COUNT, FIELD_COUNT, NULLABLE, OP, SCHEMA, TIME
 from .._row_block cimport RowBlock, new_block
 from .._row_checks cimport check_rows
-from ._import_plan cimport Reader, is_field, plan_columns, text_of
+from ._import_plan cimport Reader, is_field, plan_columns
 from ._schema cimport COLUMN_NAMES
-from .abi cimport ArrowArray, ArrowArrayStream, ArrowSchema
+from ._source cimport ArrowSource, check_array, open_source
+from .abi cimport ArrowArray
 
 from ...errors import BatchError
 from ..schema import EventSource, WriteOp
@@ -40,62 +40,8 @@ cdef extern from "nodedb_arrow_values.h":
 cdef tuple _MEMBERS = ([str(op).encode() for op in WriteOp], [str(source).encode() for source in EventSource])
 cdef tuple _FIRST = (int(min(WriteOp)), int(min(EventSource)))
 
-cdef int _check_array(str name, const ArrowArray* array, char letter, int64_t need) except -1:
-    """That an array has as many rows as are asked of it, and the buffers of its layout."""
-    cdef int64_t buffers = 0 if letter == c"n" else 2
-    if letter in b"uUzZ":
-        buffers = 3
-    if array.length < 0 or array.offset < 0 or array.offset > INT64_MAX // 32 - array.length or array.length < need:
-        raise BatchError(f"{name}: an array of {array.length} rows from {array.offset} on, of which {need} are needed")
-    if letter == c"n":
-        return 0
-    if letter == c"v":
-        if array.n_buffers < 3:
-            raise BatchError(f"{name}: {array.n_buffers} buffers; a view array has at least 3")
-        buffers = array.n_buffers
-    if array.n_buffers != buffers or array.buffers == NULL:
-        raise BatchError(f"{name}: {array.n_buffers} buffers; its type has {buffers}")
-    if need != 0 and array.buffers[1] == NULL:
-        raise BatchError(f"{name}: no buffer of data for {need} rows")
-    if letter == c"v" and buffers > 3 and array.buffers[buffers - 1] == NULL:
-        raise BatchError(f"{name}: {buffers - 3} buffers of text, and not the sizes of them")
-    return 0
-
-
 cdef object _null(int number, int64_t row):
     return BatchError(f"row {row}: {COLUMN_NAMES[number]} is null: must have a value")
-
-
-cdef class _Chunks:
-    """The arrays of one object, kept until they are copied."""
-
-    cdef ArrowArray* arrays
-    cdef Py_ssize_t count
-    cdef Py_ssize_t room
-    cdef object owner  # a capsule that releases its array itself
-
-    def __dealloc__(self):
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            if self.owner is None and self.arrays[i].release != NULL:
-                self.arrays[i].release(&self.arrays[i])
-        free(self.arrays)
-
-    cdef ArrowArray* add(self) except NULL:
-        """Room for one more array, which does not count yet."""
-        cdef Py_ssize_t room = max(8, 2 * self.room)
-        cdef ArrowArray* more
-        if self.count == self.room:
-            more = <ArrowArray*>malloc(room * sizeof(ArrowArray))
-            if more == NULL:
-                raise MemoryError(f"no memory for {room} arrays")
-            if self.count != 0:
-                memcpy(more, self.arrays, self.count * sizeof(ArrowArray))
-            free(self.arrays)
-            self.arrays = more
-            self.room = room
-        memset(&self.arrays[self.count], 0, sizeof(ArrowArray))
-        return &self.arrays[self.count]
 
 
 cdef class _Spans:
@@ -106,65 +52,6 @@ cdef class _Spans:
 
     def __dealloc__(self):
         free(self.at)
-
-
-cdef _Chunks _chunks_of(source, Reader* readers):
-    """Takes the arrays of an object, once its schema is known to be one."""
-    cdef _Chunks chunks = _Chunks.__new__(_Chunks)
-    cdef ArrowArrayStream* stream
-    cdef ArrowSchema schema
-    cdef ArrowSchema* given
-    cdef ArrowArray* array
-    cdef int code
-    if hasattr(source, "__arrow_c_array__"):
-        schema_capsule, chunks.owner = source.__arrow_c_array__()
-        given = <ArrowSchema*>PyCapsule_GetPointer(schema_capsule, "arrow_schema")
-        if given.release == NULL:
-            raise _taken(source)
-        plan_columns(given, readers)
-        array = chunks.add()
-        array[0] = (<ArrowArray*>PyCapsule_GetPointer(chunks.owner, "arrow_array"))[0]
-        if array.release == NULL:
-            raise _taken(source)
-        chunks.count = 1
-        return chunks
-    if not hasattr(source, "__arrow_c_stream__"):
-        raise TypeError(
-            f"{type(source).__name__}: has neither __arrow_c_array__ nor __arrow_c_stream__; pass a record batch, a"
-            " table or a data frame"
-        )
-    capsule = source.__arrow_c_stream__()
-    stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
-    if stream.release == NULL:
-        raise _taken(source)
-    memset(&schema, 0, sizeof(schema))
-    with nogil:
-        code = stream.get_schema(stream, &schema)
-    _check_call(source, stream, code)
-    try:
-        plan_columns(&schema, readers)
-    finally:
-        if schema.release != NULL:
-            schema.release(&schema)
-    while True:
-        array = chunks.add()
-        with nogil:
-            code = stream.get_next(stream, array)
-        _check_call(source, stream, code)
-        if array.release == NULL:
-            return chunks
-        chunks.count += 1
-
-
-cdef object _taken(source):
-    return BatchError(f"{type(source).__name__}: somebody else has taken what its capsule held; ask for a new one")
-
-
-cdef int _check_call(source, ArrowArrayStream* stream, int code) except -1:
-    if code != 0:
-        said = text_of(stream.get_last_error(stream)) or "no reason given"
-        raise BatchError(f"the stream of {type(source).__name__} failed with error {code}: {said}")
-    return 0
 
 
 cdef int _check_chunk(const ArrowArray* array, const Reader* readers) except -1:
@@ -184,12 +71,12 @@ cdef int _check_chunk(const ArrowArray* array, const Reader* readers) except -1:
         if readers[number].child >= array.n_children or array.children == NULL:
             raise BatchError(f"an array of {array.n_children} columns: its schema has more")
         column = array.children[readers[number].child]
-        _check_array(COLUMN_NAMES[number], column, readers[number].letter, array.offset + array.length)
+        check_array(COLUMN_NAMES[number], column, readers[number].letter, array.offset + array.length)
         if readers[number].is_dictionary:
             if column.dictionary == NULL:
                 raise BatchError(f"{COLUMN_NAMES[number]}: a dictionary array without its dictionary")
             values = f"dictionary of {COLUMN_NAMES[number]}"
-            _check_array(values, column.dictionary, readers[number].value_letter, column.dictionary.length)
+            check_array(values, column.dictionary, readers[number].value_letter, column.dictionary.length)
     return 0
 
 
@@ -378,7 +265,7 @@ cdef void _fill_payload(RowBlock block, _Spans spans) noexcept:
 def import_block(source):
     """A checked block of the events of an object with the Arrow PyCapsule interface."""
     cdef Reader[COLUMN_COUNT] readers
-    cdef _Chunks chunks
+    cdef ArrowSource chunks
     cdef _Spans spans
     cdef RowBlock block
     cdef ArrowArray* array
@@ -389,7 +276,9 @@ def import_block(source):
     cdef Py_ssize_t c
     cdef int number
     memset(readers, 0, sizeof(readers))
-    chunks = _chunks_of(source, readers)
+    chunks = open_source(source)
+    plan_columns(chunks.schema, readers)
+    chunks.read()
     for c in range(chunks.count):
         _check_chunk(&chunks.arrays[c], readers)
         total += chunks.arrays[c].length

@@ -25,3 +25,9 @@ cdef inline bint is_field(int number) noexcept nogil:
 # How every column comes: an entry of `readers` for each, by its number.
 cdef int plan_columns(const ArrowSchema* schema, Reader* readers) except -1
 cdef str text_of(const char* text)
+# A type as its library would name it, for messages.
+cdef str type_name(const ArrowSchema* schema)
+# The extension type that a column is of, or None.
+cdef str extension_name(const ArrowSchema* schema)
+# The value of a key in a schema's metadata, or None.
+cdef bytes metadata_value(const ArrowSchema* schema, bytes key)

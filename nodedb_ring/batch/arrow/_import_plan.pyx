@@ -23,7 +23,7 @@ cdef dict _TYPE_NAMES = {
     "l": "int64", "L": "uint64", "e": "float16", "f": "float32", "g": "float64", "z": "binary", "Z": "large_binary",
     "vz": "binary_view", "u": "utf8", "U": "large_utf8", "vu": "utf8_view", "tdD": "date32", "tdm": "date64",
     "tts": "time32[s]", "ttm": "time32[ms]", "ttu": "time64[us]", "ttn": "time64[ns]", "+s": "struct", "+l": "list",
-    "+L": "large_list", "+m": "map", "+r": "run-end encoded", "tss:": "timestamp[s]", "tsm:": "timestamp[ms]",
+    "+L": "large_list", "+m": "map", "+r": "run-end encoded", "+vl": "list_view", "+vL": "large_list_view",
     "tsu:": "timestamp[us]", "tsn:": "timestamp[ns]",
 }
 cdef str _INTEGERS = "cCsSiIlL"
@@ -41,10 +41,10 @@ cdef str text_of(const char* text):
     return "" if text == NULL else (<bytes>text).decode("utf-8", "replace")
 
 
-cdef str _type_name(const ArrowSchema* schema):
+cdef str type_name(const ArrowSchema* schema):
     cdef str format = text_of(schema.format)
     if schema.dictionary != NULL:
-        return f"dictionary of {_type_name(schema.dictionary)}"
+        return f"dictionary of {type_name(schema.dictionary)}"
     if format.startswith("ts") and format[4:]:
         return f"{_TYPE_NAMES.get(format[:4], format).removesuffix(']')}, {format[4:]}]"
     if format.startswith("d:"):
@@ -54,7 +54,7 @@ cdef str _type_name(const ArrowSchema* schema):
     return _TYPE_NAMES.get(format, f"of the Arrow format {format!r}")
 
 
-cdef str _extension_name(const ArrowSchema* schema):
+cdef str extension_name(const ArrowSchema* schema):
     """The extension type that a column is of, or None."""
     cdef const char* at = schema.metadata
     cdef int32_t pairs, size
@@ -77,7 +77,7 @@ cdef str _extension_name(const ArrowSchema* schema):
 
 
 cdef object _wrong_type(int number, const ArrowSchema* schema, str expected):
-    return BatchError(f"column {COLUMN_NAMES[number]!r} is {_type_name(schema)}: must be {expected}")
+    return BatchError(f"column {COLUMN_NAMES[number]!r} is {type_name(schema)}: must be {expected}")
 
 
 cdef bint _layout(str format, dict letters, char* letter, int64_t* width) except -1:
@@ -105,11 +105,11 @@ cdef int _plan_column(int number, const ArrowSchema* schema, Reader* reader) exc
         else _AN_INTEGER
     )
     cdef bint of_text = kind == TEXT or kind == BYTES or kind == MEMBER
-    cdef str extension = _extension_name(schema)
+    cdef str extension = extension_name(schema)
     if extension is not None and not is_field(number):
         # What its numbers mean is the extension's to say: days, or truth values.
         raise BatchError(
-            f"column {COLUMN_NAMES[number]!r} is {extension!r}, an extension over {_type_name(schema)}: must be {expected}; convert"
+            f"column {COLUMN_NAMES[number]!r} is {extension!r}, an extension over {type_name(schema)}: must be {expected}; convert"
             " it first"
         )
     if schema.dictionary != NULL:
@@ -136,7 +136,7 @@ cdef int _plan_column(int number, const ArrowSchema* schema, Reader* reader) exc
     return 0
 
 
-cdef bytes _metadata(const ArrowSchema* schema, bytes key):
+cdef bytes metadata_value(const ArrowSchema* schema, bytes key):
     """The value of a key in a schema's metadata, or None. It is a count, and each key and value behind its length."""
     cdef const char* at = schema.metadata
     cdef int32_t count, size
@@ -166,10 +166,10 @@ cdef int plan_columns(const ArrowSchema* schema, Reader* readers) except -1:
     cdef list names
     cdef frozenset index
     if text_of(schema.format) != "+s" or schema.dictionary != NULL:
-        raise BatchError(f"{_type_name(schema)}: must be columns, as of a record batch, a table or a struct array")
+        raise BatchError(f"{type_name(schema)}: must be columns, as of a record batch, a table or a struct array")
     if schema.n_children < 0 or (schema.n_children != 0 and schema.children == NULL):
         raise BatchError(f"schema of {schema.n_children} columns: is broken")
-    index = index_columns(_metadata(schema, b"pandas"))
+    index = index_columns(metadata_value(schema, b"pandas"))
     for i in range(schema.n_children):
         name = text_of(schema.children[i].name)
         if name not in COLUMN_NAMES:

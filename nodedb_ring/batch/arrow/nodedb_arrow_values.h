@@ -14,13 +14,16 @@ typedef struct {
     int64_t size;
 } nodedb_span;
 
+// Where the letter is a constant, what is left is the code of that layout alone.
+#define NODEDB_INLINE static inline __attribute__((always_inline))
+
 static inline int nodedb_is_valid(const struct ArrowArray *array, int64_t i) {
     const uint8_t *bits = array->n_buffers > 0 ? array->buffers[0] : NULL;
     return bits == NULL || array->null_count == 0 || (bits[i >> 3] >> (i & 7) & 1);
 }
 
 // Integer i of a buffer, sign-extended, by the letter of its format; whether it is below 0. It may be unaligned.
-static inline int nodedb_integer_at(const void *data, char letter, int64_t i, uint64_t *bits) {
+NODEDB_INLINE int nodedb_integer_at(const void *data, char letter, int64_t i, uint64_t *bits) {
     const uint8_t *at = data;
 #define NODEDB_READ(type)                                                                                              \
     {                                                                                                                  \
@@ -63,7 +66,7 @@ static inline int nodedb_integer_at(const void *data, char letter, int64_t i, ui
 }
 
 // Value i of a column of text or bytes, by the letter of its layout: 0, or 1 if it does not lie in its buffers.
-static inline int nodedb_span_at(const struct ArrowArray *array, char letter, int64_t width, int64_t i,
+NODEDB_INLINE int nodedb_span_at(const struct ArrowArray *array, char letter, int64_t width, int64_t i,
                                  nodedb_span *span) {
     switch (letter) {
     case 'u':
@@ -121,4 +124,5 @@ static inline int nodedb_span_at(const struct ArrowArray *array, char letter, in
     return 0;
 }
 
+#undef NODEDB_INLINE
 #endif

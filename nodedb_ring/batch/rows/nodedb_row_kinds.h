@@ -1,0 +1,226 @@
+// Which columns row values have, and values of which kinds: one pass over the rows, with a table of names that grows.
+
+#ifndef NODEDB_ROW_KINDS_H
+#define NODEDB_ROW_KINDS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../core/nodedb_schema.h"
+#include "nodedb_msgpack.h"
+#include "nodedb_row_columns.h"
+#include "nodedb_row_keys.h"
+
+// Rows that somebody else wrote must not make millions of columns, each of which takes memory for every event.
+#define NODEDB_MOST_COLUMNS 4096
+
+typedef enum {
+    NODEDB_KIND_NIL,
+    NODEDB_KIND_BOOL,
+    NODEDB_KIND_INT, // from 0 to the greatest int64_t
+    NODEDB_KIND_BIG, // an integer above that
+    NODEDB_KIND_NEGATIVE,
+    NODEDB_KIND_FLOAT,
+    NODEDB_KIND_TEXT,
+    NODEDB_KIND_BINARY,
+    NODEDB_KIND_TIMESTAMP,
+    NODEDB_KIND_OTHER, // arrays, maps, extensions
+    NODEDB_KIND_COUNT,
+} nodedb_row_kind;
+
+// Of one column. What its last event has is not entered until the next one: the same key may stand there again, or the
+// row turn out to be none.
+typedef struct {
+    uint32_t seen; // a bit for each kind
+    nodedb_row_kind last;
+    uint64_t last_event;
+    uint64_t first[NODEDB_KIND_COUNT]; // event of each kind that was seen
+} nodedb_row_kinds;
+
+typedef enum {
+    NODEDB_INFER_OK,
+    NODEDB_INFER_MALFORMED,
+    NODEDB_INFER_TOO_MANY, // columns
+    NODEDB_INFER_NO_MEMORY,
+} nodedb_infer_end;
+
+typedef struct {
+    nodedb_row_keys keys; // of `names`
+    nodedb_row_names names;
+    nodedb_row_kinds *kinds;
+    uint32_t room; // for names and kinds; the table has twice as many places
+    nodedb_infer_end end;
+    nodedb_row_fault fault;
+    nodedb_msgpack_head found;
+} nodedb_row_infer;
+
+static inline void nodedb_infer_free(nodedb_row_infer *infer) {
+    free(infer->names.name);
+    free(infer->names.table);
+    free(infer->kinds);
+}
+
+static inline void nodedb_infer_rebuild(nodedb_row_infer *infer) {
+    memset(infer->names.table, 0xFF, ((size_t)infer->names.mask + 1) * sizeof(uint32_t));
+    for (uint32_t k = 0; k < infer->names.count; k++)
+        nodedb_row_enter(&infer->names, k);
+}
+
+// Makes room for one more column; 0 where there is no memory.
+static inline int nodedb_infer_grow(nodedb_row_infer *infer) {
+    const uint32_t room = infer->room == 0 ? 16 : 2 * infer->room;
+    nodedb_row_name *name = realloc(infer->names.name, room * sizeof(nodedb_row_name));
+    if (name == NULL)
+        return 0;
+    infer->names.name = name;
+    nodedb_row_kinds *kinds = realloc(infer->kinds, room * sizeof(nodedb_row_kinds));
+    if (kinds == NULL)
+        return 0;
+    infer->kinds = kinds;
+    uint32_t *table = realloc(infer->names.table, 2 * (size_t)room * sizeof(uint32_t));
+    if (table == NULL)
+        return 0;
+    infer->names.table = table;
+    infer->names.mask = 2 * room - 1;
+    infer->room = room;
+    nodedb_infer_rebuild(infer);
+    return 1;
+}
+
+// Before the first row; 0 where there is no memory.
+static inline int nodedb_infer_begin(nodedb_row_infer *infer, uint64_t secret, const uint8_t *limit) {
+    memset(infer, 0, sizeof *infer);
+    infer->names.secret = secret;
+    infer->keys.names = &infer->names;
+    infer->keys.limit = limit;
+    return nodedb_infer_grow(infer);
+}
+
+static inline nodedb_infer_end nodedb_infer_add(nodedb_row_infer *infer, const uint8_t *name, uint32_t size,
+                                                uint32_t *column) {
+    const uint32_t number = infer->names.count;
+    if (number == NODEDB_MOST_COLUMNS)
+        return NODEDB_INFER_TOO_MANY;
+    if (number == infer->room && !nodedb_infer_grow(infer))
+        return NODEDB_INFER_NO_MEMORY;
+    infer->names.name[number] =
+        (nodedb_row_name){.bytes = name, .size = size, .hash = nodedb_row_hash(name, size, infer->names.secret)};
+    memset(infer->kinds + number, 0, sizeof(nodedb_row_kinds));
+    infer->kinds[number].last_event = UINT64_MAX;
+    infer->names.count += 1;
+    nodedb_row_enter(&infer->names, number);
+    *column = number;
+    return NODEDB_INFER_OK;
+}
+
+static inline nodedb_row_kind nodedb_row_kind_of(const nodedb_msgpack_head *head) {
+    switch (head->kind) {
+    case NODEDB_MSGPACK_NIL:
+        return NODEDB_KIND_NIL;
+    case NODEDB_MSGPACK_BOOL:
+        return NODEDB_KIND_BOOL;
+    case NODEDB_MSGPACK_POSITIVE:
+        return head->number.u > INT64_MAX ? NODEDB_KIND_BIG : NODEDB_KIND_INT;
+    case NODEDB_MSGPACK_NEGATIVE:
+        return NODEDB_KIND_NEGATIVE;
+    case NODEDB_MSGPACK_FLOAT:
+        return NODEDB_KIND_FLOAT;
+    case NODEDB_MSGPACK_TEXT:
+        return NODEDB_KIND_TEXT;
+    case NODEDB_MSGPACK_BINARY:
+        return NODEDB_KIND_BINARY;
+    case NODEDB_MSGPACK_EXTENSION:
+        return head->extension == -1 ? NODEDB_KIND_TIMESTAMP : NODEDB_KIND_OTHER;
+    default:
+        return NODEDB_KIND_OTHER;
+    }
+}
+
+// Enters what the last event has.
+static inline void nodedb_infer_settle(nodedb_row_kinds *kinds) {
+    const uint32_t bit = (uint32_t)1 << kinds->last;
+    if ((kinds->seen & bit) == 0 && kinds->last != NODEDB_KIND_NIL) {
+        kinds->seen |= bit;
+        kinds->first[kinds->last] = kinds->last_event;
+    }
+}
+
+static inline void nodedb_infer_note(nodedb_row_kinds *kinds, uint64_t event, nodedb_row_kind kind) {
+    if (kinds->last_event != event) {
+        nodedb_infer_settle(kinds);
+        kinds->last_event = event;
+    }
+    kinds->last = kind;
+}
+
+static inline nodedb_row_fault nodedb_infer_row(nodedb_row_infer *infer, uint64_t event, const uint8_t *at,
+                                                const uint8_t *end) {
+    uint64_t keys = 0;
+    nodedb_row_fault fault = nodedb_row_open(&at, end, &keys, &infer->found);
+    for (uint64_t place = 0; place < keys && fault == NODEDB_ROW_OK; place++) {
+        const uint8_t *key = at;
+        uint32_t column;
+        fault = nodedb_row_read_key(&infer->keys, place, &at, end, &column, &infer->found);
+        if (fault != NODEDB_ROW_OK)
+            break;
+        if (column == NODEDB_NO_COLUMN) {
+            const uint32_t size = infer->found.size;
+            infer->end = nodedb_infer_add(infer, at - size, size, &column);
+            if (infer->end != NODEDB_INFER_OK)
+                return NODEDB_ROW_OK;
+            nodedb_row_predict(&infer->keys, place, key, (uint32_t)(at - key), column);
+        }
+        nodedb_msgpack_head head;
+        fault = nodedb_row_fault_of(nodedb_msgpack_read(&at, end, &head));
+        if (fault != NODEDB_ROW_OK)
+            break;
+        nodedb_infer_note(infer->kinds + column, event, nodedb_row_kind_of(&head));
+        fault = nodedb_row_pass_rest(&head, &at, end);
+    }
+    return fault != NODEDB_ROW_OK || at == end ? fault : NODEDB_ROW_TRAILING;
+}
+
+// Takes back what a malformed row brought. `before` columns there were before it.
+static inline void nodedb_infer_forget(nodedb_row_infer *infer, uint64_t event, uint32_t before) {
+    for (uint32_t k = 0; k < before; k++)
+        if (infer->kinds[k].last_event == event)
+            infer->kinds[k].last = NODEDB_KIND_NIL;
+    if (infer->names.count != before) {
+        infer->names.count = before;
+        infer->keys.known = 0;
+        nodedb_infer_rebuild(infer);
+    }
+}
+
+// Looks at the values of one field. The number of events, or that of the one at which it ended; `end` says why. With
+// `goes_on` malformed rows are passed over.
+static inline uint64_t nodedb_infer_all(nodedb_row_infer *infer, const nodedb_row_payload *payload,
+                                        const nodedb_row *rows, uint64_t count, int field, int goes_on) {
+    for (uint64_t i = 0; i < count; i++) {
+        const nodedb_field at = rows[i].field[field];
+        const uint8_t *start = payload->origin + at.offset;
+        const uint32_t before = infer->names.count;
+        if (at.length == NODEDB_NULL_LENGTH)
+            continue;
+        infer->fault = NODEDB_ROW_OUTSIDE;
+        if (start >= payload->bytes && (ptrdiff_t)at.length <= payload->end - start) {
+            infer->fault = nodedb_infer_row(infer, i, start, start + at.length);
+            if (infer->end != NODEDB_INFER_OK)
+                return i;
+        }
+        if (infer->fault == NODEDB_ROW_OK)
+            continue;
+        if (!goes_on || infer->fault == NODEDB_ROW_OUTSIDE) {
+            infer->end = NODEDB_INFER_MALFORMED;
+            return i;
+        }
+        nodedb_infer_forget(infer, i, before);
+    }
+    for (uint32_t k = 0; k < infer->names.count; k++)
+        nodedb_infer_settle(infer->kinds + k);
+    return count;
+}
+
+#endif
