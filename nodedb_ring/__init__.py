@@ -48,6 +48,8 @@ except ModuleNotFoundError as _error:
 
 from .batch.event_batch import EventBatch
 from .batch.projection import PlainStream, Projection
+from .batch.rows._encode import encode_rows
+from .batch.rows.encoded import EncodedRows
 from .batch.rows.projection import RowProjection
 from .batch.rows.rows import Rows
 from .batch.rows.schema import RowSchema
@@ -72,6 +74,7 @@ __all__ = [
     "ConsumerStats",
     "CorruptLogError",
     "CorruptRingError",
+    "EncodedRows",
     "EventBatch",
     "EventBus",
     "EventConsumer",
@@ -111,6 +114,7 @@ __all__ = [
     "WriteEvent",
     "WriteOp",
     "create_event_bus",
+    "encode_rows",
     "follow",
     "get_include",
     "logged",

@@ -355,7 +355,9 @@ class EventBatch:
             Another column.
         """
         if name not in REQUIRED_FIELDS or name not in STRING_FIELDS:
-            raise ValueError(f"{name!r}: events are split by collection or row_id; filter by another column with a mask")
+            raise ValueError(
+                f"{name!r}: events are split by collection or row_id; filter by another column with a mask"
+            )
         parts = split(self._block, _VARIABLE.index(name))
         return {text: self._over(block) for text, block in parts.items()}
 
@@ -430,7 +432,9 @@ class EventBatch:
     def __getitem__(self, key: int | np.integer[Any]) -> WriteEvent: ...
 
     @overload
-    def __getitem__(self, key: slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]) -> EventBatch: ...
+    def __getitem__(
+        self, key: slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]
+    ) -> EventBatch: ...
 
     def __getitem__(
         self, key: int | np.integer[Any] | slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]

@@ -25,6 +25,7 @@ from ..arrow.pandas_index import index_columns
 from ._objects import pack_column, pack_value
 from .column_values import NumberColumn, is_scalar_value, numbers_or_objects
 from .encoded import EncodedRows
+from .rows import Rows
 
 __all__ = ["encode_rows"]
 
@@ -49,6 +50,7 @@ cdef extern from "nodedb_encode_rows.h":
     ctypedef struct Piece "encode_piece":
         int64_t rows
         const ArrowArray* whole
+        const uint8_t* present
         const Column* columns
         uint32_t count
 
@@ -174,8 +176,12 @@ cdef list _columns_of(const ArrowSchema* schema):
     return chosen
 
 
-cdef _Pieces _pieces_of_frame(source, frozenset raw, dict given):
-    """A frame's pieces. `raw` names binary columns that are MessagePack already; `given` has bytes a row of some columns."""
+cdef _Pieces _pieces_of_frame(source, frozenset raw, dict given, present):
+    """A frame's pieces.
+
+    `raw` names binary columns that are MessagePack already. `given` has for some columns in which rows their keys stand,
+    and `present` where there is a row: a byte for each row.
+    """
     cdef _Pieces pieces = _Pieces()
     cdef ArrowSource frame = open_source(source)
     cdef list chosen = _columns_of(frame.schema)
@@ -200,6 +206,8 @@ cdef _Pieces _pieces_of_frame(source, frozenset raw, dict given):
             raise BatchError(f"an array of {array.n_buffers} buffers, and none of them there: is broken")
         piece = pieces.add(array.length, &columns)
         piece.whole = array
+        if present is not None:
+            piece.present = _bytes_of(pieces, present, before, array.length)
         for k in range(pieces.plan.count):
             child = chosen[k]
             if child >= array.n_children or array.children == NULL or array.children[child] == NULL:
@@ -215,12 +223,12 @@ cdef _Pieces _pieces_of_frame(source, frozenset raw, dict given):
 
 
 cdef const uint8_t* _bytes_of(_Pieces pieces, array, int64_t first, int64_t count) except? NULL:
-    """Bytes of an array that is kept from now on."""
+    """Bytes of rows, of an array that is kept from now on."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
     try:
         if first + count > view.len:
-            raise RowError(f"{view.len} rows of which keys are given, and at least {first + count} rows")
+            raise RowError(f"{first + count} rows or more came of {view.len}")
         pieces.owners.append(array)
         return <const uint8_t*>view.buf + first
     finally:
@@ -363,9 +371,23 @@ cdef int _write(_Pieces pieces, const int64_t* ends, uint8_t* data) except -1:
     return 0
 
 
+cdef _Pieces _pieces_of_rows(source):
+    """Rows that were read: what their columns alone do not say is whether there is a row, and which keys it has."""
+    cdef dict given = {}
+    for name in source.schema:
+        stands = source.given(name)
+        if not stands.all():
+            given[name] = stands.view(np.uint8)
+    raw = frozenset([name for name, kind in source.schema.items() if kind == "raw"])
+    present = source.present
+    return _pieces_of_frame(source, raw, given, None if present.all() else present.view(np.uint8))
+
+
 cdef _Pieces _pieces_of(source):
+    if isinstance(source, Rows):
+        return _pieces_of_rows(source)
     if hasattr(source, "__arrow_c_array__") or hasattr(source, "__arrow_c_stream__"):
-        return _pieces_of_frame(source, frozenset(), {})
+        return _pieces_of_frame(source, frozenset(), {}, None)
     if isinstance(source, Mapping):
         return _pieces_of_mapping(source)
     raise TypeError(

@@ -194,7 +194,7 @@ cdef char _layout(const EncodeType* type) noexcept:
         return c"n"
     if type.kind == ENCODE_STRUCT or (type.kind == ENCODE_LIST and type.letter == c"w"):
         return c"+"
-    if type.kind == ENCODE_TEXT or type.kind == ENCODE_BINARY:
+    if type.kind == ENCODE_TEXT or type.kind == ENCODE_BINARY or type.kind == ENCODE_RAW:
         return type.letter
     return c"b"
 

@@ -93,7 +93,8 @@ def _is_buffer(value: Any) -> bool:
 def _array_column(name: str, array: npt.NDArray[Any]) -> NumberColumn | list[Any]:
     if array.ndim != 1:
         raise RowError(
-            f"column {name!r} has the shape {array.shape}: must have one dimension; pass a list of its rows", column=name
+            f"column {name!r} has the shape {array.shape}: must have one dimension; pass a list of its rows",
+            column=name,
         )
     mask = np.ma.getmaskarray(array) if is_masked_array(array) else None
     plain = np.asarray(array)

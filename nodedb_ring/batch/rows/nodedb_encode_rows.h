@@ -28,6 +28,7 @@ typedef struct {
 typedef struct {
     int64_t rows;
     const struct ArrowArray *whole; // the struct of which null is no row; NULL: there are no such
+    const uint8_t *present;         // whether there is a row; NULL: everywhere
     const encode_column *columns;
     uint32_t count;
 } encode_piece;
@@ -168,6 +169,8 @@ static encode_fault encode_write_column(const encode_column *column, int64_t sta
 // ---- runs of rows -----------------------------------------------------------------------------------------------
 
 static inline int encode_is_row(const encode_piece *piece, int64_t row) {
+    if (piece->present != NULL && !piece->present[row])
+        return 0;
     return piece->whole == NULL || nodedb_is_valid(piece->whole, piece->whole->offset + row);
 }
 
@@ -180,7 +183,7 @@ static inline int64_t encode_run_from(const encode_piece *piece, int64_t start) 
     const int64_t most = encode_most_from(piece, start);
     const int is_row = encode_is_row(piece, start);
     int64_t count = 1;
-    if (piece->whole == NULL || encode_validity(piece->whole) == NULL)
+    if (piece->present == NULL && (piece->whole == NULL || encode_validity(piece->whole) == NULL))
         return most;
     while (count < most && encode_is_row(piece, start + count) == is_row)
         count++;
