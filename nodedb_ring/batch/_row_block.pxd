@@ -51,6 +51,9 @@ cdef class RowBlock:
     cdef int check_open(self) except -1
     # Whether the rows lie packed in the payload, one behind the other, and where the last one ends.
     cdef bint is_packed(self, uint64_t* end) noexcept
+    # Where in the payload the rows' bytes begin, and how many there are: all of it, or of a slice its own part where that
+    # is one.
+    cdef uint64_t stretch(self, uint64_t* base) noexcept
 
 
 # Room for `count` rows and `payload_bytes`, out of `pool` where one is given. Contents undefined. Runs no Python code.

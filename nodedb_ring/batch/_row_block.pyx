@@ -182,6 +182,14 @@ cdef class RowBlock:
         end[0] = self.rows[self.count - 1].field[0].offset + need
         return self.packing == PACKED
 
+    cdef uint64_t stretch(self, uint64_t* base) noexcept:
+        cdef uint64_t end
+        base[0] = 0
+        if self.parent is None or self.count == 0 or not self.is_packed(&end):
+            return self.payload_bytes
+        base[0] = self.rows[0].field[0].offset
+        return end - base[0]
+
     def run_from(self, uint64_t first):
         """How many rows these are, if they were drained with the numbers `first` and on, and no heartbeat; else 0."""
         return self.count if self.is_run and self.rows.sequence == first else 0

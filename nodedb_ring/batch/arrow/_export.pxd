@@ -7,7 +7,6 @@ from ...core.schema cimport COLUMN_COUNT
 from .._row_block cimport RowBlock
 from ._schema cimport Selected
 from .abi cimport ArrowArray
-from .columns cimport Window
 
 cdef enum:
     # Buffers of views begin this many bytes apart, as a power of two: one that begins there may end up to 2 GiB later.
@@ -42,5 +41,3 @@ cdef void release_hold(Hold* hold) noexcept nogil
 # Memory of which large pieces are kept for the next export; of any size, aligned to a cache line.
 cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil
 cdef void give_export_memory(void* memory, size_t size) noexcept nogil
-# The payload, or of a slice its own part where that is one.
-cdef Window window_of(RowBlock block, uint32_t shift) noexcept

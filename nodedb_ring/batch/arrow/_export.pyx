@@ -151,16 +151,13 @@ cdef int _check_lengths(RowBlock block, const Selected* selected) except -1:
     return 0
 
 
-cdef Window window_of(RowBlock block, uint32_t shift) noexcept:
+cdef Window _window_of(RowBlock block, uint32_t shift) noexcept:
     cdef Window window
-    cdef uint64_t end
-    window.base = 0
-    window.size = block.payload_bytes
+    cdef uint64_t base
+    window.size = block.stretch(&base)
+    window.base = <uint32_t>base
     window.shift = shift
-    if block.parent is not None and block.count != 0 and block.is_packed(&end):
-        window.base = block.rows[0].field[0].offset
-        window.size = end - window.base
-    window.bytes = block.bytes + window.base
+    window.bytes = block.bytes + base
     return window
 
 
@@ -308,7 +305,7 @@ cdef Sheet* _make_sheet(
 
     NULL without an exception when a column with offsets of 32 bits has more than `longest` bytes.
     """
-    cdef Window window = window_of(block, shift)
+    cdef Window window = _window_of(block, shift)
     cdef uint64_t n = block.count, bad
     cdef uint64_t parts = (window.size + (<uint64_t>1 << shift) - 1) >> shift
     cdef Targets to

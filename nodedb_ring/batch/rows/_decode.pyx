@@ -1,5 +1,4 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-# distutils: extra_compile_args = -O3
 """Row values into columns: ``RowPlan``, a schema made ready for that, and ``RowColumns``, what comes of it.
 
 ::
@@ -20,8 +19,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 
 from .._event_rows cimport decode_text
-from ..arrow._export cimport WINDOW_SHIFT, give_export_memory, take_export_memory, window_of
-from ..arrow.columns cimport Window
+from ..arrow._export cimport WINDOW_SHIFT, give_export_memory, take_export_memory
 from ._refusal cimport refuse
 from .rows cimport (
     NO_COLUMN,
@@ -72,12 +70,12 @@ cdef uint64_t secret() noexcept:
 
 
 cdef RowPayload payload_of(RowBlock block) noexcept:
-    cdef Window window = window_of(block, WINDOW_SHIFT)
     cdef RowPayload payload
+    cdef uint64_t base, size = block.stretch(&base)
     payload.origin = block.bytes
-    payload.bytes = window.bytes
-    payload.end = window.bytes + window.size
-    payload.shift = window.shift
+    payload.bytes = block.bytes + base
+    payload.end = payload.bytes + size
+    payload.shift = WINDOW_SHIFT
     return payload
 
 
@@ -235,13 +233,16 @@ cdef RowColumns _room_for(RowBlock block, RowPlan plan):
     """Columns for every event of a block, with nothing in them."""
     cdef RowColumns columns = RowColumns.__new__(RowColumns)
     cdef uint64_t n = block.count
-    cdef size_t size = 0, columns_at, valid_at, events_at, states_at, at
+    cdef size_t size = 0, columns_at, valid_at, events_at, states_at, states_bytes, at
     cdef uint32_t k
     columns_at = _place(&size, plan.count * sizeof(RowColumn))
     valid_at = _place(&size, plan.count * sizeof(uint64_t))
     events_at = _place(&size, n)
-    states_at = _place(&size, n * plan.count)
-    at = size
+    states_at = size
+    for k in range(plan.count):
+        _place(&size, n)
+    at = states_at
+    states_bytes = size - states_at
     for k in range(plan.count):
         _place(&size, n * row_width(plan.types[k]))
     columns.memory = take_export_memory(size, &columns.memory_bytes)
@@ -257,7 +258,9 @@ cdef RowColumns _room_for(RowBlock block, RowPlan plan):
     for k in range(plan.count):
         columns.columns[k].type = plan.types[k]
         columns.columns[k].has_long = 0
-        columns.columns[k].state = <uint8_t*>columns.memory + (states_at + n * k)
+        columns.columns[k].state = <uint8_t*>columns.memory + _place(&at, n)
+    memset(<uint8_t*>columns.memory + states_at, ROW_ABSENT, states_bytes)
+    for k in range(plan.count):
         columns.columns[k].values = <uint8_t*>columns.memory + _place(&at, n * row_width(plan.types[k]))
     return columns
 
@@ -265,8 +268,6 @@ cdef RowColumns _room_for(RowBlock block, RowPlan plan):
 cdef uint64_t _pass(RowColumns columns, RowDecoder* decoder, int field, bint goes_on, RowFault* fault) noexcept nogil:
     cdef uint64_t n = columns.count, end
     cdef uint32_t k
-    if n != 0 and decoder.count != 0:
-        memset(columns.columns[0].state, ROW_ABSENT, n * decoder.count)
     end = decode_all(decoder, columns.block.rows, n, field, columns.events, goes_on, fault)
     if end == n:
         for k in range(decoder.count):

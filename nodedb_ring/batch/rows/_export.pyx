@@ -206,7 +206,7 @@ cdef class RowExport:
             front = asked[0]
             front.n_children = self.events_count
             self.events = as_requested(self.events, PyCapsule_New(&front, "arrow_schema", NULL))
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             type = self.columns.plan.types[self.numbers[k]]
             format = asked.children[self.events_count + k].format
             if not _has_views(type) or format == NULL:
@@ -231,7 +231,7 @@ cdef class RowExport:
                 for k in range(self.events_count):
                     done = done and copy_leaf(of_events.children[k], out.children[k])
                 of_events.release(&of_events)
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             name = self.columns.plan.names[self.numbers[k]].encode()
             done = done and make_schema(
                 out.children[self.events_count + k],
@@ -261,7 +261,7 @@ cdef class RowExport:
         """How many of `count` rows from `first` on fit one array."""
         cdef uint64_t n = count, size
         cdef int k
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             if <Layout>self.layouts[k] == OFFSETS:
                 n = fitting(
                     <const RowView*>self.columns.columns[<uint32_t>self.numbers[k]].values + (self.start + first), n,
@@ -293,7 +293,7 @@ cdef class RowExport:
         # Of each: its buffers, and the sizes of the parts of the payload that views are over.
         bits_at = _place(&size, n * buffers * sizeof(void*) + parts * sizeof(int64_t))
         at = size
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             # Validity, and bools.
             _place(&size, 2 * ((count + 63) // 64 * 8))
         memory = <uint8_t*>calloc(1, size)
@@ -307,7 +307,7 @@ cdef class RowExport:
         for k in range(n):
             sheet.columns[k] = sheet.column + k
             sheet.column[k].buffers = <const void**>(memory + bits_at) + k * buffers
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             sheet.column[self.events_count + k].private_data = memory + _place(&at, 2 * ((count + 63) // 64 * 8))
         return sheet
 
@@ -359,7 +359,7 @@ cdef class RowExport:
         cdef void* ends
         cdef uint8_t* text
         cdef int k
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             if <Layout>self.layouts[k] >= OFFSETS:
                 column = self.columns.columns + <uint32_t>self.numbers[k]
                 fitting(<const RowView*>column.values + first, count, <uint64_t>-1, &size)
@@ -370,7 +370,7 @@ cdef class RowExport:
         sheet.text = malloc(all)
         if sheet.text == NULL:
             raise MemoryError(f"no memory for the text of {count} rows, {all} bytes")
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             layout = self.layouts[k]
             if layout < OFFSETS:
                 continue
@@ -412,7 +412,7 @@ cdef class RowExport:
         cdef int k
         memset(&of_events, 0, sizeof(of_events))
         try:
-            for k in range(len(self.numbers)):
+            for k in range(<int>len(self.numbers)):
                 self.fill_column(sheet.column + self.events_count + k, k, self.start + first, count)
             self.fill_text(sheet, self.start + first, count)
             held = self.held()
@@ -430,7 +430,7 @@ cdef class RowExport:
             of_events.children[k].release = NULL
         if self.events is not None:
             of_events.release(&of_events)
-        for k in range(len(self.numbers)):
+        for k in range(<int>len(self.numbers)):
             sheet.column[self.events_count + k].release = release_row_column
             sheet.column[self.events_count + k].private_data = sheet
         Py_INCREF(held)

@@ -1,5 +1,4 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
-# distutils: extra_compile_args = -O3
 """Which columns row values have, and of which types: what ``RowSchema.infer`` makes a schema of."""
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8

@@ -104,18 +104,21 @@ static inline void nodedb_row_predict(nodedb_row_keys *keys, uint64_t place, con
     key->column = column;
 }
 
-// Whether the key at `at` is the one that stood at this place before; it ends before `end`.
+// Whether the key at `at`, of which two words can be read, is the one that stood at this place before.
+static inline int nodedb_row_is_key(const nodedb_row_key *key, const uint8_t *at) {
+    uint64_t word[NODEDB_KEY_WORDS];
+    memcpy(word, at, sizeof word);
+    return (((word[0] ^ key->word[0]) & key->mask[0]) | ((word[1] ^ key->word[1]) & key->mask[1])) == 0;
+}
+
+// The same of any bytes before `end`.
 static inline int nodedb_row_is_predicted(const nodedb_row_keys *keys, uint64_t place, const uint8_t *at,
                                           const uint8_t *end) {
     const nodedb_row_key *key = keys->key + place;
-    uint64_t word[NODEDB_KEY_WORDS];
-    if (place >= keys->known || key->size > end - at || keys->limit - at < (ptrdiff_t)sizeof word)
+    const ptrdiff_t words = 8 * NODEDB_KEY_WORDS;
+    if (place >= keys->known || key->size > end - at || keys->limit - at < words || !nodedb_row_is_key(key, at))
         return 0;
-    memcpy(word, at, sizeof word);
-    if ((((word[0] ^ key->word[0]) & key->mask[0]) | ((word[1] ^ key->word[1]) & key->mask[1])) != 0)
-        return 0;
-    return key->size <= sizeof word ||
-           memcmp(at + sizeof word, key->bytes + sizeof word, key->size - sizeof word) == 0;
+    return key->size <= words || memcmp(at + words, key->bytes + words, (size_t)(key->size - words)) == 0;
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include "nodedb_msgpack.h"
 #include "nodedb_row_columns.h"
 #include "nodedb_row_keys.h"
+#include "nodedb_row_quick.h"
 
 // Rows that somebody else wrote must not make millions of columns, each of which takes memory for every event.
 #define NODEDB_MOST_COLUMNS 4096
@@ -155,8 +156,45 @@ static inline void nodedb_infer_note(nodedb_row_kinds *kinds, uint64_t event, no
     kinds->last = kind;
 }
 
-static inline nodedb_row_fault nodedb_infer_row(nodedb_row_infer *infer, uint64_t event, const uint8_t *at,
-                                                const uint8_t *end) {
+// By the first byte of a value; NODEDB_KIND_COUNT where that does not tell.
+static const uint8_t nodedb_first_kinds[256] = {
+    [0x00 ... 0x7F] = NODEDB_KIND_INT,    [0x80 ... 0x9F] = NODEDB_KIND_OTHER,  [0xA0 ... 0xBF] = NODEDB_KIND_TEXT,
+    [0xC0] = NODEDB_KIND_NIL,             [0xC1] = NODEDB_KIND_COUNT,           [0xC2 ... 0xC3] = NODEDB_KIND_BOOL,
+    [0xC4 ... 0xC6] = NODEDB_KIND_BINARY, [0xC7 ... 0xC9] = NODEDB_KIND_COUNT,  [0xCA ... 0xCB] = NODEDB_KIND_FLOAT,
+    [0xCC ... 0xCE] = NODEDB_KIND_INT,    [0xCF ... 0xD8] = NODEDB_KIND_COUNT,  [0xD9 ... 0xDB] = NODEDB_KIND_TEXT,
+    [0xDC ... 0xDF] = NODEDB_KIND_OTHER,  [0xE0 ... 0xFF] = NODEDB_KIND_NEGATIVE,
+};
+
+// As nodedb_row_quick in nodedb_row_quick.h: a row that is like the one before. 0: it is none, or malformed.
+static inline int nodedb_infer_quick(nodedb_row_infer *infer, const nodedb_row_payload *payload, uint64_t event,
+                                     const uint8_t *at, const uint8_t *end) {
+    uint32_t count = 0;
+    at = nodedb_row_quick_open(payload, at, end, &count);
+    if (at == NULL || count > infer->keys.known)
+        return 0;
+    for (uint32_t place = 0; place < count; place++) {
+        const nodedb_row_key *key = infer->keys.key + place;
+        if (!nodedb_row_quick_key(payload, key, at))
+            return 0;
+        at += key->size;
+        nodedb_row_kind kind = nodedb_first_kinds[*at];
+        if (kind == NODEDB_KIND_COUNT) {
+            const uint8_t *behind = at;
+            nodedb_msgpack_head head;
+            if (nodedb_msgpack_read(&behind, end, &head) != NODEDB_MSGPACK_OK)
+                return 0;
+            kind = nodedb_row_kind_of(&head);
+        }
+        nodedb_infer_note(infer->kinds + key->column, event, kind);
+        at = nodedb_row_quick_pass(at, end);
+        if (at == NULL)
+            return 0;
+    }
+    return at == end;
+}
+
+static __attribute__((noinline)) nodedb_row_fault nodedb_infer_row(nodedb_row_infer *infer, uint64_t event,
+                                                                  const uint8_t *at, const uint8_t *end) {
     uint64_t keys = 0;
     nodedb_row_fault fault = nodedb_row_open(&at, end, &keys, &infer->found);
     for (uint64_t place = 0; place < keys && fault == NODEDB_ROW_OK; place++) {
@@ -182,11 +220,16 @@ static inline nodedb_row_fault nodedb_infer_row(nodedb_row_infer *infer, uint64_
     return fault != NODEDB_ROW_OK || at == end ? fault : NODEDB_ROW_TRAILING;
 }
 
-// Takes back what a malformed row brought. `before` columns there were before it.
-static inline void nodedb_infer_forget(nodedb_row_infer *infer, uint64_t event, uint32_t before) {
-    for (uint32_t k = 0; k < before; k++)
+// Takes back what was noted of an event.
+static inline void nodedb_infer_unnote(nodedb_row_infer *infer, uint64_t event) {
+    for (uint32_t k = 0; k < infer->names.count; k++)
         if (infer->kinds[k].last_event == event)
             infer->kinds[k].last = NODEDB_KIND_NIL;
+}
+
+// Takes back what a malformed row brought. `before` columns there were before it.
+static inline void nodedb_infer_forget(nodedb_row_infer *infer, uint64_t event, uint32_t before) {
+    nodedb_infer_unnote(infer, event);
     if (infer->names.count != before) {
         infer->names.count = before;
         infer->keys.known = 0;
@@ -206,6 +249,9 @@ static inline uint64_t nodedb_infer_all(nodedb_row_infer *infer, const nodedb_ro
             continue;
         infer->fault = NODEDB_ROW_OUTSIDE;
         if (start >= payload->bytes && (ptrdiff_t)at.length <= payload->end - start) {
+            if (nodedb_infer_quick(infer, payload, i, start, start + at.length))
+                continue;
+            nodedb_infer_unnote(infer, i);
             infer->fault = nodedb_infer_row(infer, i, start, start + at.length);
             if (infer->end != NODEDB_INFER_OK)
                 return i;

@@ -91,35 +91,6 @@ static inline nodedb_row_fault nodedb_row_fault_of(nodedb_msgpack_fault fault) {
                                             : NODEDB_ROW_NOT_UTF8;
 }
 
-// How an integer lies behind its first byte: the 8 bytes from `skip` on, shifted by `shift`; in `bytes` bytes in all, 0 of
-// what is no integer.
-typedef struct {
-    uint8_t bytes, skip, shift, is_unsigned;
-} nodedb_integer_form;
-
-static const nodedb_integer_form nodedb_integer_forms[256] = {
-    [0x00 ... 0x7F] = {1, 0, 56, 0}, [0xE0 ... 0xFF] = {1, 0, 56, 0}, [0xCC] = {2, 1, 56, 1}, [0xCD] = {3, 1, 48, 1},
-    [0xCE] = {5, 1, 32, 1},          [0xCF] = {9, 1, 0, 1},           [0xD0] = {2, 1, 56, 0}, [0xD1] = {3, 1, 48, 0},
-    [0xD2] = {5, 1, 32, 0},          [0xD3] = {9, 1, 0, 0},
-};
-#define NODEDB_INTEGER_ROOM 9 // bytes that are read whatever the width: it differs from row to row, and a branch would be
-                              // guessed wrong
-
-// Reads an integer that an int64_t holds. 0, and nothing is moved, where it is none, or too close to the end to tell.
-static inline int nodedb_row_quick_int64(const uint8_t **at, const uint8_t *end, int64_t *value) {
-    if (end - *at < NODEDB_INTEGER_ROOM)
-        return 0;
-    const nodedb_integer_form form = nodedb_integer_forms[**at];
-    const uint64_t word = nodedb_msgpack_u64(*at + form.skip);
-    const int64_t with_sign = (int64_t)word >> form.shift, without = (int64_t)(word >> form.shift);
-    const int64_t number = form.is_unsigned ? without : with_sign;
-    if (form.bytes == 0 || (number < 0) & form.is_unsigned)
-        return 0;
-    *value = number;
-    *at += form.bytes;
-    return 1;
-}
-
 static inline void nodedb_row_set_long_view(const nodedb_row_payload *payload, nodedb_row_column *column,
                                             uint64_t row, const uint8_t *bytes, uint32_t size) {
     nodedb_row_view *view = (nodedb_row_view *)column->values + row;
@@ -279,10 +250,13 @@ static inline nodedb_row_fault nodedb_row_pass_rest(const nodedb_msgpack_head *h
     return nodedb_row_fault_of(nodedb_msgpack_pass(at, end, head->items));
 }
 
-// Any value of any column, as nodedb_row_read_value says.
-static __attribute__((noinline)) nodedb_row_fault nodedb_row_read_any(const nodedb_row_payload *payload,
-                                                                     nodedb_row_column *column, uint64_t row,
-                                                                     const uint8_t **at, const uint8_t *end) {
+// Reads the value at *at into row `row` of a column, and moves *at behind it.
+//
+// Of a fault from NODEDB_ROW_OTHER_TYPE on, *at is behind the value too, and the state is NODEDB_ROW_UNFITTING: the same
+// key may stand there again.
+static __attribute__((noinline)) nodedb_row_fault nodedb_row_read_value(const nodedb_row_payload *payload,
+                                                                       nodedb_row_column *column, uint64_t row,
+                                                                       const uint8_t **at, const uint8_t *end) {
     const uint8_t *start = *at;
     nodedb_msgpack_head head;
     nodedb_row_fault fault = nodedb_row_fault_of(nodedb_msgpack_read(at, end, &head));
@@ -310,50 +284,6 @@ static __attribute__((noinline)) nodedb_row_fault nodedb_row_read_any(const node
     column->state[row] = NODEDB_ROW_VALID;
     *at += head.size;
     return fault;
-}
-
-// Reads the value at *at into row `row` of a column, and moves *at behind it.
-//
-// Of a fault from NODEDB_ROW_OTHER_TYPE on, *at is behind the value too, and the state is NODEDB_ROW_UNFITTING: the same
-// key may stand there again.
-static inline nodedb_row_fault nodedb_row_read_value(const nodedb_row_payload *payload, nodedb_row_column *column,
-                                                     uint64_t row, const uint8_t **at, const uint8_t *end) {
-    const uint8_t *start = *at;
-    int64_t number;
-    if (start >= end)
-        return NODEDB_ROW_CUT;
-    // What is common, close at hand.
-    switch (column->type) {
-    case NODEDB_ROW_INT64:
-    case NODEDB_ROW_UINT64:
-        if (!nodedb_row_quick_int64(at, end, &number))
-            break;
-        if (number < 0 && column->type == NODEDB_ROW_UINT64) {
-            *at = start;
-            break;
-        }
-        ((int64_t *)column->values)[row] = number;
-        column->state[row] = NODEDB_ROW_VALID;
-        return NODEDB_ROW_OK;
-    case NODEDB_ROW_FLOAT64:
-        if (*start != 0xCB || end - start < 9)
-            break;
-        ((double *)column->values)[row] = nodedb_msgpack_f64(start + 1);
-        column->state[row] = NODEDB_ROW_VALID;
-        *at = start + 9;
-        return NODEDB_ROW_OK;
-    case NODEDB_ROW_STR: {
-        const uint32_t size = *start & 0x1F;
-        if ((*start & 0xE0) != 0xA0 || size >= end - start)
-            break;
-        *at = start + 1 + size;
-        column->state[row] = NODEDB_ROW_VALID;
-        return nodedb_row_set_text(payload, column, row, start + 1, size);
-    }
-    default:
-        break;
-    }
-    return nodedb_row_read_any(payload, column, row, at, end);
 }
 
 #endif
