@@ -24,17 +24,20 @@ the change that it was called for whenever Ctrl-C arrives during a long statemen
 """
 
 import logging
-import time
 import weakref
 
 import apsw
 
 cimport cython
 from cpython.exc cimport PyErr_SetInterrupt
-from libc.stdint cimport uint64_t
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from ..batch._event cimport WriteEvent
-from ._row_writer cimport RowWriter
+from ..ends._producer cimport EventProducer
+from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
+from ._pending_changes cimport PendingChanges
+from ._table cimport Table
+from ._transaction_log cimport TransactionLog, schema_version
 from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
@@ -45,40 +48,17 @@ from .transaction_table cimport (
     transaction_table_undone,
 )
 
-from ..errors import CaptureError, EventTooLargeError
-from ..batch.schema import EventSource, WriteOp
+from ..errors import CaptureError
 from ..ends.logger import tell
+from ._own_sql import fold, rows
 
-__all__ = ["OpenTransaction", "fold", "rows"]
+__all__ = ["OpenTransaction"]
 
 cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
-cdef object _INSERT = WriteOp.INSERT, _UPDATE = WriteOp.UPDATE, _DELETE = WriteOp.DELETE
-cdef object _HEARTBEAT = WriteOp.HEARTBEAT
-cdef object _USER = EventSource.USER, _TRIGGER = EventSource.TRIGGER
-
-
-def rows(connection, sql, bindings=(), *, can_cache=True):
-    """Runs SQL of our own, unseen by the tracers and the cursor factory that the connection's user has set."""
-    cursor = apsw.Cursor(connection)
-    cursor.exec_trace = _let_pass
-    cursor.row_trace = _as_it_is
-    return list(cursor.execute(sql, bindings, can_cache=can_cache))
-
-
-def _let_pass(cursor, sql, bindings):
-    return True
-
-
-def _as_it_is(cursor, row):
-    return row
-
-
-def fold(str name):
-    """The name as SQLite compares it: without case, but of ASCII letters only."""
-    return name.lower() if name.isascii() else name.translate(_LOWER)
-
-
-cdef dict _LOWER = {upper: upper + 32 for upper in range(65, 91)}
+cdef enum:  # EventSource
+    USER = 0
+    TRIGGER = 1
+cdef object _NO_CHANGE = apsw.no_change
 
 
 @cython.final
@@ -95,25 +75,26 @@ cdef class OpenTransaction:
         How the rows of every table read; why one cannot be captured; None for one that is left out.
     chosen : frozenset of str, or None
         The tables to capture, in lower case; None leaves it to ``read_tables``.
-    log : TransactionLog or None
+    logged_core : int or None
+        The core whose log the database has, to write it.
     first_lsn, tenant_id, vshard_id : int
     """
 
     cdef TransactionTable* _table
     cdef object _connection  # a weak reference: the connection's hooks hold this object
-    cdef object _producer, _read_tables, _chosen, _log, _tenant_id, _vshard_id
+    cdef object _producer    # an EventProducer, or what has its emit() and next_sequence
+    cdef uint64_t _arena_bytes
+    cdef object _read_tables, _chosen
+    cdef TransactionLog _log
+    cdef uint64_t _tenant_id, _vshard_id
     cdef str _module
-    cdef RowWriter _writer
     # name -> Table, the CaptureError of each change, or None for one that is left out; as of schema version _version
     cdef object _tables
     cdef object _version
-    # (op, collection, row_id, new_value, old_value, source), or the exception that refused one. Those behind
-    # _table.standing were undone.
-    cdef list _changes
-    cdef bint _refused      # _changes may hold an exception
+    cdef PendingChanges _changes
     cdef object _unfollowed  # why nobody tells us what this transaction undoes; it cannot be committed
-    cdef list _logged       # the events that this transaction has written to the log; None: it has not, or in part
-    cdef Py_ssize_t _logged_changes  # of how many changes those are
+    cdef bint _logged        # the changes, _logged_changes of them, have numbers and are in the log
+    cdef int64_t _logged_changes
     cdef object _logged_from  # their first number; None: nothing was written
     cdef object _next_sequence
     cdef readonly object lsn
@@ -131,16 +112,21 @@ cdef class OpenTransaction:
             transaction_table_release(self._table)
 
     def __init__(
-        self, connection, producer, *, module, read_tables, chosen, log, first_lsn, tenant_id, vshard_id
+        self, connection, producer, *, module, read_tables, chosen, logged_core, first_lsn, tenant_id, vshard_id
     ):
         self._connection = weakref.ref(connection)
         self._producer = producer
+        ring = getattr(producer, "ring", None)
+        self._arena_bytes = _LARGEST if ring is None else ring.arena_bytes
         self._module = module
-        self._writer = RowWriter()
         self._read_tables = read_tables
         self._chosen = chosen
-        self._log = log
-        self._table.writes_log = log is not None
+        if logged_core is not None:
+            self._log = TransactionLog.__new__(TransactionLog)
+            self._log.statements = &self._table.statements
+            self._log.connection = self._connection
+            self._log.core_id = logged_core
+            self._table.writes_log = True
         self._tenant_id = tenant_id
         self._vshard_id = vshard_id
         self._next_sequence = 0
@@ -149,6 +135,8 @@ cdef class OpenTransaction:
         self.dropped = 0
         self._tables = {}
         self._version = None
+        self._changes = PendingChanges()
+        self._changes.standing = &self._table.standing
         self._clear()
 
     def attach(self):
@@ -170,10 +158,9 @@ cdef class OpenTransaction:
         self.forget()
 
     cdef int _clear(self) except -1:
-        self._changes = []
-        self._refused = False
+        self._changes.clear()
         self._unfollowed = None
-        self._logged = None
+        self._logged = False
         self._logged_from = None
         transaction_table_clear(self._table)
         return 0
@@ -198,8 +185,10 @@ cdef class OpenTransaction:
                 raise error  # the transaction is gone, and this with it: the next one has nothing to do with it
             if self._table.joined:
                 # It stands where the change would: a rollback that undoes the change takes the refusal back too.
-                self._add(error)
-                self._refused = True
+                try:
+                    self._changes.refuse(error)
+                except MemoryError:
+                    self._unfollowed = error
             else:
                 self._unfollowed = error
             if self._tables.get(change.table_name, self) is not None:
@@ -209,18 +198,18 @@ cdef class OpenTransaction:
             if isinstance(error, KeyboardInterrupt):
                 PyErr_SetInterrupt()  # again, later
 
-    cdef int _add(self, change) except -1:
-        if len(self._changes) != self._table.standing:
-            del self._changes[self._table.standing:]
-        self._changes.append(change)
-        self._table.standing += 1
-        return 0
-
     cdef int _record(self, change) except -1:
         cdef int opcode
+        cdef uint8_t source
+        cdef int64_t rowid, new_rowid
+        cdef tuple new, old
+        cdef Table columns
+        cdef ChangeBlock block
         if change.database_name != "main":
             return 0
         name = change.table_name
+        if self._log is not None and name == "nodedb_ring_log":
+            return 0
         if self._chosen is not None and fold(name) not in self._chosen:
             return 0
         table = self._tables.get(name)
@@ -231,30 +220,33 @@ cdef class OpenTransaction:
         if isinstance(table, CaptureError):
             raise CaptureError(str(table))
         opcode = change.opcode
-        source = _USER if change.depth == 0 else _TRIGGER
+        source = USER if change.depth == 0 else TRIGGER
+        rowid = change.rowid
         if opcode == _SQLITE_INSERT:
             new = change.new
-            self._add((_INSERT, table.name, self._row_id(table, change.rowid, new), self._row(table, new), None, source))
+            columns = self._columns(table, PyTuple_GET_SIZE(new))
+            self._changes.room().write(columns, OP_INSERT, source, rowid, new, new, None)
         elif opcode == _SQLITE_DELETE:
             if change.blob_write >= 0:
                 raise CaptureError(
-                    f"table {name}, row {change.rowid}: incremental writes to a blob cannot be captured, because SQLite"
+                    f"table {name}, row {rowid}: incremental writes to a blob cannot be captured, because SQLite"
                     " does not tell what is written; write the column with UPDATE"
                 )
             old = change.old
-            self._add((_DELETE, table.name, self._row_id(table, change.rowid, old), None, self._row(table, old), source))
+            columns = self._columns(table, PyTuple_GET_SIZE(old))
+            self._changes.room().write(columns, OP_DELETE, source, rowid, old, None, old)
         else:
             old = change.old
-            new = change.new
-            row_id = self._row_id(table, change.rowid, old)
-            new_row_id = self._row_id(table, change.rowid_new, new)
-            old_value = self._row(table, old)
-            new_value = self._row(table, new)
-            if row_id == new_row_id:
-                self._add((_UPDATE, table.name, row_id, new_value, old_value, source))
+            new = _new_of(change, old)
+            new_rowid = change.rowid_new
+            columns = self._columns(table, PyTuple_GET_SIZE(old))
+            block = self._changes.room()
+            if rowid == new_rowid if columns.key_count == 0 else block.same_key(columns, old, new):
+                block.write(columns, OP_UPDATE, source, rowid, old, new, old)
             else:
-                self._add((_DELETE, table.name, row_id, None, old_value, source))
-                self._add((_INSERT, table.name, new_row_id, new_value, None, source))
+                block.write(columns, OP_DELETE, source, rowid, old, None, old)
+                block.write(columns, OP_INSERT, source, new_rowid, new, new, old)
+        self._changes.keep()
         return 0
 
     cdef object _look_up(self, str name):
@@ -298,6 +290,8 @@ cdef class OpenTransaction:
         return 0
 
     cdef object _schema_version(self):
+        if self._table.connected != 0:
+            return schema_version(&self._table.statements)
         [(version,)] = rows(self._connection(), "PRAGMA main.schema_version")
         return version
 
@@ -311,22 +305,17 @@ cdef class OpenTransaction:
         self._table.schema_doubtful = False
         return 0
 
-    cdef str _row_id(self, table, long long rowid, tuple values):
-        if table.key is None:
-            return f"{rowid}"  # of a C integer: str() of an object would serve signals
-        return table.key.row_id(values)
-
-    cdef bytes _row(self, table, tuple values):
-        cdef tuple keys = table.keys
-        if len(keys) != len(values):
+    cdef Table _columns(self, table, Py_ssize_t count):
+        """The table, whose rows have `count` values."""
+        if (<Table>table).count != count:
             # A function that writes, called by the statement that alters the table.
+            name = table.name
             self._table.schema_unsure = True
             self._read_schema()
-            table = self._tables.get(table.name)
-            if not hasattr(table, "keys") or len(table.keys) != len(values):
-                raise CaptureError(f"a row of {len(values)} values is not of {table!r}; run the transaction again")
-            keys = table.keys
-        return self._writer.row(table.header, keys, table.real, values)
+            table = self._tables.get(name)
+            if not isinstance(table, Table) or (<Table>table).count != count:
+                raise CaptureError(f"a row of {count} values is not of {table!r}; run the transaction again")
+        return table
 
     # What the virtual table calls.
 
@@ -338,42 +327,38 @@ cdef class OpenTransaction:
         self._check()
         if self._logged_from is not None:
             self._log.take_back(self._logged_from)
-            self._logged = None
+            self._logged = False
             self._logged_from = None
         if self._table.standing != 0:
-            changes = self._standing()
             sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
-            events = self._events(changes, sequence)
+            self._number(sequence)
             self._logged_from = sequence
-            self._log.append(events)
-            self._logged = events
-            self._logged_changes = len(changes)
+            for block in self._changes.full:
+                self._log.append(block)
+            self._log.append(self._changes.block)
+            self._logged = True
+            self._logged_changes = self._table.standing
         return 0
 
-    cdef list _standing(self):
-        del self._changes[self._table.standing:]
-        return self._changes
-
-    cdef list _events(self, list changes, sequence):
-        """The events of this transaction, and a HEARTBEAT if the last of them will not be seen in the ring."""
-        cdef list events = []
-        cdef WriteEvent event = None
-        lsn = self.lsn + 1
-        now = time.time_ns() // 1_000_000
-        for change in changes:
-            event = self._event(change, sequence, lsn, now)
-            events.append(event)
-            sequence += 1
-        if event.row.span_length > self._producer.ring.arena_bytes:
-            events.append(_heartbeat(sequence, lsn, now))
-        return events
+    cdef int _number(self, sequence) except -1:
+        return self._changes.number(sequence, self.lsn + 1, self._tenant_id, self._vshard_id, self._arena_bytes)
 
     cdef int _commit(self) except -1:
-        cdef list changes = self._standing()
-        cdef list logged = self._logged
-        self._clear()
-        self.lsn += 1
-        return self._emit(changes, logged)
+        cdef int64_t standing = self._table.standing
+        cdef list blocks
+        try:
+            if not self._logged:
+                self._number(max(self._next_sequence, self._producer.next_sequence))
+            self._next_sequence = self._changes.end_sequence
+        except BaseException:
+            self.dropped += standing
+            raise
+        finally:
+            blocks = self._changes.take()
+            self._clear()
+            self.lsn += 1
+        self._emit(blocks, standing)
+        return self._changes.give_back(blocks)
 
     # The hooks of the connection.
 
@@ -381,7 +366,7 @@ cdef class OpenTransaction:
         """Refuses a commit that has a change which could not be recorded. False lets it go ahead."""
         self._check()
         if self._log is not None and self._table.standing != 0:
-            if self._logged is None or self._logged_changes != self._table.standing:
+            if not self._logged or self._logged_changes != self._table.standing:
                 raise CaptureError(
                     "the transaction cannot be committed: rows were changed after its events went into the log, by"
                     " the xSync of another virtual table or by a commit hook; change them before the commit"
@@ -396,14 +381,12 @@ cdef class OpenTransaction:
                 "the transaction cannot be committed: the capture could not take part in it"
                 f" ({self._unfollowed!r}); run it again"
             ) from self._unfollowed
-        if self._refused:
-            for change in self._standing():
-                if isinstance(change, BaseException):
-                    reason = change if isinstance(change, CaptureError) else repr(change)
-                    raise CaptureError(
-                        f"the transaction cannot be committed, because a change in it was not captured: {reason}"
-                    ) from change
-            self._refused = False
+        error = self._changes.first_refusal()
+        if error is not None:
+            reason = error if isinstance(error, CaptureError) else repr(error)
+            raise CaptureError(
+                f"the transaction cannot be committed, because a change in it was not captured: {reason}"
+            ) from error
         return 0
 
     def forget(self):
@@ -413,74 +396,70 @@ cdef class OpenTransaction:
 
     # After the commit.
 
-    cdef WriteEvent _event(self, tuple change, sequence, lsn, now):
-        op, collection, row_id, new_value, old_value, source = change
-        return WriteEvent(
-            sequence=sequence,
-            collection=collection,
-            op=op,
-            row_id=row_id,
-            lsn=lsn,
-            tenant_id=self._tenant_id,
-            vshard_id=self._vshard_id,
-            source=source,
-            new_value=new_value,
-            old_value=old_value,
-            system_time_ms=now,
-        )
-
-    cdef int _emit(self, list changes, list logged) except -1:
-        """Emits one event a change: those that are in the log already, or new ones."""
-        cdef Py_ssize_t tried = 0
-        cdef bint accepted = True
-        cdef Py_ssize_t oversize = 0
+    cdef int _emit(self, list blocks, int64_t standing) except -1:
+        """Emits the changes of a commit, and the HEARTBEAT behind them if the ring did not see the last one."""
+        cdef int64_t left = standing, accepted = 0, oversize = 0
+        cdef uint64_t start, stop = 0, size, i
+        cdef ChangeBlock block = None
         cdef bint hidden = False
-        cdef WriteEvent event
-        emit = self._producer.emit
-        lsn = self.lsn
-        if logged is None:
-            now = time.time_ns() // 1_000_000
-            sequence = max(self._next_sequence, self._producer.next_sequence)
-            self._next_sequence = sequence + len(changes)
-        else:
-            self._next_sequence = logged[-1].sequence + 1
         try:
-            for change in changes:
-                if logged is None:
-                    event = self._event(change, sequence, lsn, now)
-                    sequence += 1
-                else:
-                    event = logged[tried]
-                try:
-                    accepted = emit(event)
-                    hidden = False
-                except EventTooLargeError as error:
-                    # The row is committed and a reader of the log will find it; here it is one more dropped event.
-                    accepted = False
-                    hidden = True
-                    oversize += 1
-                    reason = str(error)
-                tried += 1
-                if accepted:
-                    self.emitted += 1
-                else:
-                    self.dropped += 1
+            for block in blocks:
+                stop = min(<uint64_t>left, block.count)
+                left -= stop
+                start = 0
+                if block.payload_bytes > self._arena_bytes:
+                    for i in range(stop):
+                        size = block.row_bytes(i)
+                        if size > self._arena_bytes:
+                            # The row is committed and a reader of the log will find it; here it is one more dropped event.
+                            self._emit_rows(block, start, i, &accepted)
+                            start = i + 1
+                            oversize += 1
+                            reason = (
+                                f"payload of {size} bytes: the arena of core {self._producer.core_id} has"
+                                f" {self._arena_bytes}; make the bus with a larger arena_bytes"
+                            )
+                    hidden = start == stop
+                self._emit_rows(block, start, stop, &accepted)
         finally:
-            self.dropped += len(changes) - tried
+            self.emitted += accepted
+            self.dropped += standing - accepted
         if hidden:
             # The ring never saw the last number, so no consumer could miss it. One number more shows the hole.
-            if logged is None:
-                self._next_sequence = sequence + 1
-                emit(_heartbeat(sequence, lsn, now))
-            else:
-                emit(logged[-1])
+            self._emit_rows(block, stop, stop + 1, &accepted)
         if oversize:
-            tell(logging.WARNING, "commit %d: %d row changes dropped, because %s", lsn, oversize, reason)
+            tell(logging.WARNING, "commit %d: %d row changes dropped, because %s", self.lsn, oversize, reason)
+        return 0
+
+    cdef int _emit_rows(self, ChangeBlock block, uint64_t start, uint64_t stop, int64_t* accepted) except -1:
+        cdef uint64_t done = 0, i
+        if type(self._producer) is EventProducer:
+            try:
+                (<EventProducer>self._producer).emit_rows(block, start, stop, &done)
+            finally:
+                accepted[0] += done
+        else:
+            for i in range(start, stop):
+                if self._producer.emit(block.event(i)):
+                    accepted[0] += 1
         return 0
 
 
-cdef WriteEvent _heartbeat(sequence, lsn, now):
-    return WriteEvent(sequence=sequence, collection="", op=_HEARTBEAT, row_id="", lsn=lsn, system_time_ms=now)
+cdef object _LARGEST = 2**64 - 1
+
+
+cdef tuple _new_of(change, tuple old):
+    """The values after an UPDATE, or apsw.no_change for one that is the same: apsw then makes no object of it.
+
+    It takes 0.0 and -0.0 for the same, which are not.
+    """
+    cdef tuple new = change.update
+    cdef Py_ssize_t i
+    for i in range(PyTuple_GET_SIZE(old)):
+        value = <object>PyTuple_GET_ITEM(old, i)
+        if type(value) is float and <double>value == 0.0 and <object>PyTuple_GET_ITEM(new, i) is _NO_CHANGE:
+            return change.new
+    return new
 
 
 cdef int _check_schema_of(void* owner) except -1:

@@ -19,93 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// SQLite's interface for loadable extensions, as far as it is used here. The table of functions that an extension is
-// handed only ever grows, so a function's place in it is part of SQLite's stable interface.
-
-typedef struct sqlite3 sqlite3;
-typedef struct sqlite3_context sqlite3_context;
-typedef struct sqlite3_value sqlite3_value;
-
-enum { SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_NOMEM = 7, SQLITE_READONLY = 8, SQLITE_ABORT_ROLLBACK = 4 | 2 << 8 };
-enum { SQLITE_INDEX_CONSTRAINT_EQ = 2, SQLITE_INDEX_SCAN_UNIQUE = 1, SQLITE_VTAB_INNOCUOUS = 2 };
-enum { SQLITE_UTF8 = 1, SQLITE_INNOCUOUS = 0x200000 };
-enum { PLACE_DECLARE_VTAB = 50, PLACE_RESULT_INT = 82, PLACE_USER_DATA = 101, PLACE_CREATE_MODULE_V2 = 119 };
-enum { PLACE_CONTEXT_DB = 149, PLACE_RESULT_ERROR_CODE = 146, PLACE_CREATE_FUNCTION_V2 = 162 };
-enum { PLACE_VTAB_CONFIG = 177, PLACE_TXN_STATE = 252 };
-enum { SQLITE_TXN_WRITE = 2 };
-
-typedef struct sqlite3_module sqlite3_module;
-
-typedef struct sqlite3_vtab {
-    const sqlite3_module *module;
-    int references;
-    char *error;
-} sqlite3_vtab;
-
-typedef struct sqlite3_vtab_cursor {
-    sqlite3_vtab *table;
-} sqlite3_vtab_cursor;
-
-typedef struct sqlite3_index_info {
-    int constraint_count;
-    struct {
-        int column;
-        unsigned char op;
-        unsigned char usable;
-        int term;
-    } *constraints;
-    int order_count;
-    void *orders;
-    struct {
-        int argument;
-        unsigned char omit;
-    } *usage;
-    int index_number;
-    char *index_text;
-    int free_index_text;
-    int order_consumed;
-    double cost;
-    int64_t rows;
-    int flags;
-    uint64_t columns_used;
-} sqlite3_index_info;
-
-struct sqlite3_module {
-    int version;
-    int (*create)(sqlite3 *, void *, int, const char *const *, sqlite3_vtab **, char **);
-    int (*connect)(sqlite3 *, void *, int, const char *const *, sqlite3_vtab **, char **);
-    int (*best_index)(sqlite3_vtab *, sqlite3_index_info *);
-    int (*disconnect)(sqlite3_vtab *);
-    int (*destroy)(sqlite3_vtab *);
-    int (*open)(sqlite3_vtab *, sqlite3_vtab_cursor **);
-    int (*close)(sqlite3_vtab_cursor *);
-    int (*filter)(sqlite3_vtab_cursor *, int, const char *, int, sqlite3_value **);
-    int (*next)(sqlite3_vtab_cursor *);
-    int (*eof)(sqlite3_vtab_cursor *);
-    int (*column)(sqlite3_vtab_cursor *, sqlite3_context *, int);
-    int (*rowid)(sqlite3_vtab_cursor *, int64_t *);
-    int (*update)(sqlite3_vtab *, int, sqlite3_value **, int64_t *);
-    int (*begin)(sqlite3_vtab *);
-    int (*sync)(sqlite3_vtab *);
-    int (*commit)(sqlite3_vtab *);
-    int (*rollback)(sqlite3_vtab *);
-    int (*find_function)(sqlite3_vtab *, int, const char *, void *, void *);
-    int (*rename)(sqlite3_vtab *, const char *);
-    int (*savepoint)(sqlite3_vtab *, int);
-    int (*release)(sqlite3_vtab *, int);
-    int (*rollback_to)(sqlite3_vtab *, int);
-};
-
-typedef int (*declare_vtab_function)(sqlite3 *, const char *);
-typedef int (*create_module_function)(sqlite3 *, const char *, const sqlite3_module *, void *, void (*)(void *));
-typedef int (*vtab_config_function)(sqlite3 *, int, ...);
-typedef void (*sql_function)(sqlite3_context *, int, sqlite3_value **);
-typedef int (*create_function_function)(sqlite3 *, const char *, int, int, void *, sql_function, sql_function,
-                                        void (*)(sqlite3_context *), void (*)(void *));
-typedef void *(*user_data_function)(sqlite3_context *);
-typedef sqlite3 *(*context_db_function)(sqlite3_context *);
-typedef int (*txn_state_function)(sqlite3 *, const char *);
-typedef void (*result_int_function)(sqlite3_context *, int);
+#include "nodedb_own_statements.h"
+#include "nodedb_sqlite_interface.h"
 
 // What the owner does when SQLite calls. Called with the GIL held and no exception pending; -1 leaves one pending.
 typedef struct OwnerMethods {
@@ -118,6 +33,7 @@ typedef struct TransactionTable {
     int holders; // the owner, and SQLite's registrations of the module and of the function
     void *owner; // NULL when the capture has ended; the table then does nothing
     const OwnerMethods *methods;
+    int connected;       // virtual tables that SQLite has of it; the statements live as long as one does
     int writes_log;      // Sync is the owner's business
     int joined;          // SQLite tells of this transaction's savepoints and of its end
     int schema_doubtful; // a statement may have changed the schema since the owner read it
@@ -129,6 +45,7 @@ typedef struct TransactionTable {
     int64_t *marks;      // by savepoint level + 1: how many changes stood when it was opened
     int open_levels;     // that `marks` knows
     int room;            // of `marks`
+    OwnStatements statements;
     declare_vtab_function declare_vtab;
     vtab_config_function vtab_config;
     char name[64];
@@ -230,12 +147,18 @@ static int table_connect(sqlite3 *db, void *table, int count, const char *const 
     if (connected == NULL)
         return SQLITE_NOMEM;
     connected->table = self;
+    self->statements.db = db;
+    self->connected++;
     *out = &connected->base;
     self->schema_unsure = 1; // deserialize() brings another schema, perhaps of the same version
     return SQLITE_OK;
 }
 
 static int table_disconnect(sqlite3_vtab *connected) {
+    TransactionTable *table = table_of(connected);
+    // SQLite disconnects tables before it looks whether a connection that is to be closed has statements left.
+    if (--table->connected == 0)
+        own_statements_finalize(&table->statements);
     free(connected);
     return SQLITE_OK;
 }
@@ -450,6 +373,7 @@ __attribute__((visibility("default"))) int nodedb_ring_capture_init(sqlite3 *db,
     sqlite_txn_state = (txn_state_function)functions[PLACE_TXN_STATE];
     sqlite_result_int = (result_int_function)functions[PLACE_RESULT_INT];
     sqlite_result_error_code = (result_int_function)functions[PLACE_RESULT_ERROR_CODE];
+    own_statements_load(&table->statements, functions);
     create_module_function create_module = (create_module_function)functions[PLACE_CREATE_MODULE_V2];
     create_function_function create_function = (create_function_function)functions[PLACE_CREATE_FUNCTION_V2];
     char function_name[sizeof table->name + 8];

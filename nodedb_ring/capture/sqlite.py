@@ -12,20 +12,21 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import apsw
-import msgpack
 
 from ..batch._event import WriteEvent
-from ..batch.event_batch import EventBatch
 from ..batch.schema import WriteOp
 from ..ends.logger import tell
 from ..errors import CaptureError
-from ..log.sqlite import LAST_SEQUENCE, LOG_TABLES, SqliteEventLog, append_statements
-from ._sqlite import OpenTransaction, fold, rows
+from ..log.sqlite import LOG_TABLES, SqliteEventLog
+from ._own_sql import fold, rows
+from ._sqlite import OpenTransaction
+from .tables import read_tables, row_schema
 
 if TYPE_CHECKING:
+    from ..batch.rows.schema import RowSchema
     from ..ends._producer import EventProducer
 
 __all__ = ["CaptureError", "SqliteCapture"]
@@ -33,15 +34,6 @@ __all__ = ["CaptureError", "SqliteCapture"]
 _NUMBERS = itertools.count(1)
 _LOGGED: weakref.WeakKeyDictionary[apsw.Connection, set[int]] = weakref.WeakKeyDictionary()
 """The cores whose events a connection's captures write to a log."""
-
-_TAKE_BACK: Final = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
-
-_AFFINITIES: Final = {
-    "INTEGER": ("INT",),
-    "TEXT": ("CHAR", "CLOB", "TEXT"),
-    "BLOB": ("BLOB",),
-    "REAL": ("REAL", "FLOA", "DOUB"),
-}
 
 Value = None | int | float | str | bytes
 """What SQLite stores."""
@@ -128,23 +120,22 @@ class SqliteCapture:
             vshard_id=vshard_id,
         )
         captured = _check_tables(connection, tables)
-        transaction_log: TransactionLog | None = None
-        if log is not None:
-            transaction_log = TransactionLog(connection, producer.core_id)
         module = _free_name(connection)
+        chosen = None if tables is None else frozenset(fold(name) for name in tables)
         transaction = OpenTransaction(
             connection,
             producer,
             module=module,
-            read_tables=_read_tables,
-            chosen=None if tables is None else frozenset(fold(name) for name in tables),
-            log=transaction_log,
+            read_tables=read_tables,
+            chosen=chosen,
+            logged_core=None if log is None else producer.core_id,
             first_lsn=first_lsn,
             tenant_id=tenant_id,
             vshard_id=vshard_id,
         )
         self._connection: apsw.Connection | None = connection
         self._transaction = transaction
+        self._chosen = chosen
         self._module = module
         self._logged: int | None = None
         transaction.attach()
@@ -180,6 +171,36 @@ class SqliteCapture:
     def pending(self) -> int:
         """Events recorded in the transaction that is open; 0 outside one."""
         return self._transaction.pending
+
+    def schema(self, table: str) -> RowSchema:
+        """The columns of a table and their types, to read its events with: ``batch.rows(schema=...)``.
+
+        A column's type follows from its declared type by SQLite's rules of affinity: INTEGER is ``int64``, REAL
+        ``float64``, TEXT ``str``, BLOB ``bytes``. A column without a type, of NUMERIC affinity, or ANY of a STRICT table
+        may hold values of any kind: it is ``raw``. Read it as the type that you know it to have:
+        ``RowSchema({**capture.schema("t"), "price": "float64"})``.
+
+        Parameters
+        ----------
+        table : str
+            The name of a captured table, in any case.
+
+        Raises
+        ------
+        CaptureError
+            No such table, or one that is not captured. The capture is closed.
+
+        Notes
+        -----
+        This is the schema as the connection sees it now, in a transaction too. Only a STRICT table holds its columns to
+        their types: elsewhere SQLite stores text in an INTEGER column if it is no number, which is then a ``RowError``
+        where it is read.
+        """
+        if self._connection is None:
+            raise CaptureError("this capture is closed; make a new SqliteCapture")
+        if self._chosen is not None and fold(table) not in self._chosen:
+            raise CaptureError(f"table {table!r}: is not captured; name it in tables=")
+        return row_schema(self._connection, table)
 
     @property
     def closed(self) -> bool:
@@ -237,63 +258,6 @@ class SqliteCapture:
     def __repr__(self) -> str:
         state = "closed" if self._connection is None else repr(self._connection.filename)
         return f"<SqliteCapture {state} lsn={self.lsn} emitted={self.emitted} dropped={self.dropped}>"
-
-
-class TransactionLog:
-    """The log of one core, written by the connection that commits: in its transaction, while it commits."""
-
-    def __init__(self, connection: apsw.Connection, core_id: int) -> None:
-        self._connection = connection
-        self._core_id = core_id
-
-    def next_sequence(self) -> int:
-        """The number after the last one that the log has, or had before it was trimmed; 0 before the first."""
-        [(last,)] = rows(self._connection, f"SELECT {LAST_SEQUENCE}", (self._core_id,))
-        return cast("int", last) + 1
-
-    def append(self, events: list[WriteEvent]) -> None:
-        """Adds the events of the transaction, as one row unless they are larger than a row can be."""
-        last_rowid = self._connection.last_insert_rowid()
-        try:
-            for sql, bindings in append_statements(self._core_id, EventBatch.from_events(events)):
-                rows(self._connection, sql, bindings)
-        finally:
-            # Asked after a statement that was its own transaction, it is the application's row and not the log's.
-            self._connection.set_last_insert_rowid(last_rowid)
-
-    def take_back(self, first_sequence: int) -> None:
-        """Removes what the open transaction has added, from its first number on."""
-        rows(self._connection, _TAKE_BACK, (self._core_id, first_sequence))
-
-
-class Key(NamedTuple):
-    """The primary key of a WITHOUT ROWID table, and how a row id is written from it."""
-
-    places: tuple[int, ...]
-    is_text: bool  # one column, which stores numbers as text
-
-    def row_id(self, values: tuple[Value, ...]) -> str:
-        """The text itself for a key of one TEXT column; SQL literals with commas between for any other.
-
-        Text that could be taken for a literal is written as one, so two keys never have the same row id.
-        """
-        first = values[self.places[0]]
-        if self.is_text and isinstance(first, str) and not first.startswith(("'", "X'")):
-            return first
-        # Unknown to pyright is collections.abc.Buffer, which Python 3.11 does not have and apsw's types name.
-        literal = cast("Callable[[Value], str]", apsw.format_sql_value)  # pyright: ignore[reportUnknownMemberType]
-        return ",".join([literal(values[place]) for place in self.places])
-
-
-class Table(NamedTuple):
-    """How the rows of a captured table read."""
-
-    name: str
-    columns: tuple[str, ...]
-    key: Key | None  # None: by rowid
-    header: bytes  # of a MessagePack map of so many columns
-    keys: tuple[bytes, ...]  # the columns' names, packed
-    real: bytes  # for each column, whether it holds floats only
 
 
 def _check_connection(connection: object) -> None:
@@ -408,7 +372,7 @@ def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -
     """The tables to capture, as they were declared. Refuses what is not a table of `main` or cannot be captured."""
     if isinstance(tables, str):
         raise TypeError(f"tables {tables!r}: must be a collection of names, not one str; write [{tables!r}]")
-    known = _read_tables(connection)
+    known = read_tables(connection)
     if tables is None:
         names = [name for name, table in known.items() if table is not None]
     else:
@@ -430,58 +394,3 @@ def _check_tables(connection: apsw.Connection, tables: Collection[str] | None) -
         if isinstance(table, CaptureError):
             raise table
     return names
-
-
-def _read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError | None]:
-    """How the rows of each table of `main` read, but SQLite's own.
-
-    None for one that is never captured: a virtual table keeps its data there, or it is a log's.
-    """
-    query = (
-        "SELECT t.name, t.type, t.wr, c.name, c.type, c.pk, c.hidden"
-        " FROM pragma_table_list AS t JOIN pragma_table_xinfo(t.name, 'main') AS c"
-        " WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') ORDER BY t.name, c.cid"
-    )
-    tables: dict[str, Table | CaptureError | None] = {}
-    for name, found in itertools.groupby(rows(connection, query), lambda row: str(row[0])):
-        if fold(name).startswith("sqlite_"):
-            continue
-        columns = list(found)
-        _, kind, without_rowid, *_ = columns[0]
-        described = [(str(column), str(declared), primary, hidden) for *_, column, declared, primary, hidden in columns]
-        left_out = kind == "shadow" or fold(name) in LOG_TABLES
-        tables[name] = None if left_out else _table(name, bool(without_rowid), described)
-    return tables
-
-
-def _table(name: str, without_rowid: bool, described: list[tuple[str, str, Value, Value]]) -> Table | CaptureError:
-    columns: list[str] = []
-    key: list[tuple[int, int, str]] = []
-    for place, (column, declared, primary, hidden) in enumerate(described):
-        if hidden == 2:
-            return CaptureError(
-                f"table {name}: SQLite's hook cannot read rows with the virtual generated column {column};"
-                " make it STORED, or leave the table out of tables="
-            )
-        columns.append(column)
-        if isinstance(primary, int) and primary > 0:
-            key.append((primary, place, declared))
-    row_id: Key | None = None
-    if without_rowid:
-        key.sort()
-        is_text = len(key) == 1 and _affinity(key[0][2]) == "TEXT"
-        row_id = Key(tuple(place for _, place, _ in key), is_text)
-    packer = msgpack.Packer()
-    header = packer.pack_map_header(len(columns))
-    keys = tuple(packer.pack(column) for column in columns)
-    real = bytes(_affinity(declared) == "REAL" for _, declared, _, _ in described)
-    return Table(name, tuple(columns), row_id, header, keys, real)
-
-
-def _affinity(declared_type: str) -> str:
-    """By SQLite's rules, in their order; a STRICT table's types come out right by them."""
-    declared_type = declared_type.upper()
-    for affinity, parts in _AFFINITIES.items():
-        if any(part in declared_type for part in parts):
-            return affinity
-    return "NUMERIC"

@@ -1,6 +1,8 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint64_t
 
+from .own_statements cimport OwnStatements
+
 cdef extern from "nodedb_transaction_table.h":
     ctypedef struct OwnerMethods:
         int (*check_schema)(void* owner) except -1
@@ -8,6 +10,8 @@ cdef extern from "nodedb_transaction_table.h":
         int (*commit)(void* owner) except -1
     ctypedef struct TransactionTable:
         void* owner
+        OwnStatements statements
+        bint connected
         bint writes_log
         bint joined
         bint schema_doubtful

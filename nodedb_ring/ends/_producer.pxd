@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from ..batch._row_block cimport RowBlock
 from ._producer_base cimport ProducerBase
 
 
@@ -9,3 +10,6 @@ cdef class EventProducer(ProducerBase):
     cdef bint _is_waiting  # a call waits for room: the role is kept until it is back
 
     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1
+    # emit_batch for packed rows of a block, from `start` up to `stop`, each of which the arena could hold; does not wait.
+    # `done` is how many went in, also when it raises after that.
+    cdef int emit_rows(self, RowBlock block, uint64_t start, uint64_t stop, uint64_t* done) except -1

@@ -214,6 +214,21 @@ cdef class EventProducer(ProducerBase):
             self.write_pending_log()
         return done
 
+    cdef int emit_rows(self, RowBlock block, uint64_t start, uint64_t stop, uint64_t* done) except -1:
+        cdef PushResult why
+        cdef uint64_t end, count = stop - start
+        cdef ProducerSide* side = &self._ring.local.producer
+        done[0] = 0
+        if unlikely(side.owner != thread_token() or self._status != 0):
+            self.claim()
+        end = block.payload_bytes if stop == block.count else block.rows[stop].field[0].offset
+        done[0] = ring_fit_packed(self._ring, block.rows + start, count, block.bytes, end, &why)
+        if done[0] < count and side.corrupt == SOUND:
+            ring_drop_rows(self._ring, block.rows + start, done[0], count, why)
+        if unlikely(side.pending_log != 0):
+            self.write_pending_log()
+        return 0
+
     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):
         """Waits until the ring has room for `n` events; whether it has. What it has, it keeps: only this end takes room.
 

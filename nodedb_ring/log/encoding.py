@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import struct
 from typing import Any, Final
 
 import numpy as np
 
-from ..batch._crc32c import crc32c
 from ..batch._packing import pack
 from ..batch._row_checks import checked_copy
 from ..batch.event_batch import EventBatch
 from ..batch.schema import EVENT_DTYPE
 from ..errors import BatchError, CorruptLogError, LogConflictError
+from ._checksum import ENCODING_VERSION as _VERSION
+from ._checksum import checksum as checksum_of
 
 __all__ = ["ENCODING_VERSION", "EncodedBatch", "check_rising", "decode_batch", "encode_batch"]
 
-ENCODING_VERSION: Final = 1
+ENCODING_VERSION: Final = _VERSION
 """The version of the encoding. The checksum covers it, so a batch of another version does not decode."""
 
 _ROW_BYTES: Final = EVENT_DTYPE.itemsize
-# Version, core, first and last number, number of events, bytes of rows: the checksum covers these, too.
-_NUMBERS: Final = struct.Struct("<QQQQQQ")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,5 +132,4 @@ def decode_batch(
 
 
 def _checksum(numbers: tuple[int, int, int, int], rows: bytes | memoryview, payload: bytes | memoryview) -> int:
-    head = _NUMBERS.pack(ENCODING_VERSION, *numbers, len(rows))
-    return crc32c(payload, crc32c(rows, crc32c(head)))
+    return checksum_of(*numbers, rows, payload)

@@ -5,14 +5,9 @@ import apsw
 
 from ..ends._producer import EventProducer
 from ..errors import CaptureError
-from .sqlite import Table, TransactionLog, Value
+from ._table import Table
 
-__all__ = ["OpenTransaction", "fold", "rows"]
-
-def fold(name: str) -> str: ...
-def rows(
-    connection: apsw.Connection, sql: str, bindings: tuple[Value | memoryview, ...] = (), *, can_cache: bool = True
-) -> list[tuple[Value, ...]]: ...
+__all__ = ["OpenTransaction"]
 
 @final
 class OpenTransaction:
@@ -24,7 +19,7 @@ class OpenTransaction:
         module: str,
         read_tables: Callable[[apsw.Connection], Mapping[str, Table | CaptureError | None]],
         chosen: frozenset[str] | None,
-        log: TransactionLog | None,
+        logged_core: int | None,
         first_lsn: int,
         tenant_id: int,
         vshard_id: int,

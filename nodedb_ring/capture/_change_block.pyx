@@ -1,0 +1,409 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# distutils: extra_compile_args = -O3
+"""``ChangeBlock``: the changes of a transaction, written from the values of SQLite as a ring and a log take them.
+
+Each change is a row of the schema and its payload, back to back, so that undoing changes is making the block shorter,
+and emitting them is copying it. No object is made for an event. A value takes the shortest form that MessagePack has
+for it: nil, int, float 64, str or bin.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr, memcmp, memcpy, memset
+
+from ..batch._row_block cimport PACKED
+from ..core.layout cimport HEARTBEAT, NO_TIME, NULL_LENGTH, EventField, EventRow
+from ..core.schema cimport (
+    FIELD_COLLECTION,
+    FIELD_COUNT,
+    FIELD_NEW_VALUE,
+    FIELD_OLD_VALUE,
+    FIELD_ROW_ID,
+    FIELD_STATEMENT_DIGEST,
+    FIELD_USER_ID,
+)
+
+import apsw
+
+from ..errors import CaptureError
+
+__all__ = ["ChangeBlock"]
+
+cdef extern from "Python.h":
+    bint PyFloat_CheckExact(object value)
+    bint PyLong_CheckExact(object value)
+    bint PyUnicode_CheckExact(object value)
+    bint PyBytes_CheckExact(object value)
+    double PyFloat_AS_DOUBLE(object value) noexcept
+    long long PyLong_AsLongLong(object value) except? -1
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
+    void* PyUnicode_DATA(object text) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
+
+cdef extern from *:
+    uint64_t swapped "__builtin_bswap64"(uint64_t number) noexcept nogil
+
+cdef enum:
+    # A block with more room than this is freed after its transaction.
+    KEPT_BYTES = 1024 * 1024
+
+cdef object _NO_CHANGE = apsw.no_change
+cdef object _literal = apsw.format_sql_value
+cdef const char* _HEX = "0123456789ABCDEF"
+
+
+@cython.final
+@cython.no_gc
+cdef class ChangeBlock(RowBlock):
+    """Changes of one transaction, in order. Not safe for two threads at once."""
+
+    def __cinit__(self):
+        self.packing = PACKED
+
+    def __dealloc__(self):
+        free(self.rows)
+        free(self.bytes)
+
+    cdef int write(
+        self, Table table, uint8_t op, uint8_t source, int64_t rowid, tuple keyed, tuple new, tuple old
+    ) except -1:
+        cdef EventRow* row = _next_row(self)
+        cdef EventField* field = row.field
+        cdef uint64_t start = self.used
+        cdef int k
+        row.op = op
+        row.source = source
+        row.count = 1
+        _put_bytes(self, PyBytes_AS_STRING(table.collection), <uint64_t>PyBytes_GET_SIZE(table.collection))
+        field[FIELD_COLLECTION].offset = <uint32_t>start
+        field[FIELD_COLLECTION].length = <uint32_t>(self.used - start)
+        start = self.used
+        if table.key_count == 0:
+            _put_number(self, rowid)
+        else:
+            _put_key(self, table, keyed, old)
+        field[FIELD_ROW_ID].offset = <uint32_t>start
+        field[FIELD_ROW_ID].length = <uint32_t>(self.used - start)
+        for k in (FIELD_USER_ID, FIELD_STATEMENT_DIGEST, FIELD_NEW_VALUE, FIELD_OLD_VALUE):
+            field[k].offset = <uint32_t>self.used
+            field[k].length = NULL_LENGTH
+        if new is not None:
+            start = self.used
+            _put_map(self, table, new, old)
+            field[FIELD_NEW_VALUE].length = <uint32_t>(self.used - start)
+            field[FIELD_OLD_VALUE].offset = <uint32_t>self.used
+        if old is not None and op != OP_INSERT:
+            start = self.used
+            _put_map(self, table, old, None)
+            field[FIELD_OLD_VALUE].length = <uint32_t>(self.used - start)
+        self.written += 1
+        return 0
+
+    cdef int write_heartbeat(self) except -1:
+        cdef EventRow* row = _next_row(self)
+        cdef int k
+        row.op = HEARTBEAT
+        for k in range(FIELD_COUNT):
+            row.field[k].offset = <uint32_t>self.used
+            row.field[k].length = 0 if k == FIELD_COLLECTION or k == FIELD_ROW_ID else NULL_LENGTH
+        self.written += 1
+        return 0
+
+    cdef void keep(self) noexcept:
+        self.count += self.written
+        self.payload_bytes = self.used
+        self.written = 0
+
+    cdef void discard(self) noexcept:
+        self.used = self.payload_bytes
+        self.written = 0
+
+    cdef void truncate(self, uint64_t count) noexcept:
+        if count < self.count:
+            self.payload_bytes = self.rows[count].field[FIELD_COLLECTION].offset
+            self.count = count
+        self.discard()
+
+    cdef bint is_full(self) noexcept:
+        return self.count >= MOST_ROWS - 2 or self.payload_bytes >= MOST_BYTES
+
+    cdef void stamp(self, uint64_t sequence, uint64_t lsn, int64_t time_ms, uint64_t tenant, uint64_t vshard) noexcept:
+        cdef EventRow* row
+        cdef uint64_t i
+        for i in range(self.count):
+            row = self.rows + i
+            row.sequence = sequence + i
+            row.lsn = lsn
+            row.system_time_ms = time_ms
+            if row.op != HEARTBEAT:
+                row.tenant_id = tenant
+                row.vshard_id = <uint32_t>vshard
+
+    cdef uint64_t row_bytes(self, uint64_t i) noexcept:
+        cdef uint64_t end = self.payload_bytes
+        if i + 1 < self.count:
+            end = self.rows[i + 1].field[FIELD_COLLECTION].offset
+        return end - self.rows[i].field[FIELD_COLLECTION].offset
+
+    cdef bint reuse(self) noexcept:
+        if self.views != 0 or self.row_room * sizeof(EventRow) + self.byte_room > KEPT_BYTES:
+            return False
+        self.truncate(0)
+        self.used = self.payload_bytes = 0
+        return True
+
+    cdef bint same_key(self, Table table, tuple first, tuple second) except -1:
+        cdef uint64_t start = self.used, middle
+        cdef bint same
+        _put_key(self, table, first, None)
+        middle = self.used
+        _put_key(self, table, second, first)
+        same = middle - start == self.used - middle and memcmp(
+            self.bytes + start, self.bytes + middle, middle - start
+        ) == 0
+        self.used = start
+        return same
+
+
+cdef int _need_bytes(ChangeBlock self, uint64_t size) except -1:
+    cdef uint64_t room
+    cdef void* memory
+    if self.byte_room - self.used < size:
+        if self.used + size >= NULL_LENGTH:
+            raise CaptureError(f"a row of more than {NULL_LENGTH - 1} bytes cannot be captured; make it shorter")
+        room = 2 * (self.used + size) + 1024
+        memory = realloc(self.bytes, room)
+        if memory == NULL:
+            raise MemoryError
+        self.bytes = <uint8_t*>memory
+        self.byte_room = room
+    return 0
+
+
+cdef EventRow* _next_row(ChangeBlock self) except NULL:
+    cdef uint64_t room
+    cdef void* memory
+    cdef EventRow* row
+    if self.count + self.written == self.row_room:
+        room = 2 * self.row_room + 8
+        memory = realloc(self.rows, room * sizeof(EventRow))
+        if memory == NULL:
+            raise MemoryError
+        self.rows = <EventRow*>memory
+        self.row_room = room
+    row = self.rows + (self.count + self.written)
+    memset(row, 0, sizeof(EventRow))
+    row.valid_time_ms = NO_TIME
+    return row
+
+
+# Row ids.
+
+
+cdef int _put_number(ChangeBlock self, int64_t number) except -1:
+    """Decimal digits."""
+    cdef char[20] digits
+    cdef int at = 20
+    cdef uint64_t rest = <uint64_t>number if number >= 0 else 0 - <uint64_t>number
+    while True:
+        at -= 1
+        digits[at] = <char>(48 + rest % 10)
+        rest //= 10
+        if rest == 0:
+            break
+    if number < 0:
+        at -= 1
+        digits[at] = 45
+    return _put_bytes(self, digits + at, 20 - at)
+
+
+cdef int _put_key(ChangeBlock self, Table table, tuple values, tuple before) except -1:
+    """The text itself for a key of one TEXT column; SQL literals with commas between for any other.
+
+    Text that could be taken for a literal is written as one, so two keys never have the same row id.
+    """
+    cdef Py_ssize_t i, place
+    cdef const char* data
+    cdef Py_ssize_t size
+    for i in range(table.key_count):
+        place = table.key_places[i]
+        value = <object>PyTuple_GET_ITEM(values, place)
+        if value is _NO_CHANGE:
+            value = <object>PyTuple_GET_ITEM(before, place)
+        if i != 0:
+            _put_bytes(self, ",", 1)
+        if PyLong_CheckExact(value):
+            _put_number(self, PyLong_AsLongLong(value))
+        elif PyUnicode_CheckExact(value):
+            data = _text(value, &size)
+            if table.is_text_key and not _looks_like_a_literal(data, size):
+                _put_bytes(self, data, <uint64_t>size)
+            else:
+                _put_quoted(self, value, data, size)
+        elif PyBytes_CheckExact(value):
+            _put_hexadecimal(self, value)
+        else:
+            _put_literal(self, value)
+    return 0
+
+
+cdef int _put_literal(ChangeBlock self, value) except -1:
+    cdef Py_ssize_t size
+    literal = _literal(value)
+    cdef const char* data = _text(literal, &size)
+    return _put_bytes(self, data, <uint64_t>size)
+
+
+cdef int _put_quoted(ChangeBlock self, value, const char* data, Py_ssize_t size) except -1:
+    cdef Py_ssize_t i
+    cdef char* to
+    if memchr(data, 0, <size_t>size) != NULL:
+        return _put_literal(self, value)
+    _need_bytes(self, 2 * <uint64_t>size + 2)
+    to = <char*>self.bytes + self.used
+    to[0] = 39
+    to += 1
+    for i in range(size):
+        if data[i] == 39:
+            to[0] = 39
+            to += 1
+        to[0] = data[i]
+        to += 1
+    to[0] = 39
+    self.used = <uint64_t>(to + 1 - <char*>self.bytes)
+    return 0
+
+
+cdef int _put_hexadecimal(ChangeBlock self, value) except -1:
+    cdef const char* data = PyBytes_AS_STRING(value)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(value), i
+    cdef char* to
+    _need_bytes(self, 2 * <uint64_t>size + 3)
+    to = <char*>self.bytes + self.used
+    to[0] = 88
+    to[1] = 39
+    for i in range(size):
+        to[2 + 2 * i] = _HEX[(<uint8_t>data[i]) >> 4]
+        to[3 + 2 * i] = _HEX[(<uint8_t>data[i]) & 15]
+    to[2 + 2 * size] = 39
+    self.used += 2 * <uint64_t>size + 3
+    return 0
+
+
+# Values as MessagePack.
+
+
+cdef int _put_map(ChangeBlock self, Table table, tuple values, tuple before) except -1:
+    """The map of the columns to the values; where one says apsw.no_change, to that of `before`."""
+    cdef const char* names = PyBytes_AS_STRING(table.packed)
+    cdef uint32_t at = 0, size
+    cdef Py_ssize_t i
+    if table.count == 0:
+        return _put_bytes(self, names, <uint64_t>PyBytes_GET_SIZE(table.packed))
+    for i in range(table.count):
+        size = table.ends[i] - at
+        _need_bytes(self, size + 9)
+        memcpy(self.bytes + self.used, names + at, size)
+        self.used += size
+        at = table.ends[i]
+        value = <object>PyTuple_GET_ITEM(values, i)
+        if value is _NO_CHANGE:
+            value = <object>PyTuple_GET_ITEM(before, i)
+        _put_value(self, value, table.is_real[i])
+    return 0
+
+
+cdef int _put_bytes(ChangeBlock self, const char* data, uint64_t size) except -1:
+    _need_bytes(self, size)
+    memcpy(self.bytes + self.used, data, size)
+    self.used += size
+    return 0
+
+
+cdef inline void _put_form(ChangeBlock self, uint8_t first, uint64_t number, int size) noexcept:
+    """A first byte, and the last `size` bytes of a number in network order. There is room for nine."""
+    cdef uint64_t ordered = swapped(number) >> (64 - 8 * size) if size != 0 else 0
+    self.bytes[self.used] = first
+    memcpy(self.bytes + self.used + 1, &ordered, 8)
+    self.used += 1 + size
+
+
+cdef inline void _put_size(ChangeBlock self, uint8_t shortest, Py_ssize_t size) noexcept:
+    """The header of a str or bin whose form with one byte of length is `shortest`."""
+    if size < 0x100:
+        _put_form(self, shortest, <uint64_t>size, 1)
+    elif size < 0x10000:
+        _put_form(self, shortest + 1, <uint64_t>size, 2)
+    else:
+        _put_form(self, shortest + 2, <uint64_t>size, 4)
+
+
+cdef inline void _put_integer(ChangeBlock self, int64_t number) noexcept:
+    if number >= 0:
+        if number < 0x80:
+            _put_form(self, <uint8_t>number, 0, 0)
+        elif number < 0x100:
+            _put_form(self, 0xCC, <uint64_t>number, 1)
+        elif number < 0x10000:
+            _put_form(self, 0xCD, <uint64_t>number, 2)
+        elif number < 0x100000000:
+            _put_form(self, 0xCE, <uint64_t>number, 4)
+        else:
+            _put_form(self, 0xCF, <uint64_t>number, 8)
+    elif number >= -0x20:
+        _put_form(self, <uint8_t>number, 0, 0)
+    elif number >= -0x80:
+        _put_form(self, 0xD0, <uint64_t>number, 1)
+    elif number >= -0x8000:
+        _put_form(self, 0xD1, <uint64_t>number, 2)
+    elif number >= -0x80000000:
+        _put_form(self, 0xD2, <uint64_t>number, 4)
+    else:
+        _put_form(self, 0xD3, <uint64_t>number, 8)
+
+
+cdef int _put_value(ChangeBlock self, object value, bint is_real) except -1:
+    """One value, of which the first nine bytes have room already."""
+    cdef double floating
+    cdef uint64_t bits
+    cdef const char* data
+    cdef Py_ssize_t size
+    if PyUnicode_CheckExact(value):
+        data = _text(value, &size)
+        if size < 32:
+            _put_form(self, <uint8_t>(0xA0 | size), 0, 0)
+        else:
+            _put_size(self, 0xD9, size)
+        return _put_bytes(self, data, <uint64_t>size)
+    if value is None:
+        _put_form(self, 0xC0, 0, 0)
+        return 0
+    if PyFloat_CheckExact(value) or (is_real and PyLong_CheckExact(value)):
+        # The hook gives the default of a column that was added later as it was written, be it an integer.
+        floating = PyFloat_AS_DOUBLE(value) if PyFloat_CheckExact(value) else <double>PyLong_AsLongLong(value)
+        memcpy(&bits, &floating, 8)
+        _put_form(self, 0xCB, bits, 8)
+        return 0
+    if PyLong_CheckExact(value):
+        _put_integer(self, PyLong_AsLongLong(value))
+        return 0
+    if PyBytes_CheckExact(value):
+        size = PyBytes_GET_SIZE(value)
+        _put_size(self, 0xC4, size)
+        return _put_bytes(self, PyBytes_AS_STRING(value), <uint64_t>size)
+    raise TypeError(f"{value!r}: no value of SQLite")
+
+
+cdef inline const char* _text(object text, Py_ssize_t* size) except NULL:
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        size[0] = PyUnicode_GET_LENGTH(text)
+        return <const char*>PyUnicode_DATA(text)
+    return PyUnicode_AsUTF8AndSize(text, size)
+
+
+cdef inline bint _looks_like_a_literal(const char* data, Py_ssize_t size) noexcept:
+    return size != 0 and (data[0] == 39 or (size > 1 and data[0] == 88 and data[1] == 39))

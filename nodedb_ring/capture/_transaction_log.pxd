@@ -1,0 +1,23 @@
+# The log of one core, written in the transaction that commits.
+
+from libc.stdint cimport int64_t
+
+from ._change_block cimport ChangeBlock
+from .own_statements cimport OwnStatements
+
+
+cdef class TransactionLog:
+    cdef OwnStatements* statements  # of the virtual table, whose owner keeps it
+    cdef object connection          # a weak reference
+    cdef readonly int64_t core_id
+
+    # The number after the last one that the log has, or had before it was trimmed; 0 before the first.
+    cdef int64_t next_sequence(self) except -1
+    # Adds a block, as one row unless it is larger than a row can be.
+    cdef int append(self, ChangeBlock block) except -1
+    # Removes what the open transaction has added, from its first number on.
+    cdef int take_back(self, first_sequence) except -1
+
+
+# The schema's version. SQLite must have the virtual table connected.
+cdef int64_t schema_version(OwnStatements* statements) except? -1

@@ -1,0 +1,107 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+"""``TransactionLog``: appends the blocks of a transaction to the log in its database, while the transaction commits.
+
+The statements are prepared once (``nodedb_own_statements.h``), and read the blocks where they are.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint64_t
+
+from ..core.layout cimport EventRow
+from ..log._checksum cimport batch_checksum
+from .own_statements cimport (
+    SCHEMA_VERSION,
+    LogRow,
+    OwnStatements,
+    own_append,
+    own_last_sequence,
+    own_message,
+    own_number,
+)
+
+import apsw
+
+from ..batch.event_batch import EventBatch
+from ..errors import LogError
+from ..log.sqlite.append import MOST_BYTES, append_statements
+from ..log.sqlite.schema import MOST
+from ._own_sql import rows
+
+__all__ = ["TransactionLog"]
+
+cdef extern from "Python.h":
+    void* PyErr_Occurred() noexcept
+
+cdef int64_t _MOST = MOST
+cdef uint64_t _MOST_BYTES = MOST_BYTES
+cdef object _TAKE_BACK = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
+
+
+cdef int _check(OwnStatements* statements, int result) except -1:
+    """Raises what a hook of the application's has raised, or what SQLite reports, as apsw would."""
+    if PyErr_Occurred() != NULL:
+        return -1
+    if result == 0:
+        return 0
+    cause = apsw.exception_for(result)
+    error = type(cause)((<bytes>own_message(statements)).decode("utf-8", "replace"))
+    error.result = result & 0xFF
+    error.extendedresult = result
+    raise error
+
+
+cdef int64_t schema_version(OwnStatements* statements) except? -1:
+    cdef int64_t version = 0
+    cdef int found
+    _check(statements, own_number(statements, SCHEMA_VERSION, 0, &version, &found))
+    return version
+
+
+@cython.final
+cdef class TransactionLog:
+    """The log of one core. Not safe for two threads at once."""
+
+    cdef int64_t next_sequence(self) except -1:
+        cdef int64_t last = -1
+        _check(self.statements, own_last_sequence(self.statements, self.core_id, &last))
+        if last == _MOST:
+            raise LogError(f"sequence {last + 1}: SQLite stores numbers up to {_MOST}")
+        return last + 1
+
+    cdef int append(self, ChangeBlock block) except -1:
+        cdef LogRow row
+        cdef int result
+        if block.payload_bytes > _MOST_BYTES or block.rows[block.count - 1].sequence > <uint64_t>_MOST:
+            # Row by row, or refused.
+            last_rowid = self.connection().last_insert_rowid()
+            try:
+                for sql, bindings in append_statements(self.core_id, EventBatch._over(block)):
+                    rows(self.connection(), sql, bindings)
+            finally:
+                self.connection().set_last_insert_rowid(last_rowid)
+            return 0
+        row.core_id = self.core_id
+        row.first = block.rows[0].sequence
+        row.last = block.rows[block.count - 1].sequence
+        row.count = block.count
+        row.rows = block.rows
+        row.rows_bytes = block.count * sizeof(EventRow)
+        row.payload = block.bytes
+        row.payload_bytes = block.payload_bytes
+        with nogil:
+            row.checksum = batch_checksum(
+                row.core_id,
+                row.first,
+                row.last,
+                row.count,
+                <const uint8_t*>row.rows,
+                row.rows_bytes,
+                <const uint8_t*>row.payload,
+                row.payload_bytes,
+            )
+            result = own_append(self.statements, &row)
+        return _check(self.statements, result)
+
+    cdef int take_back(self, first_sequence) except -1:
+        rows(self.connection(), _TAKE_BACK, (self.core_id, first_sequence))
+        return 0
