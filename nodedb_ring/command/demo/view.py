@@ -19,7 +19,7 @@ _COLUMNS: Final = RowSchema({"carrier": "str", "dep_delay": "int64"})
 
 
 class CarrierView:
-    """The totals of one core's flights; after each batch they equal totals computed anew from the table.
+    """The totals of one core's flights; after each batch they equal totals computed again from the table.
 
     A new row adds its values to its carrier, and an old row subtracts them; an UPDATE does both. So a departure that is
     corrected, or moved to another carrier, is counted right. INSERT is a scheduled flight, DELETE a cancelled one.
