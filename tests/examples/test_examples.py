@@ -97,6 +97,12 @@ def test_parquet_by_hour(tmp_path: Path) -> None:
     assert (second, hours) == (50_000, 8)
 
 
+def test_several_tables(tmp_path: Path) -> None:
+    orders = range(1, 10_001)
+    unpaid = sum(n % 97 for n in orders if n % 10 == 0)
+    assert numbers(run("several_tables.py", tmp_path)) == [len(orders), len(orders) * 9 // 10, unpaid]
+
+
 def test_cython_producer(tmp_path: Path) -> None:
     printed = run("cython_producer/run.py", tmp_path)
     assert "60000 readings, their sum is 3746250.0" in printed
