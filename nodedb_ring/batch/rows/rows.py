@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, Final, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "read_rows"]
 
-_MALFORMED = 2
-_VALID = 3
+# As nodedb_row_values.h and nodedb_row_columns.h number them.
+_PRESENT: Final = 1
+_MALFORMED: Final = 2
+_ABSENT: Final = 0
+_VALID: Final = 3
 
 
 @final
@@ -49,7 +52,7 @@ class Rows:
     _on_error: str
     _schema: RowSchema
     _columns: RowColumns
-    _numbers: tuple[int, ...]
+    _numbers: dict[str, int]
     _start: int
     _stop: int
 
@@ -61,7 +64,7 @@ class Rows:
         on_error: str,
         schema: RowSchema,
         columns: RowColumns,
-        numbers: tuple[int, ...],
+        numbers: dict[str, int],
         start: int,
     ) -> Rows:
         """Rows whose columns have those numbers in `columns`, and whose events begin at `start` there."""
@@ -84,7 +87,7 @@ class Rows:
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which events have a row: a mask of shape (n,), False where the value is None or malformed."""
-        return self._events() == 1
+        return np.equal(self._events(), _PRESENT)
 
     @property
     def malformed(self) -> npt.NDArray[np.intp]:
@@ -99,7 +102,7 @@ class Rows:
         UnknownColumnError
             The schema has no such column.
         """
-        return self._states(name) == _VALID
+        return np.equal(self._states(name), _VALID)
 
     def given(self, name: str) -> npt.NDArray[np.bool_]:
         """Where the key of a column stands, be it with null: a mask of shape (n,).
@@ -109,7 +112,7 @@ class Rows:
         UnknownColumnError
             The schema has no such column.
         """
-        return self._states(name) != 0
+        return np.not_equal(self._states(name), _ABSENT)
 
     def select(self, *names: str) -> Rows:
         """The same rows with some of the columns, in this order. Nothing is decoded again.
@@ -122,7 +125,7 @@ class Rows:
             A name stands there twice.
         """
         schema = RowSchema([(name, self._schema[name]) for name in names])
-        numbers = tuple(self._number(name) for name in names)
+        numbers = {name: self._numbers[name] for name in names}
         return self._over(self._batch, self._field, self._on_error, schema, self._columns, numbers, self._start)
 
     def with_events(self, *event_columns: str) -> RowProjection:
@@ -238,10 +241,10 @@ class Rows:
         return f"Rows({len(self)} rows of {', '.join(self._schema) or 'no columns'})"
 
     def _number(self, name: str) -> int:
-        for number, known in zip(self._numbers, self._schema, strict=True):
-            if known == name:
-                return number
-        raise unknown_column(name, self._schema)
+        try:
+            return self._numbers[name]
+        except KeyError:
+            raise unknown_column(name, self._schema) from None
 
     def _states(self, name: str) -> npt.NDArray[np.uint8]:
         return self._columns.states(self._number(name), self._start, self._stop)
@@ -255,7 +258,7 @@ class Rows:
         return RowExport(
             self._columns,
             self._batch._block,
-            self._numbers,
+            tuple(self._numbers.values()),
             self._start,
             self._stop,
             plain=plain,
@@ -273,4 +276,4 @@ def read_rows(batch: EventBatch, field: str, schema: RowSchema | None, on_error:
     elif not isinstance(schema, RowSchema):
         raise TypeError(f"schema {schema!r}: must be a RowSchema, not {type(schema).__name__}: RowSchema({{...}})")
     columns = decode_rows(batch._block, number, schema._prepared(), passes_over)
-    return Rows._over(batch, field, on_error, schema, columns, tuple(range(len(schema))), 0)
+    return Rows._over(batch, field, on_error, schema, columns, schema._numbers, 0)
