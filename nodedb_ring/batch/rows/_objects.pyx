@@ -180,7 +180,8 @@ cdef class _Packer:
                 return self.put_datetime64(value)
             if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
                 return self.put(value.item(), depth)
-        elif isinstance(value, list | tuple | Mapping):
+        # msgpack's ExtType is a tuple, but what it stands for is no array.
+        elif isinstance(value, list | tuple | Mapping) and type(value).__name__ != "ExtType":
             return self.put_several(value, depth + 1)
         raise self.wrong(
             f"{value!r} is of {type(value).__name__}, which is no type of MessagePack; make it a number, text, bytes or a "

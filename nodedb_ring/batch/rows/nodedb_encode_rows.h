@@ -1,7 +1,7 @@
 // Columns as rows of MessagePack, in two passes: how many bytes each row has, then those bytes.
 //
-// Both go through some rows at a time, column by column: a loop is of one type, and what it writes is still in the cache
-// when the next column comes. A row without a value as a whole has no bytes, which no map has.
+// Both go through some rows at a time, column by column: a loop is of one type, and what it writes is still in the
+// cache when the next column comes. A row without a value as a whole has no bytes, which no map has.
 
 #ifndef NODEDB_ENCODE_ROWS_H
 #define NODEDB_ENCODE_ROWS_H
@@ -49,10 +49,11 @@ typedef struct {
     const void *buffers[3];
     const uint8_t *valid, *given;
     int64_t first;
+    encode_window window;
 } encode_loop;
 
 ENCODE_INLINE void encode_begin_loop(encode_loop *loop, encode_kind kind, char letter, const encode_column *column,
-                                     int64_t start) {
+                                     int64_t start, int64_t count, int measures) {
     loop->type = *column->type;
     loop->array = *column->array;
     loop->valid = encode_validity(column->array);
@@ -63,18 +64,21 @@ ENCODE_INLINE void encode_begin_loop(encode_loop *loop, encode_kind kind, char l
             loop->buffers[k] = k < loop->array.n_buffers ? loop->array.buffers[k] : NULL;
         loop->array.buffers = loop->buffers;
     }
+    loop->window = (encode_window){NULL, 0, 0, 0};
+    if ((kind == ENCODE_TEXT || kind == ENCODE_BINARY || kind == ENCODE_RAW) && letter != 'v' && letter != 'w')
+        loop->window = encode_window_of(&loop->array, letter, loop->first, count, measures && kind == ENCODE_TEXT);
 }
 
 ENCODE_INLINE encode_fault encode_measure_loop(encode_kind kind, char letter, const encode_column *column,
                                                int64_t start, int64_t count, uint64_t *size, int64_t *row) {
     encode_loop loop;
-    encode_begin_loop(&loop, kind, letter, column, start);
+    encode_begin_loop(&loop, kind, letter, column, start, count, 1);
     for (int64_t k = 0; k < count; k++) {
         if (loop.given != NULL && !loop.given[k])
             continue;
         uint64_t bytes = loop.type.key_size;
         const encode_fault fault =
-            encode_measure(kind, letter, &loop.type, &loop.array, loop.valid, loop.first + k, &bytes);
+            encode_measure(kind, letter, &loop.type, &loop.array, loop.valid, &loop.window, loop.first + k, &bytes);
         if (fault != ENCODE_OK) {
             *row = start + k;
             return fault;
@@ -88,7 +92,7 @@ ENCODE_INLINE encode_fault encode_write_loop(encode_kind kind, char letter, cons
                                              int64_t count, uint8_t **at, uint8_t *const *end, int64_t *row) {
     uint64_t key[ENCODE_KEY_ROOM / 8];
     encode_loop loop;
-    encode_begin_loop(&loop, kind, letter, column, start);
+    encode_begin_loop(&loop, kind, letter, column, start, count, 0);
     memcpy(key, loop.type.key, sizeof key);
     for (int64_t k = 0; k < count; k++) {
         uint8_t *to = at[k], *const row_end = end[k];
@@ -103,7 +107,8 @@ ENCODE_INLINE encode_fault encode_write_loop(encode_kind kind, char letter, cons
             to = msgpack_write_bytes(to, row_end, loop.type.key, loop.type.key_size);
         }
         if (to != NULL)
-            fault = encode_write(kind, letter, &loop.type, &loop.array, loop.valid, loop.first + k, &to, row_end);
+            fault = encode_write(kind, letter, &loop.type, &loop.array, loop.valid, &loop.window, loop.first + k, &to,
+                                 row_end);
         if (fault != ENCODE_OK) {
             *row = start + k;
             return fault;

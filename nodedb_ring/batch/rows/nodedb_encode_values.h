@@ -1,7 +1,8 @@
 // One value of an Arrow array as MessagePack: first how many bytes it has, then those bytes.
 //
-// Whoever made the array is not trusted further than Arrow's interface allows: indices, offsets and views are checked when
-// they are read, each time. Values that change between the two passes are found because a writer never leaves its row.
+// Whoever made the array is not trusted further than Arrow's interface allows: indices, offsets and views are checked
+// when they are read, each time. Values that change between the two passes are found because a writer never leaves its
+// row.
 //
 // A value nests as deep as its type, and types are planned with a bound on that: the recursion ends.
 
@@ -50,19 +51,31 @@ typedef enum {
 // How the values of a column come, or those inside of them.
 typedef struct encode_type {
     encode_kind kind;
-    // Of an integer or a dictionary's index: its format. Of text, bytes and lists: their layout, which is the format's last
-    // letter, or w where all have one size. Of a timestamp: its unit, one of s m u n.
+    // Of an integer or a dictionary's index: its format. Of text, bytes and lists: their layout, which is the format's
+    // last letter, or w where all have one size. Of a timestamp: its unit, one of s m u n.
     char letter;
     int64_t width; // of layout w
     uint32_t count;
-    struct encode_type *child; // [count]: the values of a dictionary or list, the fields of a struct, key and value of a map
-    const uint8_t *key;        // the packed name of a column or field; ENCODE_KEY_ROOM bytes may be read at least
+    struct encode_type
+        *child;         // [count]: the values of a dictionary or list, the fields of a struct, key and value of a map
+    const uint8_t *key; // the packed name of a column or field; ENCODE_KEY_ROOM bytes may be read at least
     uint32_t key_size;
 } encode_type;
 
 enum { ENCODE_KEY_ROOM = 16 };
 
 #define ENCODE_INLINE static inline __attribute__((always_inline))
+
+// Where the text of some values lies, one behind another, as far as their offsets say so. All of it zero: nothing is
+// known.
+typedef struct {
+    const uint8_t *low;
+    uint64_t size;
+    uint64_t wide; // values that begin at fewer bytes behind `low` have ENCODE_WIDE bytes that may be read
+    int is_ascii;
+} encode_window;
+
+enum { ENCODE_WIDE = 16, ENCODE_VIEW = 12 };
 
 // ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -144,6 +157,68 @@ static inline uint32_t encode_float_of_half(uint16_t half) {
     return sign | (exponent + 112) << 23 | fraction << 13;
 }
 
+// ---- text -------------------------------------------------------------------------------------------------------
+
+static inline int encode_offset(const struct ArrowArray *array, char letter, int64_t i, int64_t *offset) {
+    int32_t narrow;
+    if (letter == 'U' || letter == 'Z') {
+        memcpy(offset, (const uint8_t *)array->buffers[1] + 8 * i, 8);
+    } else {
+        memcpy(&narrow, (const uint8_t *)array->buffers[1] + 4 * i, 4);
+        *offset = narrow;
+    }
+    return *offset >= 0;
+}
+
+// Of values i and on, `count` of them. What lies outside is checked value by value, and so is all that is no ASCII.
+static inline encode_window encode_window_of(const struct ArrowArray *array, char letter, int64_t i, int64_t count,
+                                             int is_text) {
+    encode_window window = {NULL, 0, 0, 0};
+    int64_t low, high;
+    if (!encode_offset(array, letter, i, &low) || !encode_offset(array, letter, i + count, &high) || high < low)
+        return window;
+    if (array->buffers[2] == NULL)
+        return window;
+    window.low = (const uint8_t *)array->buffers[2] + low;
+    window.size = (uint64_t)(high - low);
+    window.wide = window.size >= ENCODE_WIDE ? window.size - ENCODE_WIDE + 1 : 0;
+    window.is_ascii = is_text && nodedb_is_ascii(window.low, window.size);
+    return window;
+}
+
+ENCODE_INLINE int encode_is_utf8(char letter, const nodedb_span *span, const encode_window *window) {
+    const uint64_t at = (uintptr_t)span->at - (uintptr_t)window->low, size = (uint64_t)span->size;
+    if (window->is_ascii && at <= window->size && size <= window->size - at)
+        return 1;
+    if (letter == 'v' && size <= ENCODE_VIEW) {
+        // A view has all of its bytes, and those behind a short text are 0.
+        uint64_t first;
+        uint32_t last;
+        memcpy(&first, span->at, 8);
+        memcpy(&last, span->at + 8, 4);
+        if ((first & 0x8080808080808080u) == 0 && (last & 0x80808080u) == 0)
+            return 1;
+    }
+    return nodedb_utf8_prefix(span->at, size) == size;
+}
+
+// Few bytes go in a copy of one size, where what is behind them may be read and will be written over.
+ENCODE_INLINE uint8_t *encode_write_span(char letter, uint8_t *to, const uint8_t *end, const nodedb_span *span,
+                                         const encode_window *window) {
+    const uint64_t size = (uint64_t)span->size;
+    if (letter == 'v') {
+        if (size <= ENCODE_VIEW && msgpack_has_room(to, end, ENCODE_VIEW)) {
+            memcpy(to, span->at, ENCODE_VIEW);
+            return to + size;
+        }
+    } else if (size <= ENCODE_WIDE && msgpack_has_room(to, end, ENCODE_WIDE) &&
+               (uintptr_t)span->at - (uintptr_t)window->low < window->wide) {
+        memcpy(to, span->at, ENCODE_WIDE);
+        return to + size;
+    }
+    return msgpack_write_bytes(to, end, span->at, size);
+}
+
 // ---- one value --------------------------------------------------------------------------------------------------
 
 static encode_fault encode_measure_nested(const encode_type *type, const struct ArrowArray *array, int64_t i,
@@ -151,11 +226,11 @@ static encode_fault encode_measure_nested(const encode_type *type, const struct 
 static encode_fault encode_write_nested(const encode_type *type, const struct ArrowArray *array, int64_t i,
                                         uint8_t **at, const uint8_t *end);
 
-// Adds the bytes of value i, the array's offset included, to *size. Where `kind` and `letter` are constants it is the code
-// of that type alone.
+// Adds the bytes of value i, the array's offset included, to *size. Where `kind` and `letter` are constants it is the
+// code of that type alone.
 ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const encode_type *type,
-                                          const struct ArrowArray *array, const uint8_t *valid, int64_t i,
-                                          uint64_t *size) {
+                                          const struct ArrowArray *array, const uint8_t *valid,
+                                          const encode_window *window, int64_t i, uint64_t *size) {
     const void *values = array->buffers == NULL || array->n_buffers < 2 ? NULL : array->buffers[1];
     if (kind == ENCODE_CONSTANT)
         return ENCODE_OK;
@@ -202,7 +277,7 @@ ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const e
             return ENCODE_OUTSIDE;
         if ((uint64_t)span.size > MSGPACK_MOST)
             return ENCODE_TOO_LONG;
-        if (kind == ENCODE_TEXT && nodedb_utf8_prefix(span.at, (size_t)span.size) != (size_t)span.size)
+        if (kind == ENCODE_TEXT && !encode_is_utf8(letter, &span, window))
             return ENCODE_NOT_UTF8;
         *size += (uint64_t)span.size;
         if (kind != ENCODE_RAW)
@@ -216,8 +291,8 @@ ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const e
 
 // Writes value i to *at, and moves *at behind it; never to `end` or beyond.
 ENCODE_INLINE encode_fault encode_write(encode_kind kind, char letter, const encode_type *type,
-                                        const struct ArrowArray *array, const uint8_t *valid, int64_t i, uint8_t **at,
-                                        const uint8_t *end) {
+                                        const struct ArrowArray *array, const uint8_t *valid,
+                                        const encode_window *window, int64_t i, uint8_t **at, const uint8_t *end) {
     const void *values = array->buffers == NULL || array->n_buffers < 2 ? NULL : array->buffers[1];
     uint8_t *to = *at;
     if (kind == ENCODE_CONSTANT)
@@ -276,7 +351,7 @@ ENCODE_INLINE encode_fault encode_write(encode_kind kind, char letter, const enc
         if (kind != ENCODE_RAW)
             to = msgpack_write_head(to, end, kind == ENCODE_TEXT ? msgpack_text : msgpack_binary, (uint64_t)span.size);
         if (to != NULL)
-            to = msgpack_write_bytes(to, end, span.at, (uint64_t)span.size);
+            to = encode_write_span(letter, to, end, &span, window);
         break;
     }
     default:
@@ -292,12 +367,14 @@ ENCODE_INLINE encode_fault encode_write(encode_kind kind, char letter, const enc
 
 static inline encode_fault encode_measure_any(const encode_type *type, const struct ArrowArray *array, int64_t i,
                                               uint64_t *size) {
-    return encode_measure(type->kind, type->letter, type, array, encode_validity(array), i, size);
+    const encode_window unknown = {NULL, 0, 0, 0};
+    return encode_measure(type->kind, type->letter, type, array, encode_validity(array), &unknown, i, size);
 }
 
 static inline encode_fault encode_write_any(const encode_type *type, const struct ArrowArray *array, int64_t i,
                                             uint8_t **at, const uint8_t *end) {
-    return encode_write(type->kind, type->letter, type, array, encode_validity(array), i, at, end);
+    const encode_window unknown = {NULL, 0, 0, 0};
+    return encode_write(type->kind, type->letter, type, array, encode_validity(array), &unknown, i, at, end);
 }
 
 // NOLINTNEXTLINE(misc-no-recursion): as deep as the type

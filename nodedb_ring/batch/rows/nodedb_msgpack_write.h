@@ -1,7 +1,7 @@
 // Writing MessagePack: how many bytes a value has in its shortest form, and those bytes.
 //
-// A writer is given where the value goes and where its row ends. It writes nothing beyond the end: it returns NULL, which
-// happens only if the value is another than the one that was measured.
+// A writer is given where the value goes and where its row ends. It writes nothing beyond the end: it returns NULL,
+// which happens only if the value is another than the one that was measured.
 
 #ifndef NODEDB_MSGPACK_WRITE_H
 #define NODEDB_MSGPACK_WRITE_H
@@ -15,7 +15,8 @@ enum { MSGPACK_NIL_BYTE = 0xC0, MSGPACK_FALSE_BYTE = 0xC2 };
 // MessagePack counts bytes and items with at most 32 bits.
 #define MSGPACK_MOST ((uint64_t)UINT32_MAX)
 
-// By how many bits a number has, 1 at least: its bytes. Of one that is not negative, and of the complement of a negative one.
+// By how many bits a number has, 1 at least: its bytes. Of one that is not negative, and of the complement of a
+// negative one.
 static const uint8_t msgpack_integer_sizes[2][65] = {
     {0, 1, 1, 1, 1, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5,
      9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9},
@@ -129,8 +130,8 @@ static inline uint8_t *msgpack_write_timestamp(uint8_t *at, const uint8_t *end, 
 
 // ---- heads of what has a length ---------------------------------------------------------------------------------
 
-// The first bytes of each width of length: in the first byte itself, in 8, 16 and 32 bits; 0 where there is none. In the
-// first byte there is room for lengths below `within`.
+// The first bytes of each width of length: in the first byte itself, in 8, 16 and 32 bits; 0 where there is none. In
+// the first byte there is room for lengths below `within`.
 typedef struct {
     uint8_t here, within, of_8, of_16, of_32;
 } msgpack_heads;
@@ -169,7 +170,8 @@ static inline uint8_t *msgpack_write_head(uint8_t *at, const uint8_t *end, msgpa
 }
 
 // Bytes as they are. Most are few: those go in two words that overlap, of which neither leaves the source.
-static inline __attribute__((always_inline)) uint8_t *msgpack_write_bytes(uint8_t *at, const uint8_t *end, const uint8_t *bytes, uint64_t size) {
+static inline __attribute__((always_inline)) uint8_t *msgpack_write_bytes(uint8_t *at, const uint8_t *end,
+                                                                          const uint8_t *bytes, uint64_t size) {
     uint64_t first, last;
     uint32_t first_four, last_four;
     if (!msgpack_has_room(at, end, size))

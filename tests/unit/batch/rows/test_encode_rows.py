@@ -89,6 +89,7 @@ def table_of(kinds: dict[str, str], rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(columns)
 
 
+@settings(deadline=None)
 @given(frames())
 def test_the_bytes_are_those_of_msgpack(frame: tuple[dict[str, str], list[dict[str, Any]]]) -> None:
     kinds, rows = frame
@@ -96,6 +97,7 @@ def test_the_bytes_are_those_of_msgpack(frame: tuple[dict[str, str], list[dict[s
     assert_rows({name: [row[name] for row in rows] for name in kinds}, rows)
 
 
+@settings(deadline=None)
 @given(frames())
 def test_what_was_encoded_reads_back_equal(frame: tuple[dict[str, str], list[dict[str, Any]]]) -> None:
     kinds, rows = frame
@@ -109,6 +111,7 @@ def test_what_was_encoded_reads_back_equal(frame: tuple[dict[str, str], list[dic
     assert values_of(encode_rows(read)) == values_of(encoded)
 
 
+@settings(deadline=None)
 @given(frames(), st.integers(0, 12), st.integers(0, 12))
 def test_a_slice_is_encoded_alike(
     frame: tuple[dict[str, str], list[dict[str, Any]]], start: int, count: int
@@ -192,6 +195,7 @@ def test_batches_of_every_size(count: int) -> None:
 # ---- nulls ------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.fixed_dictionaries({"a": st.none() | st.integers(0, 300), "b": st.none() | texts}), max_size=40))
 def test_a_null_struct_is_no_value(rows: list[dict[str, Any] | None]) -> None:
     rows = [None if row is None else {"a": row["a"], "b": row["b"]} for row in rows]
@@ -355,7 +359,7 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(nested, max_size=6))
 def test_objects_are_what_msgpack_makes_of_them(values: list[Any]) -> None:
     assert_rows({"v": values}, [{"v": each} for each in values])

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodedb_ring import ClosedError, EventBatch
@@ -22,6 +22,7 @@ def batch_of(names: list[str]) -> EventBatch:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, max_size=60))
 def test_each_event_is_in_the_batch_of_its_table(names: list[str]) -> None:
     batch = batch_of(names)
@@ -31,6 +32,7 @@ def test_each_event_is_in_the_batch_of_its_table(names: list[str]) -> None:
         assert list(part) == [each for each in batch if each.collection == name]
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, max_size=30), st.integers(0, 30), st.integers(0, 30))
 def test_a_part_of_a_batch_is_split_alike(names: list[str], start: int, stop: int) -> None:
     part = batch_of(names)[start:stop]
