@@ -12,11 +12,14 @@ plain Python and are told when a commit is done; ``SqliteCapture`` detects commi
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import apsw
@@ -24,6 +27,7 @@ import msgpack
 
 from nodedb_ring import create_event_bus
 from nodedb_ring.capture import SqliteCapture
+from nodedb_ring.log.sqlite import SqliteEventLog
 
 COLUMNS = ("id", "day", "carrier", "flight", "origin", "dest", "distance", "scheduled", "departed", "delay")
 CREATE = f"CREATE TABLE flights({COLUMNS[0]} INTEGER PRIMARY KEY, {', '.join(COLUMNS[1:])})"
@@ -420,6 +424,41 @@ def microseconds(work: Callable[[apsw.Connection, Way, list[Any]], int], way: ty
     return 1e6 * elapsed / changes
 
 
+BLOB = bytes(250)  # what the log stores of one flight
+COMMITS = 3000
+
+
+def commits_in_a_file(logged: bool) -> float:
+    """Processor time of a commit of one flight, in a file with a write-ahead log: microseconds.
+
+    It is captured and logged, or else the application itself adds a blob of that size to a second table.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        path = Path(folder, "core.db")
+        connection = ends.enter_context(contextlib.closing(apsw.Connection(str(path))))
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute(CREATE)
+        connection.execute("CREATE TABLE changes(number INTEGER PRIMARY KEY, body BLOB)")
+        log = None
+        if logged:
+            log = ends.enter_context(SqliteEventLog(path, driver="apsw"))
+            [producer], [consumer] = create_event_bus(1, capacity=4096, arena_bytes=1 << 22)
+            ends.enter_context(consumer)
+            ends.enter_context(SqliteCapture(connection, producer, log=log))
+        start = time.process_time()
+        for row in flights(COMMITS):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(INSERT, row)
+            if not logged:
+                connection.execute("INSERT INTO changes(body) VALUES (?)", (BLOB,))
+            connection.execute("COMMIT")
+        took = time.process_time() - start
+        if log is not None and log.last_sequence(0) != COMMITS:
+            sys.exit(f"the log ends at {log.last_sequence(0)}, not at {COMMITS}")
+    return 1e6 * took / COMMITS
+
+
 def main() -> None:
     rows = flights(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
     wrong: dict[type[Way], list[str]] = {way: misses(way) for way in WAYS}
@@ -443,6 +482,12 @@ def main() -> None:
             line += f"{best:{width}.2f}{statistics.median(a / b for a, b in pairs):8.2f}"
         known = wrong.get(Capture if way is CaptureInBatches else way)
         print(f"{line}  {'' if known is None else ', '.join(known) or 'nothing'}")
+    both = [(commits_in_a_file(False), commits_in_a_file(True)) for _ in range(ROUNDS)]
+    print(
+        f"one row a commit, in a file: with a blob into a second table {min(blob for blob, _ in both):.1f} us", end=", "
+    )
+    print(f"captured and logged {min(logged for _, logged in both):.1f} us", end=", ")
+    print(f"ratio {statistics.median(logged / blob for blob, logged in both):.2f}")
 
 
 if __name__ == "__main__":

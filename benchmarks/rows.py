@@ -48,7 +48,9 @@ SCHEMA: Final = RowSchema(
     }
 )
 NUMBERS: Final = ("flight_id", "number", "sched_dep_time", "dep_time", "dep_delay")
-_ARROW: Final = pa.schema([(name, pa.int64() if kind == "int64" else pa.string_view()) for name, kind in SCHEMA.items()])
+_ARROW: Final = pa.schema(
+    [(name, pa.int64() if kind == "int64" else pa.string_view()) for name, kind in SCHEMA.items()]
+)
 
 Numbers: TypeAlias = list[npt.NDArray[np.int64]]
 """Five columns, 0 where there is no number."""
@@ -150,7 +152,10 @@ def decoding(rows: list[dict[str, Any]], rounds: int) -> list[Row]:
         "inferred": by_rows(None),
         "msgspec": (numbers_of_structs(structs()), table_of_structs(structs())),
         "msgpack": (numbers_of_dicts(map(msgpack.unpackb, values)), table_of_dicts(list(map(msgpack.unpackb, values)))),
-        "ormsgpack": (numbers_of_dicts(map(ormsgpack.unpackb, values)), table_of_dicts(list(map(ormsgpack.unpackb, values)))),
+        "ormsgpack": (
+            numbers_of_dicts(map(ormsgpack.unpackb, values)),
+            table_of_dicts(list(map(ormsgpack.unpackb, values))),
+        ),
     }.items():
         check(f"{name}: numbers", [each.tolist() for each in numbers], [each.tolist() for each in expected])
         check(f"{name}: table", arrow.to_pydict(), table.to_pydict())
@@ -185,7 +190,13 @@ def decoding(rows: list[dict[str, Any]], rounds: int) -> list[Row]:
     def against(what: str, name: str, goal: float | None = None) -> Row:
         beside = f"{min(took[name]):.0f} ns per row"
         return Row(
-            group="decode", what=what, value=_ratio(took, name, "rows"), unit="x", goal=goal, at_least=True, beside=beside
+            group="decode",
+            what=what,
+            value=_ratio(took, name, "rows"),
+            unit="x",
+            goal=goal,
+            at_least=True,
+            beside=beside,
         )
 
     size = sum(map(len, values)) / len(values)
@@ -248,7 +259,13 @@ def encoding(rows: list[dict[str, Any]], rounds: int) -> list[Row]:
     def against(what: str, name: str, goal: float | None = None) -> Row:
         beside = f"{min(took[name]):.0f} ns per row"
         return Row(
-            group="encode", what=what, value=_ratio(took, name, "polars"), unit="x", goal=goal, at_least=True, beside=beside
+            group="encode",
+            what=what,
+            value=_ratio(took, name, "polars"),
+            unit="x",
+            goal=goal,
+            at_least=True,
+            beside=beside,
         )
 
     return [

@@ -1,7 +1,7 @@
 // The statements that a capture runs in each transaction, prepared once: what SQLite's own full-text tables do.
 //
-// They run in xBegin, xSavepoint and xSync of a virtual table, where SQLite allows it. Each is reset before its function
-// returns, so that none holds a lock. A function returns SQLite's result code; the connection has its message.
+// They run in xBegin, xSavepoint and xSync of a virtual table, where SQLite allows it. Each is reset before its
+// function returns, so that none holds a lock. A function returns SQLite's result code; the connection has its message.
 
 #ifndef NODEDB_RING_OWN_STATEMENTS_H
 #define NODEDB_RING_OWN_STATEMENTS_H
@@ -39,7 +39,6 @@ typedef struct LogRow {
     uint64_t rows_bytes, payload_bytes;
 } LogRow;
 
-
 static inline void own_statements_load(OwnStatements *statements, void *const *functions) {
     OwnFunctions *call = &statements->call;
     call->prepare = (prepare_function)functions[PLACE_PREPARE_V3];
@@ -68,15 +67,16 @@ static const char *const OWN_SQL[OWN_STATEMENT_COUNT] = {
     [LAST_LOGGED] =
         "SELECT last_sequence FROM main.nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1",
     [LAST_TRIMMED] = "SELECT last_sequence FROM main.nodedb_ring_core WHERE core_id = ?1",
-    [APPEND] = "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, rows, payload)"
-               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [APPEND] =
+        "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, rows, payload)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
 };
 
 static inline int own_statement(OwnStatements *statements, enum OwnStatement which, sqlite3_stmt **statement) {
     int result = SQLITE_OK;
     if (statements->prepared[which] == NULL)
         result = statements->call.prepare(statements->db, OWN_SQL[which], -1, SQLITE_PREPARE_PERSISTENT,
-                                    &statements->prepared[which], NULL);
+                                          &statements->prepared[which], NULL);
     *statement = statements->prepared[which];
     return result;
 }
@@ -84,7 +84,8 @@ static inline int own_statement(OwnStatements *statements, enum OwnStatement whi
 static inline const char *own_message(OwnStatements *statements) { return statements->call.errmsg(statements->db); }
 
 // The first column of the first row, which `found` says whether there is.
-static inline int own_number(OwnStatements *statements, enum OwnStatement which, int64_t core_id, int64_t *number, int *found) {
+static inline int own_number(OwnStatements *statements, enum OwnStatement which, int64_t core_id, int64_t *number,
+                             int *found) {
     sqlite3_stmt *statement;
     int result = own_statement(statements, which, &statement);
     *found = 0;
@@ -129,7 +130,8 @@ static inline int own_append(OwnStatements *statements, const LogRow *row) {
     int64_t numbers[] = {row->core_id, row->first, row->last, row->count, row->checksum};
     for (int i = 0; i < 5; i++)
         statements->call.bind_int64(statement, i + 1, numbers[i]);
-    result = statements->call.bind_blob64(statement, 6, row->rows, row->rows_bytes, NULL); // NULL: SQLite copies nothing
+    result =
+        statements->call.bind_blob64(statement, 6, row->rows, row->rows_bytes, NULL); // NULL: SQLite copies nothing
     if (result == SQLITE_OK)
         result = statements->call.bind_blob64(statement, 7, row->payload, row->payload_bytes, NULL);
     if (result == SQLITE_OK) {

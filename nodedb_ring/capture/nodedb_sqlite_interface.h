@@ -13,7 +13,15 @@ typedef struct sqlite3_context sqlite3_context;
 typedef struct sqlite3_value sqlite3_value;
 typedef struct sqlite3_stmt sqlite3_stmt;
 
-enum { SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_ROW = 100, SQLITE_DONE = 101, SQLITE_NOMEM = 7, SQLITE_READONLY = 8, SQLITE_ABORT_ROLLBACK = 4 | 2 << 8 };
+enum {
+    SQLITE_OK = 0,
+    SQLITE_ERROR = 1,
+    SQLITE_ROW = 100,
+    SQLITE_DONE = 101,
+    SQLITE_NOMEM = 7,
+    SQLITE_READONLY = 8,
+    SQLITE_ABORT_ROLLBACK = 4 | 2 << 8
+};
 enum { SQLITE_INDEX_CONSTRAINT_EQ = 2, SQLITE_INDEX_SCAN_UNIQUE = 1, SQLITE_VTAB_INNOCUOUS = 2 };
 enum { SQLITE_UTF8 = 1, SQLITE_INNOCUOUS = 0x200000 };
 enum { PLACE_DECLARE_VTAB = 50, PLACE_RESULT_INT = 82, PLACE_USER_DATA = 101, PLACE_CREATE_MODULE_V2 = 119 };

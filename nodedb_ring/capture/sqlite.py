@@ -10,9 +10,9 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import apsw
 
@@ -176,8 +176,8 @@ class SqliteCapture:
         """The columns of a table and their types, to read its events with: ``batch.rows(schema=...)``.
 
         A column's type follows from its declared type by SQLite's rules of affinity: INTEGER is ``int64``, REAL
-        ``float64``, TEXT ``str``, BLOB ``bytes``. A column without a type, of NUMERIC affinity, or ANY of a STRICT table
-        may hold values of any kind: it is ``raw``. Read it as the type that you know it to have:
+        ``float64``, TEXT ``str``, BLOB ``bytes``. A column without a type, of NUMERIC affinity, or ANY of a STRICT
+        table may hold values of any kind: it is ``raw``. Read it as the type that you know it to have:
         ``RowSchema({**capture.schema("t"), "price": "float64"})``.
 
         Parameters

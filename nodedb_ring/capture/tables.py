@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Final
 
 import apsw
@@ -55,7 +56,7 @@ def read_tables(connection: apsw.Connection) -> dict[str, Table | CaptureError |
     return tables
 
 
-def _table(name: str, without_rowid: bool, described: list[tuple[str, str, object, object]]) -> Table | CaptureError:
+def _table(name: str, without_rowid: bool, described: Sequence[tuple[str, str, object, object]]) -> Table | CaptureError:
     columns: list[str] = []
     key: list[tuple[int, int, str]] = []
     for place, (column, declared, primary, hidden) in enumerate(described):

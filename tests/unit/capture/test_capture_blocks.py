@@ -1,4 +1,4 @@
-"""The blocks in which a capture keeps the changes of a transaction: their bounds, and what is the same in both images."""
+"""The blocks in which a capture keeps the changes of a transaction: their bounds, and values that did not change."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
@@ -87,15 +87,37 @@ def test_zeros_of_either_sign_are_told_apart(before: float, after: float) -> Non
         [event] = consumer.drain()
     found = connection.execute("SELECT a FROM t").get
     old, new = row(event.old_value), row(event.new_value)
-    assert (math.copysign(1, old["a"]), math.copysign(1, new["a"])) == (math.copysign(1, stored), math.copysign(1, found))
+    assert (math.copysign(1, old["a"]), math.copysign(1, new["a"])) == (
+        math.copysign(1, stored),
+        math.copysign(1, found),
+    )
     assert (old["b"], old["c"], new["b"], new["c"]) == ("same", 1, "same", 2)
 
 
-VALUES = (None, 0, 1, -1, 127, 128, 2**63 - 1, -(2**63), 0.0, 1.0, 1.5, "", "1", "x" * 31, "é" * 20, b"", b"1", b"\0" * 300)
+VALUES = (
+    None,
+    0,
+    1,
+    -1,
+    127,
+    128,
+    2**63 - 1,
+    -(2**63),
+    0.0,
+    1.0,
+    1.5,
+    "",
+    "1",
+    "x" * 31,
+    "é" * 20,
+    b"",
+    b"1",
+    b"\0" * 300,
+)
 
 
 def test_an_update_has_every_value_of_both_images() -> None:
-    """Where a value is the same in both, nobody makes an object of the second: all pairs, in columns of each affinity."""
+    """Where a value is the same in both, no object of the second is made: all pairs, in columns of each affinity."""
     connection = apsw.Connection(":memory:")
     connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a, i INTEGER, r REAL, t TEXT, b BLOB, n NUMERIC)")
     with captured(connection) as consumer:

@@ -42,7 +42,8 @@ def test_by_the_rules_of_affinity(declared: str) -> None:
 def test_a_strict_table_and_its_events() -> None:
     connection = apsw.Connection(":memory:")
     connection.execute(
-        "CREATE TABLE Strict(i INT, j INTEGER PRIMARY KEY, r REAL, t TEXT, b BLOB, a ANY, g INT AS (i + 1) STORED) STRICT"
+        "CREATE TABLE Strict(i INT, j INTEGER PRIMARY KEY, r REAL, t TEXT, b BLOB, a ANY, g INT AS (i + 1) STORED)"
+        " STRICT"
     )
     [producer], [consumer] = create_event_bus(1)
     with SqliteCapture(connection, producer) as capture:
@@ -62,7 +63,9 @@ def test_it_follows_the_schema() -> None:
     [producer], [consumer] = create_event_bus(1)
     with SqliteCapture(connection, producer) as capture:
         before = capture.schema("T")
-        connection.execute("INSERT INTO t VALUES (1, 'x'); ALTER TABLE t ADD COLUMN c REAL; INSERT INTO t VALUES (2, 'y', 0.5)")
+        connection.execute(
+            "INSERT INTO t VALUES (1, 'x'); ALTER TABLE t ADD COLUMN c REAL; INSERT INTO t VALUES (2, 'y', 0.5)"
+        )
         after = capture.schema("t")
     assert before == RowSchema({"a": "int64", "b": "str"})
     assert after == RowSchema({"a": "int64", "b": "str", "c": "float64"})
@@ -74,7 +77,9 @@ def test_it_follows_the_schema() -> None:
 
 def test_what_has_no_schema() -> None:
     connection = apsw.Connection(":memory:")
-    connection.execute("CREATE TABLE t(a); CREATE TABLE u(a); CREATE VIEW v AS SELECT 1 AS a; CREATE TABLE g(a, b AS (a))")
+    connection.execute(
+        "CREATE TABLE t(a); CREATE TABLE u(a); CREATE VIEW v AS SELECT 1 AS a; CREATE TABLE g(a, b AS (a))"
+    )
     capture = SqliteCapture(connection, create_event_bus(1)[0][0], tables=["t"])
     with pytest.raises(CaptureError, match="table 'u': is not captured"):
         capture.schema("u")
@@ -87,5 +92,5 @@ def test_what_has_no_schema() -> None:
             with pytest.raises(CaptureError, match=f"table '{name}': no ordinary table"):
                 capture.schema(name)
         connection.execute("CREATE TABLE g(a, b AS (a))")
-        with pytest.raises(CaptureError, match="table g: .*virtual generated column b"):
+        with pytest.raises(CaptureError, match=r"table g: .*virtual generated column b"):
             capture.schema("g")
