@@ -2,23 +2,25 @@
 
 Needs duckdb and pyarrow (``pip install nodedb_ring[examples]``). Run: ``python examples/duckdb_last_batches.py``
 
-A batch goes to Arrow without a copy of its payload, several become one table without any, and DuckDB scans it in place.
-A batch that leaves the deque is freed when no query uses it any more.
+The rows of a batch go to Arrow as columns, after those of their events. Several batches become one table without
+a copy, and DuckDB scans it in place. A batch that leaves the deque is freed when no query uses it any more.
 """
 
 import threading
 from collections import Counter, deque
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from nodedb_ring import EventBatch, EventProducer, WriteOp, create_event_bus
+from nodedb_ring import EventBatch, EventProducer, RowSchema, WriteOp, create_event_bus, encode_rows
 
 EVENTS, BATCH, LAST = 50_000, 1000, 8
 CARRIERS = ["AA", "B6", "DL", "UA"]
+FLIGHT = RowSchema({"carrier": "str", "dep_delay": "int64"})
 TOP = """
-    SELECT row_id AS carrier, count(*) AS flights, max(sequence) AS latest
+    SELECT carrier, count(*) AS flights, max(sequence) AS latest, sum(dep_delay) AS minutes
     FROM recent WHERE op = 'INSERT' GROUP BY carrier ORDER BY flights DESC, carrier LIMIT 3
 """
 
@@ -26,6 +28,11 @@ TOP = """
 def carrier(n: int) -> str:
     """That of flight n: what is busy changes with time."""
     return CARRIERS[(n // 5000 + n % 3) % 4]
+
+
+def delay(n: Any) -> Any:
+    """Minutes of flight n, or of an array of them."""
+    return n % 61 - 20
 
 
 def write(producer: EventProducer) -> None:
@@ -39,7 +46,10 @@ def write(producer: EventProducer) -> None:
                     lsn=sequence,
                     op=np.where(sequence % 3, WriteOp.INSERT, WriteOp.UPDATE),
                     collection="flights",
-                    row_id=[carrier(n) for n in sequence.tolist()],
+                    row_id=[str(n) for n in sequence],
+                    new_value=encode_rows(
+                        {"carrier": [carrier(n) for n in sequence.tolist()], "dep_delay": delay(sequence)}
+                    ),
                 )
             )
 
@@ -50,20 +60,24 @@ def main() -> None:
     thread = threading.Thread(target=write, args=(producer,))
     thread.start()
     batches: deque[pa.RecordBatch] = deque(maxlen=LAST)
-    top: list[tuple[str, int, int]] = []
+    top: list[tuple[str, int, int, int]] = []
     with duckdb.connect() as database:
         for number, batch in enumerate(consumer, 1):
-            batches.append(pa.record_batch(batch))
+            batches.append(pa.record_batch(batch.rows("new_value", FLIGHT).with_events("sequence", "op")))
             if number % 10 == 0 or batch.sequence[-1] == EVENTS:
                 database.register("recent", pa.Table.from_batches(batches))
                 top = database.execute(TOP).fetchall()
                 print(f"the last {len(batches)} of {number} batches: {top}")
     thread.join()
     first = batches[0]["sequence"][0].as_py()
-    flights = Counter(carrier(n) for n in range(first, EVENTS + 1) if n % 3)
-    assert [(name, count) for name, count, _ in top] == sorted(flights.items(), key=lambda item: (-item[1], item[0]))[
-        :3
-    ]
+    flights: Counter[str] = Counter()
+    minutes: Counter[str] = Counter()
+    for n in range(first, EVENTS + 1):
+        if n % 3:
+            flights[carrier(n)] += 1
+            minutes[carrier(n)] += delay(n)
+    busiest = sorted(flights, key=lambda name: (-flights[name], name))[:3]
+    assert [(name, count, late) for name, count, _, late in top] == [(n, flights[n], minutes[n]) for n in busiest]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Appends events to a Parquet dataset by hour, each event once, wherever the archiver is killed.
+"""Appends rows to a Parquet dataset by hour, each row once, wherever the archiver is killed.
 
 Needs pyarrow (``pip install nodedb_ring[examples]``). Run: ``python examples/parquet_by_hour.py``
 
@@ -20,18 +20,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from nodedb_ring import EventBatch, EventBus, EventConsumer, EventLog, WriteOp, follow, logged
+from nodedb_ring import (
+    EventBatch,
+    EventBus,
+    EventConsumer,
+    EventLog,
+    RowSchema,
+    WriteOp,
+    encode_rows,
+    follow,
+    logged,
+)
 from nodedb_ring.log.sqlite import SqliteEventLog
 
 EVENTS, BATCH, GROUP = 50_000, 1000, "parquet"
 START = np.datetime64("2013-01-01T05:00", "ms")
+FLIGHT = RowSchema({"carrier": "str", "number": "int64", "dep_delay": "int64"})
 BY_HOUR = ds.partitioning(pa.schema([("hour", pa.string())]), flavor="hive")
 
 
 def place(batches: list[EventBatch], root: Path) -> None:
     """Writes files, an hour each, and puts them into the dataset."""
     # Plain columns: pyarrow picks no rows out of views, which sorting them into files takes.
-    table = pa.Table.from_batches([pa.record_batch(batch.plain()) for batch in batches])
+    rows = [batch.rows("new_value", FLIGHT).with_events("sequence", "system_time_ms").plain() for batch in batches]
+    table = pa.Table.from_batches([pa.record_batch(part) for part in rows])
     table = table.append_column("hour", pc.strftime(table["system_time_ms"], "%Y-%m-%dT%H"))
     aside = root / "_making"  # datasets leave out what begins with an underscore
     name = f"{batches[0].sequence[0]:020}-{{i}}.parquet"
@@ -82,7 +94,10 @@ def write(bus: EventBus, path: Path) -> None:
                     lsn=sequence,
                     op=WriteOp.INSERT,
                     collection="flights",
-                    row_id=[f"UA{n}" for n in sequence],
+                    row_id=[str(n) for n in sequence],
+                    new_value=encode_rows(
+                        {"carrier": ["UA"] * BATCH, "number": sequence, "dep_delay": sequence % 61 - 20}
+                    ),
                     system_time_ms=START + 575 * sequence,
                 )
             )
@@ -104,10 +119,12 @@ def main() -> None:
                 counts.append(ds.dataset(root, partitioning=BY_HOUR).count_rows())
         finally:
             bus.unlink()
-        table = ds.dataset(root, partitioning=BY_HOUR).to_table(columns=["sequence", "hour", "row_id"])
+        table = ds.dataset(root, partitioning=BY_HOUR).to_table(columns=["sequence", "hour", "number", "dep_delay"])
     table = table.sort_by("sequence")
     assert 20_000 <= counts[0] < counts[1] == EVENTS
-    assert table["row_id"].to_pylist() == [f"UA{n}" for n in range(1, EVENTS + 1)]
+    numbers = np.arange(1, EVENTS + 1)
+    assert np.array_equal(table["number"], numbers)
+    assert np.array_equal(table["dep_delay"], numbers % 61 - 20)
     hours = len(pc.unique(table["hour"]))
     print(f"{counts[0]} events in place when the first was killed, {counts[1]} after the second: {hours} hours")
 

@@ -15,24 +15,24 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nodedb_ring import EventBatch, EventBus, WriteOp
+from nodedb_ring import EventBatch, EventBus, RowSchema, WriteOp, encode_rows
 
 EVENTS, BATCH = 60_000, 1000
 GRACE = timedelta(seconds=2)
 START = np.datetime64("2013-01-01T05:00", "ms")
+SALE = RowSchema({"channel": "str", "cents": "int64"})
 
 
 def sales(first: int, last: int) -> EventBatch:
-    """One sale each 10 ms, of an amount in binary; some have a time up to two seconds before their neighbours'."""
+    """One sale each 10 ms, each a row; some have a time up to two seconds before their neighbours'."""
     sequence = np.arange(first, last + 1)
-    amount = (sequence % 97).astype("<i8")
     return EventBatch.from_columns(
         sequence=sequence,
         lsn=sequence,
         op=WriteOp.INSERT,
-        collection=["shop" if n % 3 else "web" for n in sequence],
+        collection="sales",
         row_id="",
-        new_value=(amount.tobytes(), np.arange(0, amount.nbytes + 1, 8)),
+        new_value=encode_rows({"channel": ["shop" if n % 3 else "web" for n in sequence], "cents": sequence % 97}),
         system_time_ms=START + 10 * sequence - sequence * 7919 % 2000,
     )
 
@@ -44,29 +44,33 @@ def write(bus: EventBus) -> None:
             producer.emit_batch(sales(first, first + BATCH - 1))
 
 
-def totals(events: pl.DataFrame) -> pl.DataFrame:
-    """The windows of some events, as far as these have them."""
-    amount = pl.col("new_value").bin.reinterpret(dtype=pl.Int64, endianness="little")
-    windows = events.sort("system_time_ms").group_by_dynamic("system_time_ms", every="1s", group_by="collection")
-    return windows.agg(pl.len().alias("sales"), amount.sum().alias("amount"))
+def sales_of(batch: EventBatch) -> pl.DataFrame:
+    """The columns of the rows, with the time of each event in front."""
+    return pl.DataFrame(batch.rows("new_value", SALE).with_events("system_time_ms"))
+
+
+def totals(sales: pl.DataFrame) -> pl.DataFrame:
+    """The windows of some sales, as far as these have them."""
+    windows = sales.sort("system_time_ms").group_by_dynamic("system_time_ms", every="1s", group_by="channel")
+    return windows.agg(pl.len().alias("sales"), pl.col("cents").sum())
 
 
 class Windows:
     """The windows that are open still."""
 
     def __init__(self) -> None:
-        self.open = totals(pl.DataFrame(EventBatch.from_events([])))
+        self.open = totals(sales_of(EventBatch.from_events([])))
         self.closed_upto = datetime.min.replace(tzinfo=UTC)
         self.late = 0
 
     def add(self, batch: EventBatch) -> pl.DataFrame:
         """Adds a batch; returns the windows that no event can change any more."""
-        events = pl.DataFrame(batch)
-        parts = totals(events)
+        new = sales_of(batch)
+        parts = totals(new)
         is_late = pl.col("system_time_ms") < self.closed_upto
         self.late += int(parts.filter(is_late)["sales"].sum())
-        merged = pl.concat([self.open, parts.filter(~is_late)]).group_by("collection", "system_time_ms").sum()
-        newest: Any = events["system_time_ms"].max()
+        merged = pl.concat([self.open, parts.filter(~is_late)]).group_by("channel", "system_time_ms").sum()
+        newest: Any = new["system_time_ms"].max()
         self.closed_upto = max(self.closed_upto, (newest - GRACE).replace(microsecond=0))
         is_closed = pl.col("system_time_ms") < self.closed_upto
         self.open = merged.filter(~is_closed)
@@ -85,10 +89,10 @@ def main() -> None:
             writer.join()
         finally:
             bus.unlink()
-    order = ["system_time_ms", "collection"]
+    order = ["system_time_ms", "channel"]
     result = pl.concat([*closed, windows.open]).sort(order)
     assert windows.late == 0
-    assert result.equals(totals(pl.DataFrame(sales(1, EVENTS))).select(result.columns).sort(order))
+    assert result.equals(totals(sales_of(sales(1, EVENTS))).select(result.columns).sort(order))
     print(f"{len(result)} windows from {len(closed)} batches, {result['sales'].sum()} sales; the first of them:")
     print(result.head(4))
 

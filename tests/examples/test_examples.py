@@ -78,14 +78,14 @@ def test_polars_windows(tmp_path: Path) -> None:
 def test_duckdb_last_batches(tmp_path: Path) -> None:
     lines = run("duckdb_last_batches.py", tmp_path).splitlines()
     assert len(lines) >= 50_000 // 1024 // 10
-    asked: list[list[tuple[str, int, int]]] = [ast.literal_eval(line.partition(": ")[2]) for line in lines]
+    asked: list[list[tuple[str, int, int, int]]] = [ast.literal_eval(line.partition(": ")[2]) for line in lines]
     for top in asked:
-        flights = [count for _, count, _ in top]
+        flights = [count for _, count, _, _ in top]
         assert len(top) == 3
         assert flights == sorted(flights, reverse=True)
         # Eight batches at most, of which two events in three are inserts.
         assert 0 < sum(flights) <= 8 * 1024
-    assert max(latest for _, _, latest in asked[-1]) == 49_999
+    assert max(latest for _, _, latest, _ in asked[-1]) == 49_999
     assert lines[-1].startswith("the last 8 of ")
 
 
@@ -95,6 +95,12 @@ def test_parquet_by_hour(tmp_path: Path) -> None:
     # Two chunks of 10,000 or a batch more; then everything.
     assert 20_000 <= first <= 2 * (10_000 + 1024)
     assert (second, hours) == (50_000, 8)
+
+
+def test_several_tables(tmp_path: Path) -> None:
+    orders = range(1, 10_001)
+    unpaid = sum(n % 97 for n in orders if n % 10 == 0)
+    assert numbers(run("several_tables.py", tmp_path)) == [len(orders), len(orders) * 9 // 10, unpaid]
 
 
 def test_cython_producer(tmp_path: Path) -> None:

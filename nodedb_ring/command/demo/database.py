@@ -29,7 +29,7 @@ from ...log.sqlite import SqliteEventLog
 from .flights import Flight
 from .totals import CarrierTotals, TotalsByCarrier
 
-__all__ = ["ask_databases", "write_flights"]
+__all__ = ["Transaction", "ask_databases", "open_database", "transactions_left", "write_flights", "write_transaction"]
 
 _TRANSACTION_ROWS: Final = 1000
 _PAUSE: Final = 0.001  # seconds between two checks of a ring under pressure
@@ -76,7 +76,8 @@ SELECT carrier, count(*), count(dep_delay), sum(cancelled), coalesce(sum(dep_del
 FROM written GROUP BY carrier ORDER BY carrier
 """
 
-Statement: TypeAlias = tuple[str, Sequence[tuple[int | str | None, ...]]]
+Transaction: TypeAlias = list[tuple[str, Sequence[tuple[int | str | None, ...]]]]
+"""Statements in order, each with the rows of values that it is executed with."""
 
 
 class Stop(Protocol):
@@ -112,22 +113,39 @@ def write_flights(
     log : SqliteEventLog, optional
         A log in the same file, opened with ``driver="apsw"``; events are appended in the transaction that they report.
     """
-    with producer, contextlib.closing(apsw.Connection(str(path))) as connection:
-        connection.pragma("journal_mode", "wal")
-        connection.pragma("synchronous", "normal")
-        connection.set_busy_timeout(_BUSY)
-        with connection:
-            connection.execute(_SCHEMA)
-        [(written,)] = connection.execute(_WRITTEN)
+    with producer, contextlib.closing(open_database(path)) as connection:
+        left = transactions_left(connection, flights)
         with SqliteCapture(connection, producer, tables=["flights"], vshard_id=producer.core_id, log=log):
-            for transaction in _from(written, _transactions(flights)):
+            for transaction in left:
                 if log is None:
                     _await_relief(producer, stop)
                 if stop.is_set():
                     return
-                with connection:
-                    for sql, rows in transaction:
-                        connection.executemany(sql, rows)
+                write_transaction(connection, transaction)
+
+
+def open_database(path: Path) -> apsw.Connection:
+    """A connection to a database with the tables of the demo, which are created if they are missing."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "normal")
+    connection.set_busy_timeout(_BUSY)
+    with connection:
+        connection.execute(_SCHEMA)
+    return connection
+
+
+def transactions_left(connection: apsw.Connection, flights: Sequence[Flight]) -> Iterator[Transaction]:
+    """The transactions that write `flights`, without those that are committed already."""
+    [(written,)] = connection.execute(_WRITTEN)
+    return _from(written, _transactions(flights))
+
+
+def write_transaction(connection: apsw.Connection, transaction: Transaction) -> None:
+    """Executes the statements of a transaction and commits them."""
+    with connection:
+        for sql, rows in transaction:
+            connection.executemany(sql, rows)
 
 
 def _await_relief(producer: EventProducer, stop: Stop) -> None:
@@ -148,7 +166,7 @@ def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:
         }
 
 
-def _transactions(flights: Sequence[Flight]) -> Iterator[list[Statement]]:
+def _transactions(flights: Sequence[Flight]) -> Iterator[Transaction]:
     """The year by week: first all flights of a week are scheduled, then each flies or is cancelled."""
     for _, group in itertools.groupby(flights, _week):
         week = list(group)
@@ -165,7 +183,7 @@ def _transactions(flights: Sequence[Flight]) -> Iterator[list[Statement]]:
             ]
 
 
-def _from(written: int, transactions: Iterator[list[Statement]]) -> Iterator[list[Statement]]:
+def _from(written: int, transactions: Iterator[Transaction]) -> Iterator[Transaction]:
     """The transactions after the first ones, which changed `written` rows and are committed already."""
     for transaction in transactions:
         if written <= 0:
