@@ -94,7 +94,7 @@ cdef ArrowSource open_source(object given):
 
 
 cdef object _taken(given):
-    return BatchError(f"{type(given).__name__}: somebody else has taken what its capsule held; ask for a new one")
+    return BatchError(f"{type(given).__name__}: its capsule was already consumed; request a new one")
 
 
 cdef int _check_call(given, ArrowArrayStream* stream, int code) except -1:

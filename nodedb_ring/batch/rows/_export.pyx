@@ -186,7 +186,7 @@ cdef class RowExport:
             )
         asked = <const ArrowSchema*>PyCapsule_GetPointer(requested_schema, "arrow_schema")
         if asked.release == NULL:
-            raise RowError("requested_schema: somebody else has taken what its capsule held; ask for a new one")
+            raise RowError("requested_schema: its capsule was already consumed; request a new one")
         if asked.format == NULL or strcmp(asked.format, b"+s") != 0:
             raise RowError(f"requested_schema of the Arrow format {_shown(asked.format)}: must be '+s', columns")
         if asked.n_children != <int64_t>len(self.names) or (asked.n_children != 0 and asked.children == NULL):
