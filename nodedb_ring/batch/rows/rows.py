@@ -45,11 +45,10 @@ class Rows:
     BufferError.
     """
 
-    __slots__ = ("__weakref__", "_batch", "_columns", "_field", "_numbers", "_on_error", "_schema", "_start", "_stop")
+    __slots__ = ("__weakref__", "_batch", "_columns", "_numbers", "_schema", "_source", "_start", "_stop")
 
     _batch: EventBatch
-    _field: str
-    _on_error: str
+    _source: tuple[str, str]
     _schema: RowSchema
     _columns: RowColumns
     _numbers: dict[str, int]
@@ -60,18 +59,20 @@ class Rows:
     def _over(
         cls,
         batch: EventBatch,
-        field: str,
-        on_error: str,
+        source: tuple[str, str],
         schema: RowSchema,
         columns: RowColumns,
         numbers: dict[str, int],
-        start: int,
+        *,
+        start: int = 0,
     ) -> Rows:
-        """Rows whose columns have those numbers in `columns`, and whose events begin at `start` there."""
+        """Rows whose columns have those numbers in `columns`, and whose events begin at `start` there.
+
+        `source` is the field and ``on_error``.
+        """
         rows = cls.__new__(cls)
         rows._batch = batch
-        rows._field = field
-        rows._on_error = on_error
+        rows._source = source
         rows._schema = schema
         rows._columns = columns
         rows._numbers = numbers
@@ -126,7 +127,7 @@ class Rows:
         """
         schema = RowSchema([(name, self._schema[name]) for name in names])
         numbers = {name: self._numbers[name] for name in names}
-        return self._over(self._batch, self._field, self._on_error, schema, self._columns, numbers, self._start)
+        return self._over(self._batch, self._source, schema, self._columns, numbers, start=self._start)
 
     def with_events(self, *event_columns: str) -> RowProjection:
         """The columns for libraries that read Arrow, with those of the events in front.
@@ -171,8 +172,8 @@ class Rows:
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """The rows as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
 
-        Numbers and views lie where they were decoded, and long text and binary in the payload, all of which the importer
-        keeps alive. An event without a row is null in every column.
+        Numbers and views lie where they were decoded, and long text and binary in the payload, all of which the
+        importer keeps alive. An event without a row is null in every column.
 
         Parameters
         ----------
@@ -214,8 +215,8 @@ class Rows:
     ) -> npt.NDArray[Any] | Rows:
         """A column by its name: a read-only array of shape (n,); or some of the rows, as ``EventBatch`` has them.
 
-        Where there is no value, a column has 0 (False), NaN, NaT, or None where it is of objects; ``valid`` tells. Text,
-        binary and raw values are made into objects each time that they are asked for; equal neighbours share one.
+        Where there is no value, a column has 0 (False), NaN, NaT, or None where it is of objects; ``valid`` tells.
+        Text, binary and raw values are made into objects each time that they are asked for; equal neighbours share one.
 
         Raises
         ------
@@ -234,8 +235,8 @@ class Rows:
         batch = self._batch[key]
         if isinstance(key, slice) and key.indices(len(self))[2] == 1:
             start = self._start + key.indices(len(self))[0]
-            return self._over(batch, self._field, self._on_error, self._schema, self._columns, self._numbers, start)
-        return batch.rows(self._field, self._schema, on_error=self._on_error)  # type: ignore[arg-type]
+            return self._over(batch, self._source, self._schema, self._columns, self._numbers, start=start)
+        return read_rows(batch, self._source[0], self._schema, self._source[1])
 
     def __repr__(self) -> str:
         return f"Rows({len(self)} rows of {', '.join(self._schema) or 'no columns'})"
@@ -276,4 +277,4 @@ def read_rows(batch: EventBatch, field: str, schema: RowSchema | None, on_error:
     elif not isinstance(schema, RowSchema):
         raise TypeError(f"schema {schema!r}: must be a RowSchema, not {type(schema).__name__}: RowSchema({{...}})")
     columns = decode_rows(batch._block, number, schema._prepared(), passes_over)
-    return Rows._over(batch, field, on_error, schema, columns, schema._numbers, 0)
+    return Rows._over(batch, (field, on_error), schema, columns, schema._numbers)

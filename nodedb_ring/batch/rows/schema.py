@@ -47,9 +47,9 @@ class RowSchema(Mapping[str, RowType]):
     ``null``      nothing but nil: what is inferred of only that object: None       null
     ============= ============================================== ================== ====================
 
-    Two schemas are equal if they have the same columns of the same types in the same order. ``a | b`` has the columns of
-    both, those of `a` first; where a column's types differ, it takes what both take: ``float64`` of integers and floats,
-    ``uint64`` of ``int64`` and ``uint64``, any other type for ``null``.
+    Two schemas are equal if they have the same columns of the same types in the same order. ``a | b`` has the columns
+    of both, those of `a` first; where a column's types differ, it takes what both take: ``float64`` of integers and
+    floats, ``uint64`` of ``int64`` and ``uint64``, any other type for ``null``.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def taken(kind: str, value: Any, message: bytes) -> Any:
         return value
     if kind == "int64" and is_int and -(2**63) <= value < 2**63:
         return value
-    if kind == "uint64" and is_int and 0 <= value:
+    if kind == "uint64" and is_int and value >= 0:
         return value
     if kind == "float64" and is_int and int(float(value)) == value:
         return float(value)

@@ -80,7 +80,7 @@ def test_fewer_columns_in_another_order() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        slice(None), slice(1, 4), slice(-2, None), slice(3, 1), slice(9, 12), slice(None, None, 2), slice(None, None, -1),
+        slice(None), slice(1, 4), slice(-2, None), slice(3, 1), slice(9, 12), slice(0, 5, 2), slice(None, None, -1),
         [0, 3], [-1, 0, 0], [True, False, False, True, True], np.array([4, 1], np.uint8), np.arange(0),
         np.array([True, False, True, False, False]),
     ],

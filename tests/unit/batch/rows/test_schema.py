@@ -41,7 +41,7 @@ def test_equality_is_of_names_types_and_order() -> None:
     assert hash(RowSchema(dict(FLIGHTS))) == hash(FLIGHTS)
     assert RowSchema({"dep_delay": "int64", "carrier": "str"}) != FLIGHTS
     assert RowSchema({"carrier": "str", "dep_delay": "uint64"}) != FLIGHTS
-    assert FLIGHTS != dict(FLIGHTS)
+    assert dict(FLIGHTS) != FLIGHTS
     assert pickle.loads(pickle.dumps(FLIGHTS)) == copy.deepcopy(FLIGHTS) == FLIGHTS
 
 
