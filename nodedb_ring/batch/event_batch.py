@@ -310,7 +310,7 @@ class EventBatch:
             The columns wanted. Without one it is inferred from this batch, which takes about as long again.
         on_error : {"raise", "null"}
             What becomes of a value that is no such map: truncated, with bytes behind it, with a value that its column
-            does not take, with text that is not UTF-8. With "null" its event has no row, and ``Rows.malformed`` lists it.
+            does not take, with text that is not UTF-8. With "null" its event has no row; ``Rows.malformed`` lists it.
 
         Raises
         ------

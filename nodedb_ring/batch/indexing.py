@@ -27,9 +27,7 @@ def chosen_rows(key: list[Any] | npt.NDArray[Any], count: int, what: str) -> npt
     # An empty list NumPy takes for one of floats. It is taken for a mask, which may not have lost its rows unnoticed.
     index = np.asarray(key, None if len(key) else np.bool_) if isinstance(key, list) else plain_array("mask", key)
     if index.ndim != 1 or index.dtype.kind not in "biu":
-        raise TypeError(
-            f"index of {index.dtype}, shape {index.shape}: must be an int, a slice, a mask, or a list or array of integers"
-        )
+        raise TypeError(f"index of {index.dtype}, shape {index.shape}: must be an int, a slice, a mask or integers")
     if index.dtype == np.bool_:
         if len(index) != count:
             raise IndexError(f"mask of {len(index)} for {what} of {count}")

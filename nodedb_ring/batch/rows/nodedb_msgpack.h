@@ -79,16 +79,16 @@ static inline double nodedb_msgpack_f64(const uint8_t *at) {
 
 // Bytes of a head, by its first byte; 0 for the one that begins no value.
 static const uint8_t nodedb_msgpack_head_bytes[256] = {
-    [0x00 ... 0xC0] = 1, [0xC1] = 0, [0xC2 ... 0xC3] = 1, // fixint, fixmap, fixarray, fixstr, nil; bool
-    [0xC4] = 2,          [0xC5] = 3, [0xC6] = 5,          // bin
-    [0xC7] = 3,          [0xC8] = 4, [0xC9] = 6,          // ext, with its type
-    [0xCA] = 5,          [0xCB] = 9,                      // float
-    [0xCC] = 2,          [0xCD] = 3, [0xCE] = 5,          // uint
-    [0xCF] = 9,          [0xD0] = 2, [0xD1] = 3,          // and int
-    [0xD2] = 5,          [0xD3] = 9, [0xD4 ... 0xD8] = 2, // and fixext, with its type
-    [0xD9] = 2,          [0xDA] = 3, [0xDB] = 5,          // str
-    [0xDC] = 3,          [0xDD] = 5, [0xDE] = 3,          // array; map
-    [0xDF] = 5,          [0xE0 ... 0xFF] = 1,             // and negative fixint
+    [0x00 ... 0xC0] = 1, [0xC1] = 0,          [0xC2 ... 0xC3] = 1, // fixint, fixmap, fixarray, fixstr, nil; bool
+    [0xC4] = 2,          [0xC5] = 3,          [0xC6] = 5,          // bin
+    [0xC7] = 3,          [0xC8] = 4,          [0xC9] = 6,          // ext, with its type
+    [0xCA] = 5,          [0xCB] = 9,                               // float
+    [0xCC] = 2,          [0xCD] = 3,          [0xCE] = 5,          // uint
+    [0xCF] = 9,          [0xD0] = 2,          [0xD1] = 3,          // and int
+    [0xD2] = 5,          [0xD3] = 9,          [0xD4 ... 0xD8] = 2, // and fixext, with its type
+    [0xD9] = 2,          [0xDA] = 3,          [0xDB] = 5,          // str
+    [0xDC] = 3,          [0xDD] = 5,          [0xDE] = 3,          // array; map
+    [0xDF] = 5,          [0xE0 ... 0xFF] = 1,                      // and negative fixint
 };
 
 static inline nodedb_msgpack_fault nodedb_msgpack_integer(nodedb_msgpack_head *head, int64_t value) {

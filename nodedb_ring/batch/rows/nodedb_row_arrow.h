@@ -20,10 +20,10 @@
 
 // What an importer has of one array of rows. Bitmaps and pointers lie behind it, in the same memory, text in another.
 typedef struct {
-    nodedb_hold hold;             // of what the values lie in
-    void (*drop)(nodedb_hold *);  // what lets go of it, with this memory
-    void *text;                   // or NULL
-    uint64_t users;               // the struct array and its own columns that are not released yet
+    nodedb_hold hold;            // of what the values lie in
+    void (*drop)(nodedb_hold *); // what lets go of it, with this memory
+    void *text;                  // or NULL
+    uint64_t users;              // the struct array and its own columns that are not released yet
     const void *no_validity[1];
     struct ArrowArray *column; // [columns], some of which may be somebody else's
     struct ArrowArray **columns;
@@ -115,7 +115,7 @@ static inline void nodedb_release_own_schema(struct ArrowSchema *schema) {
             schema->children[i]->release(schema->children[i]);
         free(schema->children[i]);
     }
-    free(schema->children);
+    free((void *)schema->children);
     if (schema->dictionary != NULL && schema->dictionary->release != NULL)
         schema->dictionary->release(schema->dictionary);
     free(schema->dictionary);
@@ -124,7 +124,8 @@ static inline void nodedb_release_own_schema(struct ArrowSchema *schema) {
     schema->release = NULL;
 }
 
-// A schema that owns all that it has, with room for children. 0 where there is no memory; it is to be released then, too.
+// A schema that owns all that it has, with room for children. 0 where there is no memory; it is to be released then,
+// too.
 static inline int nodedb_make_schema(struct ArrowSchema *schema, const char *format, const char *name, int64_t flags,
                                      int64_t children) {
     memset(schema, 0, sizeof *schema);
@@ -136,7 +137,7 @@ static inline int nodedb_make_schema(struct ArrowSchema *schema, const char *for
         return 0;
     if (children == 0)
         return 1;
-    schema->children = calloc((size_t)children, sizeof(struct ArrowSchema *));
+    schema->children = (struct ArrowSchema **)calloc((size_t)children, sizeof(struct ArrowSchema *));
     if (schema->children == NULL)
         return 0;
     schema->n_children = children;

@@ -63,7 +63,7 @@ static inline nodedb_row_fault nodedb_row_open(const uint8_t **at, const uint8_t
 
 // Finds the column whose last value of the row does not fit.
 static __attribute__((noinline, cold)) nodedb_row_fault nodedb_row_unfitting(nodedb_row_decoder *decoder,
-                                                                            uint64_t row) {
+                                                                             uint64_t row) {
     for (uint32_t k = 0; k < decoder->count; k++)
         if (decoder->columns[k].state[row] == NODEDB_ROW_UNFITTING) {
             decoder->fault_column = k;
@@ -75,7 +75,7 @@ static __attribute__((noinline, cold)) nodedb_row_fault nodedb_row_unfitting(nod
 
 // Reads one row. After a fault its columns may have been written in part: nodedb_row_forget takes that back.
 static __attribute__((noinline)) nodedb_row_fault nodedb_row_decode(nodedb_row_decoder *decoder, uint64_t row,
-                                                                   const uint8_t *at, const uint8_t *end) {
+                                                                    const uint8_t *at, const uint8_t *end) {
     uint64_t keys = 0;
     int is_unfitting = 0;
     decoder->fault_column = NODEDB_NO_COLUMN;
@@ -109,11 +109,11 @@ static inline void nodedb_row_forget(nodedb_row_decoder *decoder, uint64_t row) 
         decoder->columns[k].state[row] = NODEDB_ROW_ABSENT;
 }
 
-// Reads the values of one field. The number of events, or that of the first malformed one, whose fault is in *fault; with
-// `goes_on` those are marked, and passed over.
+// Reads the values of one field. The number of events, or that of the first malformed one, whose fault is in *fault;
+// with `goes_on` those are marked, and passed over.
 static __attribute__((noinline)) uint64_t nodedb_row_decode_all(nodedb_row_decoder *decoder, const nodedb_row *rows,
-                                                                uint64_t count, int field, uint8_t *events,
-                                                                int goes_on, nodedb_row_fault *fault) {
+                                                                uint64_t count, int field, uint8_t *events, int goes_on,
+                                                                nodedb_row_fault *fault) {
     const nodedb_row_payload *payload = &decoder->payload;
     for (uint64_t i = 0; i < count; i++) {
         const nodedb_field at = rows[i].field[field];
@@ -196,8 +196,8 @@ static inline uint64_t nodedb_row_settle(const nodedb_row_column *column, uint64
 
 // Bytes of a value in a column.
 static inline size_t nodedb_row_width(nodedb_row_type type) {
-    return type == NODEDB_ROW_BOOL                                                                 ? 1
-           : type == NODEDB_ROW_NULL                                                               ? 0
+    return type == NODEDB_ROW_BOOL                                                        ? 1
+           : type == NODEDB_ROW_NULL                                                      ? 0
            : type == NODEDB_ROW_STR || type == NODEDB_ROW_BYTES || type == NODEDB_ROW_RAW ? sizeof(nodedb_row_view)
                                                                                           : 8;
 }

@@ -115,7 +115,7 @@ static inline int nodedb_row_is_key(const nodedb_row_key *key, const uint8_t *at
 static inline int nodedb_row_is_predicted(const nodedb_row_keys *keys, uint64_t place, const uint8_t *at,
                                           const uint8_t *end) {
     const nodedb_row_key *key = keys->key + place;
-    const ptrdiff_t words = 8 * NODEDB_KEY_WORDS;
+    const ptrdiff_t words = sizeof(key->word);
     if (place >= keys->known || key->size > end - at || keys->limit - at < words || !nodedb_row_is_key(key, at))
         return 0;
     return key->size <= words || memcmp(at + words, key->bytes + words, (size_t)(key->size - words)) == 0;

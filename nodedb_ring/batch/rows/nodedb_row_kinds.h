@@ -158,10 +158,12 @@ static inline void nodedb_infer_note(nodedb_row_kinds *kinds, uint64_t event, no
 
 // By the first byte of a value; NODEDB_KIND_COUNT where that does not tell.
 static const uint8_t nodedb_first_kinds[256] = {
-    [0x00 ... 0x7F] = NODEDB_KIND_INT,    [0x80 ... 0x9F] = NODEDB_KIND_OTHER,  [0xA0 ... 0xBF] = NODEDB_KIND_TEXT,
-    [0xC0] = NODEDB_KIND_NIL,             [0xC1] = NODEDB_KIND_COUNT,           [0xC2 ... 0xC3] = NODEDB_KIND_BOOL,
-    [0xC4 ... 0xC6] = NODEDB_KIND_BINARY, [0xC7 ... 0xC9] = NODEDB_KIND_COUNT,  [0xCA ... 0xCB] = NODEDB_KIND_FLOAT,
-    [0xCC ... 0xCE] = NODEDB_KIND_INT,    [0xCF ... 0xD8] = NODEDB_KIND_COUNT,  [0xD9 ... 0xDB] = NODEDB_KIND_TEXT,
+    [0x00 ... 0x7F] = NODEDB_KIND_INT,    [0x80 ... 0x9F] = NODEDB_KIND_OTHER,
+    [0xA0 ... 0xBF] = NODEDB_KIND_TEXT,   [0xC0] = NODEDB_KIND_NIL,
+    [0xC1] = NODEDB_KIND_COUNT,           [0xC2 ... 0xC3] = NODEDB_KIND_BOOL,
+    [0xC4 ... 0xC6] = NODEDB_KIND_BINARY, [0xC7 ... 0xC9] = NODEDB_KIND_COUNT,
+    [0xCA ... 0xCB] = NODEDB_KIND_FLOAT,  [0xCC ... 0xCE] = NODEDB_KIND_INT,
+    [0xCF ... 0xD8] = NODEDB_KIND_COUNT,  [0xD9 ... 0xDB] = NODEDB_KIND_TEXT,
     [0xDC ... 0xDF] = NODEDB_KIND_OTHER,  [0xE0 ... 0xFF] = NODEDB_KIND_NEGATIVE,
 };
 
@@ -194,7 +196,7 @@ static inline int nodedb_infer_quick(nodedb_row_infer *infer, const nodedb_row_p
 }
 
 static __attribute__((noinline)) nodedb_row_fault nodedb_infer_row(nodedb_row_infer *infer, uint64_t event,
-                                                                  const uint8_t *at, const uint8_t *end) {
+                                                                   const uint8_t *at, const uint8_t *end) {
     uint64_t keys = 0;
     nodedb_row_fault fault = nodedb_row_open(&at, end, &keys, &infer->found);
     for (uint64_t place = 0; place < keys && fault == NODEDB_ROW_OK; place++) {

@@ -1,9 +1,9 @@
 // A row that is like the one before, read with few questions.
 //
-// Its keys are those of an earlier row, in their order, and its values are of what is common. Not a value is compared with
-// the row's end on the way, only with that of the payload, from which there is room for any key and value that is read
-// here. Whether the row ends where it should shows behind its last value: if it does not, or if anything else is out of the
-// common, nothing that was written counts, and the row is read again, with care.
+// Its keys are those of an earlier row, in their order, and its values are of what is common. Not a value is compared
+// with the row's end on the way, only with that of the payload, from which there is room for any key and value that is
+// read here. Whether the row ends where it should shows behind its last value: if it does not, or if anything else is
+// out of the common, nothing that was written counts, and the row is read again, with care.
 
 #ifndef NODEDB_ROW_QUICK_H
 #define NODEDB_ROW_QUICK_H
@@ -19,9 +19,9 @@
 #define NODEDB_QUICK_KEY 32  // bytes of a key, with its head
 #define NODEDB_QUICK_ROOM 96 // bytes from a key on that may be read: the key, and text of 31 bytes or whole words
 
-// How an integer lies behind its first byte: of the 8 bytes from `skip` on, as many as remain after a shift by `shift`; in
-// `bytes` bytes in all, 0 of what is no integer. The widths differ from row to row, and branches on them would be guessed
-// wrong.
+// How an integer lies behind its first byte: of the 8 bytes from `skip` on, as many as remain after a shift by `shift`;
+// in `bytes` bytes in all, 0 of what is no integer. The widths differ from row to row, and branches on them would be
+// guessed wrong.
 typedef struct {
     uint64_t mask; // takes back the sign of what has none
     uint8_t bytes, skip, shift;
@@ -77,7 +77,7 @@ static inline const uint8_t *nodedb_row_quick_other(const nodedb_row_payload *pa
 
 // Bytes of a value that has nothing behind its head, by its first byte; 0 of any other.
 static const uint8_t nodedb_scalar_bytes[256] = {
-    [0x00 ... 0x7F] = 1, [0xC0] = 1, [0xC2 ... 0xC3] = 1, [0xCA] = 5, [0xCB] = 9, [0xCC] = 2,          [0xCD] = 3,
+    [0x00 ... 0x7F] = 1, [0xC0] = 1, [0xC2 ... 0xC3] = 1, [0xCA] = 5, [0xCB] = 9, [0xCC] = 2, [0xCD] = 3,
     [0xCE] = 5,          [0xCF] = 9, [0xD0] = 2,          [0xD1] = 3, [0xD2] = 5, [0xD3] = 9, [0xE0 ... 0xFF] = 1,
 };
 
@@ -148,7 +148,8 @@ static inline const uint8_t *nodedb_row_quick_value(const nodedb_row_payload *pa
 // Reads the head of a row: where its first key is, or NULL. So many `keys` there are.
 static inline const uint8_t *nodedb_row_quick_open(const nodedb_row_payload *payload, const uint8_t *at,
                                                    const uint8_t *end, uint32_t *keys) {
-    // A view reads 4 bytes before its own, of which a row's first has but 3 in front: the row's head, a key, its own head.
+    // A view reads 4 bytes before its own, of which a row's first has but 3 in front: the row's head, a key, its own
+    // head.
     if (at == payload->bytes || end - at < 3)
         return NULL;
     *keys = *at & 0x0F;

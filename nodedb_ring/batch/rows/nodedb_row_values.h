@@ -91,8 +91,8 @@ static inline nodedb_row_fault nodedb_row_fault_of(nodedb_msgpack_fault fault) {
                                             : NODEDB_ROW_NOT_UTF8;
 }
 
-static inline void nodedb_row_set_long_view(const nodedb_row_payload *payload, nodedb_row_column *column,
-                                            uint64_t row, const uint8_t *bytes, uint32_t size) {
+static inline void nodedb_row_set_long_view(const nodedb_row_payload *payload, nodedb_row_column *column, uint64_t row,
+                                            const uint8_t *bytes, uint32_t size) {
     nodedb_row_view *view = (nodedb_row_view *)column->values + row;
     const uint64_t offset = (uint64_t)(bytes - payload->bytes);
     view->size = (int32_t)size;
@@ -191,7 +191,8 @@ static inline int nodedb_row_is_exact(const nodedb_msgpack_head *head, double *v
     return *value < 0x1p64 && (uint64_t)*value == head->number.u;
 }
 
-// Reads a value whose head was read, and whose bytes lie at `at`, into row `row` of a column that is neither raw nor null.
+// Reads a value whose head was read, and whose bytes lie at `at`, into row `row` of a column that is neither raw nor
+// null.
 static inline nodedb_row_fault nodedb_row_set(const nodedb_row_payload *payload, nodedb_row_column *column,
                                               uint64_t row, const nodedb_msgpack_head *head, const uint8_t *at) {
     const nodedb_msgpack_kind kind = head->kind;
@@ -252,11 +253,11 @@ static inline nodedb_row_fault nodedb_row_pass_rest(const nodedb_msgpack_head *h
 
 // Reads the value at *at into row `row` of a column, and moves *at behind it.
 //
-// Of a fault from NODEDB_ROW_OTHER_TYPE on, *at is behind the value too, and the state is NODEDB_ROW_UNFITTING: the same
-// key may stand there again.
+// Of a fault from NODEDB_ROW_OTHER_TYPE on, *at is behind the value too, and the state is NODEDB_ROW_UNFITTING: the
+// same key may stand there again.
 static __attribute__((noinline)) nodedb_row_fault nodedb_row_read_value(const nodedb_row_payload *payload,
-                                                                       nodedb_row_column *column, uint64_t row,
-                                                                       const uint8_t **at, const uint8_t *end) {
+                                                                        nodedb_row_column *column, uint64_t row,
+                                                                        const uint8_t **at, const uint8_t *end) {
     const uint8_t *start = *at;
     nodedb_msgpack_head head;
     nodedb_row_fault fault = nodedb_row_fault_of(nodedb_msgpack_read(at, end, &head));

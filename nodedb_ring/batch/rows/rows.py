@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, Final, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "read_rows"]
 
-_MALFORMED = 2
-_VALID = 3
+# As nodedb_row_values.h and nodedb_row_columns.h number them.
+_PRESENT: Final = 1
+_MALFORMED: Final = 2
+_ABSENT: Final = 0
+_VALID: Final = 3
 
 
 @final
@@ -42,14 +45,13 @@ class Rows:
     BufferError.
     """
 
-    __slots__ = ("__weakref__", "_batch", "_columns", "_field", "_numbers", "_on_error", "_schema", "_start", "_stop")
+    __slots__ = ("__weakref__", "_batch", "_columns", "_numbers", "_schema", "_source", "_start", "_stop")
 
     _batch: EventBatch
-    _field: str
-    _on_error: str
+    _source: tuple[str, str]
     _schema: RowSchema
     _columns: RowColumns
-    _numbers: tuple[int, ...]
+    _numbers: dict[str, int]
     _start: int
     _stop: int
 
@@ -57,18 +59,20 @@ class Rows:
     def _over(
         cls,
         batch: EventBatch,
-        field: str,
-        on_error: str,
+        source: tuple[str, str],
         schema: RowSchema,
         columns: RowColumns,
-        numbers: tuple[int, ...],
-        start: int,
+        numbers: dict[str, int],
+        *,
+        start: int = 0,
     ) -> Rows:
-        """Rows whose columns have those numbers in `columns`, and whose events begin at `start` there."""
+        """Rows whose columns have those numbers in `columns`, and whose events begin at `start` there.
+
+        `source` is the field and ``on_error``.
+        """
         rows = cls.__new__(cls)
         rows._batch = batch
-        rows._field = field
-        rows._on_error = on_error
+        rows._source = source
         rows._schema = schema
         rows._columns = columns
         rows._numbers = numbers
@@ -84,7 +88,7 @@ class Rows:
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which events have a row: a mask of shape (n,), False where the value is None or malformed."""
-        return self._events() == 1
+        return np.equal(self._events(), _PRESENT)
 
     @property
     def malformed(self) -> npt.NDArray[np.intp]:
@@ -99,7 +103,7 @@ class Rows:
         UnknownColumnError
             The schema has no such column.
         """
-        return self._states(name) == _VALID
+        return np.equal(self._states(name), _VALID)
 
     def given(self, name: str) -> npt.NDArray[np.bool_]:
         """Where the key of a column stands, be it with null: a mask of shape (n,).
@@ -109,7 +113,7 @@ class Rows:
         UnknownColumnError
             The schema has no such column.
         """
-        return self._states(name) != 0
+        return np.not_equal(self._states(name), _ABSENT)
 
     def select(self, *names: str) -> Rows:
         """The same rows with some of the columns, in this order. Nothing is decoded again.
@@ -122,8 +126,8 @@ class Rows:
             A name stands there twice.
         """
         schema = RowSchema([(name, self._schema[name]) for name in names])
-        numbers = tuple(self._number(name) for name in names)
-        return self._over(self._batch, self._field, self._on_error, schema, self._columns, numbers, self._start)
+        numbers = {name: self._numbers[name] for name in names}
+        return self._over(self._batch, self._source, schema, self._columns, numbers, start=self._start)
 
     def with_events(self, *event_columns: str) -> RowProjection:
         """The columns for libraries that read Arrow, with those of the events in front.
@@ -168,8 +172,8 @@ class Rows:
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """The rows as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
 
-        Numbers and views lie where they were decoded, and long text and binary in the payload, all of which the importer
-        keeps alive. An event without a row is null in every column.
+        Numbers and views lie where they were decoded, and long text and binary in the payload, all of which the
+        importer keeps alive. An event without a row is null in every column.
 
         Parameters
         ----------
@@ -211,8 +215,8 @@ class Rows:
     ) -> npt.NDArray[Any] | Rows:
         """A column by its name: a read-only array of shape (n,); or some of the rows, as ``EventBatch`` has them.
 
-        Where there is no value, a column has 0 (False), NaN, NaT, or None where it is of objects; ``valid`` tells. Text,
-        binary and raw values are made into objects each time that they are asked for; equal neighbours share one.
+        Where there is no value, a column has 0 (False), NaN, NaT, or None where it is of objects; ``valid`` tells.
+        Text, binary and raw values are made into objects each time that they are asked for; equal neighbours share one.
 
         Raises
         ------
@@ -231,17 +235,17 @@ class Rows:
         batch = self._batch[key]
         if isinstance(key, slice) and key.indices(len(self))[2] == 1:
             start = self._start + key.indices(len(self))[0]
-            return self._over(batch, self._field, self._on_error, self._schema, self._columns, self._numbers, start)
-        return batch.rows(self._field, self._schema, on_error=self._on_error)  # type: ignore[arg-type]
+            return self._over(batch, self._source, self._schema, self._columns, self._numbers, start=start)
+        return read_rows(batch, self._source[0], self._schema, self._source[1])
 
     def __repr__(self) -> str:
         return f"Rows({len(self)} rows of {', '.join(self._schema) or 'no columns'})"
 
     def _number(self, name: str) -> int:
-        for number, known in zip(self._numbers, self._schema, strict=True):
-            if known == name:
-                return number
-        raise unknown_column(name, self._schema)
+        try:
+            return self._numbers[name]
+        except KeyError:
+            raise unknown_column(name, self._schema) from None
 
     def _states(self, name: str) -> npt.NDArray[np.uint8]:
         return self._columns.states(self._number(name), self._start, self._stop)
@@ -255,7 +259,7 @@ class Rows:
         return RowExport(
             self._columns,
             self._batch._block,
-            self._numbers,
+            tuple(self._numbers.values()),
             self._start,
             self._stop,
             plain=plain,
@@ -273,4 +277,4 @@ def read_rows(batch: EventBatch, field: str, schema: RowSchema | None, on_error:
     elif not isinstance(schema, RowSchema):
         raise TypeError(f"schema {schema!r}: must be a RowSchema, not {type(schema).__name__}: RowSchema({{...}})")
     columns = decode_rows(batch._block, number, schema._prepared(), passes_over)
-    return Rows._over(batch, field, on_error, schema, columns, tuple(range(len(schema))), 0)
+    return Rows._over(batch, (field, on_error), schema, columns, schema._numbers)

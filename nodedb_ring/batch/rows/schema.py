@@ -47,9 +47,9 @@ class RowSchema(Mapping[str, RowType]):
     ``null``      nothing but nil: what is inferred of only that object: None       null
     ============= ============================================== ================== ====================
 
-    Two schemas are equal if they have the same columns of the same types in the same order. ``a | b`` has the columns of
-    both, those of `a` first; where a column's types differ, it takes what both take: ``float64`` of integers and floats,
-    ``uint64`` of ``int64`` and ``uint64``, any other type for ``null``.
+    Two schemas are equal if they have the same columns of the same types in the same order. ``a | b`` has the columns
+    of both, those of `a` first; where a column's types differ, it takes what both take: ``float64`` of integers and
+    floats, ``uint64`` of ``int64`` and ``uint64``, any other type for ``null``.
 
     Raises
     ------
@@ -60,19 +60,21 @@ class RowSchema(Mapping[str, RowType]):
         `columns` is neither, or a name or type is no str.
     """
 
-    __slots__ = ("__weakref__", "_columns", "_plan")
+    __slots__ = ("__weakref__", "_columns", "_numbers", "_plan")
 
     _columns: dict[str, RowType]
+    _numbers: dict[str, int]
     _plan: RowPlan | None
 
     def __init__(self, columns: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         self._columns = {}
         self._plan = None
-        for name, kind in _pairs(columns):
-            _check_name(name)
+        for key, kind in _pairs(columns):
+            name = _checked_name(key)
             if name in self._columns:
                 raise RowError(f"column {name!r}: stands twice in the schema; name it once", column=name)
             self._columns[name] = _checked_type(name, kind)
+        self._numbers = {name: number for number, name in enumerate(self._columns)}
 
     @classmethod
     def infer(cls, batch: EventBatch, field: str = "new_value", *, on_error: str = "raise") -> RowSchema:
@@ -161,7 +163,7 @@ def _pairs(columns: object) -> Iterable[tuple[object, object]]:
     return pairs
 
 
-def _check_name(name: object) -> None:
+def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"column {name!r}: a name must be a str, not {type(name).__name__}")
     if not name:
@@ -174,27 +176,28 @@ def _check_name(name: object) -> None:
         raise RowError(
             f"column {name!r}: its name has a lone surrogate, which UTF-8 cannot hold; leave it out", column=name
         ) from None
+    return name
 
 
-def _checked_type(name: object, kind: object) -> RowType:
+def _checked_type(name: str, kind: object) -> RowType:
     if not isinstance(kind, str):
         raise TypeError(f"column {name!r}: its type must be a str, not {type(kind).__name__}: {', '.join(ROW_TYPES)}")
     if kind not in ROW_TYPES:
-        raise RowError(f"column {name!r}: type {kind!r} is unknown; types are {', '.join(ROW_TYPES)}", column=str(name))
-    return cast("RowType", kind)
+        raise RowError(f"column {name!r}: type {kind!r} is unknown; types are {', '.join(ROW_TYPES)}", column=name)
+    return kind
 
 
 def _widened(name: str, one: RowType, other: RowType) -> RowType:
     """The type that takes what both take."""
-    if one == other or other == "null":
+    if other in (one, "null"):
         return one
     if one == "null":
         return other
     wider = _WIDER.get(frozenset((one, other)))
     if wider is None:
         raise RowError(
-            f"column {name!r}: is {one} in one schema and {other} in the other, and no type takes both; make them agree, "
-            "for example with 'raw' in both",
+            f"column {name!r}: is {one} in one schema and {other} in the other, and no type takes both; make "
+            "them agree, for example with 'raw' in both",
             column=name,
         )
     return wider

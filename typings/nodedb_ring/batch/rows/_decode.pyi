@@ -1,0 +1,26 @@
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._row_block import RowBlock
+
+__all__ = ["RowColumns", "RowPlan", "decode_rows"]
+
+@final
+class RowPlan:
+    def __init__(self, names: tuple[str, ...], types: tuple[int, ...]) -> None: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+@final
+class RowColumns:
+    @property
+    def block(self) -> RowBlock: ...
+    @property
+    def count(self) -> int: ...
+    def values(self, number: int, start: int, stop: int) -> npt.NDArray[Any]: ...
+    def states(self, number: int, start: int, stop: int) -> npt.NDArray[np.uint8]: ...
+    def presence(self, start: int, stop: int) -> npt.NDArray[np.uint8]: ...
+
+def decode_rows(block: RowBlock, field: int, plan: RowPlan, goes_on: bool) -> RowColumns: ...
