@@ -24,7 +24,7 @@ cdef dict _TYPE_NAMES = {
     "vz": "binary_view", "u": "utf8", "U": "large_utf8", "vu": "utf8_view", "tdD": "date32", "tdm": "date64",
     "tts": "time32[s]", "ttm": "time32[ms]", "ttu": "time64[us]", "ttn": "time64[ns]", "+s": "struct", "+l": "list",
     "+L": "large_list", "+m": "map", "+r": "run-end encoded", "+vl": "list_view", "+vL": "large_list_view",
-    "tsu:": "timestamp[us]", "tsn:": "timestamp[ns]",
+    "tss:": "timestamp[s]", "tsm:": "timestamp[ms]", "tsu:": "timestamp[us]", "tsn:": "timestamp[ns]",
 }
 cdef str _INTEGERS = "cCsSiIlL"
 cdef dict _TEXT_LETTERS = {"u": "u", "U": "U", "vu": "v"}

@@ -13,10 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "nodedb_arrow_abi.h"
-#include "nodedb_arrow_values.h"
+#include "../arrow/nodedb_arrow_abi.h"
+#include "../arrow/nodedb_arrow_values.h"
+#include "../nodedb_utf8.h"
 #include "nodedb_msgpack_write.h"
-#include "nodedb_utf8.h"
 
 typedef enum {
     ENCODE_NULL,     // no value is anything but nil

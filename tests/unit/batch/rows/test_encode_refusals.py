@@ -2,6 +2,7 @@
 
 # The stubs of pyarrow and pandas lag behind them, and know no Arrow capsules.
 # pyright: reportArgumentType=false, reportMissingTypeArgument=false, reportUnknownParameterType=false
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

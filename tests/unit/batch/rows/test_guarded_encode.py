@@ -40,7 +40,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> GuardedRows:
 
 
 def packed(value: Any) -> bytes:
-    return cast("bytes", msgpack.packb(value))
+    return msgpack.packb(value)
 
 
 @pytest.mark.parametrize("letter", ["u", "U", "v"])

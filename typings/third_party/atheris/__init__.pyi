@@ -1,0 +1,6 @@
+# atheris has no types of its own. This is what tests/fuzz uses of it.
+
+from collections.abc import Callable
+
+def Setup(args: list[str], test_one_input: Callable[[bytes], None]) -> list[str]: ...
+def Fuzz() -> None: ...
