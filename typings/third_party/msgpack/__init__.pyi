@@ -24,4 +24,5 @@ def unpackb(
     object_pairs_hook: Callable[[list[tuple[Any, Any]]], Any] | None = None,
     strict_map_key: bool = True,
     timestamp: int = 0,
+    ext_hook: Callable[[int, bytes], object] = ...,
 ) -> Any: ...

@@ -21,7 +21,8 @@ SOURCE: Final = Path(__file__).with_name("guarded.pyx")
 # Each value with the type that takes it.
 VALUES: Final = [
     ("bool", True), ("int64", 5), ("int64", -(2**63)), ("uint64", 2**64 - 1), ("float64", 1.5), ("float64", 7),
-    ("str", ""), ("str", "x" * 12), ("str", "é" * 6), ("str", "x" * 13), ("str", "x" * 31), ("str", "漢" * 11), ("bytes", b"xy"),
+    ("str", ""), ("str", "x" * 12), ("str", "é" * 6), ("str", "x" * 13), ("str", "x" * 31), ("str", "漢" * 11),
+    ("bytes", b"xy"),
     ("bytes", b"x" * 13), ("timestamp", msgpack.Timestamp(1, 1000)), ("raw", [1, ["x"]]), ("null", None),
     ("int64", None),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgpack
@@ -23,7 +24,6 @@ from nodedb_ring import (
     create_event_bus,
 )
 from tests.unit.builders import event, ring
-from tests.unit.runners import in_thread
 from tests.unit.shared_buses import BusMaker
 
 from .messages import batch_of
@@ -193,8 +193,8 @@ def test_rows_of_a_lease_are_readable_until_it_ends() -> None:
         lambda: rows.malformed,
         lambda: rows[1:],
         lambda: rows[[1]],
-        lambda: rows.__arrow_c_array__(),
-        lambda: rows.plain().__arrow_c_array__(),
+        rows.__arrow_c_array__,
+        rows.plain().__arrow_c_array__,
         lambda: events.rows("new_value", SCHEMA),
         lambda: RowSchema.infer(events),
     )
@@ -263,5 +263,10 @@ def test_text_that_changes_in_a_shared_ring(make_bus: BusMaker) -> None:
 def test_any_number_of_threads_may_read() -> None:
     whole = batch_of(*[msgpack.packb({"i": i, "t": f"{LONG} {i}"}) for i in range(5000)])
     wanted = whole.rows()["t"].tolist()
-    for answer in [in_thread(lambda: whole.rows()["t"].tolist()) for _ in range(3)]:
-        assert answer == wanted
+    rows = whole.rows()
+
+    def read(source: EventBatch) -> bool:
+        return source.rows("new_value", rows.schema)["t"].tolist() == rows["t"].tolist() == wanted
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read, [whole] * 16))

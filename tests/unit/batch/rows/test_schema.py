@@ -30,9 +30,9 @@ def test_a_mapping_in_order() -> None:
     assert FLIGHTS.get("x") is None
     assert repr(FLIGHTS) == "RowSchema({'carrier': 'str', 'dep_delay': 'int64'})"
     assert eval(repr(FLIGHTS)) == FLIGHTS
-    with pytest.raises(UnknownColumnError, match="^'x': no such column; columns are carrier, dep_delay$"):
+    with pytest.raises(UnknownColumnError, match=r"^'x': no such column; columns are carrier, dep_delay$"):
         FLIGHTS["x"]
-    with pytest.raises(UnknownColumnError, match="^'x': no such column; the schema has no columns$"):
+    with pytest.raises(UnknownColumnError, match=r"^'x': no such column; the schema has no columns$"):
         RowSchema({})["x"]
 
 
