@@ -447,7 +447,7 @@ class EventBatch:
             return self._over(gather(self._block, np.arange(start, stop, step, dtype=np.int64)))
         if isinstance(key, list | np.ndarray):
             if isinstance(key, np.ndarray) and key.ndim == 0 and key.dtype.kind in "iu":
-                return self[int(plain_array("index", key))]
+                return self[int(plain_array("mask", key))]
             return self._over(gather(self._block, chosen_rows(key, len(self), "a batch")))
         number = operator.index(key)
         if not -len(self) <= number < len(self):

@@ -215,7 +215,25 @@ def test_a_mask_of_another_length(length: int) -> None:
         EventBatch.from_events(MIXED)[np.ones(length, np.bool_)]
 
 
-@pytest.mark.parametrize("index", [np.array([0, 1]), np.array([1.0]), "sequence", 1.0, None, np.ones((2, 2), np.bool_)])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64, ">i4", None])
+@pytest.mark.parametrize("numbers", [[0, 2], [3, 0, 0], [-1, -4, 1], [2]])
+def test_integers_index_as_with_numpy(numbers: list[int], dtype: Any) -> None:
+    if dtype is not None and np.dtype(dtype).kind == "u":
+        numbers = [abs(number) % 4 for number in numbers]
+    whole = batch(1, 4)
+    chosen = whole[numbers if dtype is None else np.array(numbers, dtype)]
+    assert chosen.sequence.tolist() == whole.sequence[numbers].tolist()
+    assert list(chosen) == [whole[number] for number in numbers]
+
+
+@pytest.mark.parametrize("index", [[4], [-5], [0, 9], np.array([2**64 - 1], np.uint64), np.array([-128], np.int8)])
+def test_integers_that_no_event_has(index: Any) -> None:
+    with pytest.raises(IndexError, match=r"^event -?\d+ of a batch of 4$"):
+        batch(1, 4)[index]
+    assert len(batch(1, 4)[np.zeros(0, np.int64)]) == 0
+
+
+@pytest.mark.parametrize("index", [[0, 1.5], np.array([1.0]), "sequence", 1.0, None, np.ones((2, 2), np.bool_)])
 def test_no_other_index(index: Any) -> None:
     with pytest.raises(TypeError):
         batch(1, 4)[index]

@@ -18,7 +18,7 @@ from . import messages
 from .messages import INTEGER_EDGES, NAMES, Row, batch_of, encodings, maps, rows, texts
 from .oracle import Refused, column, filler, same, taken
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "bool": np.bool_,
     "int64": np.int64,
     "uint64": np.uint64,

@@ -266,7 +266,7 @@ def test_any_number_of_threads_may_read() -> None:
     rows = whole.rows()
 
     def read(source: EventBatch) -> bool:
-        return source.rows("new_value", rows.schema)["t"].tolist() == rows["t"].tolist() == wanted
+        return bool(source.rows("new_value", rows.schema)["t"].tolist() == rows["t"].tolist() == wanted)
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(read, [whole] * 16))

@@ -8,8 +8,8 @@ __all__ = ["RowExport"]
 
 @final
 class RowExport:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         columns: RowColumns,
         block: RowBlock,
         numbers: tuple[int, ...],
@@ -20,7 +20,7 @@ class RowExport:
         events: Selection | None = None,
         requested_schema: object | None = None,
         longest: int = 0x7FFFFFFF,
-    ) -> None: ...
+    ) -> RowExport: ...
     def schema(self) -> object: ...
     def array(self) -> tuple[object, object]: ...
     def stream(self) -> object: ...
