@@ -3,8 +3,8 @@
 Each mechanism is checked first: it captures a script of savepoints, replaced rows and failing statements, and its
 changes of each commit are compared with those that triggers in a second database saw. Then it is timed, in the same
 run as all others and in processor time, as a ratio to the same SQL without capture. The alternatives to
-``SqliteCapture`` are written here in plain Python and are called when a commit is done; ``SqliteCapture`` detects commits
-itself and also emits.
+``SqliteCapture`` are written here in plain Python and are called when a commit is done; ``SqliteCapture`` detects
+commits itself and also emits.
 """
 
 # ruff: noqa: D101, D102 - the ways to capture share their methods

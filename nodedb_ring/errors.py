@@ -55,8 +55,9 @@ class RowError(RingError, ValueError):
 class UnknownColumnError(RowError, KeyError):
     """A column that is not in the schema."""
 
-    # As a KeyError it would show the message in quotes.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        # As a KeyError it would show the message in quotes.
+        return Exception.__str__(self)
 
 
 class EventTooLargeError(RingError, ValueError):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..errors import BatchError
 from ._packing import join_column
-from .integers import as_int, is_masked_array
+from .integers import as_int, is_masked_array, is_missing
 from .rows.encoded import EncodedRows
 from .schema import (
     EVENT_DTYPE,
@@ -31,7 +31,7 @@ from .schema import (
     WriteOp,
 )
 
-__all__ = ["VariableColumn", "fixed_column", "in_order", "is_missing", "plain_array", "plain_bytes", "variable_column"]
+__all__ = ["VariableColumn", "fixed_column", "in_order", "plain_array", "plain_bytes", "variable_column"]
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
@@ -269,18 +269,6 @@ def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
     array = np.empty(len(values), object)
     array[:] = values
     return array
-
-
-def is_missing(item: Any) -> bool:
-    """Whether there is no value: None, NaT, a masked element, or what pandas has for one. NaN is a number."""
-    if item is None:
-        return True
-    if isinstance(item, np.datetime64):
-        return bool(np.isnat(item))
-    if is_masked_array(item):
-        return item.ndim == 0 and bool(np.ma.is_masked(item))
-    kind = type(item)
-    return kind.__name__ in ("NAType", "NaTType") and kind.__module__.partition(".")[0] == "pandas"
 
 
 def _first(mask: npt.NDArray[np.bool_]) -> int:

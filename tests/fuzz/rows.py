@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-import atheris
+import atheris  # pyright: ignore[reportMissingModuleSource]
 import msgpack
 import numpy as np
 

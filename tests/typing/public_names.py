@@ -28,6 +28,7 @@ from nodedb_ring import (
     ConsumerStats,
     CorruptLogError,
     CorruptRingError,
+    EncodedRows,
     EventBatch,
     EventBus,
     EventConsumer,
@@ -59,9 +60,15 @@ from nodedb_ring import (
     RingError,
     RingStats,
     RoleTaken,
+    RowError,
+    RowProjection,
+    Rows,
+    RowSchema,
+    UnknownColumnError,
     WriteEvent,
     WriteOp,
     create_event_bus,
+    encode_rows,
     follow,
     get_include,
     logged,
@@ -406,6 +413,44 @@ def check_arrow() -> None:
     assert_type(plain.__arrow_c_stream__(requested_schema=None), object)
 
 
+def check_rows() -> None:
+    encoded = encode_rows({"carrier": ["UA", None], "dep_delay": np.array([2, -4])})
+    assert_type(encoded, EncodedRows)
+    assert_type(encoded.data, npt.NDArray[np.uint8])
+    assert_type(encoded.offsets, npt.NDArray[np.int64])
+    batch = EventBatch.from_columns(
+        sequence=[1, 2], collection="flights", op=WriteOp.INSERT, row_id="", lsn=1, new_value=encoded
+    )
+    assert_type(batch.split(), dict[str, EventBatch])
+    assert_type(batch[[1, 0]], EventBatch)
+    schema = RowSchema({"carrier": "str", "dep_delay": "int64"})
+    assert_type(schema | RowSchema.infer(batch, "new_value", on_error="null"), RowSchema)
+    assert_type(list(schema), list[str])
+    rows = batch.rows("new_value", schema, on_error="raise")
+    assert_type(rows, Rows)
+    assert_type(rows.schema, RowSchema)
+    assert_type(len(rows), int)
+    assert_type(rows["dep_delay"], npt.NDArray[Any])
+    assert_type(rows.present, npt.NDArray[np.bool_])
+    assert_type(rows.malformed, npt.NDArray[np.intp])
+    assert_type(rows.valid("carrier"), npt.NDArray[np.bool_])
+    assert_type(rows.given("carrier"), npt.NDArray[np.bool_])
+    assert_type(rows[1:], Rows)
+    assert_type(rows[[1, 0]], Rows)
+    assert_type(rows[rows.present], Rows)
+    assert_type(rows.select("dep_delay"), Rows)
+    projection = rows.with_events("sequence")
+    assert_type(projection, RowProjection)
+    assert_type(projection.columns, tuple[str, ...])
+    assert_type(rows.plain(), RowProjection)
+    assert_type(rows.__arrow_c_stream__(), object)
+    assert_type(projection.__arrow_c_array__(), tuple[object, object])
+    try:
+        schema["tailnum"]
+    except UnknownColumnError as error:
+        assert_type((error.position, error.sequence, error.column), tuple[int | None, int | None, str | None])
+
+
 def exports_a_follower(follower: Follower) -> None:
     assert_type(follower.__arrow_c_schema__(), object)
     assert_type(follower.__arrow_c_stream__(), object)
@@ -477,6 +522,8 @@ def check_errors() -> None:
         CorruptRingError,
         EventLoopError,
         OwnershipError,
+        RowError,
+        UnknownColumnError,
     ]
     assert_type(ours[0]("why"), RingError)
     values: list[type[ValueError]] = [

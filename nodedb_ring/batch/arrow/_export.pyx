@@ -15,7 +15,6 @@ wait for the GIL, whose holder may wait for it.
 """
 
 from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -25,6 +24,7 @@ from ...core.layout cimport NULL_LENGTH, EventRow
 from ...core.schema cimport COLUMN_COUNT, FIELD_COUNT, FIRST_OP, SCHEMA, SYSTEM_TIME
 from .._event_rows cimport decode_text
 from .._row_block cimport RowBlock
+from ._capsules cimport array_capsule
 from ._schema cimport COLUMN_NAMES, DICTIONARY, FIELD_COLUMN, FIXED, LARGE_OFFSETS, OFFSETS, VIEWS, Layout
 from ._schema cimport Selected, Selection, as_requested, is_nullable
 from .abi cimport ArrowArray
@@ -107,13 +107,6 @@ cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil:
 
 cdef void give_export_memory(void* memory, size_t size) noexcept nogil:
     give_memory(memory, size)
-
-
-cdef void _free_array_capsule(object capsule) noexcept:
-    cdef ArrowArray* array = <ArrowArray*>PyCapsule_GetPointer(capsule, "arrow_array")
-    if array.release != NULL:
-        array.release(array)
-    free(array)
 
 
 cdef inline size_t _place(size_t* at, size_t size) noexcept:
@@ -493,7 +486,7 @@ def export_array(
                 f"of Arrow hold at most {longest} bytes; export parts of the batch, which its stream does by itself, or "
                 "ask for large_utf8 and large_binary by requested_schema"
             )
-        capsule = PyCapsule_New(array, "arrow_array", _free_array_capsule)
+        capsule = array_capsule(array)
     except:
         if array.release != NULL:
             array.release(array)

@@ -4,7 +4,6 @@
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EINTR, EINVAL, EIO, ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
@@ -13,6 +12,7 @@ from libc.string cimport memset, strdup
 
 from ...core.atomic cimport exchange_u32, store_release_u32
 from .._row_block cimport RowBlock
+from ._capsules cimport stream_capsule
 from ._export cimport LONGEST, WINDOW_SHIFT, Hold, release_hold, rows_within, write_array
 from ._schema cimport Selected, Selection, as_requested, write_schema
 from .abi cimport ArrowArray, ArrowArrayStream, ArrowSchema
@@ -32,13 +32,6 @@ cdef struct Stream:
     uint64_t longest
     uint32_t* claim  # of a StreamClaim; NULL without one
     char* error      # of the last call, or NULL
-
-
-cdef void _free_stream_capsule(object capsule) noexcept:
-    cdef ArrowArrayStream* stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
-    if stream.release != NULL:
-        stream.release(stream)
-    free(stream)
 
 
 cdef int _fail(ArrowArrayStream* stream, int code, str message) noexcept:
@@ -186,7 +179,7 @@ def export_stream(
                     f"{owner}: its events were handed to another stream, and the producer has gone: there are none for "
                     "a second; read it into a table first if it is needed twice"
                 )
-        return PyCapsule_New(stream, "arrow_array_stream", _free_stream_capsule)
+        return stream_capsule(stream)
     except:
         stream.release(stream)
         free(stream)

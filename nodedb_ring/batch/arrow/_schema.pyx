@@ -7,11 +7,12 @@ are the cheapest to make; ``plain`` is utf8 and binary, which every importer kno
 """
 
 cimport cython
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strcmp
 
 from ...core.schema cimport BYTES, FIELD_COUNT, MEMBER, NULLABLE, NUMBER, OP, SCHEMA, SOURCE, TEXT, TIME
+from ._capsules cimport schema_capsule
 from .abi cimport ARROW_FLAG_NULLABLE
 
 from ...errors import BatchError
@@ -197,13 +198,6 @@ cdef bint write_schema(const Selected* selected, ArrowSchema* out) noexcept nogi
     return True
 
 
-cdef void _free_schema_capsule(object capsule) noexcept:
-    cdef ArrowSchema* schema = <ArrowSchema*>PyCapsule_GetPointer(capsule, "arrow_schema")
-    if schema.release != NULL:
-        schema.release(schema)
-    free(schema)
-
-
 def export_schema(Selection selection not None=EVERY_COLUMN):
     """The schema of what is exported, as a capsule."""
     cdef ArrowSchema* schema = <ArrowSchema*>calloc(1, sizeof(ArrowSchema))
@@ -211,7 +205,7 @@ def export_schema(Selection selection not None=EVERY_COLUMN):
         free(schema)
         raise MemoryError("no memory for a schema")
     try:
-        return PyCapsule_New(schema, "arrow_schema", _free_schema_capsule)
+        return schema_capsule(schema)
     except:
         schema.release(schema)
         free(schema)

@@ -16,6 +16,7 @@ from libc.string cimport memset, strcmp
 
 from .._event_rows cimport decode_text
 from .._row_block cimport RowBlock
+from ..arrow._capsules cimport array_capsule, schema_capsule, stream_capsule
 from ..arrow._export cimport LONGEST, WINDOW_SHIFT, Hold, release_hold, rows_within, write_array
 from ..arrow._schema cimport Selection, as_requested, write_schema
 from ..arrow.abi cimport ARROW_FLAG_NULLABLE, ArrowArray, ArrowArrayStream, ArrowSchema
@@ -103,27 +104,6 @@ cdef class _Held:
     cdef RowBlock block
 
 
-cdef void _free_schema_capsule(object capsule) noexcept:
-    cdef ArrowSchema* schema = <ArrowSchema*>PyCapsule_GetPointer(capsule, "arrow_schema")
-    if schema.release != NULL:
-        schema.release(schema)
-    free(schema)
-
-
-cdef void _free_array_capsule(object capsule) noexcept:
-    cdef ArrowArray* array = <ArrowArray*>PyCapsule_GetPointer(capsule, "arrow_array")
-    if array.release != NULL:
-        array.release(array)
-    free(array)
-
-
-cdef void _free_stream_capsule(object capsule) noexcept:
-    cdef ArrowArrayStream* stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
-    if stream.release != NULL:
-        stream.release(stream)
-    free(stream)
-
-
 cdef str _shown(const char* text):
     return "''" if text == NULL else repr((<bytes>text).decode("utf-8", "replace"))
 
@@ -149,7 +129,7 @@ cdef class RowExport:
     cdef tuple numbers
     cdef list layouts
     cdef uint64_t start, count, longest
-    cdef uint32_t events_count
+    cdef int events_count
 
     def __cinit__(
         self, RowColumns columns not None, RowBlock block not None, tuple numbers not None, uint64_t start,
@@ -248,7 +228,7 @@ cdef class RowExport:
             raise MemoryError("no memory for a schema")
         try:
             self.write_schema(schema)
-            return PyCapsule_New(schema, "arrow_schema", _free_schema_capsule)
+            return schema_capsule(schema)
         except:
             if schema.release != NULL:
                 schema.release(schema)
@@ -285,7 +265,7 @@ cdef class RowExport:
         cdef uint64_t parts = self.parts()
         cdef size_t size = sizeof(Sheet), columns_at, pointers_at, bits_at, at
         cdef size_t buffers = 4 + parts
-        cdef uint32_t n = len(self.names), k
+        cdef int n = len(self.names), k
         cdef Sheet* sheet
         cdef uint8_t* memory
         columns_at = _place(&size, n * sizeof(ArrowArray))
@@ -467,7 +447,7 @@ cdef class RowExport:
             raise MemoryError("no memory for an array")
         try:
             self.write_array(0, self.count, array)
-            capsule = PyCapsule_New(array, "arrow_array", _free_array_capsule)
+            capsule = array_capsule(array)
         except:
             if array.release != NULL:
                 array.release(array)
@@ -498,7 +478,7 @@ cdef class RowExport:
             for i in range(len(parts)):
                 self.write_array(parts[i][0], parts[i][1], <ArrowArray*>(<uint8_t*>rows + sizeof(RowStream)) + i)
             fill_stream(stream, rows)
-            return PyCapsule_New(stream, "arrow_array_stream", _free_stream_capsule)
+            return stream_capsule(stream)
         except:
             free_stream(rows)
             free(stream)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...errors import RowError
-from ..columns import is_missing
+from ..integers import is_missing
 
 __all__ = ["pack_column", "pack_name", "pack_value"]
 

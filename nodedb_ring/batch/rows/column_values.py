@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import RowError
-from ..columns import in_order, is_missing
-from ..integers import is_masked_array
+from ..columns import in_order
+from ..integers import is_masked_array, is_missing
 
 __all__ = ["NumberColumn", "is_scalar_value", "numbers_or_objects"]
 

@@ -111,9 +111,10 @@ static inline void nodedb_row_forget(nodedb_row_decoder *decoder, uint64_t row) 
 
 // Reads the values of one field. The number of events, or that of the first malformed one, whose fault is in *fault;
 // with `goes_on` those are marked, and passed over.
-static __attribute__((noinline)) uint64_t nodedb_row_decode_all(nodedb_row_decoder *decoder, const nodedb_row *rows,
-                                                                uint64_t count, int field, uint8_t *events, int goes_on,
-                                                                nodedb_row_fault *fault) {
+static __attribute__((noinline, unused)) uint64_t nodedb_row_decode_all(nodedb_row_decoder *decoder,
+                                                                        const nodedb_row *rows, uint64_t count,
+                                                                        int field, uint8_t *events, int goes_on,
+                                                                        nodedb_row_fault *fault) {
     const nodedb_row_payload *payload = &decoder->payload;
     for (uint64_t i = 0; i < count; i++) {
         const nodedb_field at = rows[i].field[field];

@@ -59,4 +59,5 @@ class RowProjection:
         return f"RowProjection({', '.join(self.columns)} of {len(self)} rows{', plain' if self._is_plain else ''})"
 
     def _export(self, requested_schema: object | None = None) -> RowExport:
-        return self._rows._export(requested_schema, events=self._events, plain=self._is_plain)
+        export = self._rows._export  # pyright: ignore[reportPrivateUsage]
+        return export(requested_schema, events=self._events, plain=self._is_plain)

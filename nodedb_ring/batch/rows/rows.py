@@ -258,7 +258,7 @@ class Rows:
     ) -> RowExport:
         return RowExport(
             self._columns,
-            self._batch._block,
+            self._batch._block,  # pyright: ignore[reportPrivateUsage]
             tuple(self._numbers.values()),
             self._start,
             self._stop,
@@ -276,5 +276,6 @@ def read_rows(batch: EventBatch, field: str, schema: RowSchema | None, on_error:
         schema = RowSchema.infer(batch, field, on_error=on_error)
     elif not isinstance(schema, RowSchema):
         raise TypeError(f"schema {schema!r}: must be a RowSchema, not {type(schema).__name__}: RowSchema({{...}})")
-    columns = decode_rows(batch._block, number, schema._prepared(), passes_over)
-    return Rows._over(batch, (field, on_error), schema, columns, schema._numbers)
+    plan, numbers = schema._prepared(), schema._numbers  # pyright: ignore[reportPrivateUsage]
+    columns = decode_rows(batch._block, number, plan, passes_over)  # pyright: ignore[reportPrivateUsage]
+    return Rows._over(batch, (field, on_error), schema, columns, numbers)  # pyright: ignore[reportPrivateUsage]

@@ -99,7 +99,8 @@ class RowSchema(Mapping[str, RowType]):
         ClosedError
             The lease of this batch has ended.
         """
-        return cls(infer_columns(batch._block, field_number(field), goes_on(on_error)))
+        block = batch._block  # pyright: ignore[reportPrivateUsage]
+        return cls(infer_columns(block, field_number(field), goes_on(on_error)))
 
     def __getitem__(self, name: str) -> RowType:
         try:

@@ -56,7 +56,8 @@ class CarrierView:
         self._totals[_FLOWN] += sign * self._count(places[rows.valid("dep_delay")[present]])
         # A flight that has not departed has no delay, which the column has as 0.
         np.add.at(self._totals[_DELAY], places, sign * rows["dep_delay"][present])
-        return places[batch.op[present] == op]
+        has_op: npt.NDArray[np.bool_] = batch.op[present] == op
+        return places[has_op]
 
     def _places_of(self, carriers: npt.NDArray[np.object_]) -> npt.NDArray[np.intp]:
         """The place of each carrier's totals; a new carrier gets the next place."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ SERIES = "WITH RECURSIVE c(x) AS (SELECT {0} UNION ALL SELECT x + 1 FROM c WHERE
 
 
 @contextlib.contextmanager
-def captured(connection: apsw.Connection, **options: Any) -> Iterator[EventConsumer]:
+def captured(connection: apsw.Connection, **options: Any) -> Generator[EventConsumer]:
     [producer], [consumer] = create_event_bus(1, capacity=4 * BLOCK)
     with SqliteCapture(connection, producer, **options):
         yield consumer

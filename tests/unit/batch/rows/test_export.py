@@ -120,7 +120,7 @@ def test_columns_of_events() -> None:
     batch = batch_of(*[msgpack.packb({"a": i, "t": LONG}) if i % 3 else None for i in range(20)])
     for source, plain in ((batch.rows(), False), (batch.rows()[5:], False), (batch.rows()[5:], True)):
         both = source.with_events("op", "row_id", "lsn")
-        events = source._batch.select("op", "row_id", "lsn")
+        events = source._batch.select("op", "row_id", "lsn")  # pyright: ignore[reportPrivateUsage]
         if plain:
             both, events, source = both.plain(), events.plain(), source.plain()  # type: ignore[assignment]  # noqa: PLW2901
         got, front, rest = pa.record_batch(both), pa.record_batch(events), pa.record_batch(source)
@@ -160,8 +160,8 @@ def test_requests_of_other_columns(asked: Any, said: str) -> None:
 
 def export(got: Rows, longest: int, **options: Any) -> RowExport:
     return RowExport(
-        got._columns,
-        got._batch._block,
+        got._columns,  # pyright: ignore[reportPrivateUsage]
+        got._batch._block,  # pyright: ignore[reportPrivateUsage]
         tuple(range(len(got.schema))),
         0,
         len(got),
