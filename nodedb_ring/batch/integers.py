@@ -1,4 +1,4 @@
-"""What counts as an integer where one is passed, in an event and in every row of a column; what as masked or missing."""
+"""What counts as an integer where one is passed, in an event and in each row of a column; what as masked or missing."""
 
 from __future__ import annotations
 
