@@ -153,12 +153,16 @@ def _demo_with_logs(folder: Path, shards: Shards) -> float:
     return _demo(folder, shards, logged=True)
 
 
+def _next_batch(consumer: EventConsumer) -> EventBatch | None:
+    return consumer.drain(_BATCH) or None
+
+
 def _view(shards: Shards, rounds: int) -> Row:
     """The view alone, over the events of a run in batches as a consumer drains them."""
     with tempfile.TemporaryDirectory() as folder:
         first, second = paths = _paths(Path(folder), shards)
         _, consumers = _capture(paths, shards)
-        cores = [[*iter(lambda end=consumer: end.drain(_BATCH) or None, None)] for consumer in consumers]
+        cores = [[*iter(functools.partial(_next_batch, consumer), None)] for consumer in consumers]
         expected = ask_databases(first, second)
     events = sum(len(batch) for batches in cores for batch in batches)
     check("events", events, 2 * sum(map(len, shards)))

@@ -87,6 +87,9 @@ ENCODE_INLINE int encode_is_valid(const uint8_t *bits, int64_t i) {
     return bits == NULL || (bits[i >> 3] >> (i & 7) & 1);
 }
 
+// The numbers or offsets of an array with such a buffer. That it is there, and long enough, the plan has checked.
+ENCODE_INLINE const uint8_t *encode_numbers(const struct ArrowArray *array) { return array->buffers[1]; }
+
 // Where the items of list i stand in the child, its offset included.
 static inline encode_fault encode_items(const struct ArrowArray *array, char letter, int64_t width, int64_t i,
                                         int64_t *first, int64_t *count) {
@@ -99,12 +102,12 @@ static inline encode_fault encode_items(const struct ArrowArray *array, char let
             return ENCODE_OUTSIDE;
         break;
     case 'l':
-        memcpy(narrow, (const uint8_t *)array->buffers[1] + i * 4, 8);
+        memcpy(narrow, encode_numbers(array) + i * 4, 8);
         wide[0] = narrow[0];
         wide[1] = narrow[1];
         break;
     default:
-        memcpy(wide, (const uint8_t *)array->buffers[1] + i * 8, 16);
+        memcpy(wide, encode_numbers(array) + i * 8, 16);
         break;
     }
     if (wide[0] < 0 || wide[1] < wide[0] || wide[1] > child->length)
@@ -117,7 +120,7 @@ static inline encode_fault encode_items(const struct ArrowArray *array, char let
 // The entry that index i of a dictionary array names, the dictionary's offset included.
 static inline encode_fault encode_entry(const struct ArrowArray *array, char letter, int64_t i, int64_t *entry) {
     uint64_t index;
-    if (nodedb_integer_at(array->buffers[1], letter, i, &index) || index >= (uint64_t)array->dictionary->length)
+    if (nodedb_integer_at(encode_numbers(array), letter, i, &index) || index >= (uint64_t)array->dictionary->length)
         return ENCODE_OUTSIDE;
     *entry = array->dictionary->offset + (int64_t)index;
     return ENCODE_OK;
@@ -162,9 +165,9 @@ static inline uint32_t encode_float_of_half(uint16_t half) {
 static inline int encode_offset(const struct ArrowArray *array, char letter, int64_t i, int64_t *offset) {
     int32_t narrow;
     if (letter == 'U' || letter == 'Z') {
-        memcpy(offset, (const uint8_t *)array->buffers[1] + 8 * i, 8);
+        memcpy(offset, encode_numbers(array) + 8 * i, 8);
     } else {
-        memcpy(&narrow, (const uint8_t *)array->buffers[1] + 4 * i, 4);
+        memcpy(&narrow, encode_numbers(array) + 4 * i, 4);
         *offset = narrow;
     }
     return *offset >= 0;
@@ -235,7 +238,6 @@ static encode_fault encode_write_nested(const encode_type *type, const struct Ar
 ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const encode_type *type,
                                           const struct ArrowArray *array, const uint8_t *valid,
                                           const encode_window *window, int64_t i, uint64_t *size) {
-    const void *values = array->buffers == NULL || array->n_buffers < 2 ? NULL : array->buffers[1];
     if (kind == ENCODE_CONSTANT)
         return ENCODE_OK;
     if (kind == ENCODE_NULL || !encode_is_valid(valid, i)) {
@@ -248,7 +250,7 @@ ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const e
         return ENCODE_OK;
     case ENCODE_INTEGER: {
         uint64_t bits;
-        const int is_negative = nodedb_integer_at(values, letter, i, &bits);
+        const int is_negative = nodedb_integer_at(encode_numbers(array), letter, i, &bits);
         *size += msgpack_integer_size(bits, is_negative);
         return ENCODE_OK;
     }
@@ -262,7 +264,7 @@ ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const e
     case ENCODE_TIMESTAMP: {
         int64_t ticks, seconds;
         uint32_t nanoseconds;
-        memcpy(&ticks, (const uint8_t *)values + 8 * i, 8);
+        memcpy(&ticks, encode_numbers(array) + 8 * i, 8);
         if (ticks == INT64_MIN) { // NaT
             *size += 1;
             return ENCODE_OK;
@@ -297,7 +299,6 @@ ENCODE_INLINE encode_fault encode_measure(encode_kind kind, char letter, const e
 ENCODE_INLINE encode_fault encode_write(encode_kind kind, char letter, const encode_type *type,
                                         const struct ArrowArray *array, const uint8_t *valid,
                                         const encode_window *window, int64_t i, uint8_t **at, const uint8_t *end) {
-    const void *values = array->buffers == NULL || array->n_buffers < 2 ? NULL : array->buffers[1];
     uint8_t *to = *at;
     if (kind == ENCODE_CONSTANT)
         return ENCODE_OK;
@@ -307,37 +308,37 @@ ENCODE_INLINE encode_fault encode_write(encode_kind kind, char letter, const enc
     }
     switch (kind) {
     case ENCODE_BOOL:
-        to = msgpack_write_byte(to, end,
-                                (uint8_t)(MSGPACK_FALSE_BYTE + (((const uint8_t *)values)[i >> 3] >> (i & 7) & 1)));
+        to =
+            msgpack_write_byte(to, end, (uint8_t)(MSGPACK_FALSE_BYTE + (encode_numbers(array)[i >> 3] >> (i & 7) & 1)));
         break;
     case ENCODE_INTEGER: {
         uint64_t bits;
-        const int is_negative = nodedb_integer_at(values, letter, i, &bits);
+        const int is_negative = nodedb_integer_at(encode_numbers(array), letter, i, &bits);
         to = msgpack_write_integer(to, end, bits, is_negative);
         break;
     }
     case ENCODE_HALF: {
         uint16_t half;
-        memcpy(&half, (const uint8_t *)values + 2 * i, 2);
+        memcpy(&half, encode_numbers(array) + 2 * i, 2);
         to = msgpack_write_float(to, end, encode_float_of_half(half));
         break;
     }
     case ENCODE_FLOAT: {
         uint32_t bits;
-        memcpy(&bits, (const uint8_t *)values + 4 * i, 4);
+        memcpy(&bits, encode_numbers(array) + 4 * i, 4);
         to = msgpack_write_float(to, end, bits);
         break;
     }
     case ENCODE_DOUBLE: {
         uint64_t bits;
-        memcpy(&bits, (const uint8_t *)values + 8 * i, 8);
+        memcpy(&bits, encode_numbers(array) + 8 * i, 8);
         to = msgpack_write_double(to, end, bits);
         break;
     }
     case ENCODE_TIMESTAMP: {
         int64_t ticks, seconds;
         uint32_t nanoseconds;
-        memcpy(&ticks, (const uint8_t *)values + 8 * i, 8);
+        memcpy(&ticks, encode_numbers(array) + 8 * i, 8);
         if (ticks == INT64_MIN)
             to = msgpack_write_byte(to, end, MSGPACK_NIL_BYTE);
         else if (encode_time(letter, ticks, &seconds, &nanoseconds) != ENCODE_OK)
