@@ -1,5 +1,8 @@
 """``RowProjection``: rows as libraries that read Arrow are to see them."""
 
+# Rows and what shows them are of one package.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final

@@ -1,5 +1,8 @@
 """``Rows``: the columns inside the values of a batch."""
 
+# Batches, schemas and rows are of one package, and their blocks are no business of others.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final, overload

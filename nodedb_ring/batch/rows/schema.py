@@ -1,5 +1,8 @@
 """``RowSchema``: which columns row values have, and of which types."""
 
+# The block of a batch is no business of other packages.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping

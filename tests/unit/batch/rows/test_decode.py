@@ -71,7 +71,7 @@ def test_a_column_is_what_msgpack_says(drawn: list[Row | None], name: str, kind:
 def test_many_columns_at_once(row: Row, others: list[Row], kinds: list[str]) -> None:
     """Every column by itself, and all of them in one pass: of the same rows, so that keys are predicted."""
     drawn: list[Row | None] = [row, row, None, *others, row, row]
-    schema = dict(zip(NAMES, kinds, strict=True))
+    schema: dict[str, str] = dict(zip(NAMES, kinds, strict=True))
     for name in NAMES:
         try:
             column(drawn, name, schema[name])

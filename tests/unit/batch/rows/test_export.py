@@ -3,6 +3,9 @@
 # The stubs of pyarrow lag behind it, and know no Arrow capsules.
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
 
+# How much one array takes only the export itself can be told.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import gc
