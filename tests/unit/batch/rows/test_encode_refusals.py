@@ -282,6 +282,8 @@ def test_a_broken_array_is_refused(column: Any, breaks: Any) -> None:
         (TEXT.cast(pa.string_view()), 1, "i4", (-1, 0, 0, 0) * 3),
         (TEXT.dictionary_encode(), 1, "i4", (0, 3, 1)),
         (TEXT.dictionary_encode(), 1, "i4", (0, -1, 1)),
+        # Behind the dictionary there lies another text.
+        (pa.DictionaryArray.from_arrays([0, 1, 1], pa.array(["a", "b", "c"])[:2]), 1, "i8", (0, 2, 1)),
         (LISTS, 1, "i4", (0, 4, 4, 4)),
         (LISTS, 1, "i4", (-1, 2, 3, 3)),
         (LISTS, 1, "i4", (2, 1, 3, 3)),

@@ -98,6 +98,19 @@ def test_sizes_that_lie(guarded: Guarded, at_end: bool) -> None:
     assert in_child(read_all) == len(ROW_TYPES) * len(heads) * 8
 
 
+def test_no_byte_before_the_payload_is_read(guarded: Guarded) -> None:
+    """A view is read from 4 bytes before its own, of which the payload's first may have but 3 in front."""
+    message = maps([(texts(b"")[0], texts(b"x")[0])])[0]
+    plan = RowPlan(("",), (ROW_TYPES.index("str"),))
+
+    def read_all() -> int:
+        # The last event lies where the first does, and comes when its key is known.
+        ends, _, ended = guarded.read([message] * 40, plan, False, (0, len(message)))
+        return sum(ends) if ended == (40, 40) else 0
+
+    assert in_child(read_all) == 40
+
+
 @pytest.mark.parametrize("at_end", [False, True])
 def test_values_outside_of_the_payload(guarded: Guarded, at_end: bool) -> None:
     """Only who shares a ring can write such offsets: neither decoding nor inference goes on, whatever is asked for."""

@@ -74,10 +74,10 @@ def test_the_union() -> None:
     assert RowSchema({"a": "int64"}) | RowSchema({"a": "uint64"}) == RowSchema({"a": "uint64"})
     assert RowSchema({"a": "bool"}) | RowSchema({"a": "null"}) == RowSchema({"a": "bool"})
     with pytest.raises(RowError, match="column 'b': is str in one schema and bytes in the other"):
-        one | RowSchema({"b": "bytes"})  # pyright: ignore[reportUnusedExpression]
+        _ = one | RowSchema({"b": "bytes"})
     stray: Any = {"a": "str"}
     with pytest.raises(TypeError):
-        one | stray  # pyright: ignore[reportUnusedExpression]
+        _ = one | stray
 
 
 @given(st.sampled_from(ROW_TYPES), st.sampled_from(ROW_TYPES))
@@ -86,7 +86,7 @@ def test_a_union_takes_the_values_of_both(one: str, other: str) -> None:
         both = RowSchema({"a": one}) | RowSchema({"a": other})
     except RowError:
         with pytest.raises(RowError):
-            RowSchema({"a": other}) | RowSchema({"a": one})  # pyright: ignore[reportUnusedExpression]
+            _ = RowSchema({"a": other}) | RowSchema({"a": one})
         return
     assert RowSchema({"a": other}) | RowSchema({"a": one}) == both
     assert both["a"] in (one, other)
