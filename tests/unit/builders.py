@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,18 @@ def batch(first: int, last: int) -> EventBatch:
 def fill(producer: EventProducer, first: int, last: int) -> None:
     for each in events(first, last):
         assert producer.emit(each)
+
+
+def emit_with_pauses(producer: EventProducer, count: int, *, every: int, seconds: float) -> None:
+    """Emits events 1 to `count`, each again until there is room; pauses, so that a reader falls asleep now and then."""
+    number = 0
+    while number < count:
+        if producer.emit(event(number + 1)):
+            number += 1
+        else:
+            time.sleep(0)
+        if number % every == 0:
+            time.sleep(seconds)
 
 
 def lap(producer: EventProducer, consumer: EventConsumer, first: int, rounds: int = 20) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBus, EventConsumer, OwnershipError
-from tests.unit.builders import batch, event, fill, sequences
+from tests.unit.builders import batch, emit_with_pauses, event, fill, sequences
 from tests.unit.ends.test_waiting import Interrupted, on_signal, send, when_main_sleeps
 from tests.unit.runners import Running
 from tests.unit.shared_buses import BusMaker, Held, Peer, emit
@@ -94,14 +94,7 @@ def test_a_stream_arrives_whole(bus: EventBus) -> None:
     with consuming_peer(bus) as other:
         producer = bus.producer(0)
         other.post(consume_all)
-        number = 0
-        while number < 3000:
-            if producer.emit(event(number + 1)):
-                number += 1
-            else:
-                time.sleep(0)
-            if number % 200 == 0:
-                time.sleep(0.001)  # long enough for it to fall asleep now and then
+        emit_with_pauses(producer, 3000, every=200, seconds=0.001)
         producer.close()
         assert other.answer() == list(range(1, 3001))
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import selectors
-import time
 from collections.abc import Callable
 
 import pytest
 
 from nodedb_ring import ClosedError, EventBus, EventConsumer
-from tests.unit.builders import event, fill, ring, sequences
+from tests.unit.builders import emit_with_pauses, event, fill, ring, sequences
 from tests.unit.runners import Running
 from tests.unit.shared_buses import SECONDS, BusMaker, close_producer, emit, emit_whole
 
@@ -114,14 +113,7 @@ def test_select_keeps_every_event_of_a_stream(kind: str, make_bus: BusMaker) -> 
     producer, consumer = pair(kind, make_bus)
 
     def produce() -> None:
-        number = 0
-        while number < 2000:
-            if producer.emit(event(number + 1)):
-                number += 1
-            else:
-                time.sleep(0)
-            if number % 50 == 0:
-                time.sleep(0.0005)
+        emit_with_pauses(producer, 2000, every=50, seconds=0.0005)
         producer.close()
 
     writer = Running(produce)

@@ -22,6 +22,8 @@ from tests.unit.forks import FORKS, raw_fork
 from tests.unit.runners import in_child, in_new_interpreter
 from tests.unit.shared_buses import SECONDS, BusMaker
 
+from .end_calls import kind_of
+
 
 class Child:
     """A forked child that reads when the test asks for it, after the parent has continued."""
@@ -265,15 +267,7 @@ def test_a_lease_that_had_ended_is_over_there_too(make_bus: BusMaker) -> None:
         assert producer.emit(event(1, new_value=b"A" * 60))
         with consumer.lease() as batch:
             pass
-        assert Child(lambda: refusal(lambda: list(batch))).answer() == "ClosedError"
-
-
-def refusal(call: Callable[[], object]) -> str:
-    try:
-        call()
-    except Exception as error:
-        return type(error).__name__
-    return "nothing"
+        assert Child(lambda: kind_of(lambda: list(batch))).answer() == "ClosedError"
 
 
 def refusals(batch: EventBatch, part: EventBatch) -> list[str]:
@@ -283,7 +277,7 @@ def refusals(batch: EventBatch, part: EventBatch) -> list[str]:
         batch.__arrow_c_array__, lambda: batch.select("row_id").__arrow_c_array__(), lambda: list(part),
         lambda: part.payload, lambda: pickle.dumps(batch),
     ]  # fmt: skip
-    return [refusal(call) for call in calls]
+    return [kind_of(call) for call in calls]
 
 
 def test_a_child_forked_without_handlers_is_refused(make_bus: BusMaker) -> None:
@@ -414,7 +408,7 @@ def test_a_ring_whose_rows_were_written_over_ends_no_fork(make_bus: BusMaker) ->
             with consumer.lease(1) as spare:
                 assert sequences(spare) == [n]
             # Right, or none of its own any more; but it does end.
-            assert len(Child(lambda: [refusal(functools.partial(list, one.batch)) for one in leases]).answer()) == 2
+            assert len(Child(lambda: [kind_of(functools.partial(list, one.batch)) for one in leases]).answer()) == 2
             assert [each for lease in leases for each in lease.batch] == before
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nodedb_ring import BusyError, ClosedError, EventBatch, EventConsumer
-from tests.unit.builders import event, fill, ring, sequences
+from tests.unit.builders import emit_with_pauses, event, fill, ring, sequences
 from tests.unit.runners import Running, until_asleep
 
 
@@ -128,14 +128,7 @@ def test_many_sleeps_and_wakes_lose_nothing() -> None:
         return seen
 
     waiter = Running(collect)
-    number = 0
-    while number < 2000:
-        if producer.emit(event(number + 1)):
-            number += 1
-        else:
-            time.sleep(0)
-        if number % 100 == 0:
-            time.sleep(0.001)  # long enough for it to fall asleep now and then
+    emit_with_pauses(producer, 2000, every=100, seconds=0.001)
     producer.close()
     assert waiter.result() == list(range(1, 2001))
 
