@@ -49,7 +49,7 @@ def conforms(value: Any, kind: Any) -> bool:
     if origin is np.ndarray:
         return conforms(value.dtype, args[1])
     if origin is np.dtype:
-        return issubclass(value.type, get_origin(args[0]) or args[0])
+        return args[0] is Any or issubclass(value.type, get_origin(args[0]) or args[0])
     if origin is list:
         return all(conforms(item, args[0]) for item in value)
     if origin is dict:
@@ -77,6 +77,8 @@ def conforms(value: Any, kind: Any) -> bool:
         (np.zeros(1, np.uint8), npt.NDArray[np.uint8], True),
         (np.zeros(1, np.uint8), npt.NDArray[np.uint32], False),
         (np.zeros(1, np.uint8), npt.NDArray[np.integer[Any]], True),
+        (np.zeros(1, np.uint8), npt.NDArray[Any], True),
+        ([0], npt.NDArray[Any], False),
         (np.zeros(1, object), npt.NDArray[np.object_], True),
         (65536, Literal[65536], True),
         (65535, Literal[65536], False),
