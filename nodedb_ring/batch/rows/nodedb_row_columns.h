@@ -12,6 +12,7 @@
 #include "../../core/nodedb_schema.h"
 #include "nodedb_msgpack.h"
 #include "nodedb_row_keys.h"
+#include "nodedb_row_pair.h"
 #include "nodedb_row_quick.h"
 #include "nodedb_row_values.h"
 
@@ -116,18 +117,26 @@ static __attribute__((noinline, unused)) uint64_t nodedb_row_decode_all(nodedb_r
                                                                         int field, uint8_t *events, int goes_on,
                                                                         nodedb_row_fault *fault) {
     const nodedb_row_payload *payload = &decoder->payload;
+    int is_common = 0; // the row before
     for (uint64_t i = 0; i < count; i++) {
         const nodedb_field at = rows[i].field[field];
         const uint8_t *start = payload->origin + at.offset;
+        if (is_common && i + 1 < count &&
+            nodedb_row_quick_pair(&decoder->keys, payload, decoder->columns, i, at, rows[i + 1].field[field])) {
+            events[i] = NODEDB_ROW_PRESENT;
+            events[++i] = NODEDB_ROW_PRESENT;
+            continue;
+        }
         events[i] = NODEDB_NO_ROW;
         if (at.length == NODEDB_NULL_LENGTH)
             continue;
-        if (start < payload->bytes || (ptrdiff_t)at.length > payload->end - start) {
+        if (!nodedb_row_is_inside(payload, at)) {
             *fault = NODEDB_ROW_OUTSIDE;
             return i;
         }
         events[i] = NODEDB_ROW_PRESENT;
-        if (nodedb_row_quick(&decoder->keys, payload, decoder->columns, i, start, start + at.length))
+        is_common = nodedb_row_quick(&decoder->keys, payload, decoder->columns, i, start, start + at.length);
+        if (is_common)
             continue;
         nodedb_row_forget(decoder, i);
         *fault = nodedb_row_decode(decoder, i, start, start + at.length);

@@ -12,6 +12,7 @@
 #include "nodedb_msgpack.h"
 #include "nodedb_row_columns.h"
 #include "nodedb_row_keys.h"
+#include "nodedb_row_pair.h"
 #include "nodedb_row_quick.h"
 
 // Rows that somebody else wrote must not make millions of columns, each of which takes memory for every event.
@@ -156,16 +157,43 @@ static inline void nodedb_infer_note(nodedb_row_kinds *kinds, uint64_t event, no
     kinds->last = kind;
 }
 
-// By the first byte of a value; NODEDB_KIND_COUNT where that does not tell.
-static const uint8_t nodedb_first_kinds[256] = {
-    [0x00 ... 0x7F] = NODEDB_KIND_INT,    [0x80 ... 0x9F] = NODEDB_KIND_OTHER,
-    [0xA0 ... 0xBF] = NODEDB_KIND_TEXT,   [0xC0] = NODEDB_KIND_NIL,
-    [0xC1] = NODEDB_KIND_COUNT,           [0xC2 ... 0xC3] = NODEDB_KIND_BOOL,
-    [0xC4 ... 0xC6] = NODEDB_KIND_BINARY, [0xC7 ... 0xC9] = NODEDB_KIND_COUNT,
-    [0xCA ... 0xCB] = NODEDB_KIND_FLOAT,  [0xCC ... 0xCE] = NODEDB_KIND_INT,
-    [0xCF ... 0xD8] = NODEDB_KIND_COUNT,  [0xD9 ... 0xDB] = NODEDB_KIND_TEXT,
-    [0xDC ... 0xDF] = NODEDB_KIND_OTHER,  [0xE0 ... 0xFF] = NODEDB_KIND_NEGATIVE,
+// By the highest bit of a value's second byte, which is the sign of a number, and its first byte; NODEDB_KIND_COUNT
+// where these do not tell.
+#define NODEDB_FIRST_KINDS(unsigned64, integer)                                                                        \
+    {                                                                                                                  \
+        [0x00 ... 0x7F] = NODEDB_KIND_INT,                                                                             \
+        [0x80 ... 0x9F] = NODEDB_KIND_OTHER,                                                                           \
+        [0xA0 ... 0xBF] = NODEDB_KIND_TEXT,                                                                            \
+        [0xC0] = NODEDB_KIND_NIL,                                                                                      \
+        [0xC1] = NODEDB_KIND_COUNT,                                                                                    \
+        [0xC2 ... 0xC3] = NODEDB_KIND_BOOL,                                                                            \
+        [0xC4 ... 0xC6] = NODEDB_KIND_BINARY,                                                                          \
+        [0xC7 ... 0xC9] = NODEDB_KIND_COUNT,                                                                           \
+        [0xCA ... 0xCB] = NODEDB_KIND_FLOAT,                                                                           \
+        [0xCC ... 0xCE] = NODEDB_KIND_INT,                                                                             \
+        [0xCF] = (unsigned64),                                                                                         \
+        [0xD0 ... 0xD3] = (integer),                                                                                   \
+        [0xD4 ... 0xD8] = NODEDB_KIND_COUNT,                                                                           \
+        [0xD9 ... 0xDB] = NODEDB_KIND_TEXT,                                                                            \
+        [0xDC ... 0xDF] = NODEDB_KIND_OTHER,                                                                           \
+        [0xE0 ... 0xFF] = NODEDB_KIND_NEGATIVE,                                                                        \
+    }
+static const uint8_t nodedb_first_kinds[2][256] = {
+    NODEDB_FIRST_KINDS(NODEDB_KIND_INT, NODEDB_KIND_INT),
+    NODEDB_FIRST_KINDS(NODEDB_KIND_BIG, NODEDB_KIND_NEGATIVE),
 };
+#undef NODEDB_FIRST_KINDS
+
+static __attribute__((noinline)) nodedb_row_kind nodedb_infer_by_head(const uint8_t *at, const uint8_t *end) {
+    nodedb_msgpack_head head;
+    return nodedb_msgpack_read(&at, end, &head) == NODEDB_MSGPACK_OK ? nodedb_row_kind_of(&head) : NODEDB_KIND_COUNT;
+}
+
+// The kind of the value at `at`, from which on there is room; NODEDB_KIND_COUNT where it is malformed.
+static inline nodedb_row_kind nodedb_infer_kind(const uint8_t *at, const uint8_t *end) {
+    const nodedb_row_kind kind = nodedb_first_kinds[at[1] >> 7][*at];
+    return kind == NODEDB_KIND_COUNT ? nodedb_infer_by_head(at, end) : kind;
+}
 
 // As nodedb_row_quick in nodedb_row_quick.h: a row that is like the one before. 0: it is none, or malformed.
 static inline int nodedb_infer_quick(nodedb_row_infer *infer, const nodedb_row_payload *payload, uint64_t event,
@@ -179,20 +207,35 @@ static inline int nodedb_infer_quick(nodedb_row_infer *infer, const nodedb_row_p
         if (!nodedb_row_quick_key(payload, key, at))
             return 0;
         at += key->size;
-        nodedb_row_kind kind = nodedb_first_kinds[*at];
-        if (kind == NODEDB_KIND_COUNT) {
-            const uint8_t *behind = at;
-            nodedb_msgpack_head head;
-            if (nodedb_msgpack_read(&behind, end, &head) != NODEDB_MSGPACK_OK)
-                return 0;
-            kind = nodedb_row_kind_of(&head);
-        }
+        const nodedb_row_kind kind = nodedb_infer_kind(at, end);
+        if (kind == NODEDB_KIND_COUNT)
+            return 0;
         nodedb_infer_note(infer->kinds + key->column, event, kind);
         at = nodedb_row_quick_pass(at, end);
         if (at == NULL)
             return 0;
     }
     return at == end;
+}
+
+// Passes over two values of which there is nothing to note. 0: they are none of the common rows, malformed, or bring
+// a kind that is new to its column.
+static inline int nodedb_infer_pair(const nodedb_row_infer *infer, const nodedb_row_payload *payload, nodedb_field a,
+                                    nodedb_field b) {
+    nodedb_row_pair pair = {0};
+    if (!nodedb_row_open_pair(&infer->keys, payload, a, b, &pair))
+        return 0;
+    const nodedb_row_key *const stop = infer->keys.key + pair.keys;
+    for (const nodedb_row_key *key = infer->keys.key; key != stop; key++) {
+        if (!nodedb_row_pass_keys(&pair, key))
+            return 0;
+        const uint32_t kinds =
+            1u << nodedb_infer_kind(pair.a, pair.a_end) | 1u << nodedb_infer_kind(pair.b, pair.b_end);
+        // NODEDB_KIND_COUNT is never seen.
+        if ((kinds & ~infer->kinds[key->column].seen) != 0 || !nodedb_row_pass_values(&pair))
+            return 0;
+    }
+    return pair.a == pair.a_end && pair.b == pair.b_end;
 }
 
 static __attribute__((noinline)) nodedb_row_fault nodedb_infer_row(nodedb_row_infer *infer, uint64_t event,
@@ -243,15 +286,22 @@ static inline void nodedb_infer_forget(nodedb_row_infer *infer, uint64_t event, 
 // `goes_on` malformed rows are passed over.
 static inline uint64_t nodedb_infer_all(nodedb_row_infer *infer, const nodedb_row_payload *payload,
                                         const nodedb_row *rows, uint64_t count, int field, int goes_on) {
+    int is_common = 0; // the row before
     for (uint64_t i = 0; i < count; i++) {
         const nodedb_field at = rows[i].field[field];
         const uint8_t *start = payload->origin + at.offset;
         const uint32_t before = infer->names.count;
+        if (is_common && i + 1 < count && nodedb_infer_pair(infer, payload, at, rows[i + 1].field[field])) {
+            i += 1;
+            continue;
+        }
         if (at.length == NODEDB_NULL_LENGTH)
             continue;
+        is_common = 0;
         infer->fault = NODEDB_ROW_OUTSIDE;
-        if (start >= payload->bytes && (ptrdiff_t)at.length <= payload->end - start) {
-            if (nodedb_infer_quick(infer, payload, i, start, start + at.length))
+        if (nodedb_row_is_inside(payload, at)) {
+            is_common = nodedb_infer_quick(infer, payload, i, start, start + at.length);
+            if (is_common)
                 continue;
             nodedb_infer_unnote(infer, i);
             infer->fault = nodedb_infer_row(infer, i, start, start + at.length);

@@ -17,6 +17,7 @@
 #include "nodedb_row_values.h"
 
 #define NODEDB_QUICK_KEY 32  // bytes of a key, with its head
+#define NODEDB_QUICK_STEP 64 // bytes of such a key and of the longest value that is not compared with the row's end
 #define NODEDB_QUICK_ROOM 96 // bytes from a key on that may be read: the key, and text of 31 bytes or whole words
 
 // How an integer lies behind its first byte: of the 8 bytes from `skip` on, as many as remain after a shift by `shift`;
@@ -59,14 +60,29 @@ static const nodedb_row_words nodedb_row_keep[NODEDB_ROW_INLINE + 1] __attribute
 };
 #undef NODEDB_ALL
 
-// Of up to 12 bytes, before which 4 lie that may be read, and 12 behind their start; whether they are ASCII.
-static inline int nodedb_row_quick_view(nodedb_row_view *view, const uint8_t *bytes, uint32_t size) {
-    const nodedb_row_words words = *(const nodedb_row_words *)(bytes - 4) & nodedb_row_keep[size];
+// Up to 12 bytes, before which 4 lie that may be read, and 12 behind their start.
+static inline nodedb_row_words nodedb_row_quick_words(const uint8_t *bytes, uint32_t size) {
+    return *(const nodedb_row_words *)(bytes - 4) & nodedb_row_keep[size];
+}
+
+// The view of them.
+static inline void nodedb_row_quick_view(nodedb_row_view *view, nodedb_row_words words, uint32_t size) {
+    *(nodedb_row_words *)view = words | (nodedb_row_words){size, 0, 0, 0};
+}
+
+static inline int nodedb_row_words_are_ascii(nodedb_row_words words) {
     uint64_t half[2];
     memcpy(half, &words, sizeof half);
-    *(nodedb_row_words *)view = words | (nodedb_row_words){size, 0, 0, 0};
     return ((half[0] | half[1]) & 0x8080808080808080u) == 0;
 }
+
+// The integer at `at`, whose first byte has this form, as 64 bits.
+static inline int64_t nodedb_row_quick_integer(const nodedb_integer_form *form, const uint8_t *at) {
+    return ((int64_t)nodedb_msgpack_u64(at + form->skip) >> form->shift) & (int64_t)form->mask;
+}
+
+// Whether it is too large for an int64_t: that form alone has no sign in all of its 64 bits.
+static inline int nodedb_row_is_large(uint32_t first, int64_t number) { return (number < 0) & (first == 0xCF); }
 
 // What is not so common. Nobody else has the address of where the row is read: it stays in a register.
 static inline const uint8_t *nodedb_row_quick_other(const nodedb_row_payload *payload, nodedb_row_column *column,
@@ -106,37 +122,36 @@ static inline const uint8_t *nodedb_row_quick_pass(const uint8_t *at, const uint
 // Reads the value at `at`, from which on there is room: what is behind it, or NULL where it is malformed.
 static inline const uint8_t *nodedb_row_quick_value(const nodedb_row_payload *payload, nodedb_row_column *column,
                                                     uint64_t row, const uint8_t *at, const uint8_t *end) {
-    const uint8_t first = *at;
-    switch (column->type) {
-    case NODEDB_ROW_INT64:
-    case NODEDB_ROW_UINT64: {
+    const uint32_t first = *at;
+    const nodedb_row_type type = column->type;
+    if (type == NODEDB_ROW_INT64 || type == NODEDB_ROW_UINT64) {
         const nodedb_integer_form *form = nodedb_integer_forms + first;
-        const int64_t word = (int64_t)nodedb_msgpack_u64(at + form->skip);
-        const int64_t number = (word >> form->shift) & (int64_t)form->mask;
-        // What is below 0 here: a negative number, or one that only a uint64_t holds.
-        if (form->bytes == 0 || ((number < 0) & ((first == 0xCF) | (column->type == NODEDB_ROW_UINT64))))
-            break;
-        ((int64_t *)column->values)[row] = number;
+        const int64_t number = nodedb_row_quick_integer(form, at);
+        const int is_other =
+            type == NODEDB_ROW_INT64 ? nodedb_row_is_large(first, number) : (number < 0) & (first != 0xCF);
+        if (form->bytes != 0 && !is_other) {
+            ((int64_t *)column->values)[row] = number;
+            column->state[row] = NODEDB_ROW_VALID;
+            return at + form->bytes;
+        }
+    } else if (type == NODEDB_ROW_STR && (first & 0xE0) == 0xA0) {
+        const uint32_t size = first & 0x1F;
         column->state[row] = NODEDB_ROW_VALID;
-        return at + form->bytes;
-    }
-    case NODEDB_ROW_FLOAT64:
-        if (first != 0xCB)
-            break;
+        if (size <= NODEDB_ROW_INLINE) {
+            const nodedb_row_words words = nodedb_row_quick_words(at + 1, size);
+            nodedb_row_quick_view((nodedb_row_view *)column->values + row, words, size);
+            if (nodedb_row_words_are_ascii(words))
+                return at + 1 + size;
+        }
+        return nodedb_row_set_text(payload, column, row, at + 1, size) == NODEDB_ROW_OK ? at + 1 + size : NULL;
+    } else if (type == NODEDB_ROW_FLOAT64 && first == 0xCB) {
         ((double *)column->values)[row] = nodedb_msgpack_f64(at + 1);
         column->state[row] = NODEDB_ROW_VALID;
         return at + 9;
-    case NODEDB_ROW_STR: {
-        const uint32_t size = first & 0x1F;
-        if ((first & 0xE0) != 0xA0)
-            break;
+    } else if (type == NODEDB_ROW_BOOL && (first & 0xFE) == 0xC2) {
+        ((uint8_t *)column->values)[row] = first & 1;
         column->state[row] = NODEDB_ROW_VALID;
-        if (size <= NODEDB_ROW_INLINE && nodedb_row_quick_view((nodedb_row_view *)column->values + row, at + 1, size))
-            return at + 1 + size;
-        return nodedb_row_set_text(payload, column, row, at + 1, size) == NODEDB_ROW_OK ? at + 1 + size : NULL;
-    }
-    default:
-        break;
+        return at + 1;
     }
     if (first == 0xC0) {
         column->state[row] = NODEDB_ROW_NIL;

@@ -31,6 +31,7 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef enum:
     PAGE = 4096
     NEW_VALUE = 4
+    BEFORE = 64 # bytes from the origin of offsets to the payload, as in a lease
 
 
 cdef class Guarded:
@@ -51,7 +52,7 @@ cdef class Guarded:
 
     def read(self, list messages, RowPlan plan not None, bint at_end, tuple stray=None):
         """Which of the messages are rows (1) and which are malformed (2); the columns that are inferred; where decoding and
-        inference ended. The last event lies where `stray` says: at its offset, with its length."""
+        inference ended. With `stray` an event lies elsewhere: its position, its offset in the payload, its length."""
         cdef bytes payload = b"".join(messages)
         cdef uint64_t n = len(messages), size = len(payload), i, at = 0
         cdef uint8_t* start = self.page + PAGE - size if at_end else self.page
@@ -67,12 +68,12 @@ cdef class Guarded:
             raise ValueError(f"{size} bytes: there is room for {PAGE}")
         memcpy(start, <const char*>payload, size)
         for i in range(n):
-            rows[i].field[NEW_VALUE].offset = at
+            rows[i].field[NEW_VALUE].offset = at + BEFORE
             rows[i].field[NEW_VALUE].length = len(messages[i])
             at += len(messages[i])
         if stray is not None:
-            rows[n - 1].field[NEW_VALUE].offset = stray[0]
-            rows[n - 1].field[NEW_VALUE].length = stray[1]
+            rows[<uint64_t>stray[0]].field[NEW_VALUE].offset = stray[1] + BEFORE
+            rows[<uint64_t>stray[0]].field[NEW_VALUE].length = stray[2]
         for k in range(plan.count):
             columns[k].type = plan.types[k]
             columns[k].values = memory + 17 * n * k
@@ -80,7 +81,8 @@ cdef class Guarded:
         decoder.keys.names = &plan.by_name
         decoder.keys.limit = start + size
         decoder.keys.known = 0
-        decoder.payload.origin = decoder.payload.bytes = start
+        decoder.payload.origin = start - BEFORE
+        decoder.payload.bytes = start
         decoder.payload.end = start + size
         decoder.payload.shift = 28
         decoder.columns = columns

@@ -32,7 +32,7 @@ class Guarded(Protocol):
     """``guarded.pyx``."""
 
     def read(
-        self, messages: list[bytes], plan: RowPlan, at_end: bool, stray: tuple[int, int] | None = None
+        self, messages: list[bytes], plan: RowPlan, at_end: bool, stray: tuple[int, int, int] | None = None
     ) -> tuple[list[int], list[bytes], tuple[int, int]]: ...
 
     def touch_beyond(self) -> None: ...
@@ -105,7 +105,7 @@ def test_no_byte_before_the_payload_is_read(guarded: Guarded) -> None:
 
     def read_all() -> int:
         # The last event lies where the first does, and comes when its key is known.
-        ends, _, ended = guarded.read([message] * 40, plan, False, (0, len(message)))
+        ends, _, ended = guarded.read([message] * 40, plan, False, (39, 0, len(message)))
         return sum(ends) if ended == (40, 40) else 0
 
     assert in_child(read_all) == 40
@@ -118,11 +118,18 @@ def test_values_outside_of_the_payload(guarded: Guarded, at_end: bool) -> None:
     plan = RowPlan(("k",), (ROW_TYPES.index("int64"),))
 
     def read_all() -> int:
-        for stray in ((8, 1), (4, 5), (7, 2), (0, 9), (4096, 1), (2**32 - 1, 2**32 - 2), (0, 2**32 - 2)):
-            ends, _, ended = guarded.read([good, good], plan, at_end, stray)
-            assert ends[0] == 1, stray
-            assert ended == (1, 1), stray
-        assert guarded.read([good, good], plan, at_end, (4, 4))[2] == (2, 2)
+        # As the only neighbour, and as the first and the second of a pair.
+        for count, position in ((2, 1), (100, 2), (100, 3)):
+            size = 4 * count
+            for offset, length in (
+                (-4, 4), (-64, 4), (-1, 5), (size, 1), (size - 4, 5), (size - 1, 2), (0, size + 1), (4096, 1),
+                (2**32 - 65, 2**32 - 2), (0, 2**32 - 2),
+            ):  # fmt: skip
+                stray = position, offset, length
+                ends, _, ended = guarded.read([good] * count, plan, at_end, stray)
+                assert ends[position - 1] == 1, stray
+                assert ended == (position, position), stray
+            assert guarded.read([good] * count, plan, at_end, (position, 4, 4))[2] == (count, count)
         return 1
 
     assert in_child(read_all) == 1
