@@ -22,12 +22,10 @@
 
 #include "../../core/nodedb_schema.h"
 #include "../nodedb_utf8.h"
+#include "../nodedb_view.h"
 
 #define nodedb_always inline __attribute__((always_inline))
-#define NODEDB_INLINE 12 // bytes that a view holds itself
 #define NODEDB_BLOCK 128 // rows; a multiple of 64, so that bitmaps are whole words
-
-typedef uint32_t nodedb_view __attribute__((vector_size(16), aligned(4), may_alias));
 
 // Where the columns go; NULL where one is not asked for.
 // NOLINTNEXTLINE(bugprone-macro-parentheses): it declares a member.
@@ -71,25 +69,6 @@ typedef struct {
     uint32_t shift; // buffer k of the views begins at byte k << shift
 } nodedb_window;
 
-// Masks for the 16 bytes that begin 4 before a value's start, by the value's length; the last is for lengths over 12.
-#define NODEDB_A UINT32_MAX
-static const nodedb_view nodedb_keep[16] __attribute__((aligned(16))) = {
-    {0, 0, 0, 0},
-    {0, 0xFF, 0, 0},
-    {0, 0xFFFF, 0, 0},
-    {0, 0xFFFFFF, 0, 0},
-    {0, NODEDB_A, 0, 0},
-    {0, NODEDB_A, 0xFF, 0},
-    {0, NODEDB_A, 0xFFFF, 0},
-    {0, NODEDB_A, 0xFFFFFF, 0},
-    {0, NODEDB_A, NODEDB_A, 0},
-    {0, NODEDB_A, NODEDB_A, 0xFF},
-    {0, NODEDB_A, NODEDB_A, 0xFFFF},
-    {0, NODEDB_A, NODEDB_A, 0xFFFFFF},
-    {0, NODEDB_A, NODEDB_A, NODEDB_A},
-    {0, NODEDB_A, 0, 0},
-};
-
 // A view whose 16 bytes do not lie in the window.
 static __attribute__((noinline, cold)) nodedb_view nodedb_view_at_edge(const nodedb_window *window, uint32_t length,
                                                                        uint32_t at) {
@@ -99,7 +78,7 @@ static __attribute__((noinline, cold)) nodedb_view nodedb_view_at_edge(const nod
     if (length == NODEDB_NULL_LENGTH)
         return (nodedb_view){0, 0, 0, 0};
     memcpy(bytes, &length, 4);
-    memcpy(bytes + 4, window->bytes + at, length <= NODEDB_INLINE ? length : 4);
+    memcpy(bytes + 4, window->bytes + at, length <= NODEDB_VIEW_BYTES ? length : 4);
     memcpy(&view, bytes, 16);
     return view;
 }
@@ -109,8 +88,8 @@ static __attribute__((noinline, cold)) nodedb_view nodedb_view_at_edge(const nod
 static nodedb_always nodedb_view nodedb_inline_view(const nodedb_window *window, uint64_t room, nodedb_field field) {
     const uint32_t at = field.offset - window->base, length = field.length;
     if (__builtin_expect((uint64_t)at - 4 >= room, 0))
-        return nodedb_view_at_edge(window, length <= NODEDB_INLINE ? length : 0, at);
-    nodedb_view view = *(const nodedb_view *)(window->bytes + at - 4) & nodedb_keep[length & 15];
+        return nodedb_view_at_edge(window, length <= NODEDB_VIEW_BYTES ? length : 0, at);
+    nodedb_view view = *(const nodedb_view *)(window->bytes + at - 4) & nodedb_view_keep[length & 15];
     return view | (nodedb_view){length, 0, 0, 0};
 }
 
@@ -119,7 +98,7 @@ static nodedb_always nodedb_view nodedb_begin_view(const nodedb_window *window, 
     const uint32_t at = field.offset - window->base, length = field.length;
     if (__builtin_expect((uint64_t)at - 4 >= room, 0))
         return nodedb_view_at_edge(window, length, at);
-    nodedb_view view = *(const nodedb_view *)(window->bytes + at - 4) & nodedb_keep[length < 13 ? length : 13];
+    nodedb_view view = *(const nodedb_view *)(window->bytes + at - 4) & nodedb_view_keep[length < 13 ? length : 13];
     return view | (nodedb_view){length, 0, 0, 0};
 }
 
@@ -150,7 +129,7 @@ static __attribute__((noinline)) nodedb_view nodedb_mixed_block(nodedb_columns *
         const nodedb_field field = row[i].field[k];
         const uint32_t none = -(uint32_t)(field.length == NODEDB_NULL_LENGTH);
         const nodedb_field value = {field.offset, field.length & ~none};
-        const uint32_t is_long = -(uint32_t)(value.length > NODEDB_INLINE);
+        const uint32_t is_long = -(uint32_t)(value.length > NODEDB_VIEW_BYTES);
         const nodedb_view refers = {0, 0, is_long, is_long};
         const nodedb_view view = nodedb_begin_view(window, room, value);
         seen |= view;
@@ -192,7 +171,7 @@ static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t
             _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) {
                 const nodedb_field one = row[i].field[k];
                 const nodedb_view begun = nodedb_inline_view(&here, room, one);
-                stray |= NODEDB_INLINE - (uint64_t)one.length;
+                stray |= NODEDB_VIEW_BYTES - (uint64_t)one.length;
                 seen |= begun;
                 view[i] = begun;
             }
@@ -200,7 +179,7 @@ static nodedb_always nodedb_view nodedb_field_block(nodedb_columns *to, uint64_t
             _Pragma("GCC unroll 8") for (uint32_t i = 0; i < count; i++) {
                 const nodedb_field one = row[i].field[k];
                 const nodedb_view begun = nodedb_begin_view(&here, room, one);
-                stray |= (uint64_t)(one.length - (NODEDB_INLINE + 1)) << 32;
+                stray |= (uint64_t)(one.length - (NODEDB_VIEW_BYTES + 1)) << 32;
                 seen |= begun;
                 view[i] = nodedb_refer(begun, &here, one);
             }
@@ -381,7 +360,7 @@ static nodedb_always uint64_t nodedb_write_columns_by(int (*whole_block)(nodedb_
             for (uint32_t i = 0; i < n; i++) {
                 const nodedb_field one = row[i].field[k];
                 const uint8_t *text = window->bytes + (uint32_t)(one.offset - window->base);
-                if (one.length == NODEDB_NULL_LENGTH || (one.length <= NODEDB_INLINE && not_ascii == 0))
+                if (one.length == NODEDB_NULL_LENGTH || (one.length <= NODEDB_VIEW_BYTES && not_ascii == 0))
                     continue;
                 if (nodedb_utf8_prefix(text, one.length) != one.length) {
                     *field = k;

@@ -66,7 +66,7 @@ static inline void nodedb_row_pack_bits(const uint8_t *bytes, uint64_t count, ui
 }
 
 static inline const uint8_t *nodedb_row_bytes(const nodedb_row_view *view, const nodedb_row_payload *payload) {
-    if (view->size <= NODEDB_ROW_INLINE)
+    if (view->size <= NODEDB_VIEW_BYTES)
         return view->is.bytes;
     return payload->bytes + ((uint64_t)view->is.at.buffer << payload->shift) + view->is.at.offset;
 }

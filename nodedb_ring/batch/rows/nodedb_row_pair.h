@@ -90,11 +90,11 @@ static inline int nodedb_row_pair_values(nodedb_row_pair *pair, nodedb_row_colum
     } else if (column->type == NODEDB_ROW_STR) {
         const uint32_t a_size = a - 0xA0, b_size = b - 0xA0;
         nodedb_row_view *view = (nodedb_row_view *)column->values + row;
-        if ((a_size > NODEDB_ROW_INLINE) | (b_size > NODEDB_ROW_INLINE))
+        if ((a_size > NODEDB_VIEW_BYTES) | (b_size > NODEDB_VIEW_BYTES))
             return 0;
-        const nodedb_row_words a_words = nodedb_row_quick_words(pair->a + 1, a_size);
-        const nodedb_row_words b_words = nodedb_row_quick_words(pair->b + 1, b_size);
-        if (!nodedb_row_words_are_ascii(a_words | b_words))
+        const nodedb_view a_words = nodedb_row_quick_words(pair->a + 1, a_size);
+        const nodedb_view b_words = nodedb_row_quick_words(pair->b + 1, b_size);
+        if (!nodedb_row_is_ascii(a_words | b_words))
             return 0;
         nodedb_row_quick_view(view, a_words, a_size);
         nodedb_row_quick_view(view + 1, b_words, b_size);
@@ -123,9 +123,9 @@ static inline int nodedb_row_pass_values(nodedb_row_pair *pair) {
         pair->b += b_bytes;
         return 1;
     }
-    if ((a_size <= NODEDB_ROW_INLINE) & (b_size <= NODEDB_ROW_INLINE) &&
-        nodedb_row_words_are_ascii(nodedb_row_quick_words(pair->a + 1, a_size) |
-                                   nodedb_row_quick_words(pair->b + 1, b_size))) {
+    if ((a_size <= NODEDB_VIEW_BYTES) & (b_size <= NODEDB_VIEW_BYTES) &&
+        nodedb_row_is_ascii(nodedb_row_quick_words(pair->a + 1, a_size) |
+                            nodedb_row_quick_words(pair->b + 1, b_size))) {
         pair->a += 1 + a_size;
         pair->b += 1 + b_size;
         return 1;

@@ -40,37 +40,17 @@ static const nodedb_integer_form nodedb_integer_forms[256] = {
 #undef NODEDB_SIGNED
 #undef NODEDB_UNSIGNED
 
-// Four words of a view, of which the first is no part of the bytes; by the number of bytes that stay.
-typedef uint32_t nodedb_row_words __attribute__((vector_size(16), aligned(4), may_alias));
-#define NODEDB_ALL UINT32_MAX
-static const nodedb_row_words nodedb_row_keep[NODEDB_ROW_INLINE + 1] __attribute__((aligned(16))) = {
-    {0, 0, 0, 0},
-    {0, 0xFF, 0, 0},
-    {0, 0xFFFF, 0, 0},
-    {0, 0xFFFFFF, 0, 0},
-    {0, NODEDB_ALL, 0, 0},
-    {0, NODEDB_ALL, 0xFF, 0},
-    {0, NODEDB_ALL, 0xFFFF, 0},
-    {0, NODEDB_ALL, 0xFFFFFF, 0},
-    {0, NODEDB_ALL, NODEDB_ALL, 0},
-    {0, NODEDB_ALL, NODEDB_ALL, 0xFF},
-    {0, NODEDB_ALL, NODEDB_ALL, 0xFFFF},
-    {0, NODEDB_ALL, NODEDB_ALL, 0xFFFFFF},
-    {0, NODEDB_ALL, NODEDB_ALL, NODEDB_ALL},
-};
-#undef NODEDB_ALL
-
 // Up to 12 bytes, before which 4 lie that may be read, and 12 behind their start.
-static inline nodedb_row_words nodedb_row_quick_words(const uint8_t *bytes, uint32_t size) {
-    return *(const nodedb_row_words *)(bytes - 4) & nodedb_row_keep[size];
+static inline nodedb_view nodedb_row_quick_words(const uint8_t *bytes, uint32_t size) {
+    return *(const nodedb_view *)(bytes - 4) & nodedb_view_keep[size];
 }
 
 // The view of them.
-static inline void nodedb_row_quick_view(nodedb_row_view *view, nodedb_row_words words, uint32_t size) {
-    *(nodedb_row_words *)view = words | (nodedb_row_words){size, 0, 0, 0};
+static inline void nodedb_row_quick_view(nodedb_row_view *view, nodedb_view words, uint32_t size) {
+    *(nodedb_view *)view = words | (nodedb_view){size, 0, 0, 0};
 }
 
-static inline int nodedb_row_words_are_ascii(nodedb_row_words words) {
+static inline int nodedb_row_is_ascii(nodedb_view words) {
     uint64_t half[2];
     memcpy(half, &words, sizeof half);
     return ((half[0] | half[1]) & 0x8080808080808080u) == 0;
@@ -137,10 +117,10 @@ static inline const uint8_t *nodedb_row_quick_value(const nodedb_row_payload *pa
     } else if (type == NODEDB_ROW_STR && (first & 0xE0) == 0xA0) {
         const uint32_t size = first & 0x1F;
         column->state[row] = NODEDB_ROW_VALID;
-        if (size <= NODEDB_ROW_INLINE) {
-            const nodedb_row_words words = nodedb_row_quick_words(at + 1, size);
+        if (size <= NODEDB_VIEW_BYTES) {
+            const nodedb_view words = nodedb_row_quick_words(at + 1, size);
             nodedb_row_quick_view((nodedb_row_view *)column->values + row, words, size);
-            if (nodedb_row_words_are_ascii(words))
+            if (nodedb_row_is_ascii(words))
                 return at + 1 + size;
         }
         return nodedb_row_set_text(payload, column, row, at + 1, size) == NODEDB_ROW_OK ? at + 1 + size : NULL;

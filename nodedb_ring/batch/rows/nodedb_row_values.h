@@ -1,10 +1,7 @@
 // One value of a row, read into a column of its type.
 //
-// A column is an array of values and an array of states. Text, binary and raw values are views as Arrow has them, over
-// the payload that the row lies in:
-//
-//     up to 12 bytes   | length | the bytes, zeros after them                |
-//     more             | length | first 4 bytes | number of buffer | offset  |
+// A column is an array of values and an array of states. Text, binary and raw values are views over the payload that
+// the row lies in; nodedb_view.h has their form.
 
 #ifndef NODEDB_ROW_VALUES_H
 #define NODEDB_ROW_VALUES_H
@@ -13,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../nodedb_view.h"
 #include "nodedb_msgpack.h"
 
 // As ROW_TYPES in schema.py has them.
@@ -53,12 +51,10 @@ typedef enum {
     NODEDB_ROW_BAD_TIMESTAMP, // an extension of the timestamp's type that is none
 } nodedb_row_fault;
 
-#define NODEDB_ROW_INLINE 12 // bytes that a view holds itself
-
 typedef struct {
     int32_t size;
     union {
-        uint8_t bytes[NODEDB_ROW_INLINE];
+        uint8_t bytes[NODEDB_VIEW_BYTES];
         struct {
             uint8_t prefix[4];
             int32_t buffer, offset;
@@ -107,7 +103,7 @@ static inline int nodedb_row_set_inline_view(const nodedb_row_payload *payload, 
                                              const uint8_t *bytes, uint32_t size) {
     uint64_t low = 0;
     uint32_t high = 0;
-    if (payload->end - bytes >= NODEDB_ROW_INLINE) {
+    if (payload->end - bytes >= NODEDB_VIEW_BYTES) {
         // As two words, of which the value's own bytes stay: a copy of `size` bytes would be a branch on the size.
         const uint64_t low_mask = size >= 8 ? UINT64_MAX : ((uint64_t)1 << 8 * size) - 1;
         const uint64_t high_mask = size <= 8 ? 0 : ((uint64_t)1 << 8 * (size - 8)) - 1;
@@ -129,7 +125,7 @@ static inline int nodedb_row_set_inline_view(const nodedb_row_payload *payload, 
 
 static inline nodedb_row_fault nodedb_row_set_bytes(const nodedb_row_payload *payload, nodedb_row_column *column,
                                                     uint64_t row, const uint8_t *bytes, uint64_t size) {
-    if (size <= NODEDB_ROW_INLINE)
+    if (size <= NODEDB_VIEW_BYTES)
         nodedb_row_set_inline_view(payload, (nodedb_row_view *)column->values + row, bytes, (uint32_t)size);
     else if (size <= INT32_MAX)
         nodedb_row_set_long_view(payload, column, row, bytes, (uint32_t)size);
@@ -140,7 +136,7 @@ static inline nodedb_row_fault nodedb_row_set_bytes(const nodedb_row_payload *pa
 
 static inline nodedb_row_fault nodedb_row_set_text(const nodedb_row_payload *payload, nodedb_row_column *column,
                                                    uint64_t row, const uint8_t *bytes, uint32_t size) {
-    if (size <= NODEDB_ROW_INLINE) {
+    if (size <= NODEDB_VIEW_BYTES) {
         if (nodedb_row_set_inline_view(payload, (nodedb_row_view *)column->values + row, bytes, size))
             return NODEDB_ROW_OK;
         return nodedb_utf8_prefix_of_any(bytes, size) == size ? NODEDB_ROW_OK : NODEDB_ROW_NOT_UTF8;

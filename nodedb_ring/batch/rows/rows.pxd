@@ -69,7 +69,7 @@ cdef extern from "nodedb_row_values.h" nogil:
         ROW_ABSENT "NODEDB_ROW_ABSENT"
         ROW_NIL "NODEDB_ROW_NIL"
         ROW_VALID "NODEDB_ROW_VALID"
-        ROW_INLINE "NODEDB_ROW_INLINE"
+        ROW_INLINE "NODEDB_VIEW_BYTES"
 
     ctypedef enum RowFault "nodedb_row_fault":
         ROW_OK "NODEDB_ROW_OK"
