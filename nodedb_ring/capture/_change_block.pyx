@@ -82,7 +82,6 @@ cdef class ChangeBlock(RowBlock):
         cdef EventRow* row = _next_row(self)
         cdef EventField* field = row.field
         cdef uint64_t start = self.used
-        cdef int k
         row.op = op
         row.source = source
         row.count = 1
@@ -96,9 +95,11 @@ cdef class ChangeBlock(RowBlock):
             _put_key(self, table, keyed, old)
         field[FIELD_ROW_ID].offset = <uint32_t>start
         field[FIELD_ROW_ID].length = <uint32_t>(self.used - start)
-        for k in (FIELD_USER_ID, FIELD_STATEMENT_DIGEST, FIELD_NEW_VALUE, FIELD_OLD_VALUE):
-            field[k].offset = <uint32_t>self.used
-            field[k].length = NULL_LENGTH
+        # One by one: a loop over these four would make Python objects of them.
+        _clear_field(field + FIELD_USER_ID, self.used)
+        _clear_field(field + FIELD_STATEMENT_DIGEST, self.used)
+        _clear_field(field + FIELD_NEW_VALUE, self.used)
+        _clear_field(field + FIELD_OLD_VALUE, self.used)
         if new is not None:
             start = self.used
             _put_map(self, table, new, old)
@@ -207,6 +208,11 @@ cdef EventRow* _next_row(ChangeBlock self) except NULL:
     memset(row, 0, sizeof(EventRow))
     row.valid_time_ms = NO_TIME
     return row
+
+
+cdef inline void _clear_field(EventField* field, uint64_t used) noexcept:
+    field.offset = <uint32_t>used
+    field.length = NULL_LENGTH
 
 
 # Row ids.

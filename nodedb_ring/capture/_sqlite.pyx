@@ -188,7 +188,9 @@ cdef class OpenTransaction:
 
     # The preupdate hook.
 
-    @cython.binding(False)  # SQLite calls it for every row: a function in C without the wrapping of one in Python
+    # Called for every row: a C function of one argument, without what makes it look like one in Python.
+    @cython.binding(False)
+    @cython.always_allow_keywords(False)
     def record(self, change):
         cdef uint64_t rollbacks = self._table.rollbacks
         if self._unfollowed is not None:

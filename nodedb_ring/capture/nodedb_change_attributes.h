@@ -32,9 +32,15 @@ static struct {
 // What it finds lives as long as the process does.
 static int change_attributes_find(PyObject *type) {
     static const char *const names[CHANGE_ATTRIBUTE_COUNT] = {
-        [DATABASE_NAME] = "database_name", [TABLE_NAME] = "table_name", [OPCODE] = "opcode",
-        [DEPTH] = "depth",                 [ROWID] = "rowid",           [ROWID_NEW] = "rowid_new",
-        [BLOB_WRITE] = "blob_write",       [NEW_VALUES] = "new",        [OLD_VALUES] = "old",
+        [DATABASE_NAME] = "database_name",
+        [TABLE_NAME] = "table_name",
+        [OPCODE] = "opcode",
+        [DEPTH] = "depth",
+        [ROWID] = "rowid",
+        [ROWID_NEW] = "rowid_new",
+        [BLOB_WRITE] = "blob_write",
+        [NEW_VALUES] = "new",
+        [OLD_VALUES] = "old",
         [UPDATED_VALUES] = "update",
     };
     change_attributes.type = (PyTypeObject *)Py_NewRef(type);
