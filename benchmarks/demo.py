@@ -26,6 +26,7 @@ from nodedb_ring import EventBatch, EventConsumer, create_event_bus
 from nodedb_ring.command.demo.database import (
     ask_databases,
     open_database,
+    open_log,
     transactions_left,
     write_flights,
     write_transaction,
@@ -122,7 +123,7 @@ def _captured(folder: Path, shards: Shards) -> float:
 def _captured_and_logged(folder: Path, shards: Shards) -> float:
     paths = _paths(folder, shards)
     with contextlib.ExitStack() as ends:
-        logs = [ends.enter_context(SqliteEventLog(path, driver="apsw")) for path in paths]
+        logs = [ends.enter_context(open_log(path)) for path in paths]
         took, _ = _capture(paths, shards, logs)
         for core_id, (log, shard) in enumerate(zip(logs, shards, strict=True)):
             check("events in the log", log.last_sequence(core_id), 2 * len(shard))

@@ -44,12 +44,20 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object text) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
 
+cdef extern from "nodedb_short_copy.h" nogil:
+    enum:
+        SHORT "NODEDB_SHORT"
+    void copy_short "nodedb_copy_short"(uint8_t* to, const uint8_t* source, size_t size) noexcept
+    void copy_padded "nodedb_copy_padded"(uint8_t* to, const uint8_t* source, size_t size) noexcept
+
 cdef extern from *:
     uint64_t swapped "__builtin_bswap64"(uint64_t number) noexcept nogil
 
 cdef enum:
     # A block with more room than this is freed after its transaction.
     KEPT_BYTES = 1024 * 1024
+    # The first byte of a value, and eight that are written behind it whether they are a part of it or not.
+    MOST_OF_NUMBER = 9
 
 cdef object _NO_CHANGE = apsw.no_change
 cdef object _literal = apsw.format_sql_value
@@ -74,7 +82,6 @@ cdef class ChangeBlock(RowBlock):
         cdef EventRow* row = _next_row(self)
         cdef EventField* field = row.field
         cdef uint64_t start = self.used
-        cdef int k
         row.op = op
         row.source = source
         row.count = 1
@@ -88,9 +95,11 @@ cdef class ChangeBlock(RowBlock):
             _put_key(self, table, keyed, old)
         field[FIELD_ROW_ID].offset = <uint32_t>start
         field[FIELD_ROW_ID].length = <uint32_t>(self.used - start)
-        for k in (FIELD_USER_ID, FIELD_STATEMENT_DIGEST, FIELD_NEW_VALUE, FIELD_OLD_VALUE):
-            field[k].offset = <uint32_t>self.used
-            field[k].length = NULL_LENGTH
+        # One by one: a loop over these four would make Python objects of them.
+        _clear_field(field + FIELD_USER_ID, self.used)
+        _clear_field(field + FIELD_STATEMENT_DIGEST, self.used)
+        _clear_field(field + FIELD_NEW_VALUE, self.used)
+        _clear_field(field + FIELD_OLD_VALUE, self.used)
         if new is not None:
             start = self.used
             _put_map(self, table, new, old)
@@ -201,6 +210,11 @@ cdef EventRow* _next_row(ChangeBlock self) except NULL:
     return row
 
 
+cdef inline void _clear_field(EventField* field, uint64_t used) noexcept:
+    field.offset = <uint32_t>used
+    field.length = NULL_LENGTH
+
+
 # Row ids.
 
 
@@ -297,105 +311,116 @@ cdef int _put_hexadecimal(ChangeBlock self, value) except -1:
 # Values as MessagePack.
 
 
+# Values are written to where `to` points, and a function returns where the next byte goes. `to` is a variable and
+# not a field of the block: a byte that is written might be one of the block's own fields, for all that C knows, which
+# would be loaded again after each.
+
+
 cdef int _put_map(ChangeBlock self, Table table, tuple values, tuple before) except -1:
     """The map of the columns to the values; where one says apsw.no_change, to that of `before`."""
-    cdef const char* names = PyBytes_AS_STRING(table.packed)
-    cdef uint32_t at = 0, size
+    cdef const uint8_t* name = table.packed
+    cdef uint8_t* to = self.bytes + self.used
+    cdef uint32_t size
     cdef Py_ssize_t i
     if table.count == 0:
-        return _put_bytes(self, names, <uint64_t>PyBytes_GET_SIZE(table.packed))
+        return _put_bytes(self, <const char*>name, table.packed_size)
     for i in range(table.count):
-        size = table.ends[i] - at
-        _need_bytes(self, size + 9)
-        memcpy(self.bytes + self.used, names + at, size)
-        self.used += size
-        at = table.ends[i]
         value = <object>PyTuple_GET_ITEM(values, i)
         if value is _NO_CHANGE:
             value = <object>PyTuple_GET_ITEM(before, i)
-        _put_value(self, value, table.is_real[i])
+        size = table.sizes[i]
+        if <uint64_t>(self.bytes + self.byte_room - to) < size + MOST_OF_NUMBER + SHORT:
+            to = _grown(self, to, size + MOST_OF_NUMBER + SHORT)
+        copy_padded(to, name, size)
+        name += size
+        to = _value(self, to + size, value, table.is_real[i])
+    self.used = <uint64_t>(to - self.bytes)
     return 0
 
 
-cdef int _put_bytes(ChangeBlock self, const char* data, uint64_t size) except -1:
+cdef uint8_t* _grown(ChangeBlock self, uint8_t* to, uint64_t size) except NULL:
+    """Where `to` points after the block has got room for `size` bytes more."""
+    self.used = <uint64_t>(to - self.bytes)
     _need_bytes(self, size)
-    memcpy(self.bytes + self.used, data, size)
+    return self.bytes + self.used
+
+
+cdef int _put_bytes(ChangeBlock self, const char* data, uint64_t size) except -1:
+    if self.byte_room - self.used < size:
+        _need_bytes(self, size)
+    copy_short(self.bytes + self.used, <const uint8_t*>data, size)
     self.used += size
     return 0
 
 
-cdef inline void _put_form(ChangeBlock self, uint8_t first, uint64_t number, int size) noexcept:
-    """A first byte, and the last `size` bytes of a number in network order. There is room for nine."""
+cdef inline uint8_t* _form(uint8_t* to, uint8_t first, uint64_t number, int size) noexcept:
+    """A first byte, and the last `size` bytes of a number in network order. There is room for MOST_OF_NUMBER."""
     cdef uint64_t ordered = swapped(number) >> (64 - 8 * size) if size != 0 else 0
-    self.bytes[self.used] = first
-    memcpy(self.bytes + self.used + 1, &ordered, 8)
-    self.used += 1 + size
+    to[0] = first
+    memcpy(to + 1, &ordered, 8)
+    return to + 1 + size
 
 
-cdef inline void _put_size(ChangeBlock self, uint8_t shortest, Py_ssize_t size) noexcept:
+cdef inline uint8_t* _size(uint8_t* to, uint8_t shortest, Py_ssize_t size) noexcept:
     """The header of a str or bin whose form with one byte of length is `shortest`."""
     if size < 0x100:
-        _put_form(self, shortest, <uint64_t>size, 1)
-    elif size < 0x10000:
-        _put_form(self, shortest + 1, <uint64_t>size, 2)
-    else:
-        _put_form(self, shortest + 2, <uint64_t>size, 4)
+        return _form(to, shortest, <uint64_t>size, 1)
+    if size < 0x10000:
+        return _form(to, shortest + 1, <uint64_t>size, 2)
+    return _form(to, shortest + 2, <uint64_t>size, 4)
 
 
-cdef inline void _put_integer(ChangeBlock self, int64_t number) noexcept:
+cdef inline uint8_t* _integer(uint8_t* to, int64_t number) noexcept:
     if number >= 0:
         if number < 0x80:
-            _put_form(self, <uint8_t>number, 0, 0)
-        elif number < 0x100:
-            _put_form(self, 0xCC, <uint64_t>number, 1)
-        elif number < 0x10000:
-            _put_form(self, 0xCD, <uint64_t>number, 2)
-        elif number < 0x100000000:
-            _put_form(self, 0xCE, <uint64_t>number, 4)
-        else:
-            _put_form(self, 0xCF, <uint64_t>number, 8)
-    elif number >= -0x20:
-        _put_form(self, <uint8_t>number, 0, 0)
-    elif number >= -0x80:
-        _put_form(self, 0xD0, <uint64_t>number, 1)
-    elif number >= -0x8000:
-        _put_form(self, 0xD1, <uint64_t>number, 2)
-    elif number >= -0x80000000:
-        _put_form(self, 0xD2, <uint64_t>number, 4)
-    else:
-        _put_form(self, 0xD3, <uint64_t>number, 8)
+            return _form(to, <uint8_t>number, 0, 0)
+        if number < 0x100:
+            return _form(to, 0xCC, <uint64_t>number, 1)
+        if number < 0x10000:
+            return _form(to, 0xCD, <uint64_t>number, 2)
+        if number < 0x100000000:
+            return _form(to, 0xCE, <uint64_t>number, 4)
+        return _form(to, 0xCF, <uint64_t>number, 8)
+    if number >= -0x20:
+        return _form(to, <uint8_t>number, 0, 0)
+    if number >= -0x80:
+        return _form(to, 0xD0, <uint64_t>number, 1)
+    if number >= -0x8000:
+        return _form(to, 0xD1, <uint64_t>number, 2)
+    if number >= -0x80000000:
+        return _form(to, 0xD2, <uint64_t>number, 4)
+    return _form(to, 0xD3, <uint64_t>number, 8)
 
 
-cdef int _put_value(ChangeBlock self, object value, bint is_real) except -1:
-    """One value, of which the first nine bytes have room already."""
+cdef inline uint8_t* _value(ChangeBlock self, uint8_t* to, object value, bint is_real) except NULL:
+    """One value, for which there is room unless it is longer than MOST_OF_NUMBER."""
     cdef double floating
     cdef uint64_t bits
     cdef const char* data
     cdef Py_ssize_t size
     if PyUnicode_CheckExact(value):
         data = _text(value, &size)
-        if size < 32:
-            _put_form(self, <uint8_t>(0xA0 | size), 0, 0)
-        else:
-            _put_size(self, 0xD9, size)
-        return _put_bytes(self, data, <uint64_t>size)
-    if value is None:
-        _put_form(self, 0xC0, 0, 0)
-        return 0
-    if PyFloat_CheckExact(value) or (is_real and PyLong_CheckExact(value)):
+        to = _form(to, <uint8_t>(0xA0 | size), 0, 0) if size < 32 else _size(to, 0xD9, size)
+    elif value is None:
+        to[0] = 0xC0
+        return to + 1
+    elif PyFloat_CheckExact(value) or (is_real and PyLong_CheckExact(value)):
         # The hook gives the default of a column that was added later as it was written, be it an integer.
         floating = PyFloat_AS_DOUBLE(value) if PyFloat_CheckExact(value) else <double>PyLong_AsLongLong(value)
         memcpy(&bits, &floating, 8)
-        _put_form(self, 0xCB, bits, 8)
-        return 0
-    if PyLong_CheckExact(value):
-        _put_integer(self, PyLong_AsLongLong(value))
-        return 0
-    if PyBytes_CheckExact(value):
+        return _form(to, 0xCB, bits, 8)
+    elif PyLong_CheckExact(value):
+        return _integer(to, PyLong_AsLongLong(value))
+    elif PyBytes_CheckExact(value):
+        data = PyBytes_AS_STRING(value)
         size = PyBytes_GET_SIZE(value)
-        _put_size(self, 0xC4, size)
-        return _put_bytes(self, PyBytes_AS_STRING(value), <uint64_t>size)
-    raise TypeError(f"{value!r}: no value of SQLite")
+        to = _size(to, 0xC4, size)
+    else:
+        raise TypeError(f"{value!r}: no value of SQLite")
+    if <uint64_t>(self.bytes + self.byte_room - to) < <uint64_t>size:
+        to = _grown(self, to, <uint64_t>size)
+    copy_short(to, <const uint8_t*>data, <size_t>size)
+    return to + size
 
 
 cdef inline const char* _text(object text, Py_ssize_t* size) except NULL:

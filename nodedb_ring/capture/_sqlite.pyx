@@ -30,7 +30,7 @@ import apsw
 
 cimport cython
 from cpython.exc cimport PyErr_SetInterrupt
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from ..ends._producer cimport EventProducer
@@ -38,6 +38,20 @@ from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
 from ._pending_changes cimport PendingChanges
 from ._table cimport Table
 from ._transaction_log cimport TransactionLog, schema_version
+from .change_attributes cimport (
+    BLOB_WRITE,
+    DATABASE_NAME,
+    DEPTH,
+    NEW_VALUES,
+    OLD_VALUES,
+    OPCODE,
+    ROWID,
+    ROWID_NEW,
+    TABLE_NAME,
+    change_attribute,
+    change_attributes_find,
+    values_after,
+)
 from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
@@ -58,7 +72,9 @@ cdef int _SQLITE_DELETE = 9, _SQLITE_INSERT = 18
 cdef enum:  # EventSource
     USER = 0
     TRIGGER = 1
-cdef object _NO_CHANGE = apsw.no_change
+
+if hasattr(apsw, "PreUpdate"):  # otherwise SqliteCapture refuses this apsw
+    change_attributes_find(apsw.PreUpdate)
 
 
 @cython.final
@@ -90,6 +106,7 @@ cdef class OpenTransaction:
     cdef str _module
     # name -> Table, the CaptureError of each change, or None for one that is left out; as of schema version _version
     cdef object _tables
+    cdef Table _latest  # the one of them that changed last, or None
     cdef object _version
     cdef PendingChanges _changes
     cdef object _unfollowed  # why this transaction's undone changes are not reported to us; it cannot be committed
@@ -171,6 +188,9 @@ cdef class OpenTransaction:
 
     # The preupdate hook.
 
+    # Called for every row: a C function of one argument, without what makes it look like one in Python.
+    @cython.binding(False)
+    @cython.always_allow_keywords(False)
     def record(self, change):
         cdef uint64_t rollbacks = self._table.rollbacks
         if self._unfollowed is not None:
@@ -203,43 +223,40 @@ cdef class OpenTransaction:
         cdef uint8_t source
         cdef int64_t rowid, new_rowid
         cdef tuple new, old
-        cdef Table columns
+        cdef Table columns = self._latest
         cdef ChangeBlock block
-        if change.database_name != "main":
+        cdef str name
+        if <str>change_attribute(change, DATABASE_NAME) != "main":
             return 0
-        name = change.table_name
-        if self._log is not None and name == "nodedb_ring_log":
-            return 0
-        if self._chosen is not None and fold(name) not in self._chosen:
-            return 0
-        table = self._tables.get(name)
-        if table is None or not self._table.joined or self._table.schema_doubtful:
-            table = self._look_up(name)
-            if table is None:
+        name = <str>change_attribute(change, TABLE_NAME)
+        if columns is None or name != columns.name or not self._table.joined or self._table.schema_doubtful:
+            columns = self._latest = self._find(name)
+            if columns is None:
                 return 0
-        if isinstance(table, CaptureError):
-            raise CaptureError(str(table))
-        opcode = change.opcode
-        source = USER if change.depth == 0 else TRIGGER
-        rowid = change.rowid
+        opcode = change_attribute(change, OPCODE)
+        source = USER if <int>change_attribute(change, DEPTH) == 0 else TRIGGER
+        rowid = change_attribute(change, ROWID)
         if opcode == _SQLITE_INSERT:
-            new = change.new
-            columns = self._columns(table, PyTuple_GET_SIZE(new))
+            new = change_attribute(change, NEW_VALUES)
+            if PyTuple_GET_SIZE(new) != columns.count:
+                columns = self._table_of_width(name, PyTuple_GET_SIZE(new))
             self._changes.room().write(columns, OP_INSERT, source, rowid, new, new, None)
         elif opcode == _SQLITE_DELETE:
-            if change.blob_write >= 0:
+            if <int>change_attribute(change, BLOB_WRITE) >= 0:
                 raise CaptureError(
                     f"table {name}, row {rowid}: incremental writes to a blob cannot be captured, because SQLite"
                     " does not report what is written; write the column with UPDATE"
                 )
-            old = change.old
-            columns = self._columns(table, PyTuple_GET_SIZE(old))
+            old = change_attribute(change, OLD_VALUES)
+            if PyTuple_GET_SIZE(old) != columns.count:
+                columns = self._table_of_width(name, PyTuple_GET_SIZE(old))
             self._changes.room().write(columns, OP_DELETE, source, rowid, old, None, old)
         else:
-            old = change.old
-            new = _new_of(change, old)
-            new_rowid = change.rowid_new
-            columns = self._columns(table, PyTuple_GET_SIZE(old))
+            old = change_attribute(change, OLD_VALUES)
+            new = values_after(change, old)
+            new_rowid = change_attribute(change, ROWID_NEW)
+            if PyTuple_GET_SIZE(old) != columns.count:
+                columns = self._table_of_width(name, PyTuple_GET_SIZE(old))
             block = self._changes.room()
             if rowid == new_rowid if columns.key_count == 0 else block.same_key(columns, old, new):
                 block.write(columns, OP_UPDATE, source, rowid, old, new, old)
@@ -248,6 +265,19 @@ cdef class OpenTransaction:
                 block.write(columns, OP_INSERT, source, new_rowid, new, new, old)
         self._changes.keep()
         return 0
+
+    cdef Table _find(self, str name):
+        """The table, or None if its changes are not captured. Each change of one that cannot be is refused."""
+        if self._log is not None and name == "nodedb_ring_log":
+            return None
+        if self._chosen is not None and fold(name) not in self._chosen:
+            return None
+        table = self._tables.get(name)
+        if table is None or not self._table.joined or self._table.schema_doubtful:
+            table = self._look_up(name)
+        if isinstance(table, CaptureError):
+            raise CaptureError(str(table))
+        return table
 
     cdef object _look_up(self, str name):
         """A table that no trigger of ours is on, or that a statement may have made or changed since."""
@@ -299,22 +329,23 @@ cdef class OpenTransaction:
         version = self._schema_version()
         if self._table.schema_unsure or version != self._version:
             self._table.schema_read = True
+            self._latest = None
             self._tables = self._read_tables(self._connection())
             self._version = version
             self._table.schema_unsure = False
         self._table.schema_doubtful = False
         return 0
 
-    cdef Table _columns(self, table, Py_ssize_t count):
-        """The table, whose rows have `count` values."""
-        if (<Table>table).count != count:
-            # A function that writes, called by the statement that alters the table.
-            name = table.name
-            self._table.schema_unsure = True
-            self._read_schema()
-            table = self._tables.get(name)
-            if not isinstance(table, Table) or (<Table>table).count != count:
-                raise CaptureError(f"a row of {count} values is not of {table!r}; run the transaction again")
+    cdef Table _table_of_width(self, str name, Py_ssize_t count):
+        """The table whose rows have `count` values, which are not as many as it had columns.
+
+        A function that writes was called by the statement that alters the table.
+        """
+        self._table.schema_unsure = True
+        self._read_schema()
+        table = self._tables.get(name)
+        if not isinstance(table, Table) or (<Table>table).count != count:
+            raise CaptureError(f"a row of {count} values is not of {table!r}; run the transaction again")
         return table
 
     # What the virtual table calls.
@@ -446,20 +477,6 @@ cdef class OpenTransaction:
 
 
 cdef object _LARGEST = 2**64 - 1
-
-
-cdef tuple _new_of(change, tuple old):
-    """The values after an UPDATE, or apsw.no_change for one that is the same: apsw then makes no object of it.
-
-    It takes 0.0 and -0.0 for the same, which are not.
-    """
-    cdef tuple new = change.update
-    cdef Py_ssize_t i
-    for i in range(PyTuple_GET_SIZE(old)):
-        value = <object>PyTuple_GET_ITEM(old, i)
-        if type(value) is float and <double>value == 0.0 and <object>PyTuple_GET_ITEM(new, i) is _NO_CHANGE:
-            return change.new
-    return new
 
 
 cdef int _check_schema_of(void* owner) except -1:

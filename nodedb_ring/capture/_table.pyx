@@ -3,10 +3,15 @@
 
 cimport cython
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 import msgpack
 
 __all__ = ["Table"]
+
+cdef extern from "nodedb_short_copy.h" nogil:
+    enum:
+        SHORT "NODEDB_SHORT"
 
 
 @cython.final
@@ -27,7 +32,7 @@ cdef class Table:
     """
 
     def __init__(self, str name not None, tuple columns not None, *, real, tuple key=(), bint is_text_key=False):
-        if self.ends != NULL:
+        if self.sizes != NULL:
             raise TypeError("a Table is immutable: make another")
         packer = msgpack.Packer()
         self.name = name
@@ -36,22 +41,29 @@ cdef class Table:
         self.count = len(columns)
         self.key_count = len(key)
         self.is_text_key = is_text_key
-        self.ends = <uint32_t*>calloc(self.count + 1, sizeof(uint32_t))
+        self.sizes = <uint32_t*>calloc(self.count + 1, sizeof(uint32_t))
         self.is_real = <uint8_t*>calloc(self.count + 1, 1)
         self.key_places = <uint32_t*>calloc(self.key_count + 1, sizeof(uint32_t))
-        if self.ends == NULL or self.is_real == NULL or self.key_places == NULL:
+        cdef bytes packed = packer.pack_map_header(len(columns))
+        before = 0
+        if self.sizes == NULL or self.is_real == NULL or self.key_places == NULL:
             raise MemoryError
-        packed = packer.pack_map_header(len(columns))
         for i, column in enumerate(columns):
             packed += packer.pack(column)
-            self.ends[<Py_ssize_t>i] = <uint32_t>len(packed)
+            self.sizes[<Py_ssize_t>i] = <uint32_t>(len(packed) - before)
             self.is_real[<Py_ssize_t>i] = i in real
+            before = len(packed)
         for i, place in enumerate(key):
             self.key_places[<Py_ssize_t>i] = place
-        self.packed = packed
+        self.packed_size = <uint32_t>len(packed)
+        self.packed = <uint8_t*>calloc(self.packed_size + SHORT, 1)
+        if self.packed == NULL:
+            raise MemoryError
+        memcpy(self.packed, <const char*>packed, self.packed_size)
 
     def __dealloc__(self):
-        free(self.ends)
+        free(self.packed)
+        free(self.sizes)
         free(self.is_real)
         free(self.key_places)
 

@@ -29,7 +29,15 @@ from ...log.sqlite import SqliteEventLog
 from .flights import Flight
 from .totals import CarrierTotals, TotalsByCarrier
 
-__all__ = ["Transaction", "ask_databases", "open_database", "transactions_left", "write_flights", "write_transaction"]
+__all__ = [
+    "Transaction",
+    "ask_databases",
+    "open_database",
+    "open_log",
+    "transactions_left",
+    "write_flights",
+    "write_transaction",
+]
 
 _TRANSACTION_ROWS: Final = 1000
 _PAUSE: Final = 0.001  # seconds between two checks of a ring under pressure
@@ -133,6 +141,16 @@ def open_database(path: Path) -> apsw.Connection:
     with connection:
         connection.execute(_SCHEMA)
     return connection
+
+
+def open_log(path: Path) -> SqliteEventLog:
+    """The log in a database of the demo; an empty file becomes the database first.
+
+    So it has pages of 4 KiB. A log that makes the file itself gives it pages of 32 KiB, and each statement on a
+    captured table copies a page.
+    """
+    open_database(path).close()
+    return SqliteEventLog(path, driver="apsw")
 
 
 def transactions_left(connection: apsw.Connection, flights: Sequence[Flight]) -> Iterator[Transaction]:

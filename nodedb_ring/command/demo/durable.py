@@ -28,7 +28,7 @@ from ...log.sqlite import SqliteEventLog
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
 from .children import TerminationFlag, spawn
-from .database import write_flights
+from .database import open_log, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import Outcome, collect_outcome
 from .snapshot import Snapshot
@@ -82,7 +82,7 @@ def run(
     """
     with contextlib.ExitStack() as ends:
         directory = ends.enter_context(tempfile.TemporaryDirectory(prefix="nodedb-ring-"))
-        logs = [ends.enter_context(SqliteEventLog(path, driver="apsw")) for path in databases]
+        logs = [ends.enter_context(open_log(path)) for path in databases]
         snapshots = [Path(directory, f"view.{number}") for number in range(len(AIRPORTS))]
         children = _Children(bus, flights_by_core(flights), databases, logs, snapshots=snapshots, show=show)
         try:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from ... import EventConsumer, EventProducer, Follower, follow
 from ...log.sqlite import SqliteEventLog
-from .database import write_flights
+from .database import open_log, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreView, Outcome, Recovered, collect_outcome
 from .view import CarrierView
@@ -59,7 +59,7 @@ def run(
     stop = threading.Event()
     started = time.perf_counter()
     with contextlib.ExitStack() as ends:
-        logs = [ends.enter_context(SqliteEventLog(path, driver="apsw")) if logged else None for path in databases]
+        logs = [ends.enter_context(open_log(path)) if logged else None for path in databases]
         followers = [
             None if log is None else follow(consumer, log, group=_GROUP)
             for consumer, log in zip(consumers, logs, strict=True)
