@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -206,3 +208,38 @@ def test_a_connection_can_be_closed_before_its_capture(tmp_path: Path) -> None:
         connection.execute("INSERT INTO t VALUES (1)")
         connection.close()
         capture.close()
+
+
+@pytest.mark.parametrize("size", range(41))
+def test_names_and_values_of_every_length(size: int) -> None:
+    """Short ones are copied as words, which overlap or go beyond them."""
+    name = "n" * max(size, 1)
+    text = "".join(chr(ord("a") + i % 26) for i in range(size))
+    kept = {"id": 1, name: text, "b": text.encode()[::-1], "last": -1}
+    connection = apsw.Connection(":memory:")
+    connection.execute(f"CREATE TABLE t(id INTEGER PRIMARY KEY, {name}, b, last)")
+    with captured(connection) as consumer:
+        connection.execute("INSERT INTO t VALUES (?, ?, ?, ?)", tuple(kept.values()))
+        connection.execute("DELETE FROM t")
+    inserted, deleted = consumer.drain()
+    assert inserted.new_value == deleted.old_value == msgpack.packb(kept)
+
+
+def test_changes_are_read_by_name_where_apsw_has_no_getters() -> None:
+    """Another apsw may make its attributes otherwise. Here a class without getters stands for its type."""
+    script = """
+import apsw
+names = "database_name table_name opcode depth rowid rowid_new blob_write new old update".split()
+apsw.PreUpdate = type("PreUpdate", (), dict.fromkeys(names))
+from nodedb_ring import create_event_bus
+from nodedb_ring.capture import SqliteCapture
+[producer], [consumer] = create_event_bus(1)
+connection = apsw.Connection(":memory:")
+connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+with SqliteCapture(connection, producer):
+    connection.execute("INSERT INTO t VALUES (1, 'x'); UPDATE t SET b = 'y'; UPDATE t SET a = 2; DELETE FROM t")
+batch = consumer.drain()
+print(batch.op.tolist(), batch.strings("row_id").tolist(), batch.rows()["b"].tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[1, 2, 3, 1, 3] ['1', '1', '1', '2', '2'] ['x', 'y', None, 'y', None]\n"

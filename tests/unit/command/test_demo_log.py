@@ -18,7 +18,7 @@ import pytest
 from nodedb_ring import EventBatch, EventBus, WriteOp, create_event_bus
 from nodedb_ring.command.cli import main
 from nodedb_ring.command.demo import durable
-from nodedb_ring.command.demo.database import write_flights
+from nodedb_ring.command.demo.database import open_log, write_flights
 from nodedb_ring.command.demo.flights import AIRPORTS, Flight
 from nodedb_ring.command.demo.outcome import Outcome
 from nodedb_ring.command.demo.report import Verdict
@@ -44,6 +44,12 @@ def bus(tmp_path: Path) -> Iterator[EventBus]:
     with EventBus.create("flights", len(AIRPORTS), 64, directory=tmp_path / "bus") as made:
         yield made
         made.unlink()
+
+
+def test_a_log_in_a_new_file_leaves_pages_of_4_kib(tmp_path: Path) -> None:
+    open_log(tmp_path / "db").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "db")) as connection:
+        assert connection.execute("PRAGMA page_size").fetchall() == [(4096,)]
 
 
 def agrees_though_it_dropped(outcome: Outcome, rows: int) -> None:
