@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
+from nodedb_ring.command.demo.database import open_database
 from nodedb_ring.command.demo.flights import Flight, load_flights
 
 
@@ -35,3 +37,19 @@ def at_hand(monkeypatch: pytest.MonkeyPatch, flights: list[Flight]) -> None:
 @pytest.fixture
 def databases(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "core.0", tmp_path / "core.1"
+
+
+@pytest.fixture
+def slow_databases(databases: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Databases whose writers commit at once for a while, and then take seconds for each transaction.
+
+    So nobody has ended when a test kills somebody, however late it comes to that.
+    """
+    for path in databases:
+        with contextlib.closing(open_database(path)) as connection:
+            connection.execute(
+                "CREATE TRIGGER slow AFTER INSERT ON flights WHEN new.flight_id > 6000 AND new.flight_id % 30 = 0 BEGIN"
+                " SELECT sum(one.number * other.number) FROM (SELECT number FROM flights LIMIT 1000) AS one,"
+                " (SELECT number FROM flights LIMIT 1000) AS other; END"
+            )
+    return databases

@@ -267,11 +267,11 @@ def test_killed_processes_continue_where_they_stopped(
 
 @pytest.mark.parametrize(("victim", "role"), list(enumerate(ROLES))[1:])
 def test_a_child_that_somebody_else_kills_ends_the_run_by_its_name(
-    victim: int, role: str, flights: list[Flight], databases: tuple[Path, Path], bus: EventBus
+    victim: int, role: str, flights: list[Flight], slow_databases: tuple[Path, Path], bus: EventBus
 ) -> None:
     killed = Running(lambda: kill(at_work(bus)[victim]))
     with pytest.raises(ChildProcessError) as error:
-        durable.run(flights[: 10 * MANY], databases, bus, lambda done: None, lambda line: None)
+        durable.run(flights[:MANY], slow_databases, bus, lambda done: None, lambda line: None)
     assert str(error.value) == f"{role}, process {killed.result()}, was killed by SIGKILL"
     assert multiprocessing.active_children() == []
 

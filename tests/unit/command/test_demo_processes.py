@@ -30,7 +30,8 @@ ROWS = 5000
 MANY = 50_000  # enough that all children are at work for a while
 SECONDS = 50
 ROLES = ["the writer of core 0", "the writer of core 1", "the consumer"]
-COMMAND = [sys.executable, "-m", "nodedb_ring", "demo", "--processes", f"--rows={MANY}"]
+ENDED_BEFORE = 100_000  # rows of a command that is ended long before the last of them
+COMMAND = [sys.executable, "-m", "nodedb_ring", "demo", "--processes", f"--rows={ENDED_BEFORE}"]
 
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
@@ -145,15 +146,15 @@ def test_a_database_that_says_otherwise_is_found_out(
 
 @pytest.mark.parametrize(("victim", "role"), list(enumerate(ROLES)))
 def test_a_child_that_is_killed_ends_the_run_by_its_name(
-    victim: int, role: str, flights: list[Flight], databases: tuple[Path, Path], bus: EventBus
+    victim: int, role: str, flights: list[Flight], slow_databases: tuple[Path, Path], bus: EventBus
 ) -> None:
     killed = Running(lambda: kill(at_work(bus)[victim]))
     with pytest.raises(ChildProcessError) as error:
-        run_quietly(flights, databases, bus)
+        run_quietly(flights, slow_databases, bus)
     assert str(error.value) == f"{role}, process {killed.result()}, was killed by SIGKILL"
     assert owners(bus.stats()) == [None, None, None]
     assert multiprocessing.active_children() == []
-    for database, airports, writer in zip(databases, AIRPORTS, ROLES, strict=False):
+    for database, airports, writer in zip(slow_databases, AIRPORTS, ROLES, strict=False):
         if writer != role:
             # When asked to end, it closed its database in order, which removes the WAL, long before the last flight.
             assert not Path(f"{database}-wal").exists()
@@ -228,7 +229,7 @@ def test_command_names_the_child_that_was_killed(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     killed = Running(lambda: kill(demo_at_work(os.getpid())[1]))
-    assert main(["demo", "--processes", f"--rows={MANY}"]) == 2
+    assert main(["demo", "--processes", f"--rows={ENDED_BEFORE}"]) == 2
     errors = capsys.readouterr().err
     assert errors == f"nodedb-ring demo: the writer of core 1, process {killed.result()}, was killed by SIGKILL\n"
     nothing_is_left(os.getpid(), [], tmp_path)
