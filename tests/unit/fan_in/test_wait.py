@@ -334,7 +334,9 @@ def test_an_end_that_is_given_twice() -> None:
 def test_what_is_no_end(wrong: object) -> None:
     [producer], [consumer] = create_event_bus(1, 16)
     ends: Any = [consumer, producer if wrong == "producer" else wrong]
-    with pytest.raises(TypeError, match=rf"ends\[1\]: must be an EventConsumer or a Follower, not {type(ends[1]).__name__}"):
+    with pytest.raises(
+        TypeError, match=rf"ends\[1\]: must be an EventConsumer or a Follower, not {type(ends[1]).__name__}"
+    ):
         wait(ends)
     assert wait([consumer], 0) == []
 
