@@ -70,8 +70,7 @@ def test_without_descriptors_the_core_is_named(make_bus: BusMaker) -> None:
             try:
                 consumers = bus.consumers()
             except OSError as error:
-                assert error.errno == errno.EMFILE
-                found += error.__notes__
+                found += error.__notes__ if error.errno == errno.EMFILE else [str(error)]
             else:
                 assert len(consumers) == 3
                 return found

@@ -207,7 +207,7 @@ def test_it_may_be_made_in_one_thread_and_iterated_in_another() -> None:
 
 def test_another_threads_end_is_refused() -> None:
     producers, consumers = create_event_bus(2, 16)
-    in_thread(lambda: consumers[1].drain())
+    in_thread(consumers[1].drain)
     merged = merge(consumers)
     with pytest.raises(OwnershipError, match="consumer of core 1"):
         next(merged)

@@ -280,7 +280,7 @@ assert len(consumers[0].drain(timeout=0.001)) == 0
 
 def test_another_threads_end_is_refused_before_anything_changes_hands(make_bus: BusMaker) -> None:
     _producers, consumers = rings("mixed", make_bus)
-    in_thread(lambda: consumers[3].drain())
+    in_thread(consumers[3].drain)
     for call in (lambda: wait(consumers), lambda: wait(consumers, 0)):
         with pytest.raises(OwnershipError, match=f"consumer of core {consumers[3].core_id}: belongs to another thread"):
             call()
@@ -294,7 +294,7 @@ def test_the_ends_become_the_waiting_threads() -> None:
     _producers, consumers = create_event_bus(2, 16)
     assert wait(consumers, 0) == []
     with pytest.raises(OwnershipError, match="consumer of core 1"):
-        in_thread(lambda: consumers[1].drain())
+        in_thread(consumers[1].drain)
 
 
 def test_an_inherited_end_is_refused() -> None:

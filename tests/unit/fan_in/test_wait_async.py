@@ -146,7 +146,7 @@ def test_the_loop_goes_on_meanwhile() -> None:
 
 def test_it_refuses_what_wait_refuses() -> None:
     _producers, consumers = create_event_bus(2, 16)
-    in_thread(lambda: consumers[1].drain())
+    in_thread(consumers[1].drain)
     with pytest.raises(OwnershipError, match="consumer of core 1"):
         asyncio.run(places(consumers))
     with pytest.raises(ArgumentError, match="twice"):

@@ -134,7 +134,7 @@ def test_one_waiter_at_a_time(sleep: str) -> None:
         for call in (
             lambda: wait(consumers[1:], 1),
             lambda: consumers[2].drain(timeout=1),
-            lambda: consumers[2].bind(),
+            consumers[2].bind,
         ):
             try:
                 call()
