@@ -112,7 +112,7 @@ def parked(rounds: int) -> list[Row]:
                 ours.send((kind, number))
                 ours.recv()
                 time.sleep(_PARKED_S)
-                core_id = 0 if kind == "drain" else random.randrange(_RINGS)  # noqa: S311 - no secret
+                core_id = 0 if kind == "drain" else random.randrange(_RINGS)
                 check("emitted", producers[core_id].emit(_event(number)), True)
                 latency = ours.recv()
                 latencies[kind].append(latency)

@@ -15,6 +15,8 @@ from .atomic cimport (
     load_relaxed,
     load_relaxed_u32,
     pause,
+    prefetch,
+    prefetch_to_write,
     store_relaxed,
     store_relaxed_u32,
 )
@@ -156,6 +158,12 @@ cdef inline bint _announce(Ring** rings, size_t count, uint32_t how) noexcept no
 cdef inline void _withdraw(Ring** rings, size_t count, uint32_t how) noexcept nogil:
     """Ends what `_announce` said."""
     cdef size_t i
+    if count > 1:
+        # After a sleep they are in no near cache, and one after the other they would take as long as a wake.
+        for i in range(count):
+            prefetch_to_write(&rings[i].header.waiting)
+            prefetch(&rings[i].header.published)
+            prefetch(&rings[i].local.consumer)
     for i in range(count):
         fetch_and_u32(&rings[i].header.waiting, ~how)
 
@@ -195,8 +203,11 @@ cdef bint rings_check_producers(Ring** rings, size_t count) noexcept nogil:
     return is_any_shared
 
 
-cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns) noexcept nogil:
-    """Sleeps in the futexes of rings that were announced. Returns 0, or the errno that ended the sleep."""
+cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns, uint32_t* woken) noexcept nogil:
+    """Sleeps in the futexes of rings that were announced. Returns 0, or the errno that ended the sleep.
+
+    Which one was woken is in `woken`, if that is known.
+    """
     cdef uint32_t* words[MOST_FUTEXES]
     cdef uint32_t expected[MOST_FUTEXES]
     cdef Ring* ring = rings[0]
@@ -211,7 +222,7 @@ cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns) noexcept no
         expected[i] = load_relaxed_u32(words[i])
         if expected[i] & WAITING_THREAD == 0:
             return 0
-    return futex_waitv(words, expected, <uint32_t>count, sleep_ns)
+    return futex_waitv(words, expected, <uint32_t>count, sleep_ns, woken)
 
 
 cdef WaitResult rings_wait(
@@ -222,9 +233,11 @@ cdef WaitResult rings_wait(
     It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
     that dies wakes no waiter, so on shared rings it sleeps for SHARED_SLEEP_NS at most before it checks for that.
     """
+    cdef uint32_t how = WAITING_THREAD if epoll < 0 else WAITING_FD
     cdef int64_t deadline = -1, left = -1, sleep_ns
     cdef WaitResult result = WAIT_READY
-    cdef bint is_any_shared
+    cdef bint is_any_shared, is_armed = epoll < 0
+    cdef uint32_t woken = 0
     cdef int rc
     if count > MOST_FUTEXES and epoll < 0:
         return WAIT_REFUSED
@@ -234,7 +247,7 @@ cdef WaitResult rings_wait(
         return WAIT_READY
     while True:
         is_any_shared = rings_check_producers(rings, count)
-        if rings_arm(rings, count, 0) if epoll >= 0 else _announce(rings, count, WAITING_THREAD):
+        if _announce(rings, count, how) if is_armed else rings_arm(rings, count, 0):
             break
         if deadline >= 0:
             left = deadline - monotonic_ns()
@@ -242,13 +255,14 @@ cdef WaitResult rings_wait(
                 result = WAIT_TIMEOUT
                 break
         sleep_ns = _shorter(left, rings_slice_ns(count)) if is_any_shared else left
-        if epoll >= 0:
-            rc = epoll_wait(epoll, sleep_ns)
-            rings_disarm(rings, count)
+        if epoll < 0:
+            rc = _sleep(rings, count, sleep_ns, &woken)
         else:
-            rc = _sleep(rings, count, sleep_ns)
-            _withdraw(rings, count, WAITING_THREAD)
-        if _is_any_ready(rings, count):
+            rc = epoll_wait(epoll, sleep_ns)
+            # What made it readable has to be cleared.
+            is_armed = rc == ETIMEDOUT
+        _withdraw(rings, count, how)
+        if ring_is_ready(rings[woken]) or _is_any_ready(rings, count):
             return WAIT_READY
         if rc == EINTR:
             return WAIT_INTERRUPTED
@@ -256,10 +270,7 @@ cdef WaitResult rings_wait(
             return WAIT_REFUSED
         if rc == ETIMEDOUT and sleep_ns == left:
             return WAIT_TIMEOUT
-    if epoll >= 0:
-        rings_disarm(rings, count)
-    else:
-        _withdraw(rings, count, WAITING_THREAD)
+    _withdraw(rings, count, how)
     return result
 
 
@@ -383,17 +394,16 @@ cdef bint ring_arm(Ring* ring) noexcept nogil:
 
 
 cdef void rings_disarm(Ring** rings, size_t count) noexcept nogil:
-    cdef size_t i
+    """Ends that. A signal that came is left for the next `rings_arm` to clear, or `ring_disarm`."""
     _withdraw(rings, count, WAITING_FD)
-    for i in range(count):
-        if rings[i].wake_fd >= 0:
-            clear_signal(rings[i].wake_fd)
-        if rings[i].timer_fd >= 0:
-            set_timer(rings[i].timer_fd, 0)
 
 
 cdef void ring_disarm(Ring* ring) noexcept nogil:
     rings_disarm(&ring, 1)
+    if ring.wake_fd >= 0:
+        clear_signal(ring.wake_fd)
+    if ring.timer_fd >= 0:
+        set_timer(ring.timer_fd, 0)
 
 
 cdef void ring_signal(Ring* ring) noexcept nogil:

@@ -8,7 +8,7 @@ cdef extern from "nodedb_kernel.h" nogil:
     int64_t monotonic_ns "nodedb_monotonic_ns"() noexcept
     int futex_wait "nodedb_futex_wait"(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept
     int futex_waitv "nodedb_futex_waitv"(
-        uint32_t** words, const uint32_t* expected, uint32_t count, int64_t timeout_ns
+        uint32_t** words, const uint32_t* expected, uint32_t count, int64_t timeout_ns, uint32_t* woken
     ) noexcept
     void futex_wake "nodedb_futex_wake"(uint32_t* word) noexcept
     int64_t coarse_ns "nodedb_coarse_ns"() noexcept

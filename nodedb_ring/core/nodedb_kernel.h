@@ -63,13 +63,14 @@ static inline int nodedb_futex_wait(uint32_t *word, uint32_t expected, int64_t t
     return rc == 0 ? 0 : errno;
 }
 
-// The same for several words, until one of them is woken or is not as expected any more. ENOSYS or EPERM: the kernel is
-// older than 5.16, or a sandbox lacks the call. At most NODEDB_MOST_FUTEXES.
+// The same for several words, until one of them is woken, which is `*woken` then, or is not as expected any more. ENOSYS or
+// EPERM: the kernel is older than 5.16, or a sandbox lacks the call. At most NODEDB_MOST_FUTEXES.
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
 #define NODEDB_MOST_FUTEXES 128
-static inline int nodedb_futex_waitv(uint32_t **words, const uint32_t *expected, uint32_t count, int64_t timeout_ns) {
+static inline int nodedb_futex_waitv(uint32_t **words, const uint32_t *expected, uint32_t count, int64_t timeout_ns,
+                                     uint32_t *woken) {
     // As the kernel has it: headers of its older versions lack the struct.
     struct {
         uint64_t expected, word;
@@ -90,7 +91,10 @@ static inline int nodedb_futex_waitv(uint32_t **words, const uint32_t *expected,
         until.tv_nsec = timeout_ns % 1000000000;
     }
     long rc = syscall(SYS_futex_waitv, waits, count, 0, timeout_ns < 0 ? NULL : &until, CLOCK_MONOTONIC);
-    return rc >= 0 ? 0 : errno;
+    if (rc < 0)
+        return errno;
+    *woken = (uint32_t)rc;
+    return 0;
 }
 
 static inline void nodedb_futex_wake(uint32_t *word) {

@@ -22,7 +22,7 @@ from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.bus.waiters import is_silent, producing_peer, readable
 from tests.unit.runners import Running, in_child, in_new_interpreter, in_thread
 from tests.unit.sandbox import Refusal, refusing
-from tests.unit.shared_buses import WAITING, BusMaker, claim_producer, emit, header_word, set_header_word
+from tests.unit.shared_buses import WAITING, BusMaker, emit, header_word, set_header_word
 
 from .many import KINDS, rings
 
@@ -382,8 +382,7 @@ def test_a_producer_claimed_later_is_waited_for(make_bus: BusMaker, sleep: str) 
     bus = make_bus(2)
     consumers = bus.consumers()
     assert wait(consumers, 0.001) == []
-    with producing_peer(bus, 0) as other:
-        other.ask(claim_producer, 1)
+    with producing_peer(bus, 1) as other:
         waiter = take_over_and_wait(consumers)
         waiter.until_asleep()
         other.ask(emit, 1, 1)
