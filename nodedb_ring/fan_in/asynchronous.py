@@ -48,7 +48,7 @@ async def next_merged(merger: Merger) -> tuple[int, EventBatch]:
             await yield_to_loop()
             merger._begin_round(await until_ready(merger._ends, None))
         elif isinstance(end, Follower):
-            batch = await end._take_async(0.0)
+            batch = await end._take_async(0.0)  # pyright: ignore[reportPrivateUsage]
             if len(batch):
                 return end.core_id, batch
             merger._drop_ended(end)
@@ -59,7 +59,11 @@ async def next_merged(merger: Merger) -> tuple[int, EventBatch]:
 
 
 async def _ready(ends: WaitSet) -> list[EventConsumer | Follower]:
-    return [end for end in ends.to_ask() if not isinstance(end, Follower) or await end._has_more_async()]
+    return [
+        end
+        for end in ends.to_ask()
+        if not isinstance(end, Follower) or await end._has_more_async()  # pyright: ignore[reportPrivateUsage]
+    ]
 
 
 async def _sleep(ends: WaitSet) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, overload
 
 from ..ends.event_loop import check_event_loop
 from ..ends.limits import limit_seconds
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["wait", "wait_async"]
 
-_End = TypeVar("_End", bound="EventConsumer | Follower")
 
-
-def wait(ends: Iterable[_End], timeout: float | None = None) -> list[_End]:
+@overload
+def wait(  # pyright: ignore[reportOverlappingOverload]
+    ends: Iterable[EventConsumer], timeout: float | None = None
+) -> list[EventConsumer]: ...
+@overload
+def wait(ends: Iterable[Follower], timeout: float | None = None) -> list[Follower]: ...
+@overload
+def wait(ends: Iterable[EventConsumer | Follower], timeout: float | None = None) -> list[EventConsumer | Follower]: ...
+def wait(ends: Iterable[EventConsumer | Follower], timeout: float | None = None) -> Sequence[EventConsumer | Follower]:
     """The ends that have something to hand out or have ended, waiting until there is one.
 
     As ``multiprocessing.connection.wait`` does it for connections. It takes nothing: call ``drain()`` or
@@ -63,10 +69,20 @@ def wait(ends: Iterable[_End], timeout: float | None = None) -> list[_End]:
     checks take 1 % of a core at most. The rings wake it for an event, and not for a dropped one, nor for one that only
     the log has: followers are asked for those ten times a second. A follower without a ring is asked 50 times a second.
     """
-    return cast("list[_End]", WaitSet(ends).wait(timeout))
+    return WaitSet(ends).wait(timeout)
 
 
-async def wait_async(ends: Iterable[_End], timeout: float | None = None) -> list[_End]:
+@overload
+async def wait_async(ends: Iterable[EventConsumer], timeout: float | None = None) -> list[EventConsumer]: ...
+@overload
+async def wait_async(ends: Iterable[Follower], timeout: float | None = None) -> list[Follower]: ...
+@overload
+async def wait_async(
+    ends: Iterable[EventConsumer | Follower], timeout: float | None = None
+) -> list[EventConsumer | Follower]: ...
+async def wait_async(
+    ends: Iterable[EventConsumer | Follower], timeout: float | None = None
+) -> Sequence[EventConsumer | Follower]:
     """As ``wait``, for an event loop of asyncio's: ``await`` it. A cancelled wait takes nothing.
 
     Raises
@@ -76,5 +92,4 @@ async def wait_async(ends: Iterable[_End], timeout: float | None = None) -> list
     """
     check_event_loop("wait_async()")
     seconds = limit_seconds(timeout)
-    found = await until_ready(WaitSet(ends), seconds)
-    return cast("list[_End]", found)
+    return await until_ready(WaitSet(ends), seconds)

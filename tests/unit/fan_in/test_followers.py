@@ -179,9 +179,11 @@ def test_an_error_of_a_follower_is_its_next_calls(waiting: Waiting) -> None:
     log.put(1, 1)
     assert waiting(followers) == [followers[0]]
     assert sequences(followers[0].next_batch(0)) == [1]
+    with pytest.raises(GapError) as raised:
+        followers[0].next_batch(0)
     for _ in range(2):
         assert waiting(followers) == [followers[0]]
-        with pytest.raises(GapError) as raised:
+        with pytest.raises(GapError):
             followers[0].next_batch(0)
     followers[0].skip(raised.value)
     assert waiting(followers) == [followers[0]]

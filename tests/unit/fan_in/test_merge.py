@@ -13,6 +13,7 @@ from nodedb_ring import (
     CorruptRingError,
     EventBatch,
     EventLoopError,
+    EventProducer,
     Merger,
     OwnershipError,
     create_event_bus,
@@ -51,10 +52,7 @@ def numbers(merged: Merger, *, on_loop: bool = False) -> dict[int, list[int]]:
 @pytest.mark.parametrize("on_loop", [False, True])
 def test_all_events_to_the_end(on_loop: bool, sleep: str) -> None:
     producers, consumers = create_event_bus(4, 16)
-    writers = [
-        threading.Thread(target=lambda producer=producer: (write(producer, 300), producer.close()))
-        for producer in producers
-    ]
+    writers = [threading.Thread(target=write, args=(producer, 300)) for producer in producers]
     for writer in writers:
         writer.start()
     assert numbers(merge(consumers, 5), on_loop=on_loop) == {core: list(range(1, 301)) for core in range(4)}
@@ -62,8 +60,9 @@ def test_all_events_to_the_end(on_loop: bool, sleep: str) -> None:
         writer.join()
 
 
-def write(producer: Any, count: int) -> None:
-    emit_with_pauses(producer, count, every=100, seconds=0.001)
+def write(producer: EventProducer, count: int) -> None:
+    with producer:
+        emit_with_pauses(producer, count, every=100, seconds=0.001)
 
 
 @pytest.mark.parametrize("on_loop", [False, True])
@@ -77,7 +76,12 @@ def test_other_processes_and_the_death_of_one(on_loop: bool, make_bus: BusMaker,
         two.ask(emit, 1, 4)
         bus.producer(2).close()
         two.kill()
-        ending = threading.Timer(0.05, lambda: (private_producers[3].close(), one.kill()))
+
+        def end() -> None:
+            private_producers[3].close()
+            one.kill()
+
+        ending = threading.Timer(0.05, end)
         ending.start()
         found = numbers(merge([*consumers, private[3]]), on_loop=on_loop)
         ending.join()

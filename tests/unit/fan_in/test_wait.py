@@ -281,9 +281,9 @@ assert len(consumers[0].drain(timeout=0.001)) == 0
 def test_another_threads_end_is_refused_before_anything_changes_hands(make_bus: BusMaker) -> None:
     _producers, consumers = rings("mixed", make_bus)
     in_thread(consumers[3].drain)
-    for call in (lambda: wait(consumers), lambda: wait(consumers, 0)):
+    for timeout in (None, 0):
         with pytest.raises(OwnershipError, match=f"consumer of core {consumers[3].core_id}: belongs to another thread"):
-            call()
+            wait(consumers, timeout)
     # The others are still anybody's.
     assert in_thread(lambda: wait(consumers[:3], 0)) == []
     with pytest.raises(OwnershipError):
