@@ -108,8 +108,8 @@ cdef class WaitSet:
                     f"ends[{place}]: the consumer of core {consumer.ring.core_id} is in the list twice, itself or as a"
                     " follower's; pass each once"
                 )
-            consumer._is_listed = True
             self._consumers.append(consumer)
+            consumer._is_listed = True
             self._rings[self._count] = consumer._ring
             self._count += 1
             self._is_any_shared |= consumer._ring.shared != 0
