@@ -63,8 +63,8 @@ static inline int nodedb_futex_wait(uint32_t *word, uint32_t expected, int64_t t
     return rc == 0 ? 0 : errno;
 }
 
-// The same for several words, until one of them is woken, which is `*woken` then, or is not as expected any more. ENOSYS or
-// EPERM: the kernel is older than 5.16, or a sandbox lacks the call. At most NODEDB_MOST_FUTEXES.
+// The same for several words, until one of them is woken, which is `*woken` then, or is not as expected any more.
+// ENOSYS or EPERM: the kernel is older than 5.16, or a sandbox lacks the call. At most NODEDB_MOST_FUTEXES.
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
@@ -135,8 +135,8 @@ static inline int nodedb_epoll_add(int epoll, int fd) {
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
-// Sleeps until one of its descriptors is readable; a negative timeout means no limit. Returns 0, or the errno that ended
-// the sleep. Rounded up to milliseconds: epoll_pwait2 is newer than the kernels that need this.
+// Sleeps until one of its descriptors is readable; a negative timeout means no limit. Returns 0, or the errno that
+// ended the sleep. Rounded up to milliseconds: epoll_pwait2 is newer than the kernels that need this.
 static inline int nodedb_epoll_wait(int epoll, int64_t timeout_ns) {
     struct epoll_event event;
     int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
