@@ -22,7 +22,15 @@ from tests.unit.builders import event, fill, ring, sequences
 from tests.unit.bus.waiters import is_silent, producing_peer, readable
 from tests.unit.runners import Running, in_child, in_new_interpreter, in_thread
 from tests.unit.sandbox import Refusal, refusing
-from tests.unit.shared_buses import WAITING, BusMaker, emit, header_word, set_header_word
+from tests.unit.shared_buses import (
+    WAITING,
+    WAITING_FD,
+    WAITING_THREAD,
+    BusMaker,
+    emit,
+    header_word,
+    set_header_word,
+)
 
 from .many import KINDS, rings
 
@@ -183,6 +191,25 @@ def test_a_timeout_is_how_long_it_waits_at_least(kind: str, make_bus: BusMaker, 
         started = time.monotonic()
         assert wait(consumers, timeout) == []
         assert time.monotonic() - started >= timeout
+
+
+def test_afterwards_no_producer_has_to_wake_anybody(make_bus: BusMaker, sleep: str) -> None:
+    bus = make_bus(3)
+    producer, consumers = bus.producer(0), bus.consumers()
+    # By the end of the time, by an event of another core, and by one of this.
+    assert wait(consumers, 0.001) == []
+    assert header_word(bus, WAITING) & (WAITING_THREAD | WAITING_FD) == 0
+    for core_id in (2, 0):
+        waiter = take_over_and_wait(consumers)
+        waiter.until_asleep()
+        assert header_word(bus, WAITING) == (WAITING_THREAD if sleep == "futexes" else WAITING_FD)
+        if core_id:
+            consumers[core_id].close()
+        else:
+            fill(producer, 1, 1)
+        assert waiter.result() == [core_id]
+        assert header_word(bus, WAITING) & (WAITING_THREAD | WAITING_FD) == 0
+        del consumers[core_id]
 
 
 def test_it_sleeps_though_somebody_has_the_descriptors(make_bus: BusMaker, sleep: str) -> None:
