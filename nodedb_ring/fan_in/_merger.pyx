@@ -1,14 +1,16 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """The batches of many ends, in turn: ``Merger``.
 
-It is compiled because no signal handler runs in it: a handler that raised between a drain and the caller would lose the
-batch.
+It is compiled so that no signal handler runs between a drain and the caller: one that raised would lose the batch.
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint64_t
 
 from ..core._claims cimport thread_token
+from ..core.atomic cimport load_acquire_u32
+from ..core.layout cimport GONE
 from ..core.take cimport ring_available
 from ..ends._consumer cimport EventConsumer
 from ..ends._consumer_base cimport found_nothing
@@ -66,6 +68,8 @@ cdef class Merger:
             if end is None:
                 if not self._ends.ends:
                     raise StopIteration
+                # Nothing is held that a handler which raises could lose.
+                PyErr_CheckSignals()
                 self._ends.claim()
                 self._begin_round(self._ends.until_ready(-1))
             elif type(end) is EventConsumer:
@@ -111,7 +115,8 @@ cdef class Merger:
         except CorruptRingError:
             self._drop(consumer)
             raise
-        if consumer.is_producer_disconnected:
+        # The second: another process took this one for dead, and no wait of this end ends otherwise any more.
+        if consumer.is_producer_disconnected or load_acquire_u32(&consumer._ring.header.consumer_claim) & GONE:
             self._drop(consumer)
         return None
 

@@ -22,7 +22,7 @@ from nodedb_ring import (
 from tests.unit.builders import batch, emit_with_pauses, event, fill, sequences
 from tests.unit.bus.waiters import producing_peer
 from tests.unit.runners import Running, in_thread
-from tests.unit.shared_buses import BusMaker, emit, set_header_word
+from tests.unit.shared_buses import WAITING, BusMaker, emit, header_word, set_header_word
 
 from .many import KINDS, rings
 
@@ -253,6 +253,17 @@ def test_a_corrupt_ring_is_one_error_and_the_others_go_on(make_bus: BusMaker) ->
         next(merged)
     producers[1].close()
     assert numbers(merged) == {1: [1]}
+
+
+def test_an_end_that_another_process_took_for_dead_has_ended(make_bus: BusMaker) -> None:
+    bus = make_bus(2)
+    producers = [bus.producer(core_id) for core_id in range(2)]
+    merged = merge(bus.consumers())
+    fill(producers[1], 1, 1)
+    set_header_word(bus, WAITING + 4, header_word(bus, WAITING + 4) | 1)  # consumer_claim
+    assert next(merged)[0] == 1
+    producers[1].close()
+    assert numbers(merged) == {}
 
 
 def test_a_cancelled_task_takes_nothing() -> None:
