@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -112,6 +113,28 @@ def test_what_only_the_log_has_ends_the_wait(waiting: Waiting) -> None:
     log.put(1, 2, core_id=2)
     assert waiter.result() == [followers[2]]
     assert sequences(followers[2].next_batch(0)) == [1, 2]
+
+
+class AskedLog(MemoryLog):
+    """Counts how often it was asked for its last number."""
+
+    asked = 0
+
+    def last_sequence(self, core_id: int) -> int | None:
+        self.asked += 1
+        return super().last_sequence(core_id)
+
+
+@waits
+def test_a_follower_is_asked_again_and_again(waiting: Waiting) -> None:
+    log = AskedLog()
+    follower = follow(None, log, group="g", core_id=0)
+    waiter = Running(lambda: waiting([follower]))
+    before = log.asked
+    while log.asked < before + 5:
+        time.sleep(0.001)
+    log.put(1, 1)
+    assert waiter.result() == [follower]
 
 
 @waits
