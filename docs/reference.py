@@ -41,7 +41,7 @@ NUMPYDOC: Any = Config(
 )
 MADE_FOR_YOU = frozenset(
     (
-        *("EventBus", "EventProducer", "Reservation", "EventConsumer", "Lease", "EventRing", "Follower"),
+        *("EventBus", "EventProducer", "Reservation", "EventConsumer", "Lease", "EventRing", "Follower", "Merger"),
         *("LoggedProducer", "WriteOp", "EventSource", "PressureState"),
         *("ProducerStats", "ConsumerStats", "RingStats", "FollowStats"),
     )

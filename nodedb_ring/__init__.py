@@ -55,6 +55,9 @@ from .batch.rows.rows import Rows
 from .batch.rows.schema import RowSchema
 from .bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
 from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
+from .fan_in._merger import Merger
+from .fan_in.merge import merge
+from .fan_in.wait import wait, wait_async
 from .log import EventLog, LiveEventLog
 from .log.producer import LoggedProducer, logged
 from .recovery.follow import Follower, follow
@@ -97,6 +100,7 @@ __all__ = [
     "LogError",
     "LogUnavailableError",
     "LoggedProducer",
+    "Merger",
     "OwnershipError",
     "PlainStream",
     "PressureState",
@@ -118,6 +122,9 @@ __all__ = [
     "follow",
     "get_include",
     "logged",
+    "merge",
+    "wait",
+    "wait_async",
 ]
 
 

@@ -305,7 +305,10 @@ cdef class EventRing:
         ring_wake(ring)
 
     def adopt_consumer(self, file_fd: int, wake_path: bytes):
-        """The same for the consumer's end: what was published and not released is delivered again, in order."""
+        """The same for the consumer's end: what was published and not released is delivered again, in order.
+
+        Until ``open_consumer`` the producer does not know of it, and ``give_back_consumer`` leaves no trace.
+        """
         cdef Ring* ring = &self.ring
         cdef bint has_memory
         ring_claim_role(ring, file_fd, wake_path, CONSUMER_ROLE)
@@ -317,8 +320,16 @@ cdef class EventRing:
         if ring.local.consumer.corrupt != SOUND:
             ring_release_role(ring)
             self.check_consumer()
+
+    def open_consumer(self):
+        """Opens the claim of the consumer's end that ``adopt_consumer`` took over."""
+        cdef Ring* ring = &self.ring
         exchange_u32(&ring.header.waiting, WAKER_FENCES if ring.fenced else 0)
         ring_open_claim(ring, CONSUMER_ROLE)
+
+    def give_back_consumer(self):
+        """Frees the end that ``adopt_consumer`` took over."""
+        ring_release_role(&self.ring)
 
     cdef int check_producer(self) except -1:
         cdef ProducerSide* side = &self.ring.local.producer

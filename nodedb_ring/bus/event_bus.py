@@ -222,10 +222,38 @@ class EventBus:
         RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
+        ring = self._adopt_consumer(core_id)
+        ring.open_consumer()
+        return EventConsumer(ring)
+
+    def consumers(self) -> builtins.list[EventConsumer]:
+        """Claims the consumers' ends of all cores, by core; or none, if one of them cannot be claimed.
+
+        In that case the producers notice nothing. ``merge`` and ``wait`` read such a list.
+
+        Raises
+        ------
+        RoleTaken, CorruptRingError, PermissionError, FileNotFoundError, OSError
+            As for ``producer``. The message, or a note of the exception, says which core it was.
+        """
+        adopted: builtins.list[EventRing] = []
+        for core_id in range(self.num_cores):
+            try:
+                adopted.append(self._adopt_consumer(core_id))
+            except BaseException as error:
+                for ring in adopted:
+                    ring.give_back_consumer()
+                error.add_note(f"consumer of core {core_id}: could not be claimed, so none of the bus was")
+                raise
+        for ring in adopted:
+            ring.open_consumer()
+        return [EventConsumer(ring) for ring in adopted]
+
+    def _adopt_consumer(self, core_id: int) -> EventRing:
         # In a forked child its leases stay readable while the bus continues: see own_block().
         ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
-        return EventConsumer(ring)
+        return ring
 
     def _ring(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
         self._check_core(core_id)

@@ -4,8 +4,20 @@ from libc.stdint cimport int64_t, uint64_t
 
 from .layout cimport Ring, WaitResult
 
+cdef enum:
+    MOST_FUTEXES = 128  # as NODEDB_MOST_FUTEXES: the most rings that rings_wait sleeps on without an epoll
+
 # Until there is something to take, or an end has gone, which counts as ready. A negative timeout means no limit.
 cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil
+# Until one of the rings is ready. `epoll` has the watch_fd of each in it; with -1 the sleep is in their futexes, and
+# WAIT_REFUSED says that there are too many for that, or that this kernel lacks the system call.
+cdef WaitResult rings_wait(
+    Ring** rings, size_t count, int epoll, int64_t timeout_ns, int64_t spin_ns
+) noexcept nogil
+cdef bint ring_is_ready(Ring* ring) noexcept nogil
+# What a waiter does now and then, and how seldom it may.
+cdef bint rings_check_producers(Ring** rings, size_t count) noexcept nogil
+cdef int64_t rings_slice_ns(size_t count) noexcept nogil
 # The producer's: until `slots` rows and a span of `payload` bytes are free, or an end has gone.
 # Once it sleeps it lets `gather` slots come free, for a millisecond at most: at least `slots`, and as many to hurry.
 cdef WaitResult ring_wait_room(
@@ -21,6 +33,8 @@ cdef int ring_open_watch_fd(Ring* ring) except -1
 cdef int ring_copy_watch_fd(Ring* ring) except -1
 cdef bint ring_arm(Ring* ring) noexcept nogil
 cdef void ring_disarm(Ring* ring) noexcept nogil
+cdef bint rings_arm(Ring** rings, size_t count, int64_t again_ns) noexcept nogil
+cdef void rings_disarm(Ring** rings, size_t count) noexcept nogil
 cdef void ring_signal(Ring* ring) noexcept nogil
 
 # Ends an end for good, and wakes whoever waits at either.

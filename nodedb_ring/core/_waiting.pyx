@@ -1,7 +1,7 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """Waiting for events and for room, and waking waiters."""
 
-from libc.errno cimport EINTR, ETIMEDOUT, errno
+from libc.errno cimport EINTR, ENOSYS, EPERM, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ._claims cimport ring_mark_dead_consumer, ring_mark_dead_producer
@@ -15,6 +15,8 @@ from .atomic cimport (
     load_relaxed,
     load_relaxed_u32,
     pause,
+    prefetch,
+    prefetch_to_write,
     store_relaxed,
     store_relaxed_u32,
 )
@@ -24,7 +26,9 @@ from .kernel cimport (
     close_fd,
     copy_fd,
     epoll_add,
+    epoll_wait,
     futex_wait,
+    futex_waitv,
     futex_wake,
     membarrier,
     membarrier_global,
@@ -43,6 +47,7 @@ from .layout cimport (
     WAITING_THREAD,
     WAIT_INTERRUPTED,
     WAIT_READY,
+    WAIT_REFUSED,
     WAIT_TIMEOUT,
     WAKER_FENCES,
     ConsumerSide,
@@ -64,15 +69,26 @@ cdef enum:
     GATHER_NS = 1000000
     # The longest sleep on a shared ring: a process that dies wakes no waiter.
     SHARED_SLEEP_NS = 80000000
+    # With many rings the sleep is at least this long a ring. One check of a ring takes 1 to 2.5 microseconds, and so all
+    # of them take 1 % of a core at most, however many there are.
+    SLEEP_NS_PER_RING = 250000
 
 
-cdef inline bint _is_ready(Ring* ring) noexcept nogil:
+cdef bint ring_is_ready(Ring* ring) noexcept nogil:
     """Whether a wait for events is over: there is one, or an end has gone."""
     return (
         load_acquire(&ring.header.published) != ring.local.consumer.taken
         or load_acquire_u32(&ring.header.producer_claim) & GONE
         or load_acquire_u32(&ring.header.consumer_claim) & GONE
     )
+
+
+cdef inline bint _is_any_ready(Ring** rings, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        if ring_is_ready(rings[i]):
+            return True
+    return False
 
 
 cdef inline bint _has_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
@@ -85,15 +101,17 @@ cdef inline bint _has_room(Ring* ring, uint64_t slots, uint64_t payload) noexcep
     )
 
 
-cdef inline bint _spin(Ring* ring, bint for_room, uint64_t slots, uint64_t payload, int64_t spin_ns) noexcept nogil:
-    """Polls until a wait for room, or for events, is over; whether it is before `spin_ns` have passed."""
+cdef inline bint _spin(
+    Ring** rings, size_t count, bint for_room, uint64_t slots, uint64_t payload, int64_t spin_ns
+) noexcept nogil:
+    """Polls until a wait for room in the first ring, or for events in any, is over; whether it is before `spin_ns` have passed."""
     cdef int64_t until
     cdef int i
     if spin_ns <= 0:
         return False
     until = monotonic_ns() + spin_ns
     while True:
-        if _has_room(ring, slots, payload) if for_room else _is_ready(ring):
+        if _has_room(rings[0], slots, payload) if for_room else _is_any_ready(rings, count):
             return True
         for i in range(PAUSES):
             pause()
@@ -106,24 +124,48 @@ cdef inline int64_t _shorter(int64_t sleep_ns, int64_t limit_ns) noexcept nogil:
     return limit_ns if sleep_ns < 0 else min(sleep_ns, limit_ns)
 
 
-cdef inline void _fence_both(Ring* ring, uint32_t* word) noexcept nogil:
-    """Has every thread of the other end's process pass a fence, or asks it to by a bit of `word`; passes one itself."""
+cdef inline bint _fence_both(Ring* ring, uint32_t* word) noexcept nogil:
+    """Has every thread of the other end's process pass a fence, or asks it to by a bit of `word`; passes one itself.
+
+    Whether it was by membarrier: that reached the other ends of all rings of this kind, shared or not.
+    """
     if ring.fenced == 0:
         if membarrier_global() if ring.shared else membarrier():
-            return
+            return True
         # Refused from now on, by a filter that this process has put on since.
         store_relaxed_u32(&ring.fenced, 1)
         fetch_or_u32(word, WAKER_FENCES)
     fence()
+    return False
 
 
-cdef inline bint _announce(Ring* ring, uint32_t how) noexcept nogil:
+cdef inline bint _announce(Ring** rings, size_t count, uint32_t how) noexcept nogil:
     """Says that the consumer is about to sleep; whether it must not, since something came meanwhile."""
-    fetch_or_u32(&ring.header.waiting, how)
-    # What the producer published before is seen by the next line, and what it publishes after sees `waiting`. Pairs with
+    # Of private rings, and of shared ones.
+    cdef bint reached[2]
+    cdef size_t i
+    reached[0] = reached[1] = False
+    for i in range(count):
+        fetch_or_u32(&rings[i].header.waiting, how)
+    # What a producer published before is seen by the last line, and what it publishes after sees `waiting`. Pairs with
     # ring_notify.
-    _fence_both(ring, &ring.header.waiting)
-    return _is_ready(ring)
+    for i in range(count):
+        if rings[i].fenced != 0 or not reached[rings[i].shared != 0]:
+            reached[rings[i].shared != 0] = _fence_both(rings[i], &rings[i].header.waiting)
+    return _is_any_ready(rings, count)
+
+
+cdef inline void _withdraw(Ring** rings, size_t count, uint32_t how) noexcept nogil:
+    """Ends what `_announce` said."""
+    cdef size_t i
+    if count > 1:
+        # After a sleep they are in no near cache, and one after the other they would take as long as a wake.
+        for i in range(count):
+            prefetch_to_write(&rings[i].header.waiting)
+            prefetch(&rings[i].header.published)
+            prefetch(&rings[i].local.consumer)
+    for i in range(count):
+        fetch_and_u32(&rings[i].header.waiting, ~how)
 
 
 cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) noexcept nogil:
@@ -147,45 +189,99 @@ cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) no
     return _has_room(ring, slots, payload)
 
 
-cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
-    """Sleeps until there is something to take, or an end has gone; a negative timeout means no limit.
+cdef bint rings_check_producers(Ring** rings, size_t count) noexcept nogil:
+    """Finds the producers of shared rings that have died since the last check, some 40 ms ago; whether a ring is shared."""
+    cdef int64_t now = coarse_ns()
+    cdef bint is_any_shared = False
+    cdef size_t i
+    for i in range(count):
+        if rings[i].shared:
+            is_any_shared = True
+            if now - rings[i].local.consumer.peer_checked_ns >= PEER_CHECK_NS:
+                rings[i].local.consumer.peer_checked_ns = now
+                ring_mark_dead_producer(rings[i])
+    return is_any_shared
+
+
+cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns, uint32_t* woken) noexcept nogil:
+    """Sleeps in the futexes of rings that were announced. Returns 0, or the errno that ended the sleep.
+
+    Which one was woken is in `woken`, if that is known.
+    """
+    cdef uint32_t* words[MOST_FUTEXES]
+    cdef uint32_t expected[MOST_FUTEXES]
+    cdef Ring* ring = rings[0]
+    cdef uint32_t word
+    cdef size_t i
+    if count == 1:
+        # An asynchronous waiter may have a bit of its own in it, which is taken with this one.
+        word = load_relaxed_u32(&ring.header.waiting)
+        return futex_wait(&ring.header.waiting, word, sleep_ns) if word & WAITING_THREAD else 0
+    for i in range(count):
+        words[i] = &rings[i].header.waiting
+        expected[i] = load_relaxed_u32(words[i])
+        if expected[i] & WAITING_THREAD == 0:
+            return 0
+    return futex_waitv(words, expected, <uint32_t>count, sleep_ns, woken)
+
+
+cdef WaitResult rings_wait(
+    Ring** rings, size_t count, int epoll, int64_t timeout_ns, int64_t spin_ns
+) noexcept nogil:
+    """Sleeps until one of the rings has something to take, or an end has gone; a negative timeout means no limit.
 
     It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
-    that dies wakes no waiter, so on a shared ring it sleeps for SHARED_SLEEP_NS at most before it checks for that.
+    that dies wakes no waiter, so on shared rings it sleeps for SHARED_SLEEP_NS at most before it checks for that.
     """
-    cdef ConsumerSide* side = &ring.local.consumer
+    cdef uint32_t how = WAITING_THREAD if epoll < 0 else WAITING_FD
     cdef int64_t deadline = -1, left = -1, sleep_ns
     cdef WaitResult result = WAIT_READY
-    cdef uint32_t word
+    cdef bint is_any_shared, is_armed = epoll < 0
+    cdef uint32_t woken = 0
     cdef int rc
+    if count > MOST_FUTEXES and epoll < 0:
+        return WAIT_REFUSED
     if timeout_ns >= 0:
         deadline = monotonic_ns() + timeout_ns
-    if _spin(ring, False, 0, 0, _shorter(timeout_ns, spin_ns)):
+    if _spin(rings, count, False, 0, 0, _shorter(timeout_ns, spin_ns)):
         return WAIT_READY
     while True:
-        if ring.shared and coarse_ns() - side.peer_checked_ns >= PEER_CHECK_NS:
-            side.peer_checked_ns = coarse_ns()
-            ring_mark_dead_producer(ring)
-        if _announce(ring, WAITING_THREAD):
+        is_any_shared = rings_check_producers(rings, count)
+        if _announce(rings, count, how) if is_armed else rings_arm(rings, count, 0):
             break
         if deadline >= 0:
             left = deadline - monotonic_ns()
             if left <= 0:
                 result = WAIT_TIMEOUT
                 break
-        sleep_ns = _shorter(left, SHARED_SLEEP_NS) if ring.shared else left
-        # An asynchronous waiter may have a bit of its own in it, which is taken with this one.
-        word = load_relaxed_u32(&ring.header.waiting)
-        rc = futex_wait(&ring.header.waiting, word, sleep_ns) if word & WAITING_THREAD else 0
-        fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
-        if _is_ready(ring):
+        sleep_ns = _shorter(left, rings_slice_ns(count)) if is_any_shared else left
+        if epoll < 0:
+            rc = _sleep(rings, count, sleep_ns, &woken)
+        else:
+            rc = epoll_wait(epoll, sleep_ns)
+            # What made it readable has to be cleared.
+            is_armed = rc == ETIMEDOUT
+        _withdraw(rings, count, how)
+        if ring_is_ready(rings[woken]) or _is_any_ready(rings, count):
             return WAIT_READY
         if rc == EINTR:
             return WAIT_INTERRUPTED
+        if rc == ENOSYS or rc == EPERM:
+            return WAIT_REFUSED
         if rc == ETIMEDOUT and sleep_ns == left:
             return WAIT_TIMEOUT
-    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_THREAD)
+    _withdraw(rings, count, how)
     return result
+
+
+cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
+    """As rings_wait, of one ring."""
+    return rings_wait(&ring, 1, -1, timeout_ns, spin_ns)
+
+
+cdef int64_t rings_slice_ns(size_t count) noexcept nogil:
+    """The longest sleep on so many shared rings."""
+    return max(<int64_t>SHARED_SLEEP_NS, <int64_t>count * SLEEP_NS_PER_RING)
 
 
 cdef WaitResult ring_wait_room(
@@ -201,7 +297,7 @@ cdef WaitResult ring_wait_room(
     cdef int rc
     if timeout_ns >= 0:
         deadline = monotonic_ns() + timeout_ns
-    if _spin(ring, True, slots, payload, _shorter(timeout_ns, spin_ns)):
+    if _spin(&ring, 1, True, slots, payload, _shorter(timeout_ns, spin_ns)):
         return WAIT_READY
     gather_until = monotonic_ns() + GATHER_NS
     while True:
@@ -274,23 +370,36 @@ cdef inline void _end_room_wait(Ring* ring) noexcept nogil:
         futex_wake(&ring.header.room_waiting)
 
 
-cdef bint ring_arm(Ring* ring) noexcept nogil:
-    """Asks for a signal on `watch_fd` at the next event; whether there is something already.
+cdef bint rings_arm(Ring** rings, size_t count, int64_t again_ns) noexcept nogil:
+    """Asks for a signal on each `watch_fd` at the next event; whether there is something already.
 
-    On a shared ring also after SHARED_SLEEP_NS: the producer may die, or be stopped, between two of its steps,
-    or have no way to signal.
+    On a shared ring also after `again_ns`, unless it is 0: the producer may die, or be stopped, between two of its
+    steps, or have no way to signal.
     """
-    # From here on the descriptor shows the death of whoever holds the producer now.
-    ring_mark_dead_producer(ring)
-    if ring.wake_fd >= 0:
-        clear_signal(ring.wake_fd)
-    if ring.timer_fd >= 0:
-        set_timer(ring.timer_fd, SHARED_SLEEP_NS)
-    return _announce(ring, WAITING_FD)
+    cdef Ring* ring
+    cdef size_t i
+    for i in range(count):
+        ring = rings[i]
+        # From here on the descriptor shows the death of whoever holds the producer now.
+        ring_mark_dead_producer(ring)
+        if ring.wake_fd >= 0:
+            clear_signal(ring.wake_fd)
+        if ring.timer_fd >= 0:
+            set_timer(ring.timer_fd, again_ns)
+    return _announce(rings, count, WAITING_FD)
+
+
+cdef bint ring_arm(Ring* ring) noexcept nogil:
+    return rings_arm(&ring, 1, SHARED_SLEEP_NS)
+
+
+cdef void rings_disarm(Ring** rings, size_t count) noexcept nogil:
+    """Ends that. A signal that came is left for the next `rings_arm` to clear, or `ring_disarm`."""
+    _withdraw(rings, count, WAITING_FD)
 
 
 cdef void ring_disarm(Ring* ring) noexcept nogil:
-    fetch_and_u32(&ring.header.waiting, ~<uint32_t>WAITING_FD)
+    rings_disarm(&ring, 1)
     if ring.wake_fd >= 0:
         clear_signal(ring.wake_fd)
     if ring.timer_fd >= 0:

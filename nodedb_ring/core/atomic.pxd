@@ -17,6 +17,7 @@ cdef extern from "nodedb_atomic.h" nogil:
     bint replace_u32 "nodedb_replace"(uint32_t* word, uint32_t old, uint32_t value) noexcept
     void fence "nodedb_fence"() noexcept
     void compiler_fence "nodedb_compiler_fence"() noexcept
+    void prefetch "nodedb_prefetch"(const void* place) noexcept
     void prefetch_to_write "nodedb_prefetch_to_write"(const void* place) noexcept
     bint unlikely "nodedb_unlikely"(bint condition) noexcept
     void pause "nodedb_pause"() noexcept

@@ -7,6 +7,9 @@ cdef extern from "nodedb_kernel.h" nogil:
     void unmap "nodedb_unmap"(void* page, size_t size) noexcept
     int64_t monotonic_ns "nodedb_monotonic_ns"() noexcept
     int futex_wait "nodedb_futex_wait"(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept
+    int futex_waitv "nodedb_futex_waitv"(
+        uint32_t** words, const uint32_t* expected, uint32_t count, int64_t timeout_ns, uint32_t* woken
+    ) noexcept
     void futex_wake "nodedb_futex_wake"(uint32_t* word) noexcept
     int64_t coarse_ns "nodedb_coarse_ns"() noexcept
     int new_eventfd "nodedb_eventfd"() noexcept
@@ -15,6 +18,7 @@ cdef extern from "nodedb_kernel.h" nogil:
     void clear_signal "nodedb_clear_signal"(int fd) noexcept
     int new_epoll "nodedb_epoll"() noexcept
     int epoll_add "nodedb_epoll_add"(int epoll, int fd) noexcept
+    int epoll_wait "nodedb_epoll_wait"(int epoll, int64_t timeout_ns) noexcept
     void epoll_remove "nodedb_epoll_remove"(int epoll, int fd) noexcept
     int new_timer "nodedb_timer"() noexcept
     void set_timer "nodedb_set_timer"(int timer, int64_t ns) noexcept

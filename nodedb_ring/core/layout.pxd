@@ -145,6 +145,7 @@ ctypedef enum WaitResult:
     WAIT_READY         # something to take, or room; or an end that has gone
     WAIT_TIMEOUT
     WAIT_INTERRUPTED   # by a signal
+    WAIT_REFUSED       # nothing was waited for: not in so many futexes, or not by this kernel
 
 ctypedef enum Ownership:
     OWNED

@@ -22,6 +22,8 @@
 // Keeps the compiler from moving anything across; costs the processor nothing.
 #define nodedb_compiler_fence() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
+// Asks for a line: a hint.
+#define nodedb_prefetch(p) __builtin_prefetch((p))
 // Asks for a line to be this core's own when it is written to: a hint. gcc has no prefetchw for plain x86-64.
 #if defined(__x86_64__)
 #define nodedb_prefetch_to_write(p) __asm__ __volatile__("prefetchw (%0)" : : "r"(p))

@@ -63,6 +63,40 @@ static inline int nodedb_futex_wait(uint32_t *word, uint32_t expected, int64_t t
     return rc == 0 ? 0 : errno;
 }
 
+// The same for several words, until one of them is woken, which is `*woken` then, or is not as expected any more.
+// ENOSYS or EPERM: the kernel is older than 5.16, or a sandbox lacks the call. At most NODEDB_MOST_FUTEXES.
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+#define NODEDB_MOST_FUTEXES 128
+static inline int nodedb_futex_waitv(uint32_t **words, const uint32_t *expected, uint32_t count, int64_t timeout_ns,
+                                     uint32_t *woken) {
+    // As the kernel has it: headers of its older versions lack the struct.
+    struct {
+        uint64_t expected, word;
+        uint32_t flags, reserved;
+    } waits[NODEDB_MOST_FUTEXES];
+    const uint32_t of_32_bits = 2;
+    struct timespec until;
+    for (uint32_t i = 0; i < count; i++) {
+        waits[i].expected = expected[i];
+        waits[i].word = (uintptr_t)words[i];
+        waits[i].flags = of_32_bits;
+        waits[i].reserved = 0;
+    }
+    if (timeout_ns >= 0) {
+        // A time on the clock, not one from now on.
+        timeout_ns += nodedb_monotonic_ns();
+        until.tv_sec = timeout_ns / 1000000000;
+        until.tv_nsec = timeout_ns % 1000000000;
+    }
+    long rc = syscall(SYS_futex_waitv, waits, count, 0, timeout_ns < 0 ? NULL : &until, CLOCK_MONOTONIC);
+    if (rc < 0)
+        return errno;
+    *woken = (uint32_t)rc;
+    return 0;
+}
+
 static inline void nodedb_futex_wake(uint32_t *word) {
     int saved = errno;
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
@@ -99,6 +133,15 @@ static inline int nodedb_epoll(void) { return epoll_create1(EPOLL_CLOEXEC); }
 static inline int nodedb_epoll_add(int epoll, int fd) {
     struct epoll_event event = {.events = EPOLLIN};
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+// Sleeps until one of its descriptors is readable; a negative timeout means no limit. Returns 0, or the errno that
+// ended the sleep. Rounded up to milliseconds: epoll_pwait2 is newer than the kernels that need this.
+static inline int nodedb_epoll_wait(int epoll, int64_t timeout_ns) {
+    struct epoll_event event;
+    int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
+    int rc = epoll_wait(epoll, &event, 1, ms > INT32_MAX ? INT32_MAX : (int)ms);
+    return rc > 0 ? 0 : rc == 0 ? ETIMEDOUT : errno;
 }
 
 // Closing a descriptor does not take it out while a forked child has a copy.

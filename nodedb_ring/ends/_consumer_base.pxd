@@ -15,6 +15,7 @@ cdef class ConsumerBase:
     cdef Ring* _ring
     cdef readonly bint _closed
     cdef bint _is_waiting   # a call sleeps, without the GIL or on an event loop
+    cdef bint _is_listed    # it is among the ends that a WaitSet is being made of
     cdef bint _is_watched   # somebody has the descriptor, and is to be signalled whenever nothing is left to take
     cdef int _loop_fd       # another number for it, which event loops watch, or -1
     cdef int64_t _spin_ns   # how long a wait polls before it sleeps
@@ -23,8 +24,12 @@ cdef class ConsumerBase:
     cdef int claim(self) except -1
     cdef int ask_for_signal(self) except -1
     cdef int release_role_if_over(self) except -1
-    cdef int _end_wait(self) except -1
+    cdef int begin_wait(self) except -1
+    cdef int end_wait(self) except -1
     cdef int sleep(self, int64_t limit) except -1
+
+
+cdef bint sleep_on(Ring** rings, size_t count, int epoll, int64_t limit, int64_t spin_ns) except -1
 
 
 cdef inline int check_block(ConsumerBase end) except -1:

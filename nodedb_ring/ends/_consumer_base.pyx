@@ -7,9 +7,9 @@ from libc.stdint cimport int64_t
 
 from .._ring cimport EventRing
 from ..core._claims cimport ring_producer_gone, ring_release_role, ring_take_ownership
-from ..core._waiting cimport ring_arm, ring_copy_watch_fd, ring_disarm, ring_signal, ring_wait
+from ..core._waiting cimport ring_arm, ring_copy_watch_fd, ring_disarm, ring_signal, rings_wait
 from ..core.kernel cimport monotonic_ns
-from ..core.layout cimport OWNED_BY_PARENT, OWNED_ELSEWHERE, WAIT_READY, Ownership, WaitResult
+from ..core.layout cimport OWNED_BY_PARENT, OWNED_ELSEWHERE, WAIT_READY, WAIT_REFUSED, Ownership, Ring, WaitResult
 from ..core.take cimport ring_available
 from .timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS
 
@@ -17,6 +17,31 @@ from ..errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
 
 __all__ = ["ConsumerBase"]
+
+
+cdef bint sleep_on(Ring** rings, size_t count, int epoll, int64_t limit, int64_t spin_ns) except -1:
+    """``rings_wait`` without the GIL, which answers signals. False where the kernel refuses it, without an epoll.
+
+    It returns early or late: its caller looks at what the rings have. After a fork in a signal handler the child gets a
+    ForkError. A negative limit means none.
+    """
+    cdef int64_t deadline = monotonic_ns() + limit if limit >= 0 else -1
+    cdef int64_t left = limit, sleep_ns
+    cdef WaitResult result
+    while True:
+        sleep_ns = LONGEST_SLEEP_NS if deadline < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
+        with nogil:
+            result = rings_wait(rings, count, epoll, sleep_ns, spin_ns)
+        if result == WAIT_READY or result == WAIT_REFUSED:
+            return result == WAIT_READY
+        PyErr_CheckSignals()
+        if rings[0].local.alive == 0:
+            # The handler has forked, and this is the child.
+            raise forked("consumer", rings[0].core_id)
+        if deadline >= 0:
+            left = deadline - monotonic_ns()
+            if left <= 0:
+                return True
 
 
 # Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
@@ -54,29 +79,20 @@ cdef class ConsumerBase:
 
     cdef int sleep(self, int64_t limit) except -1:
         """Waits, without the GIL, for an event or a closed end; answers signals; a negative timeout means no limit."""
-        cdef int64_t deadline = monotonic_ns() + limit if limit >= 0 else -1
-        cdef int64_t left = limit, sleep_ns
-        cdef WaitResult result
-        self._begin_wait()
+        self.begin_wait()
         try:
-            while True:
-                sleep_ns = LONGEST_SLEEP_NS if deadline < 0 else min(left, <int64_t>LONGEST_SLEEP_NS)
-                with nogil:
-                    result = ring_wait(self._ring, sleep_ns, self._spin_ns)
-                if result == WAIT_READY:
-                    return 0
-                PyErr_CheckSignals()
-                if self._ring.local.alive == 0:
-                    # The handler has forked, and this is the child.
-                    raise forked("consumer", self.ring.core_id)
-                if deadline >= 0:
-                    left = deadline - monotonic_ns()
-                    if left <= 0:
-                        return 0
+            sleep_on(&self._ring, 1, -1, limit, self._spin_ns)
         finally:
-            self._end_wait()
+            self.end_wait()
+        return 0
 
-    cdef int _end_wait(self) except -1:
+    cdef int begin_wait(self) except -1:
+        if self._is_waiting:
+            raise BusyError(f"consumer of core {self.ring.core_id}: another call waits on it already; one at a time")
+        self._is_waiting = True
+        return 0
+
+    cdef int end_wait(self) except -1:
         self._is_waiting = False
         self.release_role_if_over()
         return 0
@@ -89,22 +105,17 @@ cdef class ConsumerBase:
                 ring_release_role(self._ring)
         return 0
 
-    def _begin_wait(self):
-        if self._is_waiting:
-            raise BusyError(f"consumer of core {self.ring.core_id}: another call waits on it already; one at a time")
-        self._is_waiting = True
-
     def _arm(self):
         """Starts an asynchronous wait: the file descriptor to watch, or None when there is no need to.
 
         Not the one of ``fileno()``: a loop has one reader a descriptor, and that one's is the user's.
         """
-        self._begin_wait()
+        self.begin_wait()
         try:
             if self._loop_fd < 0:
                 self._loop_fd = ring_copy_watch_fd(self._ring)
         except OSError:
-            self._end_wait()
+            self.end_wait()
             raise
         if ring_arm(self._ring):
             self._disarm()
@@ -116,7 +127,7 @@ cdef class ConsumerBase:
         if self._is_watched:
             # Somebody has the descriptor of fileno(), and waits on.
             self.ask_for_signal()
-        self._end_wait()
+        self.end_wait()
 
     @property
     def _is_inherited(self):

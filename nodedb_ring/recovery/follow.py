@@ -214,12 +214,48 @@ class Follower:
         self._is_in_call = True
         try:
             await self._advance_async(timeout)
+            if self._state.batch is None:
+                # A task that polls lets the loop's other tasks run.
+                await yield_to_loop()
             batch = self._state.deliver()
         except BaseException:
             self._is_in_call = False
             raise
         self._is_in_call = False
         return batch
+
+    def _has_more(self) -> bool:
+        """Whether the next call would return without waiting: with a batch, which is kept for it, an error or the end.
+
+        An error that the next call would raise is not raised here, and it may have passed by then.
+        """
+        if self._state.batch is not None or self._is_closed:
+            return True
+        if self._is_in_call:
+            raise self._in_call_already()
+        self._is_in_call = True
+        try:
+            self._advance(0.0)
+        except Exception:
+            return True
+        finally:
+            self._is_in_call = False
+        return self._state.batch is not None or self.ended
+
+    async def _has_more_async(self) -> bool:
+        """The same on an event loop."""
+        if self._state.batch is not None or self._is_closed:
+            return True
+        if self._is_in_call:
+            raise self._in_call_already()
+        self._is_in_call = True
+        try:
+            await self._advance_async(0.0)
+        except Exception:
+            return True
+        finally:
+            self._is_in_call = False
+        return self._state.batch is not None or self.ended
 
     def _advance(self, timeout: float | None) -> None:
         """Does what the state machine needs until this call can return."""
@@ -249,9 +285,6 @@ class Follower:
                 need = state.drained(await consumer.drain_async(self._max_events, state.seconds))
             else:
                 need = await self._log_call.run(state.ask_log, need)
-        if state.batch is None:
-            # A task that polls lets the loop's other tasks run.
-            await yield_to_loop()
 
     def __iter__(self) -> Self:
         return self

@@ -51,6 +51,7 @@ from nodedb_ring import (
     LogError,
     LoggedProducer,
     LogUnavailableError,
+    Merger,
     OwnershipError,
     PlainStream,
     PressureState,
@@ -72,6 +73,9 @@ from nodedb_ring import (
     follow,
     get_include,
     logged,
+    merge,
+    wait,
+    wait_async,
 )
 from nodedb_ring.batch.event_batch import MemberArray
 from nodedb_ring.log.sqlite import SqliteEventLog
@@ -312,6 +316,33 @@ def check_asyncio() -> None:
     asyncio.run(main())
 
 
+def check_many() -> None:
+    producers, consumers = create_event_bus(2, 16)
+    assert_type(wait(consumers, 0), list[EventConsumer])
+    for producer in producers:
+        producer.emit(some_event())
+        producer.close()
+    merged = merge(consumers, max_events=8)
+    assert_type(merged, Merger)
+    for core_id, batch in merged:
+        assert_type(core_id, int)
+        assert_type(batch, EventBatch)
+
+    async def main() -> None:
+        assert_type(await wait_async(consumers, timeout=1.0), list[EventConsumer])
+        async for core_id, batch in merge(consumers):
+            assert_type(core_id, int)
+            assert_type(batch, EventBatch)
+
+    asyncio.run(main())
+
+
+def waits_for_followers(consumer: EventConsumer, follower: Follower) -> None:
+    assert_type(wait([follower]), list[Follower])
+    assert_type(wait([consumer, follower], timeout=None), list[EventConsumer | Follower])
+    assert_type(merge([consumer, follower]), Merger)
+
+
 def check_shared() -> None:
     name = f"public-names-{os.getpid()}"
     with EventBus.create(name, 1, 16, arena_bytes=4096, backpressure=BackpressureConfig(), directory=None) as bus:
@@ -327,6 +358,9 @@ def check_shared() -> None:
         assert_type(bus.capacity, int)
         assert_type(bus.arena_bytes, int)
         assert_type(bus.producer(0), EventProducer)
+        [consumer] = bus.consumers()
+        assert_type(consumer, EventConsumer)
+        consumer.close()
         consumer = bus.consumer(0)
         assert_type(consumer, EventConsumer)
         assert_type(consumer.fileno(), int)

@@ -15,7 +15,7 @@ import nodedb_ring
 
 PACKAGE: Final = Path(nodedb_ring.__file__).parent
 
-LAYERS: Final = ("errors", "core", "_ring", "batch", "ends", "bus", "log", "recovery", "capture")
+LAYERS: Final = ("errors", "core", "_ring", "batch", "ends", "bus", "log", "recovery", "fan_in", "capture")
 """From the bottom to the top: a file imports from its own layer, and from those before it."""
 
 STATEMENT: Final = re.compile(

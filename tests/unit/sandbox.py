@@ -27,8 +27,17 @@ _NUMBERS: Final = {
         "fcntl": 72,
         "membarrier": 324,
         "pidfd_open": 434,
+        "futex_waitv": 449,
     },
-    "aarch64": {"linkat": 37, "madvise": 233, "mknodat": 33, "fcntl": 25, "membarrier": 283, "pidfd_open": 434},
+    "aarch64": {
+        "linkat": 37,
+        "madvise": 233,
+        "mknodat": 33,
+        "fcntl": 25,
+        "membarrier": 283,
+        "pidfd_open": 434,
+        "futex_waitv": 449,
+    },
 }
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06

@@ -43,7 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         action="store_true",
-        help="one process for each database and one for both consumers, over a shared bus (default: threads)",
+        help="one process for each database and one for the view, over a shared bus (default: threads)",
     )
     parser.add_argument(
         "--chaos",
@@ -70,9 +70,9 @@ DEMO: Final = Subcommand(
     help="send a year of flights through the bus and check the result by SQL",
     description=(
         "Writes the flights that left New York City in 2013 into two SQLite databases by ordinary SQL: 673,552 row"
-        " changes. Each database stands for one Data Plane core and has one ring. Two consumers keep a table by"
-        " carrier from the events alone. At the end the same table is computed by SQL from the databases, and both must"
-        " be exactly equal. With --log they are equal even if the rings overflow all the time."
+        " changes. Each database stands for one Data Plane core and has one ring. A table by carrier is kept from the"
+        " events alone. At the end the same table is computed by SQL from the databases, and both must be exactly"
+        " equal. With --log they are equal even if the rings overflow all the time."
     ),
     epilog=(
         "exit code: 0 the view and the databases agree; 1 a ring overflowed without a log, and the view is missing"

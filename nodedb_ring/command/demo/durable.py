@@ -10,20 +10,20 @@ because a writer that is gone may have been killed and may come back. The views 
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import secrets
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_links
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
-from ... import EventBus, EventConsumer, Follower, follow
+from ... import EventBus, EventConsumer, follow, wait
 from ...log.sqlite import SqliteEventLog
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
@@ -149,7 +149,9 @@ class _Children:
             self._give_work(place)
         shown = time.monotonic()
         while running:
-            ready = wait([self.children[place].link for place in running], _CHAOS_TICK if any(doomed) else _TICK)
+            ready = wait_for_links(
+                [self.children[place].link for place in running], _CHAOS_TICK if any(doomed) else _TICK
+            )
             readable = {place for place in running if self.children[place].link in ready}
             running -= {place for place in readable if not self._handle_message(place)}
             for place in running:
@@ -228,65 +230,81 @@ def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> Non
 
 
 def _consume(link: Connection, bus: EventBus, databases: Sequence[Path], snapshots: Sequence[Path]) -> None:
-    consumers = [bus.consumer(core_id) for core_id in range(bus.num_cores)]
-    all_written, stopped = threading.Event(), threading.Event()
+    consumers = bus.consumers()
     link.send(_READY)
-    with concurrent.futures.ThreadPoolExecutor(len(consumers), "core") as threads:
-        running = {
-            threads.submit(_keep_view, *core, all_written, stopped)
-            for core in zip(consumers, databases, snapshots, strict=True)
-        }
+    with contextlib.ExitStack() as ends:
+        running = [ends.enter_context(_Core(*core)) for core in zip(consumers, databases, snapshots, strict=True)]
         try:
-            while running:
-                ended, running = concurrent.futures.wait(running, 0, concurrent.futures.FIRST_EXCEPTION)
-                for thread in ended:
-                    thread.result()
-                if running and link.poll(_TICK):
-                    link.recv()
-                    all_written.set()
+            _keep_views(running, link)
         except EOFError:
             sys.exit("the demo that started this process has gone")
-        finally:
-            stopped.set()
 
 
-def _keep_view(
-    consumer: EventConsumer, database: Path, path: Path, all_written: threading.Event, stopped: threading.Event
-) -> None:
-    """Keeps one core's view and snapshot, from the last snapshot until all is written and included."""
-    before = Snapshot.load(path)
-    view = CarrierView(before.totals, before.events)
-    with (
-        consumer,
-        SqliteEventLog(database, driver="apsw") as log,
-        follow(consumer, log, group=_GROUP, after=before.position) as follower,
-    ):
-        saved = time.monotonic()
-        while not stopped.is_set():
-            # Read before the batch: if all was written before an empty batch, then nothing is missing.
-            is_last = all_written.is_set()
-            batch = follower.next_batch(_TICK)
-            if len(batch):
-                view.apply(batch)
-            elif follower.ended and is_last:
-                break
-            elif follower.ended:
-                all_written.wait(_TICK)
-            if time.monotonic() - saved >= _SAVE:
-                _save(follower, view, before, path)
-                saved = time.monotonic()
-        _save(follower, view, before, path)
+def _keep_views(running: list[_Core], link: Connection) -> None:
+    """Reads all cores from this thread until all is written and in their views."""
+    is_all_written = False
+    while running:
+        # Read before the batches: if all was written before an empty batch, then nothing is missing.
+        is_last = is_all_written
+        is_idle = True
+        ready = wait([core.follower for core in running], _TICK)
+        for core in [core for core in running if core.follower in ready]:
+            if core.take():
+                is_idle = False
+            elif core.follower.ended and is_last:
+                running.remove(core)
+                core.save()
+        for core in running:
+            core.save_when_due()
+        # A follower whose writer is gone is ready each time, until the writer comes back: that is waited for here.
+        if link.poll(_TICK if is_idle and ready else 0):
+            link.recv()
+            is_all_written = True
 
 
-def _save(follower: Follower, view: CarrierView, before: Snapshot, path: Path) -> None:
-    stats = follower.stats()
-    Snapshot(
-        position=follower.position,
-        totals=view.totals(),
-        events=view.events(),
-        gaps=before.gaps + stats.gaps,
-        replayed=before.replayed + stats.replayed,
-        episodes=before.episodes + stats.episodes,
-    ).save(path)
-    # After the snapshot: the watermark may lag behind it but must not run ahead.
-    follower.commit()
+class _Core:
+    """One core's view and snapshot, which continues from the last snapshot."""
+
+    def __init__(self, consumer: EventConsumer, database: Path, path: Path) -> None:
+        self._path = path
+        self._before = Snapshot.load(path)
+        self._view = CarrierView(self._before.totals, self._before.events)
+        self._saved = time.monotonic()
+        self._ends = contextlib.ExitStack()
+        self._ends.enter_context(consumer)
+        log = self._ends.enter_context(SqliteEventLog(database, driver="apsw"))
+        self.follower = self._ends.enter_context(follow(consumer, log, group=_GROUP, after=self._before.position))
+
+    def take(self) -> bool:
+        """Takes what its follower has into the view; whether there was something."""
+        batch = self.follower.next_batch(0)
+        if len(batch):
+            self._view.apply(batch)
+        return len(batch) > 0
+
+    def save_when_due(self) -> None:
+        """Saves the snapshot if the last one is old enough."""
+        if time.monotonic() - self._saved >= _SAVE:
+            self.save()
+
+    def save(self) -> None:
+        """Saves the snapshot and then the watermark, which may lag behind the snapshot but must not run ahead."""
+        stats, before = self.follower.stats(), self._before
+        Snapshot(
+            position=self.follower.position,
+            totals=self._view.totals(),
+            events=self._view.events(),
+            gaps=before.gaps + stats.gaps,
+            replayed=before.replayed + stats.replayed,
+            episodes=before.episodes + stats.episodes,
+        ).save(self._path)
+        self.follower.commit()
+        self._saved = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ends.close()

@@ -7,15 +7,15 @@ their ends of the bus. Warnings and the consumer's views come back over it. Its 
 from __future__ import annotations
 
 import contextlib
-import selectors
 import sys
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_links
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from ... import EventBus, EventConsumer
+from ... import EventBus, EventConsumer, wait
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
 from .children import TerminationFlag, spawn
@@ -26,7 +26,7 @@ from .view import CarrierView
 
 __all__ = ["run"]
 
-_TICK: Final = 0.1  # seconds between two progress reports
+_TICK: Final = 0.1  # seconds between two progress reports, and between two checks that the parent is there
 _READY: Final = None
 _BEGIN: Final = None
 
@@ -97,7 +97,7 @@ def _listen(
     received: list[tuple[_Views, float]] = []
     running = list(children)
     while running:
-        ready = wait([child.link for child in running], _TICK)
+        ready = wait_for_links([child.link for child in running], _TICK)
         for child in [child for child in running if child.link in ready]:
             try:
                 message: str | _Views = child.receive()
@@ -128,29 +128,24 @@ def _write(link: Connection, bus: EventBus, core_id: int, database: Path) -> Non
 def _consume(link: Connection, bus: EventBus) -> None:
     views = [CarrierView() for _ in AIRPORTS]
     with contextlib.ExitStack() as ends:
-        consumers = [ends.enter_context(bus.consumer(core_id)) for core_id in range(bus.num_cores)]
+        consumers = [ends.enter_context(consumer) for consumer in bus.consumers()]
         link.send(_READY)
         _keep_views(consumers, views, link)
     link.send(tuple(CoreView(totals=view.totals(), events=view.events()) for view in views))
 
 
 def _keep_views(consumers: Sequence[EventConsumer], views: Sequence[CarrierView], link: Connection) -> None:
-    """Drains all rings in turn until their producers are disconnected, and sleeps while all are empty."""
-    running = list(zip(consumers, views, strict=True))
-    with selectors.DefaultSelector() as something:
-        # The parent sends nothing, so a readable link means that it has ended and no writer will come.
-        something.register(link, selectors.EVENT_READ)
-        for consumer in consumers:
-            something.register(consumer.fileno(), selectors.EVENT_READ)
-        while running:
-            batches = [consumer.drain() for consumer, _ in running]
-            for batch, (consumer, view) in zip(batches, tuple(running), strict=True):
-                if len(batch):
-                    view.apply(batch)
-                elif consumer.is_producer_disconnected:
-                    something.unregister(consumer.fileno())
-                    running.remove((consumer, view))
-            if any(map(len, batches)) or not running:
-                continue
-            if any(key.fileobj is link for key, _ in something.select()):
-                sys.exit("the demo that started this process has gone")
+    """Reads all rings from this thread until their producers are disconnected."""
+    running = list(consumers)
+    while running:
+        ready = wait(running, _TICK)
+        for consumer in ready:
+            batch = consumer.drain()
+            if len(batch):
+                views[consumer.core_id].apply(batch)
+            elif consumer.is_producer_disconnected:
+                running.remove(consumer)
+        # The parent sends nothing, so a readable link means that it has ended and no writer will come. That is why this
+        # is not a merge.
+        if not ready and link.poll():
+            sys.exit("the demo that started this process has gone")

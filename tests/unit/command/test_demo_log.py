@@ -75,14 +75,18 @@ def agrees_though_it_dropped(outcome: Outcome, rows: int) -> None:
 @pytest.fixture
 def logs_asked_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A follower that asks the log between a commit and its emits would replay what comes by the ring, too."""
-    asked = threading.Barrier(2 * len(AIRPORTS))
+    # The writers, and the thread that reads all cores, when it has asked for each.
+    asked = threading.Barrier(len(AIRPORTS) + 1)
     ask = FollowState._ask_last  # pyright: ignore[reportPrivateUsage]
+    first: list[FollowState] = []
 
     def ask_and_wait(state: FollowState) -> None:
         is_first = state._last_asked is None  # pyright: ignore[reportPrivateUsage]
         ask(state)
         if is_first:
-            asked.wait(SECONDS)
+            first.append(state)
+            if len(first) == len(AIRPORTS):
+                asked.wait(SECONDS)
 
     def write_then(*arguments: Any) -> None:
         asked.wait(SECONDS)

@@ -1,0 +1,18 @@
+"""The two ways in which a wait sleeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodedb_ring.fan_in import _wait_set
+
+
+@pytest.fixture(params=["futexes", "epoll"])
+def sleep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Has waits sleep in one ``futex_waitv``, or in one epoll as on a kernel that lacks it."""
+    if request.param == "epoll":
+        monkeypatch.setattr(_wait_set, "most_futexes", 1)
+    else:
+        # The kernel of the machine that runs the tests has it, or the tests say so: no wait fell back before.
+        assert _wait_set.most_futexes > 1
+    return str(request.param)
