@@ -55,7 +55,7 @@ from .batch.rows.rows import Rows
 from .batch.rows.schema import RowSchema
 from .bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
 from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
-from .log import EventLog, LiveEventLog
+from .log import EventLog, ExclusiveEventLog, GroupClaim, IdentifiedEventLog, JoiningEventLog, LiveEventLog
 from .log.producer import LoggedProducer, logged
 from .recovery.follow import Follower, follow
 from .recovery.gaps import GapCursor
@@ -84,12 +84,16 @@ __all__ = [
     "EventRing",
     "EventSource",
     "EventTooLargeError",
+    "ExclusiveEventLog",
     "FieldError",
     "FollowStats",
     "Follower",
     "ForkError",
     "GapCursor",
     "GapError",
+    "GroupClaim",
+    "IdentifiedEventLog",
+    "JoiningEventLog",
     "LayoutError",
     "Lease",
     "LiveEventLog",

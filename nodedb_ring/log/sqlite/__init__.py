@@ -1,6 +1,8 @@
 """The event log in a SQLite file: ``SqliteEventLog``.
 
 - ``event_log``: the public class;
+- ``opening``: the file's settings, and tables that are made or migrated;
+- ``reading``: stored batches, many at a time;
 - ``schema``: the tables and the statements, with their version;
 - ``append``: a batch as rows;
 - ``drivers``: SQLite by the standard library or by apsw, and what a fork leaves to the parent;
@@ -10,7 +12,8 @@ Not here: how rows and payload are encoded (``log/encoding.py``).
 """
 
 from .append import append_statements
-from .event_log import BUSY_SECONDS, CHECKPOINT_BYTES, PAGE_BYTES, SqliteEventLog
+from .event_log import SqliteEventLog
+from .opening import BUSY_SECONDS, CHECKPOINT_BYTES, PAGE_BYTES
 from .schema import APPEND, CREATE_TABLES, LAST_SEQUENCE, LOG_TABLES
 
 __all__ = [

@@ -7,13 +7,18 @@ import os
 import sqlite3
 import sys
 import weakref
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
+from urllib.parse import quote
 
 from ...errors import LogError
+from .._joining import take_rows
 
-__all__ = ["DRIVERS", "Bindings", "Connection"]
+__all__ = ["DRIVERS", "Access", "Bindings", "Connection"]
 
-Bindings: TypeAlias = tuple[int | str | bytes | memoryview, ...]
+Bindings: TypeAlias = tuple[int | float | str | bytes | memoryview, ...]
+Access: TypeAlias = Literal["write", "read", "immutable"]
+"""``immutable`` reads a file that nobody has open as it is then: without locks, and without files beside it."""
+_OPTIONS: Final[dict[Access, str]] = {"write": "mode=rwc", "read": "mode=ro", "immutable": "mode=ro&immutable=1"}
 
 
 class Connection(Protocol):
@@ -29,6 +34,10 @@ class Connection(Protocol):
         """Runs one statement to its end; returns its rows."""
         ...
 
+    def some(self, sql: str, bindings: Bindings, *, events: int, size: int) -> list[tuple[Any, ...]]:
+        """As ``query``, for rows of batches: stops at so many events or bytes."""
+        ...
+
     def code(self, error: Exception) -> int:
         """SQLite's extended result code; 0 if there is none."""
         ...
@@ -38,6 +47,10 @@ class Connection(Protocol):
         ...
 
 
+def _uri(path: str, access: Access) -> str:
+    return f"file:{quote(os.fsencode(path))}?{_OPTIONS[access]}"
+
+
 def _cannot_open(path: str, error: Exception) -> LogError:
     return LogError(f"{path}: cannot be opened: {error}; its directory must exist, and both must be writable")
 
@@ -45,10 +58,10 @@ def _cannot_open(path: str, error: Exception) -> LogError:
 class _StandardLibrary:
     errors: type[Exception] = sqlite3.Error
 
-    def __init__(self, path: str, busy_seconds: float) -> None:
+    def __init__(self, path: str, busy_seconds: float, access: Access = "write") -> None:
         try:
             self._connection = sqlite3.connect(
-                path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+                _uri(path, access), timeout=busy_seconds, isolation_level=None, check_same_thread=False, uri=True
             )
         except sqlite3.Error as error:
             raise _cannot_open(path, error) from error
@@ -59,6 +72,13 @@ class _StandardLibrary:
 
     def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, bindings).fetchall()
+
+    def some(self, sql: str, bindings: Bindings, *, events: int, size: int) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(sql, bindings)
+        try:
+            return take_rows(cursor, events, size)
+        finally:
+            cursor.close()
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "sqlite_errorcode", 0))
@@ -73,12 +93,13 @@ class _StandardLibrary:
 class _Apsw:
     errors: type[Exception]
 
-    def __init__(self, path: str, busy_seconds: float) -> None:
+    def __init__(self, path: str, busy_seconds: float, access: Access = "write") -> None:
         import apsw
 
         self.errors = apsw.Error
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
         try:
-            self._connection: Any = apsw.Connection(path)
+            self._connection: Any = apsw.Connection(_uri(path, access), flags)
         except apsw.Error as error:
             raise _cannot_open(path, error) from error
         self._connection.set_busy_timeout(round(1000 * busy_seconds))
@@ -90,6 +111,13 @@ class _Apsw:
     def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._connection.execute(sql, bindings).fetchall()
         return rows
+
+    def some(self, sql: str, bindings: Bindings, *, events: int, size: int) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(sql, bindings)
+        try:
+            return take_rows(cursor, events, size)
+        finally:
+            cursor.close(True)
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "extendedresult", 0))

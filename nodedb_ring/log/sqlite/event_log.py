@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
-import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -12,44 +12,44 @@ from typing import Any, Final, Literal, Self, TypeVar
 import numpy as np
 
 from ...batch.event_batch import EventBatch
-from ...errors import ArgumentError, ClosedError, ForkError, LogError
+from ...errors import ClosedError, ForkError, LogError
 from ..call_lock import CallLock
 from ..encoding import check_rising, decode_batch
+from ..token import LogToken, check_same_log, history_differs
 from .append import append_statements, as_one_statement
+from .claims import FileClaim, Holder, claims_path, place_of, role_taken
 from .drivers import DRIVERS, Bindings, Connection
-from .errors import is_busy, is_constraint, translated
+from .errors import is_constraint, translated
+from .opening import BUSY_SECONDS, file_path, log_id_of, read_only_connection, set_up
+from .reading import joined_rows
 from .schema import (
+    BATCH_AT,
     COVERING,
-    CREATE_TABLES,
     DELETE_TRIMMED,
+    HOLDER,
     LAST_SEQUENCE,
     LOAD_WATERMARK,
-    LOG_TABLES,
     MOST,
     NEXT_BATCH,
     REMEMBER_LAST,
     SAVE_WATERMARK,
-    SCHEMA_VERSION,
+    SET_HOLDER,
     TRIMMED,
+    TRIMMED_BATCH,
 )
 
-__all__ = ["BUSY_SECONDS", "CHECKPOINT_BYTES", "PAGE_BYTES", "SqliteEventLog"]
+__all__ = ["BUSY_SECONDS", "SqliteEventLog"]
 
 _T = TypeVar("_T")
 
-PAGE_BYTES: Final = 32 * 1024
-CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
-"""What an append may find to copy from the WAL into the database: SQLite's own default at its own page size."""
 TRIM_ROWS: Final = 16
 """Rows that a trim deletes in one transaction."""
-BUSY_SECONDS: Final = 10.0
-"""For how long a call waits while another connection holds the file locked."""
 
 
 class SqliteEventLog:
     """An event log in a SQLite file, which may hold other tables.
 
-    A new file gets pages of 32 KiB and a write-ahead log. A database that has tables already keeps its settings.
+    A new file gets pages of 8 KiB and a write-ahead log. A database that has tables already keeps its settings.
     Several processes may open the same file. If two append the same number, one gets `LogConflictError`.
 
     Parameters
@@ -62,6 +62,9 @@ class SqliteEventLog:
     driver : {"sqlite3", "apsw"}
         The library that opens the file: the standard library's, or apsw. A process that uses the same file through
         apsw, as ``SqliteCapture`` does, must choose apsw: two copies of SQLite in one process drop each other's locks.
+    read_only : bool
+        Whether the file is only read. A follower then claims no group, and cannot commit. A log that nobody has open,
+        on a full disk or in a directory that cannot be written, is read as it is at that moment.
 
     Raises
     ------
@@ -91,19 +94,22 @@ class SqliteEventLog:
         *,
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         driver: Literal["sqlite3", "apsw"] = "sqlite3",
+        read_only: bool = False,
     ) -> None:
         if synchronous not in {"NORMAL", "FULL"}:
             raise ValueError(f"synchronous {synchronous!r}: must be 'NORMAL' or 'FULL'")
         if driver not in DRIVERS:
             raise ValueError(f"driver {driver!r}: must be 'sqlite3' or 'apsw'")
-        self._path = _file_path(path)
+        self._path = file_path(path)
         self._driver: Literal["sqlite3", "apsw"] = driver
         self._synchronous: Literal["NORMAL", "FULL"] = synchronous
+        self._read_only = read_only
+        self._log_id = ""
         self._pid = os.getpid()
         self._calls = CallLock()
         self._closed = False
-        is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0
-        self._connection: Connection = DRIVERS[driver](self._path, BUSY_SECONDS)
+        is_new = not read_only and (not os.path.exists(self._path) or os.path.getsize(self._path) == 0)
+        self._connection: Connection = DRIVERS[driver](self._path, BUSY_SECONDS, "read" if read_only else "write")
         try:
             self._translating("the log was not opened", self._set_up, is_new)
         except BaseException:
@@ -112,43 +118,11 @@ class SqliteEventLog:
             raise
 
     def _set_up(self, connection: Connection, is_new: bool) -> None:
-        if is_new:
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
-        names = {str(name) for (name,) in connection.query(query)}
-        if names & LOG_TABLES and "nodedb_ring_log_version" not in names:
-            found = ", ".join(sorted(names & LOG_TABLES))
-            raise LogError(f"{self._path}: has tables {found} of something else; keep the log in another file")
-        if names <= LOG_TABLES:
-            self._use_write_ahead_log(connection)
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        [(page_bytes,)] = connection.query("PRAGMA page_size")
-        connection.query(f"PRAGMA wal_autocheckpoint = {max(1, CHECKPOINT_BYTES // int(page_bytes))}")
-        if not names >= LOG_TABLES:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in CREATE_TABLES.split(";")[:-1]:
-                connection.execute(statement)
-            connection.execute("COMMIT")
-        versions = connection.query("SELECT version FROM nodedb_ring_log_version")
-        if versions != [(SCHEMA_VERSION,)]:
-            found = ", ".join(str(version) for (version,) in versions) or "none"
-            raise LogError(
-                f"{self._path}: its log is of version {found}, and this is version {SCHEMA_VERSION};"
-                " open it with the release that wrote it, or keep the log in another file"
-            )
-
-    def _use_write_ahead_log(self, connection: Connection) -> None:
-        # If two processes do this to a new file at once, SQLite reports "busy" to one, without waiting.
-        give_up = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                connection.query("PRAGMA journal_mode = WAL")
-            except connection.errors as error:
-                if not is_busy(connection.code(error)) or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.005)
-            else:
-                return
+        if self._read_only:
+            self._connection, self._log_id = read_only_connection(connection, DRIVERS[self._driver], self._path)
+        else:
+            set_up(connection, self._path, is_new=is_new, synchronous=self._synchronous)
+            self._log_id = log_id_of(connection, self._path, read_only=False)
 
     @property
     def path(self) -> str:
@@ -159,6 +133,16 @@ class SqliteEventLog:
     def driver(self) -> Literal["sqlite3", "apsw"]:
         """The library that opened it."""
         return self._driver
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened to be read alone."""
+        return self._read_only
+
+    @property
+    def log_id(self) -> str:
+        """The log's identity: sixteen hexadecimal digits, drawn when it was made. A copy has the same."""
+        return self._log_id
 
     @property
     def closed(self) -> bool:
@@ -214,6 +198,18 @@ class SqliteEventLog:
         self._check_open()
         return self._stored(core_id, max(first, 0), last)
 
+    def read_joined(
+        self, core_id: int, first_sequence: int, last_sequence: int, max_events: int
+    ) -> Iterator[EventBatch]:
+        """As ``read``, but stored batches come in batches of `max_events`, or what remains.
+
+        Each has memory for the stored batches that it was made of. Before damage come the intact batches.
+        """
+        core_id = _number("core_id", core_id)
+        first, last = operator.index(first_sequence), min(operator.index(last_sequence), MOST)
+        self._check_open()
+        return joined_rows(self._query, self._some, core_id, max(first, 0), last, max_events=max_events)
+
     def _stored(self, core_id: int, first: int, last: int) -> Iterator[EventBatch]:
         if first > last:
             return
@@ -256,7 +252,7 @@ class SqliteEventLog:
         # What is appended from here on stays, since its numbers are not remembered by REMEMBER_LAST.
         upto = min(upto, last)
         if self._query(undone, TRIMMED, (core_id, upto, 1)):
-            self._execute(undone, REMEMBER_LAST, (core_id,))
+            self._execute(undone, REMEMBER_LAST, (core_id, upto))
             while self._trim_some(undone, core_id, upto):
                 pass
 
@@ -266,16 +262,101 @@ class SqliteEventLog:
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
         """The number up to which a consumer group has handled a core's events; None for a new group."""
-        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
-        rows = self._query(undone, LOAD_WATERMARK, (group, _number("core_id", core_id)))
-        return int(rows[0][0]) if rows else None
+        token = self._watermark(group, core_id)
+        return None if token is None else token.sequence
 
-    def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
-        """Stores that number, as durably as an append. It may be lower than before."""
+    def load_token(self, group: str, core_id: int) -> str | None:
+        """The watermark, with what tells that the log is still the one in which it was saved; None for a new group."""
+        token = self._watermark(group, core_id)
+        return None if token is None else str(token)
+
+    def _watermark(self, group: str, core_id: int) -> LogToken | None:
+        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
+        core_id = _number("core_id", core_id)
+        rows = self._query(undone, LOAD_WATERMARK, (group, core_id))
+        return LogToken(self._log_id, core_id, *rows[0]) if rows else None
+
+    def save_watermark(self, group: str, core_id: int, sequence: int, *, rewind: bool = False) -> None:
+        """Stores that number, as durably as an append, with what tells in which log it was.
+
+        Raises
+        ------
+        LogError
+            The group's watermark is higher, and `rewind` is not set.
+        """
         if not isinstance(group, str):
             raise TypeError(f"group {group!r}: must be a str, not {type(group).__name__}")
+        core_id, sequence = _number("core_id", core_id), _number("sequence", sequence)
         undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not saved"
-        self._execute(undone, SAVE_WATERMARK, (group, _number("core_id", core_id), _number("sequence", sequence)))
+
+        def work(connection: Connection) -> None:
+            try:
+                connection.execute(SAVE_WATERMARK, (core_id, sequence, group, int(rewind)))
+            except connection.errors as error:
+                if is_constraint(connection.code(error)):
+                    raise _watermark_is_higher(undone, connection.query(LOAD_WATERMARK, (group, core_id))) from None
+                raise
+
+        self._run(undone, work)
+
+    def claim_group(self, group: str, core_id: int) -> FileClaim | None:
+        """``ExclusiveEventLog.claim_group``, by a lock in the file ``<log>-followers``; None if this is read-only.
+
+        Raises
+        ------
+        RoleTaken
+            Another follower holds it: in this process, another one or another container on this machine.
+        OSError
+            The file of the locks cannot be opened.
+        """
+        core_id = _number("core_id", core_id)
+        if self._read_only:
+            return None
+        self._check_open()
+        undone = f"core {core_id} was not claimed for group {group!r}"
+        claim = FileClaim.take(claims_path(self._path), place_of(group, core_id))
+        if claim is None:
+            rows = self._query(undone, HOLDER, (group, core_id))
+            raise role_taken(self._path, group, core_id, Holder(*rows[0]) if rows else None)
+        try:
+            # On a full disk others are not told who follows.
+            with contextlib.suppress(OSError):
+                self._execute(undone, SET_HOLDER, (group, core_id, *Holder.this_process()))
+        except BaseException:
+            claim.release()
+            raise
+        return claim
+
+    def token(self, core_id: int, sequence: int) -> str:
+        """The position after `sequence` (-1: before the first number) in this log, as a short string."""
+        core_id = _number("core_id", core_id)
+        if sequence != -1:
+            sequence = _number("sequence", sequence)
+        rows = self._query(f"core {core_id} at {sequence} has no token yet", BATCH_AT, (core_id, sequence))
+        return str(LogToken(self._log_id, core_id, sequence, *(rows[0] if rows else (None, None))))
+
+    def sequence_of(self, core_id: int, token: str) -> int:
+        """The number of a token of this log; -1 before the first.
+
+        Raises
+        ------
+        LogError
+            This is another log, or one that has another history at that position: it was made anew, has lost its end,
+            or is an older copy. A position whose batch was trimmed, and others behind it, cannot be told apart so.
+        ArgumentError
+            It is no token.
+        """
+        core_id = _number("core_id", core_id)
+        given = LogToken.parse(token)
+        check_same_log(given, log_id=self._log_id, core_id=core_id)
+        if given.first is not None:
+            undone = f"the token {token} was not checked"
+            found = self._query(undone, BATCH_AT, (core_id, given.first))
+            if found != [(given.first, given.batch_id)]:
+                trimmed = self._query(undone, TRIMMED_BATCH, (core_id,))
+                if not (trimmed and trimmed[0][0] is not None and given.first < trimmed[0][0]):
+                    raise history_differs(given, "no batch there" if not found else "batch {}-{:x}".format(*found[0]))
+        return given.sequence
 
     def close(self) -> None:
         """Closes the file. Idempotent; in a forked child it does nothing."""
@@ -301,6 +382,9 @@ class SqliteEventLog:
 
     def _query(self, undone: str, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         return self._run(undone, lambda connection: connection.query(sql, bindings))
+
+    def _some(self, undone: str, sql: str, bindings: Bindings, events: int, size: int) -> list[tuple[Any, ...]]:
+        return self._run(undone, lambda connection: connection.some(sql, bindings, events=events, size=size))
 
     def _execute(self, undone: str, sql: str, bindings: Bindings = ()) -> None:
         self._run(undone, lambda connection: connection.execute(sql, bindings))
@@ -340,22 +424,10 @@ class SqliteEventLog:
         return None if last < 0 else int(last)
 
 
-def _file_path(path: str | os.PathLike[str]) -> str:
-    """The absolute path of a log's file. Names with a special meaning to SQLite are refused, and no file is made."""
-    given = os.fspath(path)
-    if not isinstance(given, str):
-        raise TypeError(f"path {path!r}: must be a str or a path of str; os.fsdecode() makes one of bytes")
-    if not given or given == ":memory:":
-        raise ArgumentError(
-            f"path {given!r}: a log is a file, which a follower opens too; name one, in /dev/shm if it need not outlive"
-            " the machine"
-        )
-    if given.startswith("file:"):
-        raise ArgumentError(
-            f"path {given!r}: is a URI, whose options a log does not take; pass the path alone, or './{given}' for a"
-            " file of this very name"
-        )
-    return os.path.abspath(given)
+def _watermark_is_higher(undone: str, stored: list[tuple[Any, ...]]) -> LogError:
+    """What to raise where a watermark would move back."""
+    stands = f"at {stored[0][0]} already" if stored else "higher"
+    return LogError(f"{undone}: it stands {stands}; rewind=True moves it back, and the group gets events again")
 
 
 def _number(name: str, value: int) -> int:

@@ -188,7 +188,10 @@ def test_watermarks(log: SqliteEventLog) -> None:
     log.save_watermark("", 0, 0)
     assert [log.load_watermark("a", 0), log.load_watermark("a", 1)] == [10, 20]
     assert [log.load_watermark("ü", 0), log.load_watermark("", 0), log.load_watermark("b", 0)] == [30, 0, None]
-    log.save_watermark("a", 0, 3)
+    with pytest.raises(LogError, match=r"watermark 3 of group 'a', core 0, was not saved: it stands at 10"):
+        log.save_watermark("a", 0, 3)
+    assert log.load_watermark("a", 0) == 10
+    log.save_watermark("a", 0, 3, rewind=True)
     assert log.load_watermark("a", 0) == 3
 
 
