@@ -134,6 +134,16 @@ class IdentifiedEventLog(EventLog, Protocol):
 class GroupClaim(Protocol):
     """That one follower follows a core for a group, and no other does."""
 
+    def check(self) -> None:
+        """Asked before each commit, without a wait.
+
+        Raises
+        ------
+        RoleTaken
+            Somebody else has taken it over, because its holder could not be reached for long.
+        """
+        ...
+
     def release(self) -> None:
         """Lets others follow. May be repeated, and called from any thread, a signal handler or a finalizer."""
         ...

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
@@ -190,6 +191,9 @@ class Follower:
         self._claim: GroupClaim | None = None
         if isinstance(log, ExclusiveEventLog):
             self._claim = log.claim_group(group, core_id)
+        if self._claim is not None:
+            # One that nobody closes lets others follow when it is collected.
+            weakref.finalize(self, self._claim.release).atexit = False
         try:
             owed = first_owed(consumer, log, group=group, core_id=core_id, start=start, after=after)
             # Where it begins before the watermark, that stays until it has been passed.
@@ -378,10 +382,13 @@ class Follower:
     def commit(self) -> None:
         """Saves the watermark of all batches returned so far. A restart continues after it.
 
-        In a signal handler: the last of these batches may not have been handled yet.
+        It never moves back: a follower that began before the group's watermark, by ``after=``, saves nothing until it
+        has passed that. In a signal handler: the last of these batches may not have been handled yet.
         """
         undelivered = self._state.undelivered
         if undelivered > self._committed:
+            if self._claim is not None:
+                self._claim.check()
             self._log.save_watermark(self._group, self._core_id, undelivered - 1)
             self._committed = undelivered
 

@@ -80,6 +80,9 @@ class FileClaim:
         self._finalizer: Final = weakref.finalize(self, _close, fd)
         _open.add(fd)
 
+    def check(self) -> None:
+        """``GroupClaim.check``: nobody can take a lock over."""
+
     def release(self) -> None:
         """``GroupClaim.release``."""
         self._finalizer()

@@ -11,6 +11,7 @@ __all__ = ["is_busy", "is_constraint", "translated"]
 
 # SQLite's result codes. The two drivers name them differently, or not at all.
 _BUSY: Final = 5
+_READONLY: Final = 8
 _IOERR: Final = 10
 _CORRUPT: Final = 11
 _FULL: Final = 13
@@ -39,6 +40,10 @@ def translated(error: Exception, code: int, *, path: str, undone: str, busy_seco
     if primary == _BUSY:
         return LogError(
             f"{path}: {undone}: another connection kept it locked for {busy_seconds:g} s; end its transaction"
+        )
+    if primary == _READONLY:
+        return LogError(
+            f"{path}: {undone}: it is read-only; open it without read_only=True, as a user who may write the file"
         )
     if primary == _NOTADB:
         return LogError(f"{path}: {undone}: it is not a SQLite database; name another file")

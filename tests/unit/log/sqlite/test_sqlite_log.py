@@ -232,7 +232,7 @@ def test_after_close(path: Path, driver: Driver) -> None:
 
 def test_a_new_file_is_made_for_batches(log: SqliteEventLog, path: Path, sql: Sql) -> None:
     log.append(0, batch_of(1))
-    assert sql("PRAGMA page_size") == [(32 * 1024,)]
+    assert sql("PRAGMA page_size") == [(8 * 1024,)]
     assert sql("PRAGMA journal_mode") == [("wal",)]
     tables = {str(name) for (name,) in sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == LOG_TABLES
