@@ -28,7 +28,7 @@ def test_a_token_is_read_back_from_its_string(token: LogToken) -> None:
     "text", ["", "900", f"nrl1.{LOG}.0.1", f"nrl2.{LOG}.0.1.", f"nrl1.{LOG}.0.1.5", f"nrl1.{LOG[1:]}.0.1.", "nrl1...."]
 )
 def test_what_is_no_token_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentError, match="is not what follower.token or log.token"):
+    with pytest.raises(ArgumentError, match=r"is not what follower\.token or log\.token"):
         LogToken.parse(text)
 
 

@@ -73,7 +73,7 @@ def test_a_stream_made_anew_and_grown_is_another(server: NatsServer, log: JetStr
             follow(None, anew, core_id=0, group="h", after=token)
         anew.save_watermark("g", 0, 0, rewind=True)
         with follow(None, anew, core_id=0, group="g", max_events=1200) as follower:
-            assert numbers([follower.next_batch(5)]) == list(range(1, 1201))
+            assert numbers(iter([follower.next_batch(5)])) == list(range(1, 1201))
 
 
 @pytest.mark.parametrize("grown", [900, 1000, 1200])
@@ -89,9 +89,6 @@ def test_a_stream_that_lost_its_end_is_refused(server: NatsServer, log: JetStrea
 
     on_server(log, lose_the_end)
     with again(server, log) as other:
-        # Positions stay where they were: the server counts on. The numbers are what is compared.
-        publish = numbered(901, 10)
-        assert len(publish) == 10
         for first in range(901, grown, 10):
             _append_past_the_check(other, first)
         for after in (None, token):

@@ -66,9 +66,7 @@ def test_an_older_copy_that_has_grown_is_refused(tmp_path: Path, driver: Driver,
         for first in range(901, 901 + grown_by, 10):
             copy.append(0, run_of(first, 10))
         assert follow(None, copy, core_id=0, group="g", after=at_copy).position == 900
-        with pytest.raises(
-            LogError, match="position 1000 was in a log that had batch 991-.* lost its end, or is an older"
-        ):
+        with pytest.raises(LogError, match=r"position 1000 was in a log that had batch 991-.* lost its end"):
             follow(None, copy, core_id=0, group="g", after=later)
         # The number alone does not tell.
         if grown_by >= 100:
