@@ -16,12 +16,15 @@ import socket
 import struct
 import time
 import weakref
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from ...errors import RoleTaken
+from .drivers import Bindings
+from .schema import HOLDER, SET_HOLDER
 
-__all__ = ["FileClaim", "Holder", "claims_path", "is_claimed", "place_of", "role_taken"]
+__all__ = ["FileClaim", "Holder", "claim_file", "claims_path", "is_claimed", "place_of", "role_taken"]
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
 
@@ -100,6 +103,30 @@ class FileClaim:
             os.close(fd)
             raise
         return cls(fd)
+
+
+def claim_file(
+    path: str,
+    group: str,
+    core_id: int,
+    *,
+    query: Callable[[str, str, Bindings], list[tuple[Any, ...]]],
+    execute: Callable[[str, str, Bindings], None],
+) -> FileClaim:
+    """``SqliteEventLog.claim_group``."""
+    undone = f"core {core_id} was not claimed for group {group!r}"
+    claim = FileClaim.take(claims_path(path), place_of(group, core_id))
+    if claim is None:
+        rows = query(undone, HOLDER, (group, core_id))
+        raise role_taken(path, group, core_id, Holder(*rows[0]) if rows else None)
+    try:
+        # On a full disk others are not told who follows.
+        with contextlib.suppress(OSError):
+            execute(undone, SET_HOLDER, (group, core_id, *Holder.this_process()))
+    except BaseException:
+        claim.release()
+        raise
+    return claim
 
 
 def is_claimed(path: str, place: int) -> bool:

@@ -38,6 +38,10 @@ class Connection(Protocol):
         """As ``query``, for rows of batches: stops at so many events or bytes."""
         ...
 
+    def copy_to(self, path: str) -> None:
+        """Copies the database, as one transaction sees it, while others write."""
+        ...
+
     def code(self, error: Exception) -> int:
         """SQLite's extended result code; 0 if there is none."""
         ...
@@ -80,6 +84,13 @@ class _StandardLibrary:
         finally:
             cursor.close()
 
+    def copy_to(self, path: str) -> None:
+        target = sqlite3.connect(path)
+        try:
+            self._connection.backup(target)
+        finally:
+            target.close()
+
     def code(self, error: Exception) -> int:
         return int(getattr(error, "sqlite_errorcode", 0))
 
@@ -118,6 +129,17 @@ class _Apsw:
             return take_rows(cursor, events, size)
         finally:
             cursor.close(True)
+
+    def copy_to(self, path: str) -> None:
+        import apsw
+
+        target = apsw.Connection(path)
+        try:
+            with target.backup("main", self._connection, "main") as copying:
+                while not copying.done:
+                    copying.step(-1)
+        finally:
+            target.close()
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "extendedresult", 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import operator
 import os
 from collections.abc import Callable, Iterator
@@ -12,31 +12,32 @@ from typing import Any, Final, Literal, Self, TypeVar
 import numpy as np
 
 from ...batch.event_batch import EventBatch
-from ...errors import ClosedError, ForkError, LogError
+from ...errors import ClosedError, CorruptLogError, ForkError, LogError
 from ..call_lock import CallLock
 from ..encoding import check_rising, decode_batch
-from ..token import LogToken, check_same_log, history_differs
+from ..token import LogToken
+from . import upkeep
 from .append import append_statements, as_one_statement
-from .claims import FileClaim, Holder, claims_path, place_of, role_taken
-from .drivers import DRIVERS, Bindings, Connection
-from .errors import is_constraint, translated
+from .claims import FileClaim, claim_file
+from .drivers import DRIVERS, Access, Bindings, Connection
+from .errors import is_constraint, translated, watermark_is_higher
+from .history import checked_sequence, token_at
 from .opening import BUSY_SECONDS, file_path, log_id_of, read_only_connection, set_up
 from .reading import joined_rows
+from .reserve import keep_reserve, reserve_path, use_reserve
 from .schema import (
-    BATCH_AT,
     COVERING,
     DELETE_TRIMMED,
-    HOLDER,
+    DROP_GROUP,
     LAST_SEQUENCE,
     LOAD_WATERMARK,
     MOST,
     NEXT_BATCH,
     REMEMBER_LAST,
     SAVE_WATERMARK,
-    SET_HOLDER,
     TRIMMED,
-    TRIMMED_BATCH,
 )
+from .upkeep import CoreRange, GroupPosition
 
 __all__ = ["BUSY_SECONDS", "SqliteEventLog"]
 
@@ -105,11 +106,24 @@ class SqliteEventLog:
         self._synchronous: Literal["NORMAL", "FULL"] = synchronous
         self._read_only = read_only
         self._log_id = ""
+        # Nothing else is in the file.
+        self._is_alone = False
         self._pid = os.getpid()
         self._calls = CallLock()
         self._closed = False
         is_new = not read_only and (not os.path.exists(self._path) or os.path.getsize(self._path) == 0)
-        self._connection: Connection = DRIVERS[driver](self._path, BUSY_SECONDS, "read" if read_only else "write")
+        self._access: Access = "read" if read_only else "write"
+        try:
+            self._open(is_new)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or read_only or not os.path.exists(reserve_path(self._path)):
+                raise
+            # SQLite needs a file beside the log to open it.
+            os.unlink(reserve_path(self._path))
+            self._open(is_new)
+
+    def _open(self, is_new: bool) -> None:
+        self._connection: Connection = DRIVERS[self._driver](self._path, BUSY_SECONDS, self._access)
         try:
             self._translating("the log was not opened", self._set_up, is_new)
         except BaseException:
@@ -119,10 +133,13 @@ class SqliteEventLog:
 
     def _set_up(self, connection: Connection, is_new: bool) -> None:
         if self._read_only:
-            self._connection, self._log_id = read_only_connection(connection, DRIVERS[self._driver], self._path)
+            found = read_only_connection(connection, DRIVERS[self._driver], self._path)
+            self._connection, self._access, self._log_id = found
         else:
-            set_up(connection, self._path, is_new=is_new, synchronous=self._synchronous)
+            self._is_alone = set_up(connection, self._path, is_new=is_new, synchronous=self._synchronous)
             self._log_id = log_id_of(connection, self._path, read_only=False)
+            if self._is_alone:
+                keep_reserve(connection, self._path)
 
     @property
     def path(self) -> str:
@@ -242,10 +259,22 @@ class SqliteEventLog:
     def trim(self, core_id: int, upto: int) -> None:
         """Deletes the batches, as they were appended, that have no number above `upto`.
 
-        It deletes a few rows per transaction, so that appends get their turn.
+        It deletes a few rows per transaction, so that appends get their turn. On a full disk it uses the log's reserve,
+        and appends take the room that it frees.
         """
         core_id, upto = _number("core_id", core_id), operator.index(upto)
         undone = f"core {core_id} was not trimmed to {upto}, or only in part"
+        try:
+            self._trim(undone, core_id, upto)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self._is_alone:
+                raise
+            self._run(undone, use_reserve, self._path)
+            self._trim(undone, core_id, upto)
+        if self._is_alone:
+            self._run(undone, keep_reserve, self._path)
+
+    def _trim(self, undone: str, core_id: int, upto: int) -> None:
         last = self._run(undone, lambda connection: self._last(connection, core_id))
         if last is None:
             return
@@ -294,7 +323,7 @@ class SqliteEventLog:
                 connection.execute(SAVE_WATERMARK, (core_id, sequence, group, int(rewind)))
             except connection.errors as error:
                 if is_constraint(connection.code(error)):
-                    raise _watermark_is_higher(undone, connection.query(LOAD_WATERMARK, (group, core_id))) from None
+                    raise watermark_is_higher(undone, connection.query(LOAD_WATERMARK, (group, core_id))) from None
                 raise
 
         self._run(undone, work)
@@ -313,27 +342,14 @@ class SqliteEventLog:
         if self._read_only:
             return None
         self._check_open()
-        undone = f"core {core_id} was not claimed for group {group!r}"
-        claim = FileClaim.take(claims_path(self._path), place_of(group, core_id))
-        if claim is None:
-            rows = self._query(undone, HOLDER, (group, core_id))
-            raise role_taken(self._path, group, core_id, Holder(*rows[0]) if rows else None)
-        try:
-            # On a full disk others are not told who follows.
-            with contextlib.suppress(OSError):
-                self._execute(undone, SET_HOLDER, (group, core_id, *Holder.this_process()))
-        except BaseException:
-            claim.release()
-            raise
-        return claim
+        return claim_file(self._path, group, core_id, query=self._query, execute=self._execute)
 
     def token(self, core_id: int, sequence: int) -> str:
         """The position after `sequence` (-1: before the first number) in this log, as a short string."""
         core_id = _number("core_id", core_id)
         if sequence != -1:
             sequence = _number("sequence", sequence)
-        rows = self._query(f"core {core_id} at {sequence} has no token yet", BATCH_AT, (core_id, sequence))
-        return str(LogToken(self._log_id, core_id, sequence, *(rows[0] if rows else (None, None))))
+        return str(token_at(self._query, self._log_id, core_id, sequence))
 
     def sequence_of(self, core_id: int, token: str) -> int:
         """The number of a token of this log; -1 before the first.
@@ -347,16 +363,70 @@ class SqliteEventLog:
             It is no token.
         """
         core_id = _number("core_id", core_id)
-        given = LogToken.parse(token)
-        check_same_log(given, log_id=self._log_id, core_id=core_id)
-        if given.first is not None:
-            undone = f"the token {token} was not checked"
-            found = self._query(undone, BATCH_AT, (core_id, given.first))
-            if found != [(given.first, given.batch_id)]:
-                trimmed = self._query(undone, TRIMMED_BATCH, (core_id,))
-                if not (trimmed and trimmed[0][0] is not None and given.first < trimmed[0][0]):
-                    raise history_differs(given, "no batch there" if not found else "batch {}-{:x}".format(*found[0]))
-        return given.sequence
+        return checked_sequence(self._query, self._log_id, core_id, LogToken.parse(token))
+
+    # ---- for those who run it --------------------------------------------------------------------------------------
+
+    def cores(self) -> list[CoreRange]:
+        """What the log has of each core, in order of their numbers."""
+        return upkeep.cores(self._query)
+
+    def groups(self) -> list[GroupPosition]:
+        """Where each group stands in each core that it has ever followed, and who follows now."""
+        return upkeep.groups(self._query, self._path)
+
+    def trim_committed(self) -> dict[int, int]:
+        """Trims each core up to the lowest watermark of its groups; returns those numbers, by core.
+
+        A core that a group has followed without a commit is not trimmed, nor one that no group has followed.
+        ``drop_group`` removes a group that was left behind.
+        """
+        marks = upkeep.lowest_marks(self.groups())
+        for core_id, mark in marks.items():
+            self.trim(core_id, mark)
+        return marks
+
+    def drop_group(self, group: str) -> None:
+        """Forgets the watermarks of a group in all cores. It is new again if it ever comes back.
+
+        Raises
+        ------
+        LogError
+            It has a follower now.
+        """
+        for each in self.groups():
+            if each.group == group and each.holder is not None:
+                raise upkeep.still_followed(each)
+        undone = f"group {group!r} was not dropped, or not from all cores"
+        for statement in DROP_GROUP:
+            self._execute(undone, statement, (group,))
+
+    def damage(self) -> Iterator[CorruptLogError | None]:
+        """Reads all of it, a stored batch at a time: what is wrong with each, or None."""
+        return upkeep.damage(self._query)
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copies the log as it is at this moment into a new file, while others append, by SQLite's online backup.
+
+        The copy is a log with the same identity: followers may resume in it.
+
+        Raises
+        ------
+        FileExistsError
+            There is such a file already.
+        """
+        target = file_path(path)
+        undone = f"the backup {target} was not made"
+        self._check_open()
+        # On a connection of its own: calls of this log do not wait for it.
+        source: Connection = self._translating(undone, self._another_connection)
+        try:
+            self._translating(undone, lambda _: upkeep.copy_to(source, target))
+        finally:
+            source.close()
+
+    def _another_connection(self, _: Connection) -> Connection:
+        return DRIVERS[self._driver](self._path, BUSY_SECONDS, self._access)
 
     def close(self) -> None:
         """Closes the file. Idempotent; in a forked child it does nothing."""
@@ -389,14 +459,14 @@ class SqliteEventLog:
     def _execute(self, undone: str, sql: str, bindings: Bindings = ()) -> None:
         self._run(undone, lambda connection: connection.execute(sql, bindings))
 
-    def _run(self, undone: str, work: Callable[[Connection], _T]) -> _T:
+    def _run(self, undone: str, work: Callable[..., _T], *arguments: object) -> _T:
         """Calls `work` while no other thread uses the connection.
 
         A signal handler that interrupts it may call the log. So `work` makes at most one statement that writes, which
         SQLite does whole or not at all, whatever the handler does or raises. `undone` is what an error says.
         """
         self._check_open()
-        return self._calls.run(self._translating, undone, work)
+        return self._calls.run(self._translating, undone, work, *arguments)
 
     def _translating(self, undone: str, work: Callable[..., _T], *arguments: object) -> _T:
         connection = self._connection
@@ -407,9 +477,8 @@ class SqliteEventLog:
                 raise ClosedError(
                     f"{self._path}: {undone}: this log was closed during the call; open a new SqliteEventLog"
                 ) from error
-            raise translated(
-                error, connection.code(error), path=self._path, undone=undone, busy_seconds=BUSY_SECONDS
-            ) from error
+            code = connection.code(error)
+            raise translated(error, code, path=self._path, undone=undone, busy_seconds=BUSY_SECONDS) from error
 
     def _check_open(self) -> None:
         # Checked before any lock is taken: one that another thread held at the fork is never released in the child.
@@ -422,12 +491,6 @@ class SqliteEventLog:
     def _last(connection: Connection, core_id: int) -> int | None:
         [(last,)] = connection.query(f"SELECT {LAST_SEQUENCE}", (core_id,))
         return None if last < 0 else int(last)
-
-
-def _watermark_is_higher(undone: str, stored: list[tuple[Any, ...]]) -> LogError:
-    """What to raise where a watermark would move back."""
-    stands = f"at {stored[0][0]} already" if stored else "higher"
-    return LogError(f"{undone}: it stands {stands}; rewind=True moves it back, and the group gets events again")
 
 
 def _number(name: str, value: int) -> int:

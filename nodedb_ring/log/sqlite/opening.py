@@ -44,8 +44,8 @@ def file_path(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(given)
 
 
-def set_up(connection: Connection, path: str, *, is_new: bool, synchronous: Literal["NORMAL", "FULL"]) -> None:
-    """Prepares a file to be written: its settings if it is a log alone, and its tables."""
+def set_up(connection: Connection, path: str, *, is_new: bool, synchronous: Literal["NORMAL", "FULL"]) -> bool:
+    """Prepares a file to be written: its settings if it is a log alone, which it returns, and its tables."""
     if is_new:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     names = _check_names(connection, path)
@@ -55,6 +55,7 @@ def set_up(connection: Connection, path: str, *, is_new: bool, synchronous: Lite
     [(page_bytes,)] = connection.query("PRAGMA page_size")
     connection.query(f"PRAGMA wal_autocheckpoint = {max(1, CHECKPOINT_BYTES // int(page_bytes))}")
     _make_tables(connection, names)
+    return names <= LOG_TABLES
 
 
 def _make_tables(connection: Connection, names: set[str]) -> None:
@@ -105,14 +106,14 @@ def log_id_of(connection: Connection, path: str, *, read_only: bool) -> str:
     return str(log_id)
 
 
-def read_only_connection(connection: Connection, driver: Driver, path: str) -> tuple[Connection, str]:
-    """A connection that reads the log, `connection` or another one, and the log's id.
+def read_only_connection(connection: Connection, driver: Driver, path: str) -> tuple[Connection, Access, str]:
+    """A connection that reads the log, `connection` or another one, how it does, and the log's id.
 
     SQLite makes a file beside a log in WAL mode even to read it. If that fails, because the disk is full or the
     directory cannot be written, and there is no WAL, nobody has the log open: then it is read without.
     """
     try:
-        return connection, log_id_of(connection, path, read_only=True)
+        return connection, "read", log_id_of(connection, path, read_only=True)
     except connection.errors as error:
         wal = f"{path}-wal"
         if is_busy(connection.code(error)) or (os.path.exists(wal) and os.path.getsize(wal)):
@@ -124,7 +125,7 @@ def read_only_connection(connection: Connection, driver: Driver, path: str) -> t
             other.close()
             raise
         connection.close()
-        return other, log_id
+        return other, "immutable", log_id
 
 
 def _check_names(connection: Connection, path: str) -> set[str]:

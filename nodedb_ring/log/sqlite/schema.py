@@ -14,6 +14,7 @@ __all__ = [
     "COVERING",
     "CREATE_TABLES",
     "DELETE_TRIMMED",
+    "DROP_GROUP",
     "HOLDER",
     "LAST_SEQUENCE",
     "LOAD_WATERMARK",
@@ -160,5 +161,9 @@ SAVE_WATERMARK: Final = f"""INSERT OR REPLACE INTO nodedb_ring_watermark
 """Saves a watermark with the batch that it lies in. It violates the NOT NULL of ``sequence`` where a higher one is
 stored, unless the last binding allows that."""
 
+DROP_GROUP: Final = (
+    "DELETE FROM nodedb_ring_watermark WHERE group_name = ?",
+    "DELETE FROM nodedb_ring_follower WHERE group_name = ?",
+)
 HOLDER: Final = "SELECT pid, host, since FROM nodedb_ring_follower WHERE group_name = ? AND core_id = ?"
 SET_HOLDER: Final = "INSERT OR REPLACE INTO nodedb_ring_follower VALUES (?, ?, ?, ?, ?)"
