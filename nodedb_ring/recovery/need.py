@@ -24,6 +24,10 @@ RETURN   returns to its caller
 Without a ring, DRAIN does not occur: a call begins with LAST. In place of WAIT there is GROW: the driver waits at most
 ``seconds`` for the log to have more, and LAST follows. A follower that outlives the ring's producer does the same while
 there is none, in place of the end; DRAIN follows then, for the ring's next producer.
+
+**Lingering.** A follower that waits for a batch to fill does not return with the events of DRAIN, READ and WAIT, but
+gathers them in ``_pieces`` and goes on, until they are as many as a batch may have, the time for that is over, or what
+comes next does not belong to them: a gap, a heartbeat that is passed over, the end.
 """
 
 from __future__ import annotations

@@ -7,10 +7,6 @@ log offer an event.
 The state is named after what is needed next: ``need.py`` has the table of its transitions. A driver does it and gives
 the state machine the answer: ``Follower`` has a synchronous driver and an asynchronous one.
 
-**Lingering.** A follower that waits for a batch to fill does not return with the events of DRAIN, READ and WAIT, but
-gathers them in ``_pieces`` and goes on, until they are as many as a batch may have, the time for that is over, or what
-comes next does not belong to them: a gap, a heartbeat that is passed over, the end.
-
 **The last number tried** (``emitted_sequence``) is read before each drain. What was tried by then is in the ring when
 the drain begins, or was dropped. A number of that kind which an empty drain does not show is missing.
 
@@ -51,7 +47,6 @@ POLL_SECONDS: Final = 0.02
 """Seconds between two questions to a log that is not a ``LiveEventLog``, where there is no ring."""
 NOTHING: Final = EventBatch.from_events([])
 """Stands for "no batch"; compared by identity."""
-
 
 # The members as globals, for the path without holes: an attribute of an Enum costs a lookup in its metaclass.
 _DRAIN: Final = Need.DRAIN
@@ -170,7 +165,6 @@ class FollowState:
         # that has the lock which set() takes.
         self.wake: SimpleQueue[None] = SimpleQueue()
         self._deadline: float | None = None
-        # What a call needs first.
         self._first_need = _LAST if consumer is None else _DRAIN
         self._need = self._first_need
         # What is left of a drained batch: it begins after a hole, or was not examined yet. NOTHING: nothing is left.
@@ -186,7 +180,6 @@ class FollowState:
         self._producer_gone = False
         # Something was missing since the ring last had no hole.
         self._catching_up = False
-        # When the log was last asked for its last number; None: not yet.
         self._last_asked: float | None = None
 
     # ---- a call ----------------------------------------------------------------------------------------------------
@@ -311,8 +304,6 @@ class FollowState:
         self._drained, missing_upto = self._take_piece(self._drained)
         if missing_upto is not None:
             self._replay_to(missing_upto)
-        elif self._linger and self.batch is not None:
-            self._gather()
 
     def _take_read(self) -> None:
         self._read, missing_upto = self._take_piece(self._read)
@@ -322,13 +313,11 @@ class FollowState:
                 return
             # Neither ring nor log has it. Raised at each call, until the gap is skipped.
             raise self._gap(missing_upto)
-        if self._linger and self.batch is not None:
-            self._gather()
 
     def _gather(self) -> None:
-        """Puts ``batch`` to the pieces, unless it is to be returned with them."""
+        """While lingering, puts ``batch`` to the pieces, unless it is to be returned with them."""
         batch = self.batch
-        if batch is None:
+        if batch is None or not self._linger:
             return
         now = time.monotonic()
         if self._fill_until is None:
@@ -360,6 +349,7 @@ class FollowState:
             self.owed += count
             self.room -= count
             self.batch = batch
+            self._gather()
             return NOTHING, None
         piece = next_piece(batch, self.owed, self.room, wants_heartbeats=self._wants_heartbeats)
         begin, stop = piece.begin, piece.stop
@@ -384,6 +374,7 @@ class FollowState:
         else:
             self.room -= count
             self.batch = taken
+            self._gather()
         return rest, None
 
     def _begin_numbers_at(self, first: int) -> None:
@@ -435,11 +426,10 @@ class FollowState:
             self._need = _WAIT
         elif self.outlives_producer:
             self._need = _GROW
+        elif self._pieces:
+            # The next call finds the end.
+            self._join()
         else:
-            if self._pieces:
-                # The next call finds the end.
-                self._join()
-                return
             self._need = _RETURN
             self.ended = True
 

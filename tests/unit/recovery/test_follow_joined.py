@@ -102,7 +102,7 @@ def test_a_log_that_joins_is_asked_to() -> None:
     assert log.asked == 50
 
 
-# ---- lingering ----------------------------------------------------------------------------------------------------------
+# ---- lingering -------------------------------------------------------------------------------------------------------
 
 
 def lingering(ring: Ring | None, log: MemoryLog, linger: float, max_events: int = 10) -> FollowState:
@@ -123,32 +123,48 @@ def test_a_batch_is_gathered_until_it_is_full() -> None:
     assert state.drained(batch(1, 3)) is Need.DRAIN
     assert (state.room, state.undelivered) == (3, 1)
     assert state.drained(batch(4, 5)) is Need.DRAIN
-    assert state.drained(batch(6)) is Need.RETURN
+    assert state.drained(batch(6, 6)) is Need.RETURN
     assert sequences(state.deliver()) == [1, 2, 3, 4, 5, 6]
     assert (state.room, state.undelivered, state.delivered) == (6, 7, 6)
 
 
-def test_or_until_its_time_is_over() -> None:
+class Clock:
+    """Stands for the module ``time``."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_or_until_its_time_is_over(clock: Clock) -> None:
     state = lingering(Ring(), MemoryLog(), 0.05)
     assert state.begin(None) is Need.DRAIN
     assert state.drained(batch(1, 3)) is Need.DRAIN
     assert state.drained(NOTHING) is Need.LAST
     assert state.ask_log(Need.LAST) is Need.WAIT
-    assert 0 < state.seconds <= 0.05
-    time.sleep(0.06)
+    assert state.seconds == pytest.approx(0.05)
+    clock.now += 0.06
     assert state.drained(NOTHING) is Need.RETURN
     assert sequences(state.deliver()) == [1, 2, 3]
     # The next one has its own time.
     assert state.begin(None) is Need.DRAIN
-    assert state.drained(batch(4)) is Need.DRAIN
+    assert state.drained(batch(4, 4)) is Need.DRAIN
 
 
-def test_a_stream_that_never_pauses_does_not_lengthen_it() -> None:
+def test_a_stream_that_never_pauses_does_not_lengthen_it(clock: Clock) -> None:
     state = lingering(Ring(), MemoryLog(), 0.02, max_events=1000)
     assert state.begin(None) is Need.DRAIN
-    assert state.drained(batch(1)) is Need.DRAIN
-    time.sleep(0.03)
-    assert state.drained(batch(2)) is Need.RETURN
+    assert state.drained(batch(1, 1)) is Need.DRAIN
+    clock.now += 0.03
+    assert state.drained(batch(2, 2)) is Need.RETURN
     assert sequences(state.deliver()) == [1, 2]
 
 
@@ -181,7 +197,7 @@ def test_a_gap_and_the_end_come_after_what_was_gathered() -> None:
     state = lingering(ring_, log, float("inf"))
     state.begin(None)
     assert state.drained(batch(1, 2)) is Need.DRAIN
-    assert state.drained(batch(5)) is Need.READ
+    assert state.drained(batch(5, 5)) is Need.READ
     assert state.ask_log(Need.READ) is Need.RETURN
     assert sequences(state.deliver()) == [1, 2]
     assert state.begin(None) is Need.READ
@@ -205,7 +221,7 @@ def test_what_an_exception_left_gathered_comes_next() -> None:
     state = lingering(Ring(), MemoryLog(), float("inf"))
     state.begin(None)
     assert state.drained(batch(1, 2)) is Need.DRAIN
-    assert state.drained(batch(3)) is Need.DRAIN
+    assert state.drained(batch(3, 3)) is Need.DRAIN
     # An exception came between.
     assert state.undelivered == 1
     assert state.begin(None) is Need.RETURN
@@ -248,7 +264,7 @@ def test_a_linger_that_is_none(linger: float) -> None:
         follow(None, MemoryLog(), core_id=0, group="g", linger=linger)
 
 
-# ---- outliving the producer --------------------------------------------------------------------------------------------
+# ---- outliving the producer ------------------------------------------------------------------------------------------
 
 
 def outliving(ring: Ring, log: MemoryLog) -> FollowState:
@@ -284,7 +300,7 @@ def test_without_a_producer_it_reads_from_the_log_until_the_next_one_comes(monke
     ring_.is_producer_disconnected = False
     ring_.emitted_sequence = 4
     assert state.ask_log(Need.GROW) is Need.DRAIN
-    assert state.drained(batch(4)) is Need.RETURN
+    assert state.drained(batch(4, 4)) is Need.RETURN
     assert sequences(state.deliver()) == [4]
 
 
