@@ -254,8 +254,7 @@ class FollowState:
             # The highest number there is was delivered: what comes are duplicates.
             count = 0
         if count:
-            # Nothing is missing: the path at the cost of the drain.
-            self._catching_up = False
+            self._catching_up = False  # the path at the cost of the drain
             self.owed += count
             self.room -= count
             self.batch = batch

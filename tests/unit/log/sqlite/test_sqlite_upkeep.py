@@ -86,10 +86,22 @@ def test_damage_is_found_wherever_it_is(log: SqliteEventLog, sql: Sql) -> None:
     assert "core 0, events 71 to 80: checksum" in said[1]
 
 
-@pytest.mark.parametrize("max_events", [1, 7, 25, 1000])
-def test_what_is_intact_comes_before_damage(log: SqliteEventLog, sql: Sql, max_events: int) -> None:
+DAMAGE = {
+    "size": "rows = zeroblob(5)",
+    "type": "payload = 'text'",
+    "count": "count = count + 1",
+    "checksum": "checksum = checksum + 1",
+    "payload": "payload = zeroblob(length(payload))",
+    "rows": "rows = zeroblob(length(rows))",
+    "last": "last_sequence = last_sequence + 1",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("max_events", [1, 25, 1000])
+def test_what_is_intact_comes_before_damage(log: SqliteEventLog, sql: Sql, max_events: int, damage: str) -> None:
     filled(log)
-    sql("UPDATE nodedb_ring_log SET rows = zeroblob(5) WHERE first_sequence = 61")
+    sql(f"UPDATE nodedb_ring_log SET {DAMAGE[damage]} WHERE first_sequence = 61")
     reading = log.read_joined(0, 3, 95, max_events)
     found: list[int] = []
     while len(found) < 58:
