@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 import sqlite3
 import sys
 import weakref
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import quote
 
 from ...errors import LogError
@@ -16,9 +17,17 @@ from .._joining import take_rows
 __all__ = ["DRIVERS", "Access", "Bindings", "Connection"]
 
 Bindings: TypeAlias = tuple[int | float | str | bytes | memoryview, ...]
-Access: TypeAlias = Literal["write", "read", "immutable"]
-"""``immutable`` reads a file that nobody has open as it is then: without locks, and without files beside it."""
-_OPTIONS: Final[dict[Access, str]] = {"write": "mode=rwc", "read": "mode=ro", "immutable": "mode=ro&immutable=1"}
+
+
+class Access(enum.Enum):
+    """How a file is opened, as options of SQLite's URIs.
+
+    ``IMMUTABLE`` reads a file that nobody has open as it is then: without locks, and without files beside it.
+    """
+
+    WRITE = "mode=rwc"
+    READ = "mode=ro"
+    IMMUTABLE = "mode=ro&immutable=1"
 
 
 class Connection(Protocol):
@@ -52,7 +61,7 @@ class Connection(Protocol):
 
 
 def _uri(path: str, access: Access) -> str:
-    return f"file:{quote(os.fsencode(path))}?{_OPTIONS[access]}"
+    return f"file:{quote(os.fsencode(path))}?{access.value}"
 
 
 def _cannot_open(path: str, error: Exception) -> LogError:
@@ -62,7 +71,7 @@ def _cannot_open(path: str, error: Exception) -> LogError:
 class _StandardLibrary:
     errors: type[Exception] = sqlite3.Error
 
-    def __init__(self, path: str, busy_seconds: float, access: Access = "write") -> None:
+    def __init__(self, path: str, busy_seconds: float, access: Access = Access.WRITE) -> None:
         try:
             self._connection = sqlite3.connect(
                 _uri(path, access), timeout=busy_seconds, isolation_level=None, check_same_thread=False, uri=True
@@ -104,7 +113,7 @@ class _StandardLibrary:
 class _Apsw:
     errors: type[Exception]
 
-    def __init__(self, path: str, busy_seconds: float, access: Access = "write") -> None:
+    def __init__(self, path: str, busy_seconds: float, access: Access = Access.WRITE) -> None:
         import apsw
 
         self.errors = apsw.Error

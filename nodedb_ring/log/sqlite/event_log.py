@@ -112,7 +112,7 @@ class SqliteEventLog:
         self._calls = CallLock()
         self._closed = False
         is_new = not read_only and (not os.path.exists(self._path) or os.path.getsize(self._path) == 0)
-        self._access: Access = "read" if read_only else "write"
+        self._access = Access.READ if read_only else Access.WRITE
         try:
             self._open(is_new)
         except OSError as error:

@@ -113,19 +113,19 @@ def read_only_connection(connection: Connection, driver: Driver, path: str) -> t
     directory cannot be written, and there is no WAL, nobody has the log open: then it is read without.
     """
     try:
-        return connection, "read", log_id_of(connection, path, read_only=True)
+        return connection, Access.READ, log_id_of(connection, path, read_only=True)
     except connection.errors as error:
         wal = f"{path}-wal"
         if is_busy(connection.code(error)) or (os.path.exists(wal) and os.path.getsize(wal)):
             raise
-        other = driver(path, BUSY_SECONDS, "immutable")
+        other = driver(path, BUSY_SECONDS, Access.IMMUTABLE)
         try:
             log_id = log_id_of(other, path, read_only=True)
         except BaseException:
             other.close()
             raise
         connection.close()
-        return other, "immutable", log_id
+        return other, Access.IMMUTABLE, log_id
 
 
 def _check_names(connection: Connection, path: str) -> set[str]:
