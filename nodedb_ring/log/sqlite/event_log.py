@@ -22,7 +22,7 @@ from .claims import FileClaim, claim_file
 from .drivers import DRIVERS, Access, Bindings, Connection
 from .errors import is_constraint, translated, watermark_is_higher
 from .history import checked_sequence, token_at
-from .opening import BUSY_SECONDS, file_path, log_id_of, read_only_connection, set_up
+from .opening import BUSY_SECONDS, file_path, is_alone, log_id_of, read_only_connection, set_up
 from .reading import joined_rows
 from .reserve import keep_reserve, reserve_path, use_reserve
 from .schema import (
@@ -104,10 +104,9 @@ class SqliteEventLog:
         self._path = file_path(path)
         self._driver: Literal["sqlite3", "apsw"] = driver
         self._synchronous: Literal["NORMAL", "FULL"] = synchronous
-        self._read_only = read_only
-        self._log_id = ""
-        # Nothing else is in the file.
-        self._is_alone = False
+        self._read_only, self._log_id = read_only, ""
+        # Nothing else is in the file. None until the first append here: that of a capture's log never does.
+        self._is_alone: bool | None = None
         self._pid = os.getpid()
         self._calls = CallLock()
         self._closed = False
@@ -136,10 +135,8 @@ class SqliteEventLog:
             found = read_only_connection(connection, DRIVERS[self._driver], self._path)
             self._connection, self._access, self._log_id = found
         else:
-            self._is_alone = set_up(connection, self._path, is_new=is_new, synchronous=self._synchronous)
+            set_up(connection, self._path, is_new=is_new, synchronous=self._synchronous)
             self._log_id = log_id_of(connection, self._path, read_only=False)
-            if self._is_alone:
-                keep_reserve(connection, self._path)
 
     @property
     def path(self) -> str:
@@ -190,6 +187,8 @@ class SqliteEventLog:
         sql, bindings = statements[0] if len(statements) == 1 else as_one_statement(statements)
 
         def work(connection: Connection) -> None:
+            if self._is_alone is None:
+                self._look_whether_alone(connection)
             try:
                 connection.execute(sql, bindings)
             except connection.errors as error:
@@ -265,6 +264,8 @@ class SqliteEventLog:
         core_id, upto = _number("core_id", core_id), operator.index(upto)
         undone = f"core {core_id} was not trimmed to {upto}, or only in part"
         try:
+            if self._is_alone is None:
+                self._run(undone, self._look_whether_alone)
             self._trim(undone, core_id, upto)
         except OSError as error:
             if error.errno != errno.ENOSPC or not self._is_alone:
@@ -273,6 +274,11 @@ class SqliteEventLog:
             self._trim(undone, core_id, upto)
         if self._is_alone:
             self._run(undone, keep_reserve, self._path)
+
+    def _look_whether_alone(self, connection: Connection) -> None:
+        self._is_alone = not self._read_only and is_alone(connection, self._path)
+        if self._is_alone:
+            keep_reserve(connection, self._path)
 
     def _trim(self, undone: str, core_id: int, upto: int) -> None:
         last = self._run(undone, lambda connection: self._last(connection, core_id))
@@ -365,8 +371,6 @@ class SqliteEventLog:
         core_id = _number("core_id", core_id)
         return checked_sequence(self._query, self._log_id, core_id, LogToken.parse(token))
 
-    # ---- for those who run it --------------------------------------------------------------------------------------
-
     def cores(self) -> list[CoreRange]:
         """What the log has of each core, in order of their numbers."""
         return upkeep.cores(self._query)
@@ -381,8 +385,7 @@ class SqliteEventLog:
         A core that a group has followed without a commit is not trimmed, nor one that no group has followed.
         ``drop_group`` removes a group that was left behind.
         """
-        marks = upkeep.lowest_marks(self.groups())
-        for core_id, mark in marks.items():
+        for core_id, mark in (marks := upkeep.lowest_marks(self.groups())).items():
             self.trim(core_id, mark)
         return marks
 
@@ -397,9 +400,8 @@ class SqliteEventLog:
         for each in self.groups():
             if each.group == group and each.holder is not None:
                 raise upkeep.still_followed(each)
-        undone = f"group {group!r} was not dropped, or not from all cores"
         for statement in DROP_GROUP:
-            self._execute(undone, statement, (group,))
+            self._execute(f"group {group!r} was not dropped, or not from all cores", statement, (group,))
 
     def damage(self) -> Iterator[CorruptLogError | None]:
         """Reads all of it, a stored batch at a time: what is wrong with each, or None."""
@@ -416,12 +418,10 @@ class SqliteEventLog:
             There is such a file already.
         """
         target = file_path(path)
-        undone = f"the backup {target} was not made"
         self._check_open()
-        # On a connection of its own: calls of this log do not wait for it.
-        source: Connection = self._translating(undone, self._another_connection)
+        source: Connection = self._translating("nothing was copied", self._another_connection)
         try:
-            self._translating(undone, lambda _: upkeep.copy_to(source, target))
+            self._translating(f"the backup {target} was not made", lambda _: upkeep.copy_to(source, target))
         finally:
             source.close()
 

@@ -12,7 +12,16 @@ from .drivers import Access, Connection
 from .errors import is_busy
 from .schema import CREATE_TABLES, LOG_TABLES, MIGRATE_FROM_1, SCHEMA_VERSION
 
-__all__ = ["BUSY_SECONDS", "CHECKPOINT_BYTES", "PAGE_BYTES", "file_path", "log_id_of", "read_only_connection", "set_up"]
+__all__ = [
+    "BUSY_SECONDS",
+    "CHECKPOINT_BYTES",
+    "PAGE_BYTES",
+    "file_path",
+    "is_alone",
+    "log_id_of",
+    "read_only_connection",
+    "set_up",
+]
 
 PAGE_BYTES: Final = 8 * 1024
 """Of a new file. An append of one event writes two pages; one of a thousand is slower the smaller they are."""
@@ -44,8 +53,8 @@ def file_path(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(given)
 
 
-def set_up(connection: Connection, path: str, *, is_new: bool, synchronous: Literal["NORMAL", "FULL"]) -> bool:
-    """Prepares a file to be written: its settings if it is a log alone, which it returns, and its tables."""
+def set_up(connection: Connection, path: str, *, is_new: bool, synchronous: Literal["NORMAL", "FULL"]) -> None:
+    """Prepares a file to be written: its settings if it is a log alone, and its tables."""
     if is_new:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     names = _check_names(connection, path)
@@ -55,7 +64,11 @@ def set_up(connection: Connection, path: str, *, is_new: bool, synchronous: Lite
     [(page_bytes,)] = connection.query("PRAGMA page_size")
     connection.query(f"PRAGMA wal_autocheckpoint = {max(1, CHECKPOINT_BYTES // int(page_bytes))}")
     _make_tables(connection, names)
-    return names <= LOG_TABLES
+
+
+def is_alone(connection: Connection, path: str) -> bool:
+    """Whether the file has nothing but a log."""
+    return _check_names(connection, path) <= LOG_TABLES
 
 
 def _make_tables(connection: Connection, names: set[str]) -> None:

@@ -206,9 +206,13 @@ def test_an_event_of_128_bytes_does_not_write_66_kib(log: SqliteEventLog, path: 
 
 def test_the_reserve_is_made_with_a_log_of_its_own_alone(path: Path, tmp_path: Path, driver: Driver, sql: Sql) -> None:
     sql("CREATE TABLE mine(x)")
-    SqliteEventLog(path, driver=driver).close()
+    with SqliteEventLog(path, driver=driver) as log:
+        log.append(0, batch_of(1))
     assert not Path(reserve_path(str(path))).exists()
     other = tmp_path / "alone.db"
-    SqliteEventLog(other, driver=driver).close()
+    with SqliteEventLog(other, driver=driver) as log:
+        # A capture would make its tables now.
+        assert not Path(reserve_path(str(other))).exists()
+        log.append(0, batch_of(1))
     assert Path(reserve_path(str(other))).stat().st_blocks * 512 >= 5 * 1024 * 1024
     shutil.rmtree(tmp_path)
