@@ -1,6 +1,7 @@
-"""``python -m benchmarks.follow``: what ``follow`` costs compared with plain ``drain``, if no event is missing.
+"""``python -m benchmarks.follow``: what ``follow`` costs, compared with plain ``drain`` if no event is missing.
 
-The answer is checked before it is timed; a wrong one ends the run.
+And how fast it replays a log of small stored batches, compared with one of large ones. The answer is checked before it
+is timed; a wrong one ends the run.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     print(", ".join(f"{name} {value}" for name, value in describe().items()))
     print_rows("A log behind the ring", following(rounds=10 if options.quick else 40))
+    print_rows("A log that is replayed", replaying(rounds=3 if options.quick else 10))
     return 0
 
 
@@ -85,6 +87,60 @@ def following(*, rounds: int) -> list[Row]:
             goal=1.10,
             beside=f"{followed * 1e6:.1f} µs; drain {drain * 1e6:.1f} µs",
         )
+    ]
+
+
+def replaying(*, rounds: int) -> list[Row]:
+    """Follows logs of the same events in stored batches of two sizes, in turn; the best round of each counts."""
+    small, large = 8, 1024
+    total = 160 * large
+    events = EventBatch.from_columns(
+        sequence=np.arange(total) + 1,
+        lsn=1,
+        op=WriteOp.INSERT,
+        collection="flights",
+        row_id="UA1545",
+        new_value=b"v" * 128,
+    )
+    least = {small: float("inf"), large: float("inf")}
+    with TemporaryDirectory() as folder:
+        logs = {size: SqliteEventLog(Path(folder, str(size))) for size in least}
+        for size, log in logs.items():
+            for first in range(0, total, size):
+                log.append(0, events[first : first + size])
+        for number in range(rounds):
+            for size, log in logs.items():
+                with follow(None, log, core_id=0, group=f"{number}", max_events=16_384) as follower, no_collection():
+                    start = time.perf_counter()
+                    count = batches = 0
+                    while count < total:
+                        batch = follower.next_batch(0)
+                        check("the first number", int(batch.sequence[0]), count + 1)
+                        count += len(batch)
+                        batches += 1
+                    least[size] = min(least[size], time.perf_counter() - start)
+                check("events and batches", (count, batches), (total, total // 16_384))
+        for log in logs.values():
+            log.close()
+    return [
+        Row(
+            group="replay",
+            what=f"replay of stored batches of {small} events",
+            value=total / least[small] / 1e6,
+            unit="M events/s",
+            goal=1.0,
+            at_least=True,
+            beside=f"{least[small] / total * small * 1e6:.1f} µs a stored batch",
+        ),
+        Row(
+            group="replay",
+            what=f"the same, of the rate with {large}",
+            value=least[large] / least[small],
+            unit="",
+            goal=0.5,
+            at_least=True,
+            beside=f"{total / least[large] / 1e6:.1f} M events/s with {large}",
+        ),
     ]
 
 

@@ -58,7 +58,7 @@ from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 from .fan_in._merger import Merger
 from .fan_in.merge import merge
 from .fan_in.wait import wait, wait_async
-from .log import EventLog, LiveEventLog
+from .log import EventLog, ExclusiveEventLog, GroupClaim, IdentifiedEventLog, JoiningEventLog, LiveEventLog
 from .log.producer import LoggedProducer, logged
 from .recovery.follow import Follower, follow
 from .recovery.gaps import GapCursor
@@ -87,12 +87,16 @@ __all__ = [
     "EventRing",
     "EventSource",
     "EventTooLargeError",
+    "ExclusiveEventLog",
     "FieldError",
     "FollowStats",
     "Follower",
     "ForkError",
     "GapCursor",
     "GapError",
+    "GroupClaim",
+    "IdentifiedEventLog",
+    "JoiningEventLog",
     "LayoutError",
     "Lease",
     "LiveEventLog",

@@ -250,6 +250,7 @@ cdef class RowBlock:
             part.packing = PACKED
         part.rows = self.rows + start
         part.count = stop - start
+        part.is_run = self.is_run and start < stop
         part.bytes = self.bytes
         part.payload_bytes = self.payload_bytes
         return part

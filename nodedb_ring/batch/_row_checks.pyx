@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 
 from ..core.copy cimport nodedb_copy
-from ..core.layout cimport NULL_LENGTH, EventField, clear_unnamed
+from ..core.layout cimport NULL_LENGTH, EventField, clear_unnamed, shift_fields
 from ..core.schema cimport FIELD_COUNT, FIELD_ROW_ID, LAST_OP, LAST_SOURCE, STRING_COUNT
 from ._row_block cimport RowBlock, new_block
 from .utf8 cimport utf8_prefix
@@ -97,6 +97,28 @@ cdef void _settle(EventRow* row) noexcept nogil:
             row.field[k].offset = behind
         else:
             behind = row.field[k].offset + row.field[k].length
+
+
+cdef bint copy_rows(
+    EventRow* to,
+    const void* rows,
+    uint64_t count,
+    uint8_t* base,
+    uint64_t offset,
+    const void* payload,
+    uint64_t payload_bytes,
+) noexcept nogil:
+    cdef uint64_t i
+    cdef int field = 0
+    nodedb_copy(to, rows, count * sizeof(EventRow))
+    nodedb_copy(base + offset, payload, payload_bytes)
+    for i in range(count):
+        if check_row(to + i, base + offset, payload_bytes, &field) != 0:
+            return False
+        _settle(to + i)
+        if offset != 0:
+            shift_fields(to + i, <uint32_t>offset)
+    return True
 
 
 def checked_copy(records, payload):

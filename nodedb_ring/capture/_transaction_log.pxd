@@ -1,6 +1,6 @@
 # The log of one core, written in the transaction that commits.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from ._change_block cimport ChangeBlock
 from .own_statements cimport OwnStatements
@@ -10,11 +10,14 @@ cdef class TransactionLog:
     cdef OwnStatements* statements  # of the virtual table, whose owner keeps it
     cdef object connection          # a weak reference
     cdef readonly int64_t core_id
+    cdef uint64_t id_state          # of the generator of batch ids; 0: not seeded yet
 
     # The number after the last one that the log has, or had before it was trimmed; 0 before the first.
     cdef int64_t next_sequence(self) except -1
     # Adds a block, as one row unless it is larger than a row can be.
     cdef int append(self, ChangeBlock block) except -1
+    # What tells the next row from any other, in this log or in a copy of it.
+    cdef int64_t next_batch_id(self) except -1
     # Removes what the open transaction has added, from its first number on.
     cdef int take_back(self, first_sequence) except -1
 

@@ -25,6 +25,7 @@ from ..batch.event_batch import EventBatch
 from ..errors import LogError
 from ..log.sqlite.append import MOST_BYTES, append_statements
 from ..log.sqlite.schema import MOST
+from ..log.token import new_batch_id
 from ._own_sql import rows
 
 __all__ = ["TransactionLog"]
@@ -84,6 +85,7 @@ cdef class TransactionLog:
         row.first = block.rows[0].sequence
         row.last = block.rows[block.count - 1].sequence
         row.count = block.count
+        row.batch_id = self.next_batch_id()
         row.rows = block.rows
         row.rows_bytes = block.count * sizeof(EventRow)
         row.payload = block.bytes
@@ -101,6 +103,17 @@ cdef class TransactionLog:
             )
             result = own_append(self.statements, &row)
         return _check(self.statements, result)
+
+    cdef int64_t next_batch_id(self) except -1:
+        # SplitMix64 from a random seed: no system call a transaction.
+        cdef uint64_t mixed
+        if self.id_state == 0:
+            self.id_state = new_batch_id()
+        self.id_state += <uint64_t>0x9E3779B97F4A7C15
+        mixed = self.id_state
+        mixed = (mixed ^ (mixed >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+        mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94D049BB133111EB
+        return <int64_t>((mixed ^ (mixed >> 31)) >> 1) | 1
 
     cdef int take_back(self, first_sequence) except -1:
         rows(self.connection(), _TAKE_BACK, (self.core_id, first_sequence))

@@ -36,7 +36,7 @@ typedef struct OwnStatements {
 
 // What one row of the log stores.
 typedef struct LogRow {
-    int64_t core_id, first, last, count, checksum;
+    int64_t core_id, first, last, count, checksum, batch_id;
     const void *rows, *payload;
     uint64_t rows_bytes, payload_bytes;
 } LogRow;
@@ -78,8 +78,8 @@ static const char *const OWN_SQL[OWN_STATEMENT_COUNT] = {
         "SELECT last_sequence FROM main.nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1",
     [LAST_TRIMMED] = "SELECT last_sequence FROM main.nodedb_ring_core WHERE core_id = ?1",
     [APPEND] =
-        "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, rows, payload)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, batch_id, rows,"
+        " payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
 };
 
 static inline int own_statement(OwnStatements *statements, enum OwnStatement which, sqlite3_stmt **statement) {
@@ -136,12 +136,12 @@ static inline int own_append(OwnStatements *statements, const LogRow *row) {
     int result = own_statement(statements, APPEND, &statement);
     if (result != SQLITE_OK)
         return own_statement_done(statements, result);
-    int64_t numbers[] = {row->core_id, row->first, row->last, row->count, row->checksum};
-    for (int i = 0; i < 5; i++)
+    int64_t numbers[] = {row->core_id, row->first, row->last, row->count, row->checksum, row->batch_id};
+    for (int i = 0; i < 6; i++)
         statements->call.bind_int64(statement, i + 1, numbers[i]);
-    result = statements->call.bind_blob64(statement, 6, row->rows, row->rows_bytes, NULL); // NULL: it makes no copy
+    result = statements->call.bind_blob64(statement, 7, row->rows, row->rows_bytes, NULL); // NULL: it makes no copy
     if (result == SQLITE_OK)
-        result = statements->call.bind_blob64(statement, 7, row->payload, row->payload_bytes, NULL);
+        result = statements->call.bind_blob64(statement, 8, row->payload, row->payload_bytes, NULL);
     if (result == SQLITE_OK) {
         int64_t last_rowid = statements->call.last_insert_rowid(statements->db);
         result = statements->call.step(statement);

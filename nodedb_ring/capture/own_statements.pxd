@@ -5,7 +5,7 @@ cdef extern from "nodedb_own_statements.h" nogil:
     ctypedef struct OwnStatements:
         void* db
     ctypedef struct LogRow:
-        int64_t core_id, first, last, count, checksum
+        int64_t core_id, first, last, count, checksum, batch_id
         const void* rows
         const void* payload
         uint64_t rows_bytes, payload_bytes

@@ -14,6 +14,7 @@ from ..errors import WrongAnswerError
 from .bench.cli import BENCH
 from .buses import INSPECT, LIST, UNLINK
 from .demo.cli import DEMO
+from .logs import LOG
 from .subcommand import Subcommand
 from .top.cli import TOP
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUBCOMMANDS", "command_parser", "main"]
 
-SUBCOMMANDS: Final = (DEMO, BENCH, LIST, INSPECT, TOP, UNLINK)
+SUBCOMMANDS: Final = (DEMO, BENCH, LIST, INSPECT, TOP, UNLINK, LOG)
 """All commands, in the order of ``nodedb-ring --help``."""
 
 _REFUSED: Final = 2

@@ -1,6 +1,7 @@
 """The event log: a durable store of all write events, from which a consumer gets those that its ring dropped.
 
-``EventLog`` is the protocol, six methods that any log implements. ``SqliteEventLog`` (``log/sqlite/``) is the embedded
+``EventLog`` is the protocol, six methods that any log implements; four more protocols say what a log may have besides.
+``SqliteEventLog`` (``log/sqlite/``) is the embedded
 log and ``JetStreamEventLog`` (``log/jetstream/``) the distributed one. ``logged`` (``producer.py``) appends to a log
 before it emits; ``encoding.py`` is how either log stores a batch. ``call_lock.py`` and ``nested_waits.py`` are what
 both need for calls of signal handlers.
@@ -15,7 +16,15 @@ from typing import Final, Protocol, runtime_checkable
 
 from ..batch.event_batch import EventBatch
 
-__all__ = ["MAX_BATCH_EVENTS", "EventLog", "LiveEventLog"]
+__all__ = [
+    "MAX_BATCH_EVENTS",
+    "EventLog",
+    "ExclusiveEventLog",
+    "GroupClaim",
+    "IdentifiedEventLog",
+    "JoiningEventLog",
+    "LiveEventLog",
+]
 
 MAX_BATCH_EVENTS: Final = 65_536
 """The most events in a batch that a log returns."""
@@ -69,7 +78,11 @@ class EventLog(Protocol):
         ...
 
     def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
-        """Stores that number, durably. A lower one than before is stored too, so that a group can start again."""
+        """Stores that number, durably.
+
+        A follower never saves a lower one than before. Our logs refuse it, unless they are called with ``rewind=True``,
+        so that a group can start again.
+        """
         ...
 
 
@@ -79,4 +92,73 @@ class LiveEventLog(EventLog, Protocol):
 
     def wait_beyond(self, core_id: int, sequence: int, timeout: float) -> bool:
         """Waits until ``last_sequence(core_id)`` is above `sequence`, at most `timeout` seconds; True if it is."""
+        ...
+
+
+@runtime_checkable
+class JoiningEventLog(EventLog, Protocol):
+    """A log that joins stored batches itself. Those of other logs are read one by one, and joined by the follower."""
+
+    def read_joined(
+        self, core_id: int, first_sequence: int, last_sequence: int, max_events: int
+    ) -> Iterator[EventBatch]:
+        """As ``read``, in batches of `max_events`, and one with the rest. Before damage comes what is intact."""
+        ...
+
+
+@runtime_checkable
+class IdentifiedEventLog(EventLog, Protocol):
+    """A log that knows whether it is still the one, with the same history, in which somebody stood at a position."""
+
+    def token(self, core_id: int, sequence: int) -> str:
+        """The position after `sequence` (-1: before the first number) in this log, as a short string."""
+        ...
+
+    def sequence_of(self, core_id: int, token: str) -> int:
+        """The `sequence` of a token.
+
+        Raises
+        ------
+        LogError
+            The log has not the history in which the token was made. The message says what differs.
+        ArgumentError
+            It is no token.
+        """
+        ...
+
+    def load_token(self, group: str, core_id: int) -> str | None:
+        """The watermark of a group as a token of the moment when it was saved; None if nothing more is known of it."""
+        ...
+
+
+class GroupClaim(Protocol):
+    """That one follower follows a core for a group, and no other does."""
+
+    def check(self) -> None:
+        """Asked before each commit, without a wait.
+
+        Raises
+        ------
+        RoleTaken
+            Somebody else has taken it over, because its holder could not be reached for long.
+        """
+        ...
+
+    def release(self) -> None:
+        """Lets others follow. May be repeated, and called from any thread, a signal handler or a finalizer."""
+        ...
+
+
+@runtime_checkable
+class ExclusiveEventLog(EventLog, Protocol):
+    """A log in which a group has one follower at a time per core. With another log, see to that yourself."""
+
+    def claim_group(self, group: str, core_id: int) -> GroupClaim | None:
+        """Claims a core for a group, at once if its last holder has died; None if nothing could be saved anyway.
+
+        Raises
+        ------
+        RoleTaken
+            Somebody else holds it. The message says who, and since when.
+        """
         ...

@@ -8,14 +8,16 @@
      ▲                                       ▼
      └──────────────────────────────── read what is missing
 
-What comes next is decided by the state machine of ``state.py``, whose table has all transitions. Here are its two
-drivers, which differ in how they wait: ``_advance`` in the calling thread; ``_advance_async`` on an event loop, with
-the log on another thread.
+What comes next is decided by the state machine of ``state.py``; the table in ``need.py`` has all transitions. Here are
+its two drivers, which differ in how they wait: ``_advance`` in the calling thread; ``_advance_async`` on an event
+loop, with the log on another thread.
 """
 
 from __future__ import annotations
 
+import math
 import time
+import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
@@ -27,8 +29,8 @@ from ..ends.event_loop import check_event_loop
 from ..ends.limits import event_count, limit_seconds
 from ..ends.stats import FollowStats
 from ..errors import BusyError, ClosedError, GapError
-from ..log import EventLog
-from .start import first_owed
+from ..log import EventLog, ExclusiveEventLog, GroupClaim
+from .start import first_owed, identified
 from .state import NOTHING, FollowState, Need
 from .thread_call import ThreadCall, yield_to_loop
 
@@ -49,9 +51,11 @@ def follow(
     group: str,
     core_id: int | None = None,
     start: Literal["earliest", "latest"] = "earliest",
-    after: int | None = None,
+    after: int | str | None = None,
     max_events: int = 1024,
+    linger: float = 0.0,
     heartbeats: bool = False,
+    until: Literal["producer", "closed"] = "producer",
 ) -> Follower:
     """Every event of a core, once and in order: from the ring, and from the log where the ring dropped some.
 
@@ -67,19 +71,28 @@ def follow(
         The consumer's core by default.
     start : "earliest" or "latest"
         Where a new group begins: at the first event that the log still has, or after the last event.
-    after : int, optional
-        Begins after this number instead of the group's watermark. 0 begins at the first number, 1.
+    after : int or str, optional
+        Begins after this number instead of the group's watermark. 0 begins at the first number, 1. A string is what
+        ``follower.token`` was: the log must still have the history of that moment.
     max_events : int, default 1024
-        The most events in a batch from the ring.
+        The most events in a batch. Batches that the log has stored are joined, or split.
+    linger : float, default 0
+        Seconds to wait for a batch to fill once it has an event. 0 returns what there is.
     heartbeats : bool, default False
         Whether heartbeats are delivered. They move the position in any case.
+    until : "producer" or "closed"
+        When it ends: once the ring's producer has gone and there is no more, or when it is closed. Then it reads from
+        the log while there is no producer, and goes on with the ring's next one.
 
     Raises
     ------
     ValueError, TypeError
-        No `core_id` and no consumer to take it from, another `start`, a count below 1.
+        No `core_id` and no consumer to take it from, another `start` or `until`, a count below 1, no token.
     LogError
-        The log cannot be read. Or log and ring end before `after`, or before the group's watermark.
+        The log cannot be read. Or log and ring end before `after`, or before the group's watermark. Or the log is not
+        the one, or has not the history, in which `after` or the watermark was made.
+    RoleTaken
+        The group has a follower of this core already. The message says who, and since when.
     """
     if core_id is None:
         if consumer is None:
@@ -87,8 +100,11 @@ def follow(
         core_id = consumer.core_id
     if start not in ("earliest", "latest"):
         raise ValueError(f"start {start!r}: must be 'earliest' or 'latest'")
+    if until not in ("producer", "closed"):
+        raise ValueError(f"until {until!r}: must be 'producer' or 'closed'")
     max_events = event_count(max_events)
-    if after is not None and not 0 <= after < 2**64 - 1:
+    longest = limit_seconds(linger, "linger")
+    if after is not None and not isinstance(after, str) and not 0 <= after < 2**64 - 1:
         raise ValueError(f"after {after}: must be in 0 .. {2**64 - 2}")
     return Follower(
         consumer,
@@ -98,7 +114,9 @@ def follow(
         start=start,
         after=after,
         max_events=max_events,
+        linger=math.inf if longest is None else longest,
         heartbeats=heartbeats,
+        outlives_producer=until == "closed",
     )
 
 
@@ -106,8 +124,9 @@ def follow(
 class Follower:
     """What ``follow`` makes: an iterator of batches, ``for`` or ``async for``. Each has contiguous numbers.
 
-    With a ring it ends once the producer has gone, the ring is empty and the log has no more. Without a ring it ends
-    when it is closed. It holds at most one batch of the ring and one of the log.
+    With a ring it ends once the producer has gone, the ring is empty and the log has no more. Without a ring, and with
+    ``until="closed"``, it ends when it is closed. It holds at most one batch of the ring, one of the log, and what it
+    gathers for the next batch. While it lives and is not closed, its group has no other follower of this core.
 
     Raises
     ------
@@ -131,6 +150,7 @@ class Follower:
 
     __slots__ = (
         "__weakref__",
+        "_claim",
         "_committed",
         "_consumer",
         "_core_id",
@@ -139,7 +159,6 @@ class Follower:
         "_is_in_call",
         "_log",
         "_log_call",
-        "_max_events",
         "_state",
         "_stream_claim",
     )
@@ -152,25 +171,48 @@ class Follower:
         group: str,
         core_id: int,
         start: Literal["earliest", "latest"],
-        after: int | None,
+        after: int | str | None,
         max_events: int,
+        linger: float,
         heartbeats: bool,
+        outlives_producer: bool,
     ) -> None:
         self._consumer = consumer
         self._log = log
         self._group = group
         self._core_id = core_id
-        self._max_events = max_events
         self._is_closed = False
         self._stream_claim = StreamClaim()
         # A call for the next batch is in progress.
         self._is_in_call = False
         # What asynchronous calls ask the log through; None before the first.
         self._log_call: ThreadCall | None = None
-        owed = first_owed(consumer, log, group=group, core_id=core_id, start=start, after=after)
-        self._state = FollowState(consumer, log, core_id=core_id, owed=owed, wants_heartbeats=heartbeats)
+        # The claim first: nobody else moves the watermark that is read next.
+        self._claim: GroupClaim | None = None
+        if isinstance(log, ExclusiveEventLog):
+            self._claim = log.claim_group(group, core_id)
+        if self._claim is not None:
+            # One that nobody closes lets others follow when it is collected.
+            weakref.finalize(self, self._claim.release).atexit = False
+        try:
+            owed = first_owed(consumer, log, group=group, core_id=core_id, start=start, after=after)
+            # Where it begins before the watermark, that stays until it has been passed.
+            mark = None if after is None else log.load_watermark(group, core_id)
+        except BaseException:
+            self._release()
+            raise
+        self._state = FollowState(
+            consumer,
+            log,
+            core_id=core_id,
+            owed=owed,
+            wants_heartbeats=heartbeats,
+            max_events=max_events,
+            linger=linger,
+            outlives_producer=outlives_producer,
+        )
         # The first number above the watermark that was saved last.
-        self._committed = owed
+        self._committed = owed if mark is None else max(owed, mark + 1)
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 
@@ -265,9 +307,9 @@ class Follower:
         need = state.begin(None if timeout is None else time.monotonic() + timeout)
         while need is not _RETURN and not self._is_closed:
             if need is _DRAIN and consumer is not None:
-                need = state.drained(consumer.drain(self._max_events))
+                need = state.drained(consumer.drain(state.room))
             elif need is _WAIT and consumer is not None:
-                need = state.drained(consumer.drain(self._max_events, state.seconds))
+                need = state.drained(consumer.drain(state.room, state.seconds))
             else:
                 need = state.ask_log(need)
 
@@ -280,9 +322,9 @@ class Follower:
         need = state.begin(None if timeout is None else time.monotonic() + timeout)
         while need is not _RETURN and not self._is_closed:
             if need is _DRAIN and consumer is not None:
-                need = state.drained(consumer.drain(self._max_events))
+                need = state.drained(consumer.drain(state.room))
             elif need is _WAIT and consumer is not None:
-                need = state.drained(await consumer.drain_async(self._max_events, state.seconds))
+                need = state.drained(await consumer.drain_async(state.room, state.seconds))
             else:
                 need = await self._log_call.run(state.ask_log, need)
 
@@ -339,7 +381,7 @@ class Follower:
     def _has_nothing_more(self) -> bool:
         """Whether the next call would find the end."""
         consumer = self._consumer
-        if consumer is None or not consumer.is_producer_disconnected:
+        if consumer is None or self._state.outlives_producer or not consumer.is_producer_disconnected:
             return False
         # Numbers that were drained or read and not delivered yet are known to one of the two.
         known = (consumer.emitted_sequence, self._log.last_sequence(self._core_id))
@@ -373,10 +415,13 @@ class Follower:
     def commit(self) -> None:
         """Saves the watermark of all batches returned so far. A restart continues after it.
 
-        In a signal handler: the last of these batches may not have been handled yet.
+        It never moves back: a follower that began before the group's watermark, by ``after=``, saves nothing until it
+        has passed that. In a signal handler: the last of these batches may not have been handled yet.
         """
         undelivered = self._state.undelivered
         if undelivered > self._committed:
+            if self._claim is not None:
+                self._claim.check()
             self._log.save_watermark(self._group, self._core_id, undelivered - 1)
             self._committed = undelivered
 
@@ -395,6 +440,18 @@ class Follower:
         """The last number delivered or passed over; None before the first."""
         undelivered = self._state.undelivered
         return undelivered - 1 if undelivered else None
+
+    @property
+    def token(self) -> str:
+        """The position in this very log, to store with a result and resume with ``follow(after=token)``. Asks the log.
+
+        Raises
+        ------
+        LogError
+            The log is no ``IdentifiedEventLog``, or cannot be read.
+        """
+        log = identified(self._log, "follower.token")
+        return log.token(self._core_id, self._state.undelivered - 1)
 
     @property
     def ended(self) -> bool:
@@ -420,10 +477,16 @@ class Follower:
     def close(self) -> None:
         """Ends the stream. May be repeated. It does not wait; a waiting call ends within a tenth of a second.
 
-        Consumer and log stay open, since they are the caller's. Nothing is committed.
+        Consumer and log stay open, since they are the caller's. Nothing is committed. The group may have another
+        follower from now on.
         """
         self._is_closed = True
         self._state.wake.put(None)
+        self._release()
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
 
     def _closed_already(self) -> ClosedError:
         return ClosedError(f"follower of core {self._core_id}: is closed; follow() again, from the last commit")

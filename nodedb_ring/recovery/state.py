@@ -4,32 +4,8 @@
 Events above it wait until the log has filled the hole. So it does not matter in which order, or how often, ring and
 log offer an event.
 
-The state is named after what is needed next. A driver does it and gives the state machine the answer: ``Follower`` has
-a synchronous driver and an asynchronous one.
-
-======== ================================= ======================================== ===================================
-Need     The driver                        Answer                                   Next
-======== ================================= ======================================== ===================================
-DRAIN    drains the ring without waiting   events from ``owed`` on                  RETURN with them, then DRAIN
-                                           events after a hole                      READ, up to the hole's end
-                                           nothing, and a number was dropped        READ, up to the last number tried
-                                           nothing, and the log is to be asked      LAST
-                                           nothing                                  WAIT
-READ     reads the log's next batch        events from ``owed`` on                  RETURN with them, then READ
-                                           events after a hole, or the end of the   ``GapError``, then READ
-                                           log before the hole's end
-                                           the hole is filled                       DRAIN
-LAST     asks the log for its last number  ``owed`` or above                        READ, up to that number
-                                           less, and the producer has gone          RETURN with nothing: the end
-                                           less                                     WAIT
-WAIT     drains the ring, waiting at most  as for DRAIN
-         ``seconds`` for an event
-         when the call's time is over      --                                       RETURN with nothing
-RETURN   returns to its caller
-======== ================================= ======================================== ===================================
-
-Without a ring, DRAIN does not occur: a call begins with LAST. In place of WAIT there is GROW: the driver waits at most
-``seconds`` for the log to have more, and LAST follows.
+The state is named after what is needed next: ``need.py`` has the table of its transitions. A driver does it and gives
+the state machine the answer: ``Follower`` has a synchronous driver and an asynchronous one.
 
 **The last number tried** (``emitted_sequence``) is read before each drain. What was tried by then is in the ring when
 the drain begins, or was dropped. A number of that kind which an empty drain does not show is missing.
@@ -39,25 +15,24 @@ producer that died between its append and its emit leaves events of which the ri
 
 **Interrupts.** A signal handler may raise between any two bytecodes, and the next call continues from what the fields
 say. CPython runs handlers where a function or a turn of a loop begins and after a call into C, so assignments that
-belong together stand together, without a call between them. ``batch`` keeps events that lie below ``owed`` until the
-call that delivers them has nothing left that could raise.
+belong together stand together, without a call between them. ``batch`` and ``_pieces`` keep events that lie below
+``owed`` until the call that delivers them has nothing left that could raise.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, final
 
-import numpy as np
-
 from ..batch.event_batch import EventBatch
-from ..batch.schema import WriteOp
 from ..errors import GapError
 from ..log import EventLog, LiveEventLog
+from .joining import read_batches
+from .need import Need
+from .pieces import next_piece
 
 if TYPE_CHECKING:
     from ..ends._consumer import EventConsumer
@@ -72,18 +47,6 @@ POLL_SECONDS: Final = 0.02
 """Seconds between two questions to a log that is not a ``LiveEventLog``, where there is no ring."""
 NOTHING: Final = EventBatch.from_events([])
 """Stands for "no batch"; compared by identity."""
-
-
-class Need(enum.Enum):
-    """What a follower needs next; the module's table has the transitions."""
-
-    DRAIN = "drain"
-    WAIT = "wait"
-    READ = "read"
-    LAST = "last"
-    GROW = "grow"
-    RETURN = "return"
-
 
 # The members as globals, for the path without holes: an attribute of an Enum costs a lookup in its metaclass.
 _DRAIN: Final = Need.DRAIN
@@ -106,13 +69,19 @@ class FollowState:
     owed : int
         The first number to deliver; 0 also where nobody knows at which number the core begins.
     wants_heartbeats : bool
+    max_events : int
+    linger : float
+        Seconds for which a batch that is not full is filled; may be infinite.
+    outlives_producer : bool
 
     Attributes
     ----------
     owed : int
-        All lower numbers were delivered, are in ``batch``, or were passed over.
+        All lower numbers were delivered, are in ``batch`` or gathered for it, or were passed over.
     batch : EventBatch or None
         What the next return delivers.
+    room : int
+        Events that the batch of this call may still take.
     seconds : float
         For which WAIT and GROW wait.
     ended : bool
@@ -131,10 +100,14 @@ class FollowState:
         "_core_id",
         "_deadline",
         "_drained",
+        "_fill_until",
         "_first_need",
         "_last_asked",
+        "_linger",
         "_log",
+        "_max_events",
         "_need",
+        "_pieces",
         "_producer_gone",
         "_read",
         "_reading",
@@ -147,22 +120,37 @@ class FollowState:
         "episodes",
         "gaps",
         "heartbeats",
+        "outlives_producer",
         "owed",
         "replay_upto",
         "replayed",
+        "room",
         "seconds",
         "wake",
     )
 
     def __init__(
-        self, consumer: EventConsumer | None, log: EventLog, *, core_id: int, owed: int, wants_heartbeats: bool
+        self,
+        consumer: EventConsumer | None,
+        log: EventLog,
+        *,
+        core_id: int,
+        owed: int,
+        wants_heartbeats: bool,
+        max_events: int = 1024,
+        linger: float = 0.0,
+        outlives_producer: bool = False,
     ) -> None:
         self._consumer = consumer
         self._log = log
         self._core_id = core_id
         self._wants_heartbeats = wants_heartbeats
+        self._max_events = max_events
+        self._linger = linger
+        self.outlives_producer: Final = outlives_producer
         self.owed: int = owed
         self.batch: EventBatch | None = None
+        self.room: int = max_events
         self.seconds: float = 0.0
         self.ended: bool = False
         self.delivered: int = 0
@@ -177,7 +165,6 @@ class FollowState:
         # that has the lock which set() takes.
         self.wake: SimpleQueue[None] = SimpleQueue()
         self._deadline: float | None = None
-        # What a call needs first.
         self._first_need = _LAST if consumer is None else _DRAIN
         self._need = self._first_need
         # What is left of a drained batch: it begins after a hole, or was not examined yet. NOTHING: nothing is left.
@@ -185,12 +172,14 @@ class FollowState:
         # The same of a batch that the log returned, and the iterator of such batches; None: begin to read at `owed`.
         self._read = NOTHING
         self._reading: Iterator[EventBatch] | None = None
+        # What is gathered while lingering, and until when; None: nothing is.
+        self._pieces: list[EventBatch] = []
+        self._fill_until: float | None = None
         # The consumer's emitted_sequence, read before the last drain.
         self._tried: int | None = None
         self._producer_gone = False
         # Something was missing since the ring last had no hole.
         self._catching_up = False
-        # When the log was last asked for its last number; None: not yet.
         self._last_asked: float | None = None
 
     # ---- a call ----------------------------------------------------------------------------------------------------
@@ -210,6 +199,9 @@ class FollowState:
         """
         self.ended = False
         self._deadline = deadline
+        if self._pieces:
+            # An exception ended the call that gathered them.
+            self._join()
         if self._need is not _READ:
             self._need = self._first_need
             if self._consumer is not None and self.batch is None and self._drained is NOTHING:
@@ -243,12 +235,12 @@ class FollowState:
         batch = self.batch
         if batch is None:
             return NOTHING
-        # At half the cost of len().
-        count = batch._block.count  # pyright: ignore[reportPrivateUsage]
+        count = self._max_events - self.room
         # No signal handler runs from here until the caller has it.
         self.delivered += count
         if self._need is _READ:
             self.replayed += count
+        self.room = self._max_events
         self.batch = None
         return batch
 
@@ -262,12 +254,14 @@ class FollowState:
             # The highest number there is was delivered: what comes are duplicates.
             count = 0
         if count:
-            # Nothing is missing: the path at the cost of the drain.
-            self._catching_up = False
+            self._catching_up = False  # the path at the cost of the drain
             self.owed += count
+            self.room -= count
             self.batch = batch
-            return _RETURN
-        if len(batch):
+            if not self._linger:
+                return _RETURN
+            self._gather()
+        elif len(batch):
             self._drained = batch
         else:
             self._check_tail()
@@ -301,8 +295,7 @@ class FollowState:
     @property
     def undelivered(self) -> int:
         """The first number that the caller has not got."""
-        held = self.batch
-        return self.owed if held is None else self.owed - len(held)
+        return self.owed - (self._max_events - self.room)
 
     # ---- pieces of a batch -----------------------------------------------------------------------------------------
 
@@ -314,43 +307,73 @@ class FollowState:
     def _take_read(self) -> None:
         self._read, missing_upto = self._take_piece(self._read)
         if missing_upto is not None:
+            if self._pieces:
+                self._join()
+                return
             # Neither ring nor log has it. Raised at each call, until the gap is skipped.
             raise self._gap(missing_upto)
+
+    def _gather(self) -> None:
+        """While lingering, puts ``batch`` to the pieces, unless it is to be returned with them."""
+        batch = self.batch
+        if batch is None or not self._linger:
+            return
+        now = time.monotonic()
+        if self._fill_until is None:
+            self._fill_until = now + self._linger
+        pieces = [*self._pieces, batch]
+        self._pieces = pieces
+        self.batch = None
+        if self.room == 0 or now >= self._fill_until:
+            self._join()
+
+    def _join(self) -> None:
+        """Makes the pieces ``batch``."""
+        pieces = self._pieces
+        batch = pieces[0] if len(pieces) == 1 else EventBatch.concat(pieces)
+        self._fill_until = None
+        self._pieces = []
+        self.batch = batch
 
     def _take_piece(self, batch: EventBatch) -> tuple[EventBatch, int | None]:
         """Takes what comes next of a batch into ``batch``; its rest, and the last number missing before it, if any is.
 
         Drops duplicates, and passes over heartbeats unless they are wanted.
         """
-        numbers = batch.sequence
-        fresh = numbers >= self.owed
-        begin = int(fresh.argmax()) if fresh.any() else len(batch)
+        try:
+            count = batch._block.run_from(self.owed)  # pyright: ignore[reportPrivateUsage]
+        except OverflowError:
+            count = 0
+        if 0 < count <= self.room:
+            self.owed += count
+            self.room -= count
+            self.batch = batch
+            self._gather()
+            return NOTHING, None
+        piece = next_piece(batch, self.owed, self.room, wants_heartbeats=self._wants_heartbeats)
+        begin, stop = piece.begin, piece.stop
         if begin == len(batch):
             self.duplicates += begin
             return NOTHING, None
-        first = int(numbers[begin])
         if self._need is _READ:
-            self._begin_numbers_at(first)
-        if first > self.owed:
+            self._begin_numbers_at(piece.first)
+        if piece.first > self.owed or (piece.is_silent and self._pieces):
+            if piece.first == self.owed:
+                # What was gathered comes before what is passed over.
+                self._join()
             rest = batch[begin:]
             self.duplicates += begin
-            return rest, first - 1
-        broken = np.flatnonzero(numbers[begin:] != np.arange(len(batch) - begin, dtype=np.uint64) + np.uint64(first))
-        stop = begin + int(broken[0]) if broken.size else len(batch)
-        is_silent = False
-        if not self._wants_heartbeats:
-            # Either the heartbeats that it begins with, or what comes before the first.
-            silent = batch.op[begin:stop] == WriteOp.HEARTBEAT
-            is_silent = bool(silent[0])
-            others = np.flatnonzero(silent != is_silent)
-            stop = begin + int(others[0]) if others.size else stop
-        piece, rest = batch[begin:stop], batch[stop:] if stop < len(batch) else NOTHING
+            return rest, piece.first - 1 if piece.first > self.owed else None
+        taken, rest = batch[begin:stop], batch[stop:] if stop < len(batch) else NOTHING
+        count = stop - begin
         self.duplicates += begin
-        self.owed += stop - begin
-        if is_silent:
-            self.heartbeats += stop - begin
+        self.owed += count
+        if piece.is_silent:
+            self.heartbeats += count
         else:
-            self.batch = piece
+            self.room -= count
+            self.batch = taken
+            self._gather()
         return rest, None
 
     def _begin_numbers_at(self, first: int) -> None:
@@ -398,11 +421,16 @@ class FollowState:
             self._need = _GROW
             return
         self._catching_up = False
-        if self._producer_gone:
+        if not self._producer_gone:
+            self._need = _WAIT
+        elif self.outlives_producer:
+            self._need = _GROW
+        elif self._pieces:
+            # The next call finds the end.
+            self._join()
+        else:
             self._need = _RETURN
             self.ended = True
-        else:
-            self._need = _WAIT
 
     def _replay_to(self, upto: int) -> None:
         """Has the log deliver what is missing, `upto` included, before anything else."""
@@ -416,7 +444,7 @@ class FollowState:
 
     def _read_next(self) -> None:
         if self._reading is None:
-            self._reading = iter(self._log.read(self._core_id, self.owed, self.replay_upto))
+            self._reading = iter(read_batches(self._log, self._core_id, self.owed, self.replay_upto, self._max_events))
         # An iterator that raises is at its end: the next call begins to read again.
         reading, self._reading = self._reading, None
         batch = next(reading, None)
@@ -426,6 +454,9 @@ class FollowState:
             return
         self._begin_numbers_at(self.replay_upto + (self._drained is not NOTHING))
         if self.owed <= self.replay_upto:
+            if self._pieces:
+                self._join()
+                return
             raise self._gap(self.replay_upto)
 
     def _gap(self, last: int) -> GapError:
@@ -441,11 +472,16 @@ class FollowState:
     # ---- waiting ---------------------------------------------------------------------------------------------------
 
     def _wait_or_return(self) -> Need:
-        if self._deadline is None:
+        until = self._deadline
+        if self._fill_until is not None and (until is None or self._fill_until < until):
+            until = self._fill_until
+        if until is None:
             self.seconds = WAIT_SECONDS
         else:
-            left = self._deadline - time.monotonic()
+            left = until - time.monotonic()
             if left <= 0:
+                if self._pieces:
+                    self._join()
                 return _RETURN
             self.seconds = min(WAIT_SECONDS, left)
         if self._consumer is not None:
@@ -461,4 +497,4 @@ class FollowState:
         else:
             with contextlib.suppress(Empty):
                 self.wake.get(timeout=min(self.seconds, POLL_SECONDS))
-        self._need = _LAST
+        self._need = self._first_need

@@ -21,7 +21,7 @@ LEAVES = {
     "nodedb_ring.errors": ["WrongAnswerError"],
     "nodedb_ring.log": ["MAX_BATCH_EVENTS"],
     "nodedb_ring.log.jetstream": ["JetStreamEventLog"],
-    "nodedb_ring.log.sqlite": ["SqliteEventLog"],
+    "nodedb_ring.log.sqlite": ["SqliteEventLog", "CoreRange", "GroupPosition"],
     "nodedb_ring.metrics": ["RingCollector"],
     "nodedb_ring.native": ["ENDED", "check", "emit_rows", "handle", "take_rows", "wait_rows"],
 }

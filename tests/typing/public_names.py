@@ -38,12 +38,16 @@ from nodedb_ring import (
     EventRing,
     EventSource,
     EventTooLargeError,
+    ExclusiveEventLog,
     FieldError,
     Follower,
     FollowStats,
     ForkError,
     GapCursor,
     GapError,
+    GroupClaim,
+    IdentifiedEventLog,
+    JoiningEventLog,
     LayoutError,
     Lease,
     LiveEventLog,
@@ -503,6 +507,17 @@ def check_recovery() -> None:
         assert_type(log.load_watermark("group", 0), int | None)
         assert_type(log.read(0, 1, 2), Iterator[EventBatch])
         assert_type(isinstance(log, LiveEventLog), bool)
+        joining: JoiningEventLog = stored
+        assert_type(joining.read_joined(0, 1, 2, 1024), Iterator[EventBatch])
+        identified: IdentifiedEventLog = stored
+        assert_type(identified.token(0, -1), str)
+        assert_type(identified.load_token("group", 0), str | None)
+        assert_type(identified.sequence_of(0, identified.token(0, -1)), int)
+        exclusive: ExclusiveEventLog = stored
+        claim: GroupClaim | None = exclusive.claim_group("another", 0)
+        if claim is not None:
+            assert_type(claim.check(), None)
+            assert_type(claim.release(), None)
         core = logged(producer, log)
         assert_type(core, LoggedProducer)
         assert_type(core.emit(some_event()), bool)
@@ -515,6 +530,7 @@ def check_recovery() -> None:
                 assert_type(follower.commit(), None)
             assert_type(follower.group, str)
             assert_type(follower.position, int | None)
+            assert_type(follower.token, str)
             assert_type(follower.ended, bool)
             assert_type(follower.next_batch(0.0), EventBatch)
             stats = follower.stats()

@@ -9,7 +9,8 @@ What each module owns:
   acknowledgements;
 - ``reading``: a range of a core's numbers, and what a trim forgets;
 - ``notices``: that something was stored, for those who wait for it;
-- ``watermarks``: the key-value bucket.
+- ``watermarks``: the key-value bucket; ``claims``: that of who follows;
+- ``history``: whether a stream is still the one, with the same events, in which somebody stood at a position.
 
 Not here: what any log does (``log/``), nor what a follower does with one (``recovery/``).
 """

@@ -15,12 +15,15 @@ from nats.js import api
 from ...batch.event_batch import EventBatch
 from ...ends.limits import limit_seconds
 from ...errors import ArgumentError
+from ..token import LogToken
 from .appending import Appender
+from .claims import Claims, KeyClaim
 from .connection import Connection, check_callbacks
+from .history import History
 from .notices import Notices
 from .reading import Reader
 from .stream import CoreStream, StreamSettings
-from .watermarks import WatermarkBucket, watermark_key
+from .watermarks import Watermark, WatermarkBucket, watermark_key
 
 __all__ = ["JetStreamEventLog"]
 
@@ -35,6 +38,7 @@ class _Core(NamedTuple):
     notices: Notices
     appender: Appender
     reader: Reader
+    history: History
 
 
 class JetStreamEventLog:
@@ -142,6 +146,7 @@ class JetStreamEventLog:
         )
         self._connection.on_messages_lost = self._catch_up
         self._bucket = WatermarkBucket(self._connection, self._settings, stream)
+        self._claims = Claims(self._connection, self._settings, stream)
 
     @property
     def stream(self) -> str:
@@ -216,13 +221,73 @@ class JetStreamEventLog:
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
         """``EventLog.load_watermark``."""
-        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
-        return self._connection.call(undone, self._bucket.load, watermark_key(group, core_id))
+        mark = self._watermark(group, core_id)
+        return None if mark is None else mark.sequence
 
-    def save_watermark(self, group: str, core_id: int, sequence: int) -> None:
-        """``EventLog.save_watermark``: returns when the server has acknowledged it."""
+    def load_token(self, group: str, core_id: int) -> str | None:
+        """``IdentifiedEventLog.load_token``; None also for a watermark that a release up to 0.2 has saved."""
+        mark = self._watermark(group, core_id)
+        return None if mark is None else mark.token
+
+    def _watermark(self, group: str, core_id: int) -> Watermark | None:
+        undone = f"the watermark of group {group!r}, core {core_id}, was not read"
+        return self._connection.call(undone, self._bucket.load_watermark, watermark_key(group, core_id))
+
+    def save_watermark(self, group: str, core_id: int, sequence: int, *, rewind: bool = False) -> None:
+        """``EventLog.save_watermark``: returns when the server has acknowledged it.
+
+        Raises
+        ------
+        LogError
+            The group's watermark is higher, and `rewind` is not set.
+        """
         undone = f"the watermark {sequence} of group {group!r}, core {core_id}, was not acknowledged"
-        self._connection.call(undone, self._bucket.save, watermark_key(group, core_id), sequence)
+        history, key = self._core(core_id).history, watermark_key(group, core_id)
+
+        async def save() -> None:
+            token = await history.token(sequence)
+            await self._bucket.save_watermark(key, sequence, str(token), rewind=rewind)
+
+        self._connection.call(undone, save)
+
+    def claim_group(self, group: str, core_id: int) -> KeyClaim:
+        """``ExclusiveEventLog.claim_group``, by a key of the bucket ``<stream>_followers``.
+
+        A holder whose process has died, or that has closed its log, is succeeded at once, one that is stopped or cut
+        off after half a minute.
+
+        Raises
+        ------
+        RoleTaken
+        """
+        self._core(core_id)
+        begun: list[KeyClaim] = []
+        try:
+            undone = f"core {core_id} was not claimed for group {group!r}"
+            return self._connection.call(undone, self._claims.claim, group, core_id, begun)
+        except BaseException:
+            # A signal handler's exception may come when the claim is there.
+            for claim in begun:
+                claim.release()
+            raise
+
+    def token(self, core_id: int, sequence: int) -> str:
+        """``IdentifiedEventLog.token``. If this object has not read or appended the event, it asks the server."""
+        undone = f"core {core_id} at {sequence} has no token yet"
+        return str(self._connection.call(undone, self._core(core_id).history.token, sequence))
+
+    def sequence_of(self, core_id: int, token: str) -> int:
+        """``IdentifiedEventLog.sequence_of``.
+
+        Raises
+        ------
+        LogError
+            The stream was made anew, has lost its end, or was restored from an older copy.
+        ArgumentError
+            It is no token.
+        """
+        undone = f"the token {token} was not checked"
+        return self._connection.call(undone, self._core(core_id).history.sequence_of, LogToken.parse(token))
 
     def wait_beyond(self, core_id: int, sequence: int, timeout: float) -> bool:
         """``LiveEventLog.wait_beyond``: every append is announced to the waiters, so the server is not polled.
@@ -265,7 +330,8 @@ class JetStreamEventLog:
         )
         notices = Notices(connection, stream, f"{prefix}.stored.{core_id}")
         appender = Appender(connection, prefix, stream, notices, window=self._window, nonce=self._nonce)
-        return _Core(stream, notices, appender, Reader(connection, stream, self._bucket))
+        reader = Reader(connection, stream, self._bucket)
+        return _Core(stream, notices, appender, reader, History(stream, reader))
 
     async def _catch_up(self) -> None:
         for core in list(self._cores.values()):

@@ -20,7 +20,7 @@ import nats.js.errors
 from ...errors import CorruptLogError, LogConflictError
 from .connection import RETRY_SECONDS, TRANSIENT_ERRORS, Connection
 from .notices import Notices
-from .stream import CoreStream
+from .stream import CoreStream, Seen
 
 __all__ = ["MessageQueue", "PendingMessage", "Publisher", "StreamEnd"]
 
@@ -216,7 +216,7 @@ class Publisher:
             return
         self._in_flight.popleft()
         self._end.last = message.last
-        self._stream.positions.add(message.last, message.position)
+        self._stream.positions.add(Seen(message.last, message.position, message.first, message.message_id))
         self._acknowledged += 1
         self._progress_at = self._now()
 

@@ -11,7 +11,7 @@ from ...errors import CorruptLogError
 from .connection import Connection
 from .loop_thread import LoopCall
 from .message import StoredMessage, decode, events_between
-from .stream import CoreStream, Extent
+from .stream import CoreStream, Extent, Seen
 from .watermarks import WatermarkBucket, trimmed_key
 
 __all__ = ["Reader"]
@@ -107,6 +107,24 @@ class Reader:
         trimmed_upto = await self._bucket.load(trimmed_key(stream.core_id))
         return _Found(max(low, extent.first), extent, -1 if trimmed_upto is None else trimmed_upto)
 
+    async def first_from(self, number: int) -> Seen | None:
+        """The first message that ends at or after a number."""
+        found = await self._find(number, number)
+        stored = None if found is None else await self._stream.get(found.position, found.extent.replicas)
+        return None if stored is None else _seen(stored)
+
+    async def last_at(self, number: int) -> Seen | None:
+        """The last message that begins at or before a number."""
+        found = None if number < 0 else await self._find(number, number)
+        if found is None:
+            return None
+        for position in (found.position, found.position - 1):
+            if found.extent.first <= position <= found.extent.last:
+                stored = await self._stream.get(position, found.extent.replicas)
+                if stored is not None and stored.header.first <= number:
+                    return _seen(stored)
+        return None
+
     async def _check_trimmed(self, position: int) -> None:
         """Of a message that is missing: raises unless the stream begins after it by now."""
         extent = await self._stream.extent()
@@ -133,3 +151,7 @@ class Reader:
         # A purge up to 1 is a purge of everything to servers before 2.10.
         if position > max(1, extent.first):
             await self._stream.purge_below(position)
+
+
+def _seen(stored: StoredMessage) -> Seen:
+    return Seen(stored.header.last, stored.position, stored.header.first, stored.message_id)

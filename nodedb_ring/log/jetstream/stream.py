@@ -13,7 +13,7 @@ from .connection import Connection
 from .high_water import HighWaterMark
 from .message import StoredMessage, header_of
 
-__all__ = ["CoreStream", "Extent", "StreamSettings"]
+__all__ = ["CoreStream", "Extent", "Seen", "StreamSettings"]
 
 _MOST_KNOWN: Final = 4096
 _LAST_ATTEMPTS: Final = 8
@@ -37,18 +37,27 @@ class Extent(NamedTuple):
     created: object
 
 
+class Seen(NamedTuple):
+    """A message that was seen: its last number, its position, its first number and its id."""
+
+    last: int
+    position: int
+    first: int
+    message_id: str
+
+
 @final
 class PositionIndex:
-    """Last numbers and positions of messages that were seen, in order: where a search begins. Of bounded size."""
+    """Messages that were seen, in order: where a search begins. Of bounded size."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[int, int]] = []
+        self._entries: list[Seen] = []
 
-    def add(self, last: int, position: int) -> None:
-        """Remembers that the message at a position ends with the number `last`."""
-        at = bisect.bisect_left(self._entries, (last, position))
-        if at == len(self._entries) or self._entries[at] != (last, position):
-            self._entries.insert(at, (last, position))
+    def add(self, seen: Seen) -> None:
+        """Remembers a message."""
+        at = bisect.bisect_left(self._entries, seen)
+        if at == len(self._entries) or self._entries[at] != seen:
+            self._entries.insert(at, seen)
             if len(self._entries) > _MOST_KNOWN:
                 del self._entries[:-1:2]
 
@@ -57,20 +66,25 @@ class PositionIndex:
 
     def last_number_at(self, position: int) -> int | None:
         """The last number of the message at a position."""
-        return next((last for last, known in reversed(self._entries) if known == position), None)
+        return next((seen.last for seen in reversed(self._entries) if seen.position == position), None)
 
     def highest_position(self) -> int | None:
-        return self._entries[-1][1] if self._entries else None
+        return self._entries[-1].position if self._entries else None
 
     def before(self, number: int) -> int | None:
         """The last known position of a message that ends below a number."""
         at = bisect.bisect_left(self._entries, (number, 0))
-        return self._entries[at - 1][1] if at else None
+        return self._entries[at - 1].position if at else None
 
     def at_or_after(self, number: int) -> int | None:
         """The first known position of a message that ends at a number or above."""
         at = bisect.bisect_left(self._entries, (number, 0))
-        return self._entries[at][1] if at < len(self._entries) else None
+        return self._entries[at].position if at < len(self._entries) else None
+
+    def covering(self, number: int) -> Seen | None:
+        """The message that has a number, if that is known."""
+        at = bisect.bisect_left(self._entries, (number, 0))
+        return self._entries[at] if at < len(self._entries) and self._entries[at].first <= number else None
 
 
 @final
@@ -86,6 +100,8 @@ class CoreStream:
     stored : HighWaterMark
         The highest number known to be stored.
     positions : PositionIndex
+    created : object
+        When the server made it, as of the last answer; None: there was none.
     """
 
     def __init__(
@@ -93,7 +109,7 @@ class CoreStream:
     ) -> None:
         self._connection: Final = connection
         self._settings: Final = settings
-        self._created: object = None
+        self.created: object = None
         self.core_id: Final = core_id
         self.name: Final = name
         self.subject: Final = subject
@@ -105,6 +121,7 @@ class CoreStream:
         try:
             info = await self._connection.retry(lambda: self._connection.jetstream.stream_info(self.name))
         except nats.js.errors.NotFoundError:
+            self.created = None
             self.positions.clear()
             return None
         subjects = info.config.subjects or []
@@ -115,8 +132,8 @@ class CoreStream:
         extent = Extent(info.state.first_seq, info.state.last_seq, info.config.num_replicas or 1, info.created)
         highest = self.positions.highest_position()
         # Another stream of the same name, or one that a power cut made shorter: positions mean something else.
-        if self._created != extent.created or (highest is not None and highest > extent.last):
-            self._created = extent.created
+        if self.created != extent.created or (highest is not None and highest > extent.last):
+            self.created = extent.created
             self.positions.clear()
         return extent
 
@@ -156,8 +173,9 @@ class CoreStream:
             return None
         body = raw.data or b""
         header = header_of(body, self.core_id, position)
-        self.positions.add(header.last, position)
-        return StoredMessage(position, (raw.headers or {}).get("Nats-Msg-Id", ""), body, header)
+        message_id = (raw.headers or {}).get("Nats-Msg-Id", "")
+        self.positions.add(Seen(header.last, position, header.first, message_id))
+        return StoredMessage(position, message_id, body, header)
 
     async def last_sequence(self) -> int | None:
         """The last number that is stored, asked of the server."""

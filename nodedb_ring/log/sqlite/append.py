@@ -9,6 +9,7 @@ from ...batch.event_batch import EventBatch
 from ...errors import LogError
 from .. import MAX_BATCH_EVENTS
 from ..encoding import check_rising, encode_batch
+from ..token import new_batch_id
 from .drivers import Bindings
 from .schema import APPEND, COLUMNS_BESIDE_CORE, MOST
 
@@ -44,7 +45,7 @@ def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindin
                 f"sequence {encoded.first}: an event of {len(encoded.payload)} bytes; at most {MOST_BYTES} fit"
             )
         numbers = (core_id, encoded.first, encoded.last, encoded.count, encoded.checksum)
-        statements.append((APPEND, (*numbers, encoded.rows, encoded.payload)))
+        statements.append((APPEND, (*numbers, encoded.rows, encoded.payload, new_batch_id())))
     return statements
 
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 import sqlite3
 import sys
 import weakref
 from typing import Any, Final, Protocol, TypeAlias
+from urllib.parse import quote
 
 from ...errors import LogError
+from .._joining import take_rows
 
-__all__ = ["DRIVERS", "Bindings", "Connection"]
+__all__ = ["DRIVERS", "Access", "Bindings", "Connection"]
 
-Bindings: TypeAlias = tuple[int | str | bytes | memoryview, ...]
+Bindings: TypeAlias = tuple[int | float | str | bytes | memoryview, ...]
+
+
+class Access(enum.Enum):
+    """How a file is opened, as options of SQLite's URIs.
+
+    ``IMMUTABLE`` reads a file that nobody has open as it is then: without locks, and without files beside it.
+    """
+
+    WRITE = "mode=rwc"
+    READ = "mode=ro"
+    IMMUTABLE = "mode=ro&immutable=1"
 
 
 class Connection(Protocol):
@@ -29,6 +43,14 @@ class Connection(Protocol):
         """Runs one statement to its end; returns its rows."""
         ...
 
+    def some(self, sql: str, bindings: Bindings, *, events: int, size: int) -> list[tuple[Any, ...]]:
+        """As ``query``, for rows of batches: stops at so many events or bytes."""
+        ...
+
+    def copy_to(self, path: str) -> None:
+        """Copies the database, as one transaction sees it, while others write."""
+        ...
+
     def code(self, error: Exception) -> int:
         """SQLite's extended result code; 0 if there is none."""
         ...
@@ -38,6 +60,10 @@ class Connection(Protocol):
         ...
 
 
+def _uri(path: str, access: Access) -> str:
+    return f"file:{quote(os.fsencode(path))}?{access.value}"
+
+
 def _cannot_open(path: str, error: Exception) -> LogError:
     return LogError(f"{path}: cannot be opened: {error}; its directory must exist, and both must be writable")
 
@@ -45,10 +71,10 @@ def _cannot_open(path: str, error: Exception) -> LogError:
 class _StandardLibrary:
     errors: type[Exception] = sqlite3.Error
 
-    def __init__(self, path: str, busy_seconds: float) -> None:
+    def __init__(self, path: str, busy_seconds: float, access: Access = Access.WRITE) -> None:
         try:
             self._connection = sqlite3.connect(
-                path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+                _uri(path, access), timeout=busy_seconds, isolation_level=None, check_same_thread=False, uri=True
             )
         except sqlite3.Error as error:
             raise _cannot_open(path, error) from error
@@ -59,6 +85,20 @@ class _StandardLibrary:
 
     def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, bindings).fetchall()
+
+    def some(self, sql: str, bindings: Bindings, *, events: int, size: int) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(sql, bindings)
+        try:
+            return take_rows(cursor, events, size)
+        finally:
+            cursor.close()
+
+    def copy_to(self, path: str) -> None:
+        target = sqlite3.connect(path)
+        try:
+            self._connection.backup(target)
+        finally:
+            target.close()
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "sqlite_errorcode", 0))
@@ -73,12 +113,13 @@ class _StandardLibrary:
 class _Apsw:
     errors: type[Exception]
 
-    def __init__(self, path: str, busy_seconds: float) -> None:
+    def __init__(self, path: str, busy_seconds: float, access: Access = Access.WRITE) -> None:
         import apsw
 
         self.errors = apsw.Error
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
         try:
-            self._connection: Any = apsw.Connection(path)
+            self._connection: Any = apsw.Connection(_uri(path, access), flags)
         except apsw.Error as error:
             raise _cannot_open(path, error) from error
         self._connection.set_busy_timeout(round(1000 * busy_seconds))
@@ -90,6 +131,24 @@ class _Apsw:
     def query(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._connection.execute(sql, bindings).fetchall()
         return rows
+
+    def some(self, sql: str, bindings: Bindings, *, events: int, size: int) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(sql, bindings)
+        try:
+            return take_rows(cursor, events, size)
+        finally:
+            cursor.close(True)
+
+    def copy_to(self, path: str) -> None:
+        import apsw
+
+        target = apsw.Connection(path)
+        try:
+            with target.backup("main", self._connection, "main") as copying:
+                while not copying.done:
+                    copying.step(-1)
+        finally:
+            target.close()
 
     def code(self, error: Exception) -> int:
         return int(getattr(error, "extendedresult", 0))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-from typing import Final
+from typing import Any, Final
 
 from ...errors import CorruptLogError, LogError
 
-__all__ = ["is_busy", "is_constraint", "translated"]
+__all__ = ["is_busy", "is_constraint", "translated", "watermark_is_higher"]
 
 # SQLite's result codes. The two drivers name them differently, or not at all.
 _BUSY: Final = 5
+_READONLY: Final = 8
 _IOERR: Final = 10
 _CORRUPT: Final = 11
 _FULL: Final = 13
@@ -40,8 +41,18 @@ def translated(error: Exception, code: int, *, path: str, undone: str, busy_seco
         return LogError(
             f"{path}: {undone}: another connection kept it locked for {busy_seconds:g} s; end its transaction"
         )
+    if primary == _READONLY:
+        return LogError(
+            f"{path}: {undone}: it is read-only; open it without read_only=True, as a user who may write the file"
+        )
     if primary == _NOTADB:
         return LogError(f"{path}: {undone}: it is not a SQLite database; name another file")
     if primary == _CORRUPT:
         return CorruptLogError(f"{path}: {undone}: the database is damaged: {error}; restore it from a copy")
     return LogError(f"{path}: {undone}: {error}")
+
+
+def watermark_is_higher(undone: str, stored: list[tuple[Any, ...]]) -> LogError:
+    """What to raise where a watermark would move back."""
+    stands = f"at {stored[0][0]} already" if stored else "higher"
+    return LogError(f"{undone}: it stands {stands}; rewind=True moves it back, and the group gets events again")

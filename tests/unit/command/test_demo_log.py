@@ -313,7 +313,9 @@ def test_command_agrees_though_the_rings_overflow(
     for row in ("dropped", "holes", "replayed from the log", "catch-ups"):
         assert f"\n{row} " in output
     assert output.splitlines()[-1] == f"databases kept: {path}.0, {path}.1"
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "flights.0", tmp_path / "flights.1"]
+    # The locks of those who followed are left with the logs.
+    logs = [tmp_path / "flights.0", tmp_path / "flights.1"]
+    assert sorted(tmp_path.iterdir()) == sorted([*logs, *(Path(f"{log}-followers") for log in logs)])
 
 
 @pytest.mark.usefixtures("at_hand")

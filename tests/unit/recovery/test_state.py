@@ -1,4 +1,4 @@
-"""The state machine of a follower, without a driver: each row of the table in ``nodedb_ring/recovery/state.py``."""
+"""The state machine of a follower, without a driver: each row of the table in ``nodedb_ring/recovery/need.py``."""
 
 from __future__ import annotations
 

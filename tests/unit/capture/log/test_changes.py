@@ -256,7 +256,7 @@ def test_the_logs_tables_are_not_captured(core: LoggedCore) -> None:
     [producer], [consumer] = create_event_bus(1)
     with SqliteCapture(core.connection, producer):  # it has no log, and sees how the other's is written
         core.sql("INSERT INTO t VALUES (1, 1)")
-        core.sql("INSERT INTO nodedb_ring_watermark VALUES ('g', 0, 1)")
+        core.sql("INSERT INTO nodedb_ring_watermark(group_name, core_id, sequence) VALUES ('g', 0, 1)")
         assert [event.collection for event in drained(consumer)] == ["t"]
     for name in sorted(LOG_TABLES):
         with pytest.raises(CaptureError, match=f"table '{name.upper()}': it is a table of the event log"):

@@ -107,7 +107,9 @@ def test_watermarks(server: NatsServer, log: JetStreamEventLog) -> None:
     assert log.load_watermark(group, 0) is None
     log.save_watermark(group, 0, 2**64 - 1)
     log.save_watermark(group, 1, 7)
-    log.save_watermark(group, 1, 3)
+    with pytest.raises(LogError, match=r"it stands at 7 already; rewind=True"):
+        log.save_watermark(group, 1, 3)
+    log.save_watermark(group, 1, 3, rewind=True)
     with JetStreamEventLog(server.url, log.stream, timeout=5) as other:
         assert (other.load_watermark(group, 0), other.load_watermark(group, 1)) == (2**64 - 1, 3)
         assert other.load_watermark("", 0) is None

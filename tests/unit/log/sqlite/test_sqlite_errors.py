@@ -94,8 +94,8 @@ def test_a_directory_that_is_not_there(tmp_path: Path, driver: Driver) -> None:
 
 def test_a_log_of_another_version(path: Path, driver: Driver, sql: Sql) -> None:
     SqliteEventLog(path, driver=driver).close()
-    sql("UPDATE nodedb_ring_log_version SET version = 2")
-    with pytest.raises(LogError, match=r"events\.db: its log is of version 2, and this is version 1; open it with"):
+    sql("UPDATE nodedb_ring_log_version SET version = 3")
+    with pytest.raises(LogError, match=r"events\.db: its log is of version 3, and this is version 2; open it with"):
         SqliteEventLog(path, driver=driver)
 
 

@@ -188,7 +188,10 @@ def test_watermarks(log: SqliteEventLog) -> None:
     log.save_watermark("", 0, 0)
     assert [log.load_watermark("a", 0), log.load_watermark("a", 1)] == [10, 20]
     assert [log.load_watermark("ü", 0), log.load_watermark("", 0), log.load_watermark("b", 0)] == [30, 0, None]
-    log.save_watermark("a", 0, 3)
+    with pytest.raises(LogError, match=r"watermark 3 of group 'a', core 0, was not saved: it stands at 10"):
+        log.save_watermark("a", 0, 3)
+    assert log.load_watermark("a", 0) == 10
+    log.save_watermark("a", 0, 3, rewind=True)
     assert log.load_watermark("a", 0) == 3
 
 
@@ -229,7 +232,7 @@ def test_after_close(path: Path, driver: Driver) -> None:
 
 def test_a_new_file_is_made_for_batches(log: SqliteEventLog, path: Path, sql: Sql) -> None:
     log.append(0, batch_of(1))
-    assert sql("PRAGMA page_size") == [(32 * 1024,)]
+    assert sql("PRAGMA page_size") == [(8 * 1024,)]
     assert sql("PRAGMA journal_mode") == [("wal",)]
     tables = {str(name) for (name,) in sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == LOG_TABLES
