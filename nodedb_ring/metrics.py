@@ -29,7 +29,7 @@ from .ends._producer import EventProducer, producer_stats
 from .ends.logger import log_safely
 from .ends.stats import FollowStats, RingStats
 from .errors import RingError
-from .recovery.follow import Follower
+from .recovery.follower import Follower
 
 if TYPE_CHECKING:
     from ._ring import EventRing

@@ -247,6 +247,15 @@ cdef class EventConsumer(ConsumerBase):
         """
         return drain_when_ready(self, event_count(max_events), limit_seconds(timeout))
 
+    async def _drain_now(self, max_events):
+        """``drain`` for coroutines, which returns None for nothing.
+
+        Compiled, and so ``await`` runs no signal handler between the taking and what awaits it. After a call of ``drain``
+        one may run, and if it raises, the batch is lost.
+        """
+        cdef object batch = self.drain(max_events)
+        return None if batch is _EMPTY else batch
+
     def __arrow_c_schema__(self):
         """The schema of every batch: the capsule of an ``ArrowSchema``."""
         return export_schema()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from ..batch.event_batch import EventBatch
 from .event_loop import check_event_loop
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ..batch.event_batch import EventBatch
     from ._consumer import EventConsumer
 
 __all__ = ["drain_when_ready", "next_batch"]
+
+NOTHING: Final = EventBatch.from_events([])
+"""What a wait that took nothing returns; compared by identity."""
 
 
 async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: float | None) -> EventBatch:
     """``EventConsumer.drain_async``: waiting events, or those that come within `timeout` seconds, or an empty batch."""
     check_event_loop(f"consumer of core {consumer.core_id}")
-    batch = consumer.drain(max_events)
-    if len(batch):
+    # Between the taking of a batch and the caller there is no call, after which a signal handler could raise and lose it.
+    batch = await consumer._drain_now(max_events)
+    if batch is not None:
         return batch
     import asyncio
 
@@ -28,15 +32,19 @@ async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: fl
             while not consumer._is_ready:
                 await _signalled(consumer)
     except TimeoutError:
-        return batch
-    return batch if consumer._closed else consumer.drain(max_events)
+        return NOTHING
+    if not consumer._closed:
+        batch = await consumer._drain_now(max_events)
+        if batch is not None:
+            return batch
+    return NOTHING
 
 
 async def next_batch(consumer: EventConsumer, max_events: int) -> EventBatch:
     """``EventConsumer.__anext__``."""
     if not consumer._closed:
         batch = await drain_when_ready(consumer, max_events, None)
-        if len(batch):
+        if batch is not NOTHING:
             return batch
     raise StopAsyncIteration
 

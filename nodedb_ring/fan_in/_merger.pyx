@@ -1,7 +1,8 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 """The batches of many ends, in turn: ``Merger``.
 
-It is compiled so that no signal handler runs between a drain and the caller: one that raised would lose the batch.
+It is compiled, ``async for`` included, so that no signal handler runs between the taking of a batch and the caller: one
+that raised would lose the batch. So nothing of Python's is called in between, not even a property of a follower.
 """
 
 cimport cython
@@ -16,9 +17,11 @@ from ..ends._consumer cimport EventConsumer
 from ..ends._consumer_base cimport found_nothing
 from ._wait_set cimport WaitSet
 
+from ..ends.event_loop import check_event_loop
 from ..errors import CorruptRingError
 from ..recovery.state import NOTHING
-from .asynchronous import next_merged
+from ..recovery.thread_call import yield_to_loop
+from .asynchronous import until_ready
 
 __all__ = ["Merger"]
 
@@ -47,7 +50,7 @@ cdef class Merger:
     """
 
     # Those that have not ended.
-    cdef readonly WaitSet _ends
+    cdef WaitSet _ends
     cdef uint64_t _most
     # The ends that were ready when this round began, and how many of them have had their turn.
     cdef list _round
@@ -77,30 +80,50 @@ cdef class Merger:
                 if taken is not None:
                     return taken
             else:
+                core_id = end.core_id
                 batch = end._take(0.0)
                 if batch is not NOTHING:
-                    return end.core_id, batch
+                    return core_id, batch
                 self._drop_ended(end)
 
     def __aiter__(self):
         return self
 
-    def __anext__(self):
-        return next_merged(self)
+    async def __anext__(self):
+        check_event_loop("merge()")
+        while True:
+            end = self._next_turn()
+            if end is None:
+                if not self._ends.ends:
+                    raise StopAsyncIteration
+                # Also where all cores always have something: the loop's other tasks run once a round.
+                await yield_to_loop()
+                self._begin_round(await until_ready(self._ends, None))
+            elif type(end) is EventConsumer:
+                taken = self._take(end)
+                if taken is not None:
+                    return taken
+            else:
+                core_id = end.core_id
+                batch = await end._take_async(0.0)
+                if batch is not NOTHING:
+                    return core_id, batch
+                self._drop_ended(end)
 
-    cpdef object _next_turn(self):
+    cdef object _next_turn(self):
         """The end whose turn it is, or None when all of this round had theirs."""
         if self._turns == len(self._round):
             return None
         self._turns += 1
         return self._round[self._turns - 1]
 
-    cpdef object _begin_round(self, list ready):
+    cdef int _begin_round(self, list ready) except -1:
         """Gives each of these ends a turn."""
         self._round = ready
         self._turns = 0
+        return 0
 
-    cpdef object _take(self, EventConsumer consumer):
+    cdef object _take(self, EventConsumer consumer):
         """What a consumer has: ``(core_id, batch)``, or None, and if it has ended it is left out from now on."""
         if consumer._closed:
             self._drop(consumer)
@@ -120,10 +143,11 @@ cdef class Merger:
             self._drop(consumer)
         return None
 
-    cpdef object _drop_ended(self, follower):
+    cdef int _drop_ended(self, follower) except -1:
         """Leaves a follower out if it has ended."""
         if follower.ended:
             self._drop(follower)
+        return 0
 
     cdef int _drop(self, ended) except -1:
         self._ends = WaitSet([end for end in self._ends.ends if end is not ended])

@@ -26,7 +26,7 @@ import os
 import time
 
 from ..errors import ArgumentError
-from ..recovery.follow import Follower
+from ..recovery.follower import Follower
 
 __all__ = ["WaitSet"]
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..ends.event_loop import check_event_loop
-from ..recovery.follow import Follower
-from ..recovery.thread_call import yield_to_loop
+from ..recovery.follower import Follower
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ..batch.event_batch import EventBatch
     from ..ends._consumer import EventConsumer
-    from ._merger import Merger
     from ._wait_set import WaitSet
 
-__all__ = ["next_merged", "until_ready"]
+__all__ = ["until_ready"]
 
 
 async def until_ready(ends: WaitSet, seconds: float | None) -> list[EventConsumer | Follower]:
@@ -34,28 +30,6 @@ async def until_ready(ends: WaitSet, seconds: float | None) -> list[EventConsume
     except TimeoutError:
         pass
     return found
-
-
-async def next_merged(merger: Merger) -> tuple[int, EventBatch]:
-    """``Merger.__anext__``."""
-    check_event_loop("merge()")
-    while True:
-        end = merger._next_turn()
-        if end is None:
-            if not merger._ends.ends:
-                raise StopAsyncIteration
-            # Also where all cores always have something: the loop's other tasks run once a round.
-            await yield_to_loop()
-            merger._begin_round(await until_ready(merger._ends, None))
-        elif isinstance(end, Follower):
-            batch = await end._take_async(0.0)  # pyright: ignore[reportPrivateUsage]
-            if len(batch):
-                return end.core_id, batch
-            merger._drop_ended(end)
-        else:
-            taken = merger._take(end)
-            if taken is not None:
-                return taken
 
 
 async def _ready(ends: WaitSet) -> list[EventConsumer | Follower]:

@@ -12,7 +12,7 @@ from .asynchronous import until_ready
 
 if TYPE_CHECKING:
     from ..ends._consumer import EventConsumer
-    from ..recovery.follow import Follower
+    from ..recovery.follower import Follower
 
 __all__ = ["wait", "wait_async"]
 

@@ -1,6 +1,6 @@
 """Getting what a ring dropped: ``follow`` reads it from the event log, ``GapCursor`` only reports it.
 
-- ``follow``: the public function and ``Follower``, with its two drivers;
+- ``follow``: the public function; ``follower``: ``Follower``, with its two drivers;
 - ``state``: the state machine that both drivers use; ``need``: its states; ``pieces``: the next events of a batch;
 - ``joining``: a log's batches in those of the size that is asked for;
 - ``start``: where a follower begins, and whether the log is still the same;

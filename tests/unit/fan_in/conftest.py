@@ -1,10 +1,13 @@
-"""The two ways in which a wait sleeps."""
+"""The two ways in which a wait sleeps, and signals at every bytecode."""
 
 from __future__ import annotations
 
 import pytest
 
 from nodedb_ring.fan_in import _wait_set
+from tests.unit.log.interrupting import interrupts
+
+__all__ = ["interrupts", "sleep"]
 
 
 @pytest.fixture(params=["futexes", "epoll"])

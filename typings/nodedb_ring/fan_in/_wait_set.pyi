@@ -2,7 +2,7 @@ from collections.abc import Iterable
 from typing import Self, final
 
 from ..ends._consumer import EventConsumer
-from ..recovery.follow import Follower
+from ..recovery.follower import Follower
 
 __all__ = ["WaitSet"]
 
