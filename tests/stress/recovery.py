@@ -1,9 +1,11 @@
-"""Kills the writer that logs and emits, the follower, or both, at random instants, and compares their two histories.
+"""Kills writers that log and emit, the reader that follows their cores, or both, and compares their histories.
 
-``python -m tests.stress.recovery --kills 100``. The ring is so small that it drops most of what is emitted, so nearly
-everything has to come out of the log. A follower waits in calls, in poll or on an event loop. Some processes are
-stopped for a while before they are killed. The writer records what it appended, the follower what it was handed and
-what it committed, each in a file of its own that outlives it. In the end:
+``python -m tests.stress.recovery --kills 100 --cores 2 --log jetstream``. The rings are so small that they drop most of
+what is emitted, so nearly everything has to come out of the log. Each core has a writer. One process reads them all and
+outlives the writers: it waits for its followers in calls, or merges them in a thread or on an event loop; if there is one
+core, it may poll as well. Some processes are stopped for a while before they are killed. With the log on JetStream the
+server is killed as well, and started again. A writer records what it appended, the reader what it was handed and what
+it committed, in a file for each core that outlives them. In the end, for each core:
 
 - every number was delivered, with every byte as its number says, and whatever was appended is among them;
 - within one life of a follower the numbers have no hole and no repeat, and they begin behind the last commit.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import logging
@@ -25,17 +28,22 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
 
-from nodedb_ring import EventBatch, EventBus, EventConsumer, EventLog, Follower, follow, logged
+from nodedb_ring import EventBatch, EventBus, EventConsumer, EventLog, follow, logged, merge, wait
+from nodedb_ring.errors import ClosedError
 from nodedb_ring.log.sqlite import SqliteEventLog
+from tests.unit.log.nats_server import NatsServer
 
 from .journal import memory_directory
 from .numbered import numbered_events
 from .watchdog import PATIENCE
+
+if TYPE_CHECKING:
+    from nodedb_ring.log.jetstream import JetStreamEventLog
 
 __all__ = ["Outcome", "RecoveryError", "check", "run"]
 
@@ -72,8 +80,13 @@ class Outcome:
     lives: int
 
 
-def run(directory: Path, *, kills: int, seed: int) -> Outcome:
-    """Lets a writer and a follower run, kills them `kills` times, lets them finish, and checks their histories.
+def run(directory: Path, *, kills: int, seed: int, cores: int = 1, server: NatsServer | None = None) -> Outcome:
+    """Lets a writer a core and a reader run, kills `kills` of them, lets them finish, and checks their histories.
+
+    Parameters
+    ----------
+    server : NatsServer, optional
+        Runs, and is killed, too. Without one the log is in SQLite.
 
     Raises
     ------
@@ -81,71 +94,102 @@ def run(directory: Path, *, kills: int, seed: int) -> Outcome:
     """
     chance = random.Random(seed)
     name = f"recovery-{os.getpid()}-{seed}"
-    path = directory / "log"
-    with SqliteEventLog(path) as log, EventBus.create(name, 1, CAPACITY, arena_bytes=1 << 16) as bus:
+    place = str(directory / "log") if server is None else server.url
+    reader, writers = "follow", [f"write-{core_id}" for core_id in range(cores)]
+    with open_log(place) as log, EventBus.create(name, cores, CAPACITY, arena_bytes=1 << 16) as bus:
         children: dict[str, subprocess.Popen[bytes]] = {}
 
         def start(role: str) -> None:
-            arguments = [role, name, str(path), str(directory / role)]
+            arguments = [role, name, place, str(directory)]
             children[role] = subprocess.Popen([sys.executable, "-m", "tests.stress.recovery", *arguments])
 
+        def kill(role: str) -> None:
+            _await_record(children[role], directory, role)
+            time.sleep(chance.uniform(0, 0.1))
+            if chance.random() < 0.2:
+                children[role].send_signal(signal.SIGSTOP)
+                time.sleep(chance.uniform(0, 0.2))
+            children[role].kill()
+            if children[role].wait() != -signal.SIGKILL:
+                raise RecoveryError(f"{role}: ended with exit code {children[role].returncode}")
+            start(role)
+
         try:
-            for role in _ROLES:
+            for role in (reader, *writers):
                 start(role)
             done = 0
             while done < kills:
-                for role in chance.choice((("write",), ("follow",), ("write", "follow"))):
-                    _await_record(children[role], directory / role)
-                    time.sleep(chance.uniform(0, 0.1))
-                    if chance.random() < 0.2:
-                        children[role].send_signal(signal.SIGSTOP)
-                        time.sleep(chance.uniform(0, 0.2))
-                    children[role].kill()
-                    if children[role].wait() != -signal.SIGKILL:
-                        raise RecoveryError(f"{role}: ended with exit code {children[role].returncode}")
+                writer = chance.choice(writers)
+                for role in chance.choice(((writer,), (reader,), (writer, reader))):
+                    kill(role)
                     done += 1
-                    start(role)
-            _finish(children["write"], directory / "write", 0)
-            upto = log.last_sequence(0) or 0
-            _finish(children["follow"], directory / "follow", upto)
+                if server is not None and chance.random() < 0.2:
+                    server.kill()
+                    time.sleep(chance.uniform(0, 0.2))
+                    server.start()
+                    done += 1
+            for writer in writers:
+                _finish(children[writer], directory / writer, "")
+            upto = [log.last_sequence(core_id) or 0 for core_id in range(cores)]
+            _finish(children[reader], directory / reader, " ".join(map(str, upto)))
         finally:
             for child in children.values():
                 child.kill()
                 child.wait()
             bus.unlink()
-        dropped = bus.stats()[0].producer.dropped
-    lives = check(records(directory / "write"), records(directory / "follow"), upto)
-    return Outcome(events=upto, kills=done, dropped=dropped, lives=lives)
+        dropped = sum(ring.producer.dropped for ring in bus.stats())
+    lives = [
+        check(records(directory / f"write-{core_id}"), records(_journal(directory, core_id)), last)
+        for core_id, last in enumerate(upto)
+    ]
+    return Outcome(events=sum(upto), kills=done, dropped=dropped, lives=max(lives))
 
 
-def _await_record(child: subprocess.Popen[bytes], journal: Path) -> None:
+def open_log(place: str) -> SqliteEventLog | JetStreamEventLog:
+    """The log in a file, or on a server."""
+    if not place.startswith("nats://"):
+        return SqliteEventLog(place)
+    from nodedb_ring.log.jetstream import JetStreamEventLog
+
+    # As long as a server that is killed takes to come back.
+    return JetStreamEventLog(place, "stress", timeout=6 * PATIENCE)
+
+
+def _journal(directory: Path, core_id: int) -> Path:
+    """What the reader was handed of a core."""
+    return directory / f"follow-{core_id}"
+
+
+def _await_record(child: subprocess.Popen[bytes], directory: Path, role: str) -> None:
     """Waits until a child has recorded something in this life: killed before, it would only have begun."""
-    size = _size(journal)
+    size = _size(directory, role)
     until = time.monotonic() + 10 * PATIENCE
-    while _size(journal) == size:
+    while _size(directory, role) == size:
         if child.poll() is not None:
-            raise RecoveryError(f"{journal.name}: ended with exit code {child.returncode}")
+            raise RecoveryError(f"{role}: ended with exit code {child.returncode}")
         if time.monotonic() > until:
-            raise RecoveryError(f"{journal.name}: no progress")
+            raise RecoveryError(f"{role}: no progress")
         time.sleep(0.002)
 
 
-def _finish(child: subprocess.Popen[bytes], journal: Path, upto: int) -> None:
-    """Sends a child the last number to reach, and waits until it is there."""
+def _finish(child: subprocess.Popen[bytes], role: Path, upto: str) -> None:
+    """Sends a child the last number of each core to reach, and waits until it is there."""
     # It is there with its text, or not yet.
-    final = journal.with_suffix(".final")
-    final.write_text(f"{upto:020}")
-    final.replace(journal.with_suffix(".upto"))
+    final = role.with_suffix(".final")
+    final.write_text(upto)
+    final.replace(role.with_suffix(".upto"))
     try:
         child.wait(10 * PATIENCE)
     except subprocess.TimeoutExpired:
-        raise RecoveryError(f"{journal.name}: does not come to its end") from None
+        raise RecoveryError(f"{role.name}: does not come to its end") from None
     if child.returncode != 0:
-        raise RecoveryError(f"{journal.name}: ended with exit code {child.returncode}")
+        raise RecoveryError(f"{role.name}: ended with exit code {child.returncode}")
 
 
-def _size(journal: Path) -> int:
-    return journal.stat().st_size if journal.exists() else 0
+def _size(directory: Path, role: str) -> int:
+    """The bytes of its journals."""
+    journals = [directory / role] if role.startswith("write") else directory.glob("follow-*")
+    return sum(journal.stat().st_size for journal in journals if journal.exists())
 
 
 def records(path: Path) -> list[Record]:
@@ -200,10 +244,15 @@ def _note(journal: int, mark: Mark, first: int, last: int = 0) -> None:
     os.write(journal, _RECORD.pack(mark, first, last))
 
 
-def _write(name: str, log: EventLog, journal: int, final: Path) -> None:
+def _open_journal(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def _write(name: str, log: EventLog, core_id: int, directory: Path) -> None:
     events = numbered_events(_EVENTS)
     chance = random.Random()
-    with EventBus.open(name) as bus, logged(bus.producer(0), log) as core:
+    journal, final = _open_journal(directory / f"write-{core_id}"), directory / f"write-{core_id}.upto"
+    with EventBus.open(name) as bus, logged(bus.producer(core_id), log) as core:
         while not final.exists():
             first = core.next_sequence
             batch = events.batch(first, chance.randint(1, 50))
@@ -213,78 +262,135 @@ def _write(name: str, log: EventLog, journal: int, final: Path) -> None:
             time.sleep(0.02 if chance.random() < 0.02 else 0)
 
 
-def _follow(name: str, log: EventLog, journal: int, final: Path) -> None:
-    events = numbered_events(_EVENTS)
-    with (
-        EventBus.open(name) as bus,
-        bus.consumer(0) as consumer,
-        follow(consumer, log, group=GROUP, heartbeats=True) as follower,
-    ):
-        _note(journal, Mark.BEGUN, follower.position or 0)
-        wait = random.choice([_by_call, _by_poll, _on_a_loop])(follower, consumer)
-        while True:
-            # A writer that was killed is an end, and then another continues.
-            batch = wait()
-            if not len(batch):
-                if final.exists() and (follower.position or 0) >= int(final.read_text() or "0"):
-                    return
-                continue
-            events.check(batch)
-            first, position = int(batch.sequence[0]), int(batch.sequence[-1])
-            if position - first != len(batch) - 1:
-                raise RecoveryError(f"{first} to {position} in a batch of {len(batch)}")
-            _note(journal, Mark.DELIVERED, first, position)
-            follower.commit()
-            _note(journal, Mark.COMMITTED, position)
+def _follow(name: str, log: EventLog, directory: Path) -> None:
+    with contextlib.ExitStack() as ends:
+        bus = ends.enter_context(EventBus.open(name))
+        readings = [
+            ends.enter_context(_Reading(consumer, log, _journal(directory, consumer.core_id)))
+            for consumer in bus.consumers()
+        ]
+        # Nobody else closes them, and merge() goes on until somebody does.
+        ending = threading.Thread(target=_close_at, args=(readings, directory / "follow.upto"), daemon=True)
+        ending.start()
+        takes = [_by_wait, _merged, _merged_on_a_loop] + [_by_poll] * (len(readings) == 1)
+        random.choice(takes)(readings)
+        ending.join()
 
 
-def _by_call(follower: Follower, _: EventConsumer) -> Callable[[], EventBatch]:
-    return lambda: follower.next_batch(0.05)
+class _Reading:
+    """One core's follower, and the journal of what it was handed."""
+
+    def __init__(self, consumer: EventConsumer, log: EventLog, journal: Path) -> None:
+        self._events = numbered_events(_EVENTS)
+        self._journal = _open_journal(journal)
+        self.consumer = consumer
+        self.follower = follow(consumer, log, group=GROUP, heartbeats=True, until="closed")
+        self.committed = self.follower.position or 0
+        _note(self._journal, Mark.BEGUN, self.committed)
+
+    def handle(self, batch: EventBatch) -> None:
+        """Checks and commits a batch."""
+        self._events.check(batch)
+        first, position = int(batch.sequence[0]), int(batch.sequence[-1])
+        if position - first != len(batch) - 1:
+            raise RecoveryError(f"{first} to {position} in a batch of {len(batch)}")
+        _note(self._journal, Mark.DELIVERED, first, position)
+        self.follower.commit()
+        _note(self._journal, Mark.COMMITTED, position)
+        self.committed = position
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.follower.close()
+        self.consumer.close()
 
 
-def _by_poll(follower: Follower, consumer: EventConsumer) -> Callable[[], EventBatch]:
+def _close_at(readings: list[_Reading], final: Path) -> None:
+    """Closes each follower when it has committed the last number, of which the parent informs."""
+    while not final.exists():
+        time.sleep(0.01)
+    open_ones = list(zip(readings, map(int, final.read_text().split()), strict=True))
+    while open_ones:
+        for reading, upto in open_ones:
+            if reading.committed >= upto:
+                reading.follower.close()
+        open_ones = [(reading, upto) for reading, upto in open_ones if reading.committed < upto]
+        time.sleep(0.01)
+
+
+def _by_wait(readings: list[_Reading]) -> None:
+    running = {reading.follower: reading for reading in readings}
+    while running:
+        for follower in wait(list(running), random.choice([0.05, None])):
+            # It may be closed meanwhile, which is an end and no error.
+            batch = next(follower, None)
+            if batch is None:
+                del running[follower]
+            else:
+                running[follower].handle(batch)
+
+
+def _by_poll(readings: list[_Reading]) -> None:
+    [reading] = readings
     poll = select.poll()
-    poll.register(consumer.fileno(), select.POLLIN)
-
-    def wait() -> EventBatch:
-        batch = follower.next_batch(0)
-        if not len(batch):
-            poll.poll()
-        return batch
-
-    return wait
-
-
-def _on_a_loop(follower: Follower, _: EventConsumer) -> Callable[[], EventBatch]:
-    runner = asyncio.Runner()
-    return lambda: runner.run(follower.next_batch_async(0.05))
+    poll.register(reading.consumer.fileno(), select.POLLIN)
+    with contextlib.suppress(ClosedError):
+        while True:
+            batch = reading.follower.next_batch(0)
+            if len(batch):
+                reading.handle(batch)
+            else:
+                poll.poll()
 
 
-_ROLES: Final = {"write": _write, "follow": _follow}
+def _merged(readings: list[_Reading]) -> None:
+    for core_id, batch in merge(reading.follower for reading in readings):
+        readings[core_id].handle(batch)
+
+
+def _merged_on_a_loop(readings: list[_Reading]) -> None:
+    async def read() -> None:
+        async for core_id, batch in merge(reading.follower for reading in readings):
+            readings[core_id].handle(batch)
+
+    asyncio.run(read())
 
 
 def main() -> int:
     """Runs as one of the children, or until so many kills are done."""
-    if len(sys.argv) > 1 and sys.argv[1] in _ROLES:
-        role, name, path, journal = sys.argv[1:]
-        logging.getLogger("nodedb_ring").setLevel(logging.ERROR)  # the ring overflows all the time, and says so
-        with SqliteEventLog(path) as log:
-            opened = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            _ROLES[role](name, log, opened, Path(journal).with_suffix(".upto"))
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        role, name, place, directory = sys.argv[1:]
+        logging.getLogger("nodedb_ring").setLevel(logging.ERROR)  # the rings overflow all the time, and say so
+        with open_log(place) as log:
+            if role == "follow":
+                _follow(name, log, Path(directory))
+            else:
+                _write(name, log, int(role.removeprefix("write-")), Path(directory))
         return 0
     parser = argparse.ArgumentParser(prog="python -m tests.stress.recovery", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, metavar="N")
+    parser.add_argument("--cores", type=int, default=1, metavar="N")
+    parser.add_argument("--log", choices=["sqlite", "jetstream"], default="sqlite")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of when whom is killed")
     options = parser.parse_args()
-    with memory_directory() as directory:
+    with contextlib.ExitStack() as ends:
+        directory = ends.enter_context(memory_directory())
+        server = None
+        if options.log == "jetstream":
+            server = NatsServer(directory / "nats")
+            server.start()
+            ends.callback(server.kill)
         try:
-            outcome = run(directory, kills=options.kills, seed=options.seed)
+            outcome = run(directory, kills=options.kills, seed=options.seed, cores=options.cores, server=server)
         except RecoveryError as error:
             print(f"recovery, seed {options.seed}: {error}", file=sys.stderr)
             return 1
     print(
-        f"recovery: {outcome.events:,} events appended, {outcome.dropped:,} attempts dropped by a ring of {CAPACITY},"
-        f" {outcome.kills} kills, {outcome.lives} lives of the follower; all delivered, in order"
+        f"recovery, cores {options.cores}, {options.log}: {outcome.events:,} events appended, {outcome.dropped:,} attempts"
+        f" dropped by rings of {CAPACITY}, {outcome.kills} kills, {outcome.lives} lives of the reader; all delivered, in"
+        " order"
     )
     return 0
 

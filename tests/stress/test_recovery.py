@@ -1,4 +1,4 @@
-"""Writer and follower are killed at random instants: what was appended is delivered, whatever the ring dropped."""
+"""Writers, their reader and the log's server are killed at random instants: what was appended is delivered, whatever the ring dropped."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Final
 
 import pytest
 
+from tests.unit.log.nats_server import require_nats_server
+
 from .recovery import Mark, Record, RecoveryError, check
 
 ROOT: Final = Path(__file__).parents[2]
-KILLS: Final = os.environ.get("STRESS_RECOVERY_KILLS", "20")
+KILLS: Final = os.environ.get("STRESS_RECOVERY_KILLS", "10")
 
 APPENDED: Final[list[Record]] = [(Mark.APPENDED, 1, 4), (Mark.APPENDED, 6, 9)]
 SOUND: Final[list[Record]] = [
@@ -31,8 +33,11 @@ SOUND: Final[list[Record]] = [
 ]
 
 
-def test_nothing_is_lost() -> None:
-    command = [sys.executable, "-m", "tests.stress.recovery", "--kills", KILLS]
+@pytest.mark.parametrize(("cores", "log"), [("1", "sqlite"), ("2", "sqlite"), ("8", "jetstream")])
+def test_nothing_is_lost(cores: str, log: str) -> None:
+    if log == "jetstream":
+        require_nats_server()
+    command = [sys.executable, "-m", "tests.stress.recovery", "--kills", KILLS, "--cores", cores, "--log", log]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     said = re.search(r"([\d,]+) attempts dropped .* (\d+) kills, (\d+) lives", done.stdout)

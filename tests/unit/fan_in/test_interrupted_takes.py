@@ -1,4 +1,4 @@
-"""Takes on an event loop, and merges, that a signal interrupts at every bytecode: what its handler raises loses nothing."""
+"""Takes on an event loop, and merges, that a signal interrupts at every bytecode: no batch is lost."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def filled(follows: bool) -> tuple[list[EventProducer], list[EventConsumer | Fol
 
 async def merge_on_a_loop(ends: list[EventConsumer | Follower], got: Got) -> None:
     async for core_id, each in merge(ends, MOST):
-        got.append((core_id, each))  # noqa: PERF401
+        got.append((core_id, each))
 
 
 async def merge_in_a_thread(ends: list[EventConsumer | Follower], got: Got) -> None:
     for core_id, each in merge(ends, MOST):
-        got.append((core_id, each))  # noqa: PERF401
+        got.append((core_id, each))
 
 
 async def merge_what_waits(ends: list[EventConsumer | Follower], got: Got) -> None:
@@ -127,4 +127,6 @@ def close_all(producers: list[EventProducer]) -> None:
 
 def check(got: Got) -> None:
     for core in range(2):
-        assert [number for core_id, each in got if core_id == core for number in sequences(each)] == [*range(1, LAST + 1)]
+        assert [number for core_id, each in got if core_id == core for number in sequences(each)] == [
+            *range(1, LAST + 1)
+        ]
