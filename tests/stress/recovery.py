@@ -2,7 +2,7 @@
 
 ``python -m tests.stress.recovery --kills 100 --cores 2 --log jetstream``. The rings are so small that they drop most of
 what is emitted, so nearly everything has to come out of the log. Each core has a writer. One process reads them all and
-outlives the writers: it waits for its followers in calls, or merges them in a thread or on an event loop; if there is one
+outlives the writers: it waits for its followers in calls, or merges them in a thread or on an event loop; with one
 core, it may poll as well. Some processes are stopped for a while before they are killed. With the log on JetStream the
 server is killed as well, and started again. A writer records what it appended, the reader what it was handed and what
 it committed, in a file for each core that outlives them. In the end, for each core:
@@ -388,9 +388,9 @@ def main() -> int:
             print(f"recovery, seed {options.seed}: {error}", file=sys.stderr)
             return 1
     print(
-        f"recovery, cores {options.cores}, {options.log}: {outcome.events:,} events appended, {outcome.dropped:,} attempts"
-        f" dropped by rings of {CAPACITY}, {outcome.kills} kills, {outcome.lives} lives of the reader; all delivered, in"
-        " order"
+        f"recovery, cores {options.cores}, {options.log}: {outcome.events:,} events appended, {outcome.dropped:,}"
+        f" attempts dropped by rings of {CAPACITY}, {outcome.kills} kills, {outcome.lives} lives of the reader; all"
+        " delivered, in order"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Writers, their reader and the log's server are killed at random instants: what was appended is delivered, whatever the ring dropped."""
+"""Writers, their reader and the log's server are killed at random: what was appended is delivered."""
 
 from __future__ import annotations
 

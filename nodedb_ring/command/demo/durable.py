@@ -244,22 +244,18 @@ def _keep_views(running: list[_Core], link: Connection) -> None:
     """Reads all cores from this thread until all is written and in their views."""
     is_all_written = False
     while running:
-        # Read before the batches: if all was written before an empty batch, then nothing is missing.
-        is_last = is_all_written
-        is_idle = True
         ready = wait([core.follower for core in running], _TICK)
-        for core in [core for core in running if core.follower in ready]:
-            if core.take():
-                is_idle = False
-            elif core.follower.ended and is_last:
-                running.remove(core)
-                core.save()
         for core in running:
+            if core.follower in ready:
+                core.take()
             core.save_when_due()
-        # A follower whose writer is gone is ready each time, until the writer comes back: that is waited for here.
-        if link.poll(_TICK if is_idle and ready else 0):
+        if link.poll():
             link.recv()
             is_all_written = True
+        if is_all_written:
+            for core in [core for core in running if core.has_all()]:
+                running.remove(core)
+                core.save()
 
 
 class _Core:
@@ -273,14 +269,21 @@ class _Core:
         self._ends = contextlib.ExitStack()
         self._ends.enter_context(consumer)
         log = self._ends.enter_context(SqliteEventLog(database, driver="apsw"))
-        self.follower = self._ends.enter_context(follow(consumer, log, group=_GROUP, after=self._before.position))
+        # A writer that is gone may have been killed, and may come back.
+        self.follower = self._ends.enter_context(
+            follow(consumer, log, group=_GROUP, after=self._before.position, until="closed")
+        )
+        self._log = log
 
-    def take(self) -> bool:
-        """Takes what its follower has into the view; whether there was something."""
+    def take(self) -> None:
+        """Takes what its follower has into the view."""
         batch = self.follower.next_batch(0)
         if len(batch):
             self._view.apply(batch)
-        return len(batch) > 0
+
+    def has_all(self) -> bool:
+        """Whether everything in the log is in the view."""
+        return (self.follower.position or 0) >= (self._log.last_sequence(self.follower.core_id) or 0)
 
     def save_when_due(self) -> None:
         """Saves the snapshot if the last one is old enough."""
