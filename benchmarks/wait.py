@@ -35,6 +35,7 @@ from nodedb_ring.fan_in import _wait_set
 from .machine import describe
 from .measure import best, check, no_collection
 from .sample import ready_events
+from .suite import silence_rings
 from .table import Row, print_rows
 
 __all__ = ["main"]
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
     options = parser.parse_args(arguments)
     print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    silence_rings()
     rounds = 3 if options.quick else 15
     seconds = 2.0 if options.quick else 10.0
     rows = [there_already(rounds), *parked(rounds), *merged(rounds), *idle(seconds)]

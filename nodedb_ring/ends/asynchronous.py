@@ -21,7 +21,7 @@ NOTHING: Final = EventBatch.from_events([])
 async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: float | None) -> EventBatch:
     """``EventConsumer.drain_async``: waiting events, or those that come within `timeout` seconds, or an empty batch."""
     check_event_loop(f"consumer of core {consumer.core_id}")
-    # Between the taking of a batch and the caller there is no call, after which a signal handler could raise and lose it.
+    # Between the taking of a batch and the caller is no call, after which a signal handler could raise and lose it.
     batch = await consumer._drain_now(max_events)
     if batch is not None:
         return batch

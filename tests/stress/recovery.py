@@ -361,13 +361,13 @@ def _merged_on_a_loop(readings: list[_Reading]) -> None:
 def main() -> int:
     """Runs as one of the children, or until so many kills are done."""
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        role, name, place, directory = sys.argv[1:]
+        role, name, place, journals = sys.argv[1:]
         logging.getLogger("nodedb_ring").setLevel(logging.ERROR)  # the rings overflow all the time, and say so
         with open_log(place) as log:
             if role == "follow":
-                _follow(name, log, Path(directory))
+                _follow(name, log, Path(journals))
             else:
-                _write(name, log, int(role.removeprefix("write-")), Path(directory))
+                _write(name, log, int(role.removeprefix("write-")), Path(journals))
         return 0
     parser = argparse.ArgumentParser(prog="python -m tests.stress.recovery", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, metavar="N")
