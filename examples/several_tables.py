@@ -10,13 +10,12 @@ drops from the log, which lies in the database itself.
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apsw
 import polars as pl
 
-from nodedb_ring import EventBatch, EventProducer, Follower, RowSchema, create_event_bus, follow
+from nodedb_ring import EventProducer, RowSchema, create_event_bus, follow, merge
 from nodedb_ring.capture import SqliteCapture
 from nodedb_ring.log.sqlite import SqliteEventLog
 
@@ -35,6 +34,7 @@ def write(path: Path, log: SqliteEventLog, producer: EventProducer) -> None:
     """The database's core, on a thread of its own: orders are placed, changed and paid, ten in each transaction."""
     core_id = producer.core_id
     with producer, contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.set_busy_timeout(10_000)  # ms: the follower writes to the log, too, which is in this database
         connection.execute(CREATE)
         with SqliteCapture(connection, producer, tables=[*SCHEMAS], log=log):
             for first in range(1, ORDERS + 1, 10):
@@ -44,18 +44,6 @@ def write(path: Path, log: SqliteEventLog, producer: EventProducer) -> None:
                     connection.executemany("UPDATE orders SET cents = ? WHERE id = ?", [(n % 97, n) for n in ids])
                     paid = [(n, n % 97) for n in ids if n % 10]
                     connection.executemany("INSERT INTO payments VALUES (?, ?, 'card')", paid)
-
-
-def batches(followers: Sequence[Follower]) -> Iterator[EventBatch]:
-    """The batches of all cores in turn, until all have ended."""
-    running = list(followers)
-    while running:
-        for follower in tuple(running):
-            batch = follower.next_batch(timeout=0.01)
-            if len(batch):
-                yield batch
-            elif follower.ended:
-                running.remove(follower)
 
 
 def latest(table: str, parts: list[pl.DataFrame]) -> pl.DataFrame:
@@ -80,7 +68,7 @@ def main() -> None:
             ends.enter_context(follow(consumer, log, group="frames"))
             for consumer, log in zip(consumers, logs, strict=True)
         ]
-        for batch in batches(followers):
+        for _, batch in merge(followers):
             for table, events in batch.split("collection").items():
                 parts[table].append(pl.DataFrame(events.rows("new_value", SCHEMAS[table])))
         for thread in threads:

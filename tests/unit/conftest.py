@@ -12,8 +12,7 @@ import pytest
 from nodedb_ring import EventBus
 
 from .shared_buses import BusMaker
-
-SECONDS = 60
+from .watchdog import SECONDS, start_round, stop
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +22,9 @@ def watchdog() -> Iterator[None]:
         raise TimeoutError(f"the test still runs after {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, bark)
-    signal.alarm(SECONDS)
-    # For a wait that answers no signal.
-    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
+    start_round()
     yield
-    faulthandler.cancel_dump_traceback_later()
-    signal.alarm(0)
+    stop()
     signal.signal(signal.SIGALRM, before)
 
 

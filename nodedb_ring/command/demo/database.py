@@ -146,7 +146,7 @@ def open_database(path: Path) -> apsw.Connection:
 def open_log(path: Path) -> SqliteEventLog:
     """The log in a database of the demo; an empty file becomes the database first.
 
-    So it has pages of 4 KiB. A log that makes the file itself gives it pages of 32 KiB, and each statement on a
+    So it has pages of 4 KiB. A log that makes the file itself gives it pages of 8 KiB, and each statement on a
     captured table copies a page.
     """
     open_database(path).close()

@@ -15,6 +15,7 @@ import pytest
 from nodedb_ring.errors import RingError
 from tests.stress.compiling import compiled
 from tests.unit.runners import until_asleep
+from tests.unit.watchdog import start_round
 
 __all__ = ["Interrupts", "handled", "interrupted_at_each", "interrupts", "send_in_a_row"]
 
@@ -30,7 +31,18 @@ class Interrupts(Protocol):
 @pytest.fixture(scope="session")
 def interrupts(tmp_path_factory: pytest.TempPathFactory) -> Interrupts:
     """Compiled once a run."""
-    return cast("Interrupts", compiled(SOURCE, tmp_path_factory.mktemp("interrupts")))
+    return _Rounds(cast("Interrupts", compiled(SOURCE, tmp_path_factory.mktemp("interrupts"))))
+
+
+class _Rounds:
+    """Each call has the watchdog's seconds to itself: how many calls there are is up to the bytecodes."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def call_interrupted(self, call: Callable[[], object], at: int, number: int) -> bool:
+        start_round()
+        return self._interrupts.call_interrupted(call, at, number)
 
 
 def interrupted_at_each(
