@@ -102,7 +102,7 @@ class JoiningEventLog(EventLog, Protocol):
     def read_joined(
         self, core_id: int, first_sequence: int, last_sequence: int, max_events: int
     ) -> Iterator[EventBatch]:
-        """As ``read``, in batches of `max_events`, and one with the rest. Before damage comes what is intact."""
+        """As ``EventLog.read``, in batches of `max_events` and a last one. What is intact comes before damage."""
         ...
 
 

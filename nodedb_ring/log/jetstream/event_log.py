@@ -15,6 +15,7 @@ from nats.js import api
 from ...batch.event_batch import EventBatch
 from ...ends.limits import limit_seconds
 from ...errors import ArgumentError
+from .. import GroupClaim
 from ..token import LogToken
 from .appending import Appender
 from .claims import Claims, KeyClaim
@@ -250,7 +251,7 @@ class JetStreamEventLog:
 
         self._connection.call(undone, save)
 
-    def claim_group(self, group: str, core_id: int) -> KeyClaim:
+    def claim_group(self, group: str, core_id: int) -> GroupClaim:
         """``ExclusiveEventLog.claim_group``, by a key of the bucket ``<stream>_followers``.
 
         A holder whose process has died, or that has closed its log, is succeeded at once, one that is stopped or cut

@@ -13,12 +13,13 @@ import numpy as np
 
 from ...batch.event_batch import EventBatch
 from ...errors import ClosedError, CorruptLogError, ForkError, LogError
+from .. import GroupClaim
 from ..call_lock import CallLock
 from ..encoding import check_rising, decode_batch
 from ..token import LogToken
 from . import upkeep
 from .append import append_statements, as_one_statement
-from .claims import FileClaim, claim_file
+from .claims import claim_file
 from .drivers import DRIVERS, Access, Bindings, Connection
 from .errors import is_constraint, translated, watermark_is_higher
 from .history import checked_sequence, token_at
@@ -334,7 +335,7 @@ class SqliteEventLog:
 
         self._run(undone, work)
 
-    def claim_group(self, group: str, core_id: int) -> FileClaim | None:
+    def claim_group(self, group: str, core_id: int) -> GroupClaim | None:
         """``ExclusiveEventLog.claim_group``, by a lock in the file ``<log>-followers``; None if this is read-only.
 
         Raises
@@ -344,11 +345,10 @@ class SqliteEventLog:
         OSError
             The file of the locks cannot be opened.
         """
-        core_id = _number("core_id", core_id)
         if self._read_only:
             return None
         self._check_open()
-        return claim_file(self._path, group, core_id, query=self._query, execute=self._execute)
+        return claim_file(self._path, group, _number("core_id", core_id), query=self._query, execute=self._execute)
 
     def token(self, core_id: int, sequence: int) -> str:
         """The position after `sequence` (-1: before the first number) in this log, as a short string."""
