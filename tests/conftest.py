@@ -9,14 +9,17 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leaves out slow tests where nothing was chosen, and makes Ctrl-C work.
+    """Leaves out slow tests where nothing was chosen, and makes Ctrl-C and SIGHUP work.
 
-    A job that a shell starts in the background may ignore Ctrl-C, and so would all that the tests start.
+    A job that a shell starts in the background may ignore Ctrl-C, and one of nohup ignores SIGHUP. So would all that
+    the tests start.
     """
     if _is_whole(config) and not config.option.markexpr:
         config.option.markexpr = "not slow"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

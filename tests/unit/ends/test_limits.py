@@ -17,7 +17,18 @@ import numpy as np
 import pytest
 
 import nodedb_ring
-from nodedb_ring import ArgumentError, EventBatch, GapCursor, RingError, follow, logged
+from nodedb_ring import (
+    ArgumentError,
+    EventBatch,
+    EventConsumer,
+    GapCursor,
+    RingError,
+    follow,
+    logged,
+    merge,
+    wait,
+    wait_async,
+)
 from nodedb_ring.ends.limits import LONGEST_SECONDS, MOST_EVENTS, event_count, limit_seconds
 from tests.unit.builders import batch, fill, ring, sequences
 from tests.unit.recovery.memory_log import MemoryLog
@@ -94,6 +105,17 @@ def takers() -> Iterator[tuple[str, Call, Call]]:
 
         assert sequences(asyncio.run(wait())) == [1, 2, 3, 4]
 
+    def wait_for_any(timeout: Any) -> None:
+        refill()
+        assert wait([consumer], timeout) == [consumer]
+
+    def wait_for_any_async(timeout: Any) -> None:
+        async def ready() -> list[EventConsumer]:
+            return await wait_async([consumer], timeout)
+
+        refill()
+        assert asyncio.run(ready()) == [consumer]
+
     nothing = MemoryLog()
     full = ring(1)
     fill(full[0], 1, 1)
@@ -109,6 +131,8 @@ def takers() -> Iterator[tuple[str, Call, Call]]:
     yield "EventProducer.emit_batch", emit_batch, lambda timeout: full[0].emit_batch(batch(1, 1), timeout)
     yield "LoggedProducer.emit_batch", emit_logged, emit_logged_in_vain
     yield "EventProducer.wait_for_room", wait_for_room, lambda timeout: full[0].wait_for_room(1, timeout)
+    yield "wait", wait_for_any, lambda timeout: wait([empty[1]], timeout)
+    yield "wait_async", wait_for_any_async, lambda timeout: asyncio.run(wait_async([empty[1]], timeout))
     yield (
         "Follower.next_batch",
         next_batch,
@@ -156,8 +180,39 @@ def taking(*parameters: str) -> set[str]:
 def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
     # Methods of the protocol are checked by their implementations; those of JetStream are in tests/unit/log.
     elsewhere = {"LiveEventLog.wait_beyond", "JetStreamEventLog.__init__", "JetStreamEventLog.wait_beyond"}
-    inside = {"limit_seconds", "drain_when_ready", "Connection.__init__", "LoopThread.stop"}
-    assert taking("timeout", "linger", "seconds") == set(NAMES) | elsewhere | inside
+    inside = {
+        "limit_seconds",
+        "drain_when_ready",
+        "until_ready",
+        "WaitSet.wait",
+        "Connection.__init__",
+        "LoopThread.stop",
+    }
+    lingering = {"follow", "Follower.__init__", "FollowState.__init__"}
+    assert taking("timeout", "linger", "seconds") == set(NAMES) | elsewhere | inside | lingering
+
+
+def linger(seconds: Any) -> EventBatch:
+    log = MemoryLog()
+    log.put(1, 4)
+    return follow(None, log, group="g", core_id=0, max_events=4, linger=seconds).next_batch()
+
+
+@pytest.mark.parametrize("wrong", NO_TIMEOUTS, ids=repr)
+def test_invalid_times_to_linger(wrong: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"^linger .*: must be 0 or more seconds"):
+        linger(wrong)
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS, ids=["str", "bytes", "list", "object", "complex", "datetime64"])
+def test_invalid_numbers_to_linger(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^linger .*: must be a number of seconds"):
+        linger(wrong)
+
+
+@pytest.mark.parametrize("seconds", [*ENDLESS, 0, 1e-12], ids=repr)
+def test_a_full_batch_lingers_no_longer(seconds: Any) -> None:
+    assert sequences(linger(seconds)) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("wrong", NO_TIMEOUTS, ids=repr)
@@ -223,12 +278,15 @@ COUNTERS: list[tuple[str, Call]] = [
     ("EventConsumer.drain_async", lambda count: asyncio.run(ring(4)[1].drain_async(count, 0))),
     ("GapCursor.drain", lambda count: GapCursor(ring(4)[1]).drain(count)),
     ("follow", lambda count: follow(None, MemoryLog(), group="g", core_id=0, max_events=count)),
+    ("merge", lambda count: merge([ring(4)[1]], count)),
 ]
 COUNTED = [name for name, _ in COUNTERS]
 
 
 def test_no_place_that_takes_a_count_is_missing_here() -> None:
-    inside = {"Follower.__init__", "drain_when_ready", "next_batch"}
+    # A log's read_joined is asked by followers, with a count that was checked.
+    joining = {"JoiningEventLog.read_joined", "SqliteEventLog.read_joined", "joined_rows", "read_batches"}
+    inside = {"Follower.__init__", "FollowState.__init__", "drain_when_ready", "next_batch", *joining}
     assert taking("max_events") == set(COUNTED) | inside
 
 
