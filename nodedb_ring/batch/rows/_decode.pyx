@@ -281,6 +281,7 @@ def decode_rows(RowBlock block not None, int field, RowPlan plan not None, bint 
     cdef RowDecoder decoder
     cdef RowFault fault = ROW_OK
     cdef uint64_t bad, n = block.count
+    cdef RowBlock pinned
     block.check_open()
     columns = _room_for(block, plan)
     decoder.keys.names = &plan.by_name
@@ -291,6 +292,8 @@ def decode_rows(RowBlock block not None, int field, RowPlan plan not None, bint 
     decoder.count = plan.count
     decoder.fault_column = NO_COLUMN
     if block.payload_bytes >= LONG_PASS:
+        # A lease that another thread ends meanwhile keeps its rows until this has gone.
+        pinned = block.slice(0, n)
         with nogil:
             bad = _pass(columns, &decoder, field, goes_on, &fault)
     else:

@@ -113,12 +113,15 @@ def infer_columns(RowBlock block not None, int field, bint goes_on):
     cdef RowPayload payload
     cdef RowInfer infer
     cdef uint64_t end
+    cdef RowBlock pinned
     block.check_open()
     payload = payload_of(block)
     try:
         if not infer_begin(&infer, secret(), payload.end):
             raise MemoryError("no memory for a table of columns")
         if block.payload_bytes >= LONG_PASS:
+            # A lease that another thread ends meanwhile keeps its rows until this has gone.
+            pinned = block.slice(0, block.count)
             with nogil:
                 end = infer_all(&infer, &payload, block.rows, block.count, field, goes_on)
         else:

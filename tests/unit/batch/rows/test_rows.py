@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +27,7 @@ from nodedb_ring import (
     create_event_bus,
 )
 from tests.unit.builders import event, ring
+from tests.unit.runners import SECONDS, Running
 from tests.unit.shared_buses import BusMaker
 
 from .messages import batch_of
@@ -202,6 +206,32 @@ def test_rows_of_a_lease_are_readable_until_it_ends() -> None:
         with pytest.raises(ClosedError):
             call()
     assert consumer.stats().held == 0
+
+
+@pytest.mark.parametrize("read", [lambda events: events.rows("new_value", SCHEMA), RowSchema.infer])
+def test_a_pass_keeps_its_lease(read: Callable[[EventBatch], object]) -> None:
+    """A long one lets other threads run, and they may end the lease."""
+    producer, consumer = ring(capacity=4096, arena_bytes=1 << 20)
+    producer.emit_batch(batch_of(*[msgpack.packb({"a": i, "b": LONG}) for i in range(4000)]))
+    with consumer.lease(4096) as events:
+        block = events._block  # pyright: ignore[reportPrivateUsage]
+        stop = threading.Event()
+
+        def read_on() -> None:
+            while not stop.is_set():
+                read(events)
+
+        reader = Running(read_on)
+        try:
+            # Its thread gives the GIL away inside of a pass.
+            deadline = time.monotonic() + SECONDS
+            while block.pins == 0:
+                assert time.monotonic() < deadline, "no pass keeps the lease"
+                time.sleep(0)
+        finally:
+            stop.set()
+        reader.result()
+        assert block.pins == 0
 
 
 def test_an_importer_of_text_keeps_a_lease() -> None:
