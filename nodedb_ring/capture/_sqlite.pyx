@@ -114,6 +114,8 @@ cdef class OpenTransaction:
     cdef int64_t _logged_changes
     cdef object _logged_from  # their first number; None: nothing was written
     cdef object _next_sequence
+    cdef object _first_lsn
+    cdef int64_t _commit_number  # of what was logged
     cdef readonly object lsn
     cdef readonly object emitted
     cdef readonly object dropped
@@ -147,6 +149,7 @@ cdef class OpenTransaction:
         self._tenant_id = tenant_id
         self._vshard_id = vshard_id
         self._next_sequence = 0
+        self._first_lsn = first_lsn
         self.lsn = first_lsn - 1
         self.emitted = 0
         self.dropped = 0
@@ -357,37 +360,38 @@ cdef class OpenTransaction:
         """
         self._check()
         if self._logged_from is not None:
-            self._log.take_back(self._logged_from)
+            self._log.take_back(self._logged_from, self._commit_number)
             self._logged = False
             self._logged_from = None
         if self._table.standing != 0:
             sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
-            self._number(sequence)
+            self._commit_number = max(self._first_lsn, self._log.next_commit())
+            self._number(sequence, self._commit_number)
             self._logged_from = sequence
             for block in self._changes.full:
-                self._log.append(block)
-            self._log.append(self._changes.block)
+                self._log.append(block, self._commit_number)
+            self._log.append(self._changes.block, self._commit_number)
             self._logged = True
             self._logged_changes = self._table.standing
         return 0
 
-    cdef int _number(self, sequence) except -1:
-        return self._changes.number(sequence, self.lsn + 1, self._tenant_id, self._vshard_id, self._arena_bytes)
+    cdef int _number(self, sequence, lsn) except -1:
+        return self._changes.number(sequence, lsn, self._tenant_id, self._vshard_id, self._arena_bytes)
 
     cdef int _commit(self) except -1:
         cdef int64_t standing = self._table.standing
         cdef list blocks
         try:
             if not self._logged:
-                self._number(max(self._next_sequence, self._producer.next_sequence))
+                self._number(max(self._next_sequence, self._producer.next_sequence), self.lsn + 1)
             self._next_sequence = self._changes.end_sequence
         except BaseException:
             self.dropped += standing
             raise
         finally:
             blocks = self._changes.take()
+            self.lsn = self._commit_number if self._logged else self.lsn + 1
             self._clear()
-            self.lsn += 1
         self._emit(blocks, standing)
         return self._changes.give_back(blocks)
 

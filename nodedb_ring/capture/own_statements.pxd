@@ -5,7 +5,7 @@ cdef extern from "nodedb_own_statements.h" nogil:
     ctypedef struct OwnStatements:
         void* db
     ctypedef struct LogRow:
-        int64_t core_id, first, last, count, checksum, batch_id
+        int64_t core_id, first, last, count, checksum, batch_id, commit
         const void* rows
         const void* payload
         uint64_t rows_bytes, payload_bytes
@@ -15,5 +15,6 @@ cdef extern from "nodedb_own_statements.h" nogil:
         OwnStatements* statements, OwnStatement which, int64_t core_id, int64_t* number, int* found
     ) noexcept
     int own_last_sequence(OwnStatements* statements, int64_t core_id, int64_t* last) noexcept
+    int own_last_commit(OwnStatements* statements, int64_t* last) noexcept
     int own_append(OwnStatements* statements, const LogRow* row) noexcept
     const char* own_message(OwnStatements* statements) noexcept

@@ -19,8 +19,9 @@ import apsw
 from ..batch._event import WriteEvent
 from ..batch.schema import WriteOp
 from ..ends.logger import log_safely
-from ..errors import CaptureError
+from ..errors import CaptureError, FieldError
 from ..log.sqlite import LOG_TABLES, SqliteEventLog
+from ..log.sqlite.schema import MOST
 from ._own_sql import fold, rows
 from ._sqlite import OpenTransaction
 from .tables import read_tables, row_schema
@@ -64,8 +65,8 @@ class SqliteCapture:
     tenant_id, vshard_id : int, default 0
         Copied into each event.
     first_lsn : int, optional
-        Number of the next commit; to continue after a restart, one more than ``lsn`` was. With a log that still has the
-        last event this is the default; otherwise 1.
+        Number of the next commit; to continue after a restart, one more than ``lsn`` was. 1 by default. With a log the
+        numbers continue by themselves, across all captures of the database, and this is the least one that is taken.
     log : SqliteEventLog, optional
         In the ``main`` database file of the connection, opened with ``driver="apsw"``. The capture writes to the log's
         tables through its own connection; they are never captured.
@@ -109,6 +110,8 @@ class SqliteCapture:
             _check_log(connection, log, producer.core_id)
         if first_lsn is None:
             first_lsn = 1 if log is None else _following_lsn(log, producer.core_id)
+        if log is not None and first_lsn > MOST:
+            raise FieldError(f"lsn {first_lsn}: a log in SQLite stores numbers up to {MOST}")
         # An event with these numbers, so that a bad one is refused here and not after the first commit.
         WriteEvent(
             sequence=0,
@@ -308,7 +311,13 @@ def _check_log(connection: apsw.Connection, log: object, core_id: int) -> None:
 
 
 def _following_lsn(log: SqliteEventLog, core_id: int) -> int:
-    """One more than the last event's, if the log still has it."""
+    """One more than that of the log's last commit; before the first, than that of the core's last event that is there.
+
+    Each commit asks again: other captures commit, too.
+    """
+    number = log.commits.last()
+    if number:
+        return number + 1
     last = log.last_sequence(core_id)
     if last is not None:
         for batch in log.read(core_id, last, last):
