@@ -189,6 +189,11 @@ cdef class OpenTransaction:
     def pending(self):
         return self._table.standing
 
+    @property
+    def last_sequence(self):
+        """The last number that was given; 0 before the first."""
+        return max(self._next_sequence, self._producer.next_sequence, 1) - 1
+
     # The preupdate hook.
 
     # Called for every row: a C function of one argument, without what makes it look like one in Python.

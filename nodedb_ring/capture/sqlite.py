@@ -18,12 +18,14 @@ import apsw
 
 from ..batch._event import WriteEvent
 from ..batch.schema import WriteOp
+from ..ends.limits import event_count
 from ..ends.logger import log_safely
 from ..errors import CaptureError, FieldError
 from ..log.sqlite import LOG_TABLES, SqliteEventLog
 from ..log.sqlite.schema import MOST
 from ._own_sql import fold, rows
 from ._sqlite import OpenTransaction
+from .snapshot import Snapshot, SnapshotSource
 from .tables import read_tables, row_schema
 
 if TYPE_CHECKING:
@@ -140,6 +142,8 @@ class SqliteCapture:
         self._transaction = transaction
         self._chosen = chosen
         self._module = module
+        self._producer, self._log = producer, log
+        self._tenant_id, self._vshard_id = tenant_id, vshard_id
         self._logged: int | None = None
         transaction.attach()
         try:
@@ -204,6 +208,46 @@ class SqliteCapture:
         if self._chosen is not None and fold(table) not in self._chosen:
             raise CaptureError(f"table {table!r}: is not captured; name it in tables=")
         return row_schema(self._connection, table)
+
+    def snapshot(self, tables: Collection[str] | None = None, batch: int = 1024) -> Snapshot:
+        """The rows that are there, as INSERT events in batches, with the position in the stream that they belong to.
+
+        A reader that attaches to a database with rows in it handles these, and goes on with
+        ``follow(after=snapshot.token)``: nothing is missing between the two, and nothing comes twice. The rows are read
+        in one transaction by a connection of the snapshot's own, a batch at a time, while writers go on. A database in
+        memory, which no other connection can read, is copied in memory first.
+
+        Parameters
+        ----------
+        tables : collection of str, optional
+            Captured tables; all by default.
+        batch : int, default 1024
+            The most events in a batch. One of more than 64 MiB has fewer.
+
+        Raises
+        ------
+        CaptureError
+            A table is not captured or cannot be, the database is locked, or it is in memory and a transaction is open.
+            The capture is closed.
+
+        Notes
+        -----
+        Call it in the thread that runs SQL on the connection. With a rollback journal a commit is busy while the
+        snapshot is open: use ``journal_mode = WAL``.
+        """
+        if self._connection is None:
+            raise CaptureError("this capture is closed; make a new SqliteCapture")
+        source = SnapshotSource(
+            connection=self._connection,
+            core_id=self._producer.core_id,
+            log=self._log,
+            last_sequence=self._transaction.last_sequence,
+            lsn=self.lsn,
+            tenant_id=self._tenant_id,
+            vshard_id=self._vshard_id,
+            captured=self._chosen,
+        )
+        return Snapshot(source, tables, event_count(batch))
 
     @property
     def closed(self) -> bool:
