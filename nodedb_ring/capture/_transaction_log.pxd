@@ -26,3 +26,5 @@ cdef class TransactionLog:
 
 # The schema's version. SQLite must have the virtual table connected.
 cdef int64_t schema_version(OwnStatements* statements) except? -1
+# A number that is another one when other connections have committed since. The same holds.
+cdef int64_t data_version(OwnStatements* statements) except? -1

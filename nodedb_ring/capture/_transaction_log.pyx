@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from ..core.layout cimport EventRow
 from ..log._checksum cimport batch_checksum
 from .own_statements cimport (
+    DATA_VERSION,
     SCHEMA_VERSION,
     LogRow,
     OwnStatements,
@@ -60,6 +61,13 @@ cdef int64_t schema_version(OwnStatements* statements) except? -1:
     cdef int64_t version = 0
     cdef int found
     _check(statements, own_number(statements, SCHEMA_VERSION, 0, &version, &found))
+    return version
+
+
+cdef int64_t data_version(OwnStatements* statements) except? -1:
+    cdef int64_t version = 0
+    cdef int found
+    _check(statements, own_number(statements, DATA_VERSION, 0, &version, &found))
     return version
 
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "nodedb_own_statements.h" nogil:
     ctypedef struct OwnStatements:
@@ -11,9 +11,11 @@ cdef extern from "nodedb_own_statements.h" nogil:
         uint64_t rows_bytes, payload_bytes
     enum OwnStatement:
         SCHEMA_VERSION
+        DATA_VERSION
     int own_number(
         OwnStatements* statements, OwnStatement which, int64_t core_id, int64_t* number, int* found
     ) noexcept
+    uint32_t own_file_version(OwnStatements* statements) noexcept
     int own_last_sequence(OwnStatements* statements, int64_t core_id, int64_t* last) noexcept
     int own_last_commit(OwnStatements* statements, int64_t* last) noexcept
     int own_append(OwnStatements* statements, const LogRow* row) noexcept

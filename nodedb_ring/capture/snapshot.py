@@ -162,7 +162,7 @@ class Snapshot:
             self._table = None
 
     def close(self) -> None:
-        """Ends its read transaction. Idempotent. Writers do not wait for it, but SQLite keeps what it may still read."""
+        """Ends its read transaction, up to which SQLite keeps what it may still read. Idempotent."""
         reader, self._reader = self._reader, None
         if reader is not None:
             # Not left to the connection: after an error of a row it finds the statement busy.

@@ -25,6 +25,7 @@ from ..log.sqlite import LOG_TABLES, SqliteEventLog
 from ..log.sqlite.schema import MOST
 from ._own_sql import fold, rows
 from ._sqlite import OpenTransaction
+from .foreign import ForeignCommits, OnForeignCommit
 from .snapshot import Snapshot, SnapshotSource
 from .tables import read_tables, row_schema
 
@@ -72,6 +73,10 @@ class SqliteCapture:
     log : SqliteEventLog, optional
         In the ``main`` database file of the connection, opened with ``driver="apsw"``. The capture writes to the log's
         tables through its own connection; they are never captured.
+    on_foreign_commit : "warn", "raise" or "ignore", optional
+        What to do when a connection that is not captured has committed to the database: log a WARNING, raise a
+        `CaptureError` from the next statement that changes a captured table, or nothing. "warn" by default with a log,
+        "ignore" without one: captures know of each other by their log.
 
     Raises
     ------
@@ -106,7 +111,12 @@ class SqliteCapture:
         vshard_id: int = 0,
         first_lsn: int | None = None,
         log: SqliteEventLog | None = None,
+        on_foreign_commit: OnForeignCommit | None = None,
     ) -> None:
+        if on_foreign_commit is None:
+            on_foreign_commit = "ignore" if log is None else "warn"
+        if on_foreign_commit not in ("warn", "raise", "ignore"):
+            raise ValueError(f"on_foreign_commit {on_foreign_commit!r}: must be 'warn', 'raise' or 'ignore'")
         _check_connection(connection)
         if log is not None:
             _check_log(connection, log, producer.core_id)
@@ -137,6 +147,9 @@ class SqliteCapture:
             first_lsn=first_lsn,
             tenant_id=tenant_id,
             vshard_id=vshard_id,
+            foreign=None
+            if on_foreign_commit == "ignore"
+            else ForeignCommits(connection, None if log is None else producer.core_id, on_foreign_commit),
         )
         self._connection: apsw.Connection | None = connection
         self._transaction = transaction

@@ -1,4 +1,4 @@
-"""capture.snapshot(): the rows of one moment, as the capture writes them, and the stream that continues without a seam."""
+"""capture.snapshot(): the rows of one moment, as the capture writes them, and the stream that goes on without a seam."""
 
 # apsw's types name collections.abc.Buffer, which Python 3.11 does not have.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -143,12 +143,14 @@ def test_a_snapshot_while_processes_write_and_a_merge_behind_it(tmp_path: Path) 
     connection = opened(path)
     producers, _ = create_event_bus(3)
     batches: list[EventBatch] = []
-    with SqliteCapture(connection, producers[2], log=database.log) as capture:
-        with capture.snapshot(batch=1) as snapshot:
-            for each in snapshot:
-                batches.append(each)
-                # Writers go on between any two batches.
-                connection.execute(f"INSERT OR REPLACE INTO t VALUES ({len(batches) % 20}, {len(batches)})")
+    with (
+        SqliteCapture(connection, producers[2], log=database.log) as capture,
+        capture.snapshot(batch=1) as snapshot,
+    ):
+        for each in snapshot:
+            batches.append(each)
+            # Writers go on between any two batches.
+            connection.execute(f"INSERT OR REPLACE INTO t VALUES ({len(batches) % 20}, {len(batches)})")
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0

@@ -6,6 +6,7 @@ import apsw
 from ..ends._producer import EventProducer
 from ..errors import CaptureError
 from ._table import Table
+from .foreign import ForeignCommits
 
 __all__ = ["OpenTransaction"]
 
@@ -23,6 +24,7 @@ class OpenTransaction:
         first_lsn: int,
         tenant_id: int,
         vshard_id: int,
+        foreign: ForeignCommits | None = None,
     ) -> None: ...
     @property
     def lsn(self) -> int: ...
