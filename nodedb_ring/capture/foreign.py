@@ -9,7 +9,7 @@ neither is a reason was made by a connection that is not captured.
 from __future__ import annotations
 
 import logging
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, cast, final
 
 import apsw
 
@@ -90,4 +90,6 @@ class ForeignCommits:
         ranges: dict[object, object] = {
             core: (first, last) for core, first, last in rows(connection, _RANGES, (self._logged_core,))
         }
-        return int(rows(connection, f"SELECT {LAST_COMMIT}")[0][0]), work, ranges
+        [(last_commit,)] = rows(connection, f"SELECT {LAST_COMMIT}")
+
+        return cast("int", last_commit), work, ranges

@@ -1,4 +1,4 @@
-"""capture.snapshot(): the rows of one moment, as the capture writes them, and the stream that goes on without a seam."""
+"""capture.snapshot(): the rows of one moment, as the capture writes them, and what follows without a seam."""
 
 # apsw's types name collections.abc.Buffer, which Python 3.11 does not have.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false

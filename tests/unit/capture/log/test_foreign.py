@@ -41,7 +41,7 @@ def test_a_foreign_commit_is_an_error_once(core: LoggedCore) -> None:
     foreign.execute("INSERT INTO t VALUES (2, 2)")
     with pytest.raises(CaptureError, match=MESSAGE):
         core.sql("INSERT INTO t VALUES (3, 3)")
-    assert core.rows("SELECT a FROM t") == [(1,), (2,)]
+    assert core.rows("SELECT a FROM t") == [1, 2]
     core.sql("INSERT INTO t VALUES (3, 3)")
     foreign.execute("DELETE FROM t WHERE a = 2")
     core.sql("BEGIN")
