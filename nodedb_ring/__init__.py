@@ -56,9 +56,20 @@ from .batch.rows.schema import RowSchema
 from .bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus, create_event_bus
 from .ends.stats import ConsumerStats, FollowStats, ProducerStats, RingStats
 from .fan_in._merger import Merger
+from .fan_in.commits import CommitMerger
 from .fan_in.merge import merge
 from .fan_in.wait import wait, wait_async
-from .log import EventLog, ExclusiveEventLog, GroupClaim, IdentifiedEventLog, JoiningEventLog, LiveEventLog
+from .log import (
+    CommitNumbers,
+    EventLog,
+    ExclusiveEventLog,
+    GroupClaim,
+    IdentifiedEventLog,
+    JoiningEventLog,
+    LiveEventLog,
+    NumberedEventLog,
+    StoredCommit,
+)
 from .log.producer import LoggedProducer, logged
 from .recovery.follow import Follower, follow
 from .recovery.gaps import GapCursor
@@ -74,6 +85,8 @@ __all__ = [
     "BusyError",
     "CapacityError",
     "ClosedError",
+    "CommitMerger",
+    "CommitNumbers",
     "ConsumerStats",
     "CorruptLogError",
     "CorruptRingError",
@@ -105,6 +118,7 @@ __all__ = [
     "LogUnavailableError",
     "LoggedProducer",
     "Merger",
+    "NumberedEventLog",
     "OwnershipError",
     "PlainStream",
     "PressureState",
@@ -118,6 +132,7 @@ __all__ = [
     "RowProjection",
     "RowSchema",
     "Rows",
+    "StoredCommit",
     "UnknownColumnError",
     "WriteEvent",
     "WriteOp",

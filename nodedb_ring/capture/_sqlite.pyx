@@ -31,13 +31,13 @@ import apsw
 cimport cython
 from cpython.exc cimport PyErr_SetInterrupt
 from cpython.tuple cimport PyTuple_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ..ends._producer cimport EventProducer
 from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
 from ._pending_changes cimport PendingChanges
 from ._table cimport Table
-from ._transaction_log cimport TransactionLog, schema_version
+from ._transaction_log cimport TransactionLog, data_version, schema_version
 from .change_attributes cimport (
     BLOB_WRITE,
     DATABASE_NAME,
@@ -52,6 +52,7 @@ from .change_attributes cimport (
     change_attributes_find,
     values_after,
 )
+from .own_statements cimport own_file_version
 from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
@@ -94,6 +95,8 @@ cdef class OpenTransaction:
     logged_core : int or None
         The core whose log the database has, to write it.
     first_lsn, tenant_id, vshard_id : int
+    foreign : ForeignCommits or None
+        To tell that other connections have committed.
     """
 
     cdef TransactionTable* _table
@@ -114,6 +117,11 @@ cdef class OpenTransaction:
     cdef int64_t _logged_changes
     cdef object _logged_from  # their first number; None: nothing was written
     cdef object _next_sequence
+    cdef object _first_lsn
+    cdef int64_t _commit_number  # of what was logged
+    cdef object _foreign      # ForeignCommits, or None: nobody wants to know
+    cdef uint32_t _file_version  # when this connection committed last; 0: not known
+    cdef int64_t _data_version   # when it last began
     cdef readonly object lsn
     cdef readonly object emitted
     cdef readonly object dropped
@@ -129,7 +137,8 @@ cdef class OpenTransaction:
             transaction_table_release(self._table)
 
     def __init__(
-        self, connection, producer, *, module, read_tables, chosen, logged_core, first_lsn, tenant_id, vshard_id
+        self, connection, producer, *, module, read_tables, chosen, logged_core, first_lsn, tenant_id, vshard_id,
+        foreign=None
     ):
         self._connection = weakref.ref(connection)
         self._producer = producer
@@ -147,6 +156,10 @@ cdef class OpenTransaction:
         self._tenant_id = tenant_id
         self._vshard_id = vshard_id
         self._next_sequence = 0
+        self._foreign = foreign
+        self._file_version = 0
+        [(self._data_version,)] = rows(connection, "PRAGMA main.data_version")
+        self._first_lsn = first_lsn
         self.lsn = first_lsn - 1
         self.emitted = 0
         self.dropped = 0
@@ -185,6 +198,11 @@ cdef class OpenTransaction:
     @property
     def pending(self):
         return self._table.standing
+
+    @property
+    def last_sequence(self):
+        """The last number that was given; 0 before the first."""
+        return max(self._next_sequence, self._producer.next_sequence, 1) - 1
 
     # The preupdate hook.
 
@@ -350,6 +368,21 @@ cdef class OpenTransaction:
 
     # What the virtual table calls.
 
+    cdef int _begin(self) except -1:
+        """Looks for commits of other connections: the write lock is held, and nothing is changed yet."""
+        cdef uint32_t file_version
+        cdef int64_t version
+        if self._foreign is None:
+            return 0
+        file_version = own_file_version(&self._table.statements)
+        if file_version != 0 and file_version == self._file_version:
+            return 0
+        version = data_version(&self._table.statements)
+        if version != self._data_version:
+            self._data_version = version
+            self._foreign.changed(self._connection(), self.lsn)
+        return 0
+
     cdef int _sync(self) except -1:
         """Writes the events to the log: first of all in a commit, while the transaction can still be written to.
 
@@ -357,37 +390,39 @@ cdef class OpenTransaction:
         """
         self._check()
         if self._logged_from is not None:
-            self._log.take_back(self._logged_from)
+            self._log.take_back(self._logged_from, self._commit_number)
             self._logged = False
             self._logged_from = None
         if self._table.standing != 0:
             sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
-            self._number(sequence)
+            self._commit_number = max(self._first_lsn, self._log.next_commit())
+            self._number(sequence, self._commit_number)
             self._logged_from = sequence
             for block in self._changes.full:
-                self._log.append(block)
-            self._log.append(self._changes.block)
+                self._log.append(block, self._commit_number)
+            self._log.append(self._changes.block, self._commit_number)
             self._logged = True
             self._logged_changes = self._table.standing
         return 0
 
-    cdef int _number(self, sequence) except -1:
-        return self._changes.number(sequence, self.lsn + 1, self._tenant_id, self._vshard_id, self._arena_bytes)
+    cdef int _number(self, sequence, lsn) except -1:
+        return self._changes.number(sequence, lsn, self._tenant_id, self._vshard_id, self._arena_bytes)
 
     cdef int _commit(self) except -1:
         cdef int64_t standing = self._table.standing
         cdef list blocks
         try:
             if not self._logged:
-                self._number(max(self._next_sequence, self._producer.next_sequence))
+                self._number(max(self._next_sequence, self._producer.next_sequence), self.lsn + 1)
             self._next_sequence = self._changes.end_sequence
         except BaseException:
             self.dropped += standing
             raise
         finally:
             blocks = self._changes.take()
+            self.lsn = self._commit_number if self._logged else self.lsn + 1
+            self._file_version = own_file_version(&self._table.statements)
             self._clear()
-            self.lsn += 1
         self._emit(blocks, standing)
         return self._changes.give_back(blocks)
 
@@ -480,6 +515,8 @@ cdef object _LARGEST = 2**64 - 1
 
 
 cdef int _check_schema_of(void* owner) except -1:
+    if not (<OpenTransaction>owner)._table.joined:
+        (<OpenTransaction>owner)._begin()
     return (<OpenTransaction>owner)._read_schema()
 
 

@@ -10,10 +10,12 @@ from libc.stdint cimport uint8_t, uint64_t
 from ..core.layout cimport EventRow
 from ..log._checksum cimport batch_checksum
 from .own_statements cimport (
+    DATA_VERSION,
     SCHEMA_VERSION,
     LogRow,
     OwnStatements,
     own_append,
+    own_last_commit,
     own_last_sequence,
     own_message,
     own_number,
@@ -35,7 +37,11 @@ cdef extern from "Python.h":
 
 cdef int64_t _MOST = MOST
 cdef uint64_t _MOST_BYTES = MOST_BYTES
-cdef object _TAKE_BACK = "DELETE FROM nodedb_ring_log WHERE core_id = ? AND first_sequence >= ?"
+# What another capture of the connection has added behind it has a higher number, and is added again, too.
+cdef object _TAKE_BACK = (
+    "DELETE FROM nodedb_ring_log WHERE (core_id = ?1 OR commit_number > ?3) AND rowid >="
+    " (SELECT rowid FROM nodedb_ring_log WHERE core_id = ?1 AND first_sequence = ?2)"
+)
 
 
 cdef int _check(OwnStatements* statements, int result) except -1:
@@ -58,6 +64,13 @@ cdef int64_t schema_version(OwnStatements* statements) except? -1:
     return version
 
 
+cdef int64_t data_version(OwnStatements* statements) except? -1:
+    cdef int64_t version = 0
+    cdef int found
+    _check(statements, own_number(statements, DATA_VERSION, 0, &version, &found))
+    return version
+
+
 @cython.final
 cdef class TransactionLog:
     """The log of one core. Not safe for two threads at once."""
@@ -69,14 +82,21 @@ cdef class TransactionLog:
             raise LogError(f"sequence {last + 1}: SQLite stores numbers up to {_MOST}")
         return last + 1
 
-    cdef int append(self, ChangeBlock block) except -1:
+    cdef int64_t next_commit(self) except -1:
+        cdef int64_t last = 0
+        _check(self.statements, own_last_commit(self.statements, &last))
+        if last == _MOST:
+            raise LogError(f"commit {last + 1}: SQLite stores numbers up to {_MOST}")
+        return last + 1
+
+    cdef int append(self, ChangeBlock block, int64_t commit) except -1:
         cdef LogRow row
         cdef int result
         if block.payload_bytes > _MOST_BYTES or block.rows[block.count - 1].sequence > <uint64_t>_MOST:
             # Row by row, or refused.
             last_rowid = self.connection().last_insert_rowid()
             try:
-                for sql, bindings in append_statements(self.core_id, EventBatch._over(block)):
+                for sql, bindings in append_statements(self.core_id, EventBatch._over(block), commit):
                     rows(self.connection(), sql, bindings)
             finally:
                 self.connection().set_last_insert_rowid(last_rowid)
@@ -86,6 +106,7 @@ cdef class TransactionLog:
         row.last = block.rows[block.count - 1].sequence
         row.count = block.count
         row.batch_id = self.next_batch_id()
+        row.commit = commit
         row.rows = block.rows
         row.rows_bytes = block.count * sizeof(EventRow)
         row.payload = block.bytes
@@ -115,6 +136,6 @@ cdef class TransactionLog:
         mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94D049BB133111EB
         return <int64_t>((mixed ^ (mixed >> 31)) >> 1) | 1
 
-    cdef int take_back(self, first_sequence) except -1:
-        rows(self.connection(), _TAKE_BACK, (self.core_id, first_sequence))
+    cdef int take_back(self, first_sequence, int64_t commit) except -1:
+        rows(self.connection(), _TAKE_BACK, (self.core_id, first_sequence, commit))
         return 0

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum OwnStatement { SCHEMA_VERSION, LAST_LOGGED, LAST_TRIMMED, APPEND, OWN_STATEMENT_COUNT };
+enum OwnStatement { SCHEMA_VERSION, DATA_VERSION, LAST_LOGGED, LAST_TRIMMED, LAST_COMMIT, TRIMMED_COMMIT, APPEND, OWN_STATEMENT_COUNT };
 
 // SQLite's functions, of the copy of SQLite that the connection is of.
 typedef struct OwnFunctions {
@@ -24,6 +24,7 @@ typedef struct OwnFunctions {
     set_last_insert_rowid_function set_last_insert_rowid;
     errmsg_function errmsg;
     errcode_function extended_errcode;
+    file_control_function file_control;
 } OwnFunctions;
 
 typedef struct OwnStatements {
@@ -36,7 +37,7 @@ typedef struct OwnStatements {
 
 // What one row of the log stores.
 typedef struct LogRow {
-    int64_t core_id, first, last, count, checksum, batch_id;
+    int64_t core_id, first, last, count, checksum, batch_id, commit;
     const void *rows, *payload;
     uint64_t rows_bytes, payload_bytes;
 } LogRow;
@@ -55,6 +56,7 @@ static inline void own_statements_load(OwnStatements *statements, void *const *f
     call->set_last_insert_rowid = (set_last_insert_rowid_function)functions[PLACE_SET_LAST_INSERT_ROWID];
     call->errmsg = (errmsg_function)functions[PLACE_ERRMSG];
     call->extended_errcode = (errcode_function)functions[PLACE_EXTENDED_ERRCODE];
+    call->file_control = (file_control_function)functions[PLACE_FILE_CONTROL];
 }
 
 static inline void own_statements_finalize(OwnStatements *statements) {
@@ -74,12 +76,14 @@ static inline int own_statement_done(OwnStatements *statements, int result) {
 
 static const char *const OWN_SQL[OWN_STATEMENT_COUNT] = {
     [SCHEMA_VERSION] = "PRAGMA main.schema_version",
+    [DATA_VERSION] = "PRAGMA main.data_version",
     [LAST_LOGGED] =
         "SELECT last_sequence FROM main.nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1",
     [LAST_TRIMMED] = "SELECT last_sequence FROM main.nodedb_ring_core WHERE core_id = ?1",
-    [APPEND] =
-        "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, batch_id, rows,"
-        " payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [LAST_COMMIT] = "SELECT commit_number FROM main.nodedb_ring_log ORDER BY rowid DESC LIMIT 1",
+    [TRIMMED_COMMIT] = "SELECT trimmed_commit FROM main.nodedb_ring_core ORDER BY trimmed_commit DESC LIMIT 1",
+    [APPEND] = "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, batch_id,"
+               " commit_number, rows, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
 };
 
 static inline int own_statement(OwnStatements *statements, enum OwnStatement which, sqlite3_stmt **statement) {
@@ -89,6 +93,14 @@ static inline int own_statement(OwnStatements *statements, enum OwnStatement whi
                                           &statements->prepared[which], NULL);
     *statement = statements->prepared[which];
     return result;
+}
+
+// Another number whenever somebody has committed, this connection too: 0 if it is not known. Far cheaper than a statement.
+static inline uint32_t own_file_version(OwnStatements *statements) {
+    uint32_t version = 0;
+    if (statements->call.file_control(statements->db, "main", SQLITE_FCNTL_DATA_VERSION, &version) != SQLITE_OK)
+        version = 0;
+    return version;
 }
 
 static inline const char *own_message(OwnStatements *statements) { return statements->call.errmsg(statements->db); }
@@ -102,7 +114,7 @@ static inline int own_number(OwnStatements *statements, enum OwnStatement which,
     int result = own_statement(statements, which, &statement);
     if (result != SQLITE_OK)
         return own_statement_done(statements, result);
-    if (which != SCHEMA_VERSION)
+    if (which == LAST_LOGGED || which == LAST_TRIMMED)
         statements->call.bind_int64(statement, 1, core_id);
     result = statements->call.step(statement);
     if (result == SQLITE_ROW) {
@@ -128,6 +140,22 @@ static inline int own_last_sequence(OwnStatements *statements, int64_t core_id, 
     return result;
 }
 
+// The number of the database's last captured commit, 0 before the first: that of the row that was stored last, or of one
+// that was trimmed. log/sqlite/schema.py says what the numbers mean.
+static inline int own_last_commit(OwnStatements *statements, int64_t *last) {
+    int64_t number = 0;
+    int found;
+    *last = 0;
+    int result = own_number(statements, LAST_COMMIT, 0, &number, &found);
+    if (result == SQLITE_OK && found)
+        *last = number < 0 ? -number : number;
+    if (result == SQLITE_OK)
+        result = own_number(statements, TRIMMED_COMMIT, 0, &number, &found);
+    if (result == SQLITE_OK && found && number > *last)
+        *last = number;
+    return result;
+}
+
 // Appends one row. It reads the memory of `row`, and keeps nothing of it. The rowid that the application inserted last
 // stays the last one.
 static inline int own_append(OwnStatements *statements, const LogRow *row) {
@@ -136,12 +164,12 @@ static inline int own_append(OwnStatements *statements, const LogRow *row) {
     int result = own_statement(statements, APPEND, &statement);
     if (result != SQLITE_OK)
         return own_statement_done(statements, result);
-    int64_t numbers[] = {row->core_id, row->first, row->last, row->count, row->checksum, row->batch_id};
-    for (int i = 0; i < 6; i++)
+    int64_t numbers[] = {row->core_id, row->first, row->last, row->count, row->checksum, row->batch_id, row->commit};
+    for (int i = 0; i < 7; i++)
         statements->call.bind_int64(statement, i + 1, numbers[i]);
-    result = statements->call.bind_blob64(statement, 7, row->rows, row->rows_bytes, NULL); // NULL: it makes no copy
+    result = statements->call.bind_blob64(statement, 8, row->rows, row->rows_bytes, NULL); // NULL: it makes no copy
     if (result == SQLITE_OK)
-        result = statements->call.bind_blob64(statement, 8, row->payload, row->payload_bytes, NULL);
+        result = statements->call.bind_blob64(statement, 9, row->payload, row->payload_bytes, NULL);
     if (result == SQLITE_OK) {
         int64_t last_rowid = statements->call.last_insert_rowid(statements->db);
         result = statements->call.step(statement);

@@ -24,9 +24,10 @@ enum {
 };
 enum { SQLITE_INDEX_CONSTRAINT_EQ = 2, SQLITE_INDEX_SCAN_UNIQUE = 1, SQLITE_VTAB_INNOCUOUS = 2 };
 enum { SQLITE_UTF8 = 1, SQLITE_INNOCUOUS = 0x200000 };
+enum { SQLITE_FCNTL_DATA_VERSION = 35 };
 enum { PLACE_DECLARE_VTAB = 50, PLACE_RESULT_INT = 82, PLACE_USER_DATA = 101, PLACE_CREATE_MODULE_V2 = 119 };
 enum { PLACE_CONTEXT_DB = 149, PLACE_RESULT_ERROR_CODE = 146, PLACE_CREATE_FUNCTION_V2 = 162 };
-enum { PLACE_VTAB_CONFIG = 177, PLACE_TXN_STATE = 252 };
+enum { PLACE_VTAB_CONFIG = 177, PLACE_TXN_STATE = 252, PLACE_FILE_CONTROL = 127 };
 enum { SQLITE_TXN_WRITE = 2, SQLITE_PREPARE_PERSISTENT = 1 };
 enum { PLACE_BIND_INT64 = 5, PLACE_COLUMN_INT64 = 29, PLACE_ERRMSG = 53, PLACE_FINALIZE = 57, PLACE_RESET = 77 };
 enum { PLACE_LAST_INSERT_ROWID = 65, PLACE_STEP = 94, PLACE_CLEAR_BINDINGS = 118, PLACE_EXTENDED_ERRCODE = 166 };
@@ -114,5 +115,6 @@ typedef int64_t (*last_insert_rowid_function)(sqlite3 *);
 typedef void (*set_last_insert_rowid_function)(sqlite3 *, int64_t);
 typedef const char *(*errmsg_function)(sqlite3 *);
 typedef int (*errcode_function)(sqlite3 *);
+typedef int (*file_control_function)(sqlite3 *, const char *, int, void *);
 
 #endif

@@ -18,11 +18,15 @@ import apsw
 
 from ..batch._event import WriteEvent
 from ..batch.schema import WriteOp
+from ..ends.limits import event_count
 from ..ends.logger import log_safely
-from ..errors import CaptureError
+from ..errors import CaptureError, FieldError
 from ..log.sqlite import LOG_TABLES, SqliteEventLog
+from ..log.sqlite.schema import MOST
 from ._own_sql import fold, rows
 from ._sqlite import OpenTransaction
+from .foreign import ForeignCommits, OnForeignCommit
+from .snapshot import Snapshot, SnapshotSource
 from .tables import read_tables, row_schema
 
 if TYPE_CHECKING:
@@ -64,11 +68,15 @@ class SqliteCapture:
     tenant_id, vshard_id : int, default 0
         Copied into each event.
     first_lsn : int, optional
-        Number of the next commit; to continue after a restart, one more than ``lsn`` was. With a log that still has the
-        last event this is the default; otherwise 1.
+        Number of the next commit; to continue after a restart, one more than ``lsn`` was. 1 by default. With a log the
+        numbers continue by themselves, across all captures of the database, and this is the least one that is taken.
     log : SqliteEventLog, optional
         In the ``main`` database file of the connection, opened with ``driver="apsw"``. The capture writes to the log's
         tables through its own connection; they are never captured.
+    on_foreign_commit : "warn", "raise" or "ignore", optional
+        What to do when a connection that is not captured has committed to the database: log a WARNING, raise a
+        `CaptureError` from the next statement that changes a captured table, or nothing. "warn" by default with a log,
+        "ignore" without one: captures know of each other by their log.
 
     Raises
     ------
@@ -103,12 +111,19 @@ class SqliteCapture:
         vshard_id: int = 0,
         first_lsn: int | None = None,
         log: SqliteEventLog | None = None,
+        on_foreign_commit: OnForeignCommit | None = None,
     ) -> None:
+        if on_foreign_commit is None:
+            on_foreign_commit = "ignore" if log is None else "warn"
+        if on_foreign_commit not in ("warn", "raise", "ignore"):
+            raise ValueError(f"on_foreign_commit {on_foreign_commit!r}: must be 'warn', 'raise' or 'ignore'")
         _check_connection(connection)
         if log is not None:
             _check_log(connection, log, producer.core_id)
         if first_lsn is None:
             first_lsn = 1 if log is None else _following_lsn(log, producer.core_id)
+        if log is not None and first_lsn > MOST:
+            raise FieldError(f"lsn {first_lsn}: a log in SQLite stores numbers up to {MOST}")
         # An event with these numbers, so that a bad one is refused here and not after the first commit.
         WriteEvent(
             sequence=0,
@@ -132,11 +147,16 @@ class SqliteCapture:
             first_lsn=first_lsn,
             tenant_id=tenant_id,
             vshard_id=vshard_id,
+            foreign=None
+            if on_foreign_commit == "ignore"
+            else ForeignCommits(connection, None if log is None else producer.core_id, on_foreign_commit),
         )
         self._connection: apsw.Connection | None = connection
         self._transaction = transaction
         self._chosen = chosen
         self._module = module
+        self._producer, self._log = producer, log
+        self._tenant_id, self._vshard_id = tenant_id, vshard_id
         self._logged: int | None = None
         transaction.attach()
         try:
@@ -201,6 +221,46 @@ class SqliteCapture:
         if self._chosen is not None and fold(table) not in self._chosen:
             raise CaptureError(f"table {table!r}: is not captured; name it in tables=")
         return row_schema(self._connection, table)
+
+    def snapshot(self, tables: Collection[str] | None = None, batch: int = 1024) -> Snapshot:
+        """The rows that are there, as INSERT events in batches, with the position in the stream that they belong to.
+
+        A reader that attaches to a database with rows in it handles these, and goes on with
+        ``follow(after=snapshot.token)``: nothing is missing between the two, and nothing comes twice. The rows are read
+        in one transaction by a connection of the snapshot's own, a batch at a time, while writers go on. A database in
+        memory, which no other connection can read, is copied in memory first.
+
+        Parameters
+        ----------
+        tables : collection of str, optional
+            Captured tables; all by default.
+        batch : int, default 1024
+            The most events in a batch. One of more than 64 MiB has fewer.
+
+        Raises
+        ------
+        CaptureError
+            A table is not captured or cannot be, the database is locked, or it is in memory and a transaction is open.
+            The capture is closed.
+
+        Notes
+        -----
+        Call it in the thread that runs SQL on the connection. With a rollback journal a commit is busy while the
+        snapshot is open: use ``journal_mode = WAL``.
+        """
+        if self._connection is None:
+            raise CaptureError("this capture is closed; make a new SqliteCapture")
+        source = SnapshotSource(
+            connection=self._connection,
+            core_id=self._producer.core_id,
+            log=self._log,
+            last_sequence=self._transaction.last_sequence,
+            lsn=self.lsn,
+            tenant_id=self._tenant_id,
+            vshard_id=self._vshard_id,
+            captured=self._chosen,
+        )
+        return Snapshot(source, tables, event_count(batch))
 
     @property
     def closed(self) -> bool:
@@ -308,7 +368,13 @@ def _check_log(connection: apsw.Connection, log: object, core_id: int) -> None:
 
 
 def _following_lsn(log: SqliteEventLog, core_id: int) -> int:
-    """One more than the last event's, if the log still has it."""
+    """One more than that of the log's last commit; before the first, than that of the core's last event that is there.
+
+    Each commit asks again: other captures commit, too.
+    """
+    number = log.commits.last()
+    if number:
+        return number + 1
     last = log.last_sequence(core_id)
     if last is not None:
         for batch in log.read(core_id, last, last):

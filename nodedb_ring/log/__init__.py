@@ -1,6 +1,6 @@
 """The event log: a durable store of all write events, from which a consumer gets those that its ring dropped.
 
-``EventLog`` is the protocol, six methods that any log implements; four more protocols say what a log may have besides.
+``EventLog`` is the protocol, six methods that any log implements; five more protocols say what a log may have besides.
 ``SqliteEventLog`` (``log/sqlite/``) is the embedded
 log and ``JetStreamEventLog`` (``log/jetstream/``) the distributed one. ``logged`` (``producer.py``) appends to a log
 before it emits; ``encoding.py`` is how either log stores a batch. ``call_lock.py`` and ``nested_waits.py`` are what
@@ -12,18 +12,21 @@ Not here: reading what was dropped (``recovery/``). Log messages go to Python's 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from ..batch.event_batch import EventBatch
 
 __all__ = [
     "MAX_BATCH_EVENTS",
+    "CommitNumbers",
     "EventLog",
     "ExclusiveEventLog",
     "GroupClaim",
     "IdentifiedEventLog",
     "JoiningEventLog",
     "LiveEventLog",
+    "NumberedEventLog",
+    "StoredCommit",
 ]
 
 MAX_BATCH_EVENTS: Final = 65_536
@@ -161,4 +164,50 @@ class ExclusiveEventLog(EventLog, Protocol):
         RoleTaken
             Somebody else holds it. The message says who, and since when.
         """
+        ...
+
+
+class StoredCommit(NamedTuple):
+    """What a log has of a commit in one core.
+
+    Attributes
+    ----------
+    number : int
+        The ``lsn`` of its events; 0 where no capture has stored them, and their ``lsn`` is what somebody chose.
+    last_sequence : int
+        The last number of the commit; where `number` is 0, of the stored batch.
+    """
+
+    number: int
+    last_sequence: int
+
+
+class CommitNumbers(Protocol):
+    """The numbers of a database's commits, which captures give: contiguous over all cores of the log."""
+
+    def last(self) -> int:
+        """The highest number that was given, trimmed or not; 0 before the first."""
+        ...
+
+    def after(self, core_id: int, sequence: int) -> StoredCommit | None:
+        """The commit of the first event of a core above `sequence`; None if the log has no such event."""
+        ...
+
+    def before(self, core_id: int, sequence: int) -> int:
+        """The number of the commit that the event `sequence` is of, be it trimmed; 0 if it has none."""
+        ...
+
+
+@runtime_checkable
+class NumberedEventLog(EventLog, Protocol):
+    """A log whose events have commit numbers, as those of captured databases do."""
+
+    @property
+    def commits(self) -> CommitNumbers:
+        """The numbers."""
+        ...
+
+    @property
+    def log_id(self) -> str:
+        """Tells this log from any other: the numbers of one log are compared with each other alone."""
         ...

@@ -29,6 +29,7 @@ from ..ends.limits import limit_seconds
 from ..ends.stats import FollowStats
 from ..errors import BusyError, ClosedError, GapError
 from ..log import EventLog, ExclusiveEventLog, GroupClaim
+from .hand import Hand
 from .start import first_owed, identified
 from .state import NOTHING, FollowState, Need
 from .thread_call import ThreadCall, yield_to_loop
@@ -78,6 +79,7 @@ class Follower:
         "_consumer",
         "_core_id",
         "_group",
+        "_hand",
         "_is_closed",
         "_is_in_call",
         "_log",
@@ -105,6 +107,8 @@ class Follower:
         self._group = group
         self._core_id = core_id
         self._is_closed = False
+        # What a merge by commit has taken and not yielded: it comes before everything else.
+        self._hand = Hand()
         self._stream_claim = StreamClaim()
         # A call for the next batch is in progress.
         self._is_in_call = False
@@ -159,6 +163,12 @@ class Follower:
 
     def _take(self, timeout: float | None) -> EventBatch:
         """The next batch; ``NOTHING`` itself if there is none."""
+        if self._hand.batches:
+            return self._hand.take(len(self._hand.batches[0]))
+        return self._take_new(timeout)
+
+    def _take_new(self, timeout: float | None) -> EventBatch:
+        """The next one behind those in the hand."""
         if self._is_in_call:
             raise self._in_call_already()
         self._is_in_call = True
@@ -173,6 +183,11 @@ class Follower:
         return batch
 
     async def _take_async(self, timeout: float | None) -> EventBatch:
+        if self._hand.batches:
+            return self._hand.take(len(self._hand.batches[0]))
+        return await self._take_new_async(timeout)
+
+    async def _take_new_async(self, timeout: float | None) -> EventBatch:
         check_event_loop(f"follower of core {self._core_id}")
         if self._is_in_call:
             raise self._in_call_already()
@@ -194,7 +209,7 @@ class Follower:
 
         An error that the next call would raise is not raised here, and it may have passed by then.
         """
-        if self._state.batch is not None or self._is_closed:
+        if self._state.batch is not None or self._hand.batches or self._is_closed:
             return True
         if self._is_in_call:
             raise self._in_call_already()
@@ -209,7 +224,7 @@ class Follower:
 
     async def _has_more_async(self) -> bool:
         """The same on an event loop."""
-        if self._state.batch is not None or self._is_closed:
+        if self._state.batch is not None or self._hand.batches or self._is_closed:
             return True
         if self._is_in_call:
             raise self._in_call_already()
@@ -308,7 +323,7 @@ class Follower:
             return False
         # Numbers that were drained or read and not delivered yet are known to one of the two.
         known = (consumer.emitted_sequence, self._log.last_sequence(self._core_id))
-        return all(number is None or number < self._state.undelivered for number in known)
+        return all(number is None or number < self._undelivered for number in known)
 
     def _bind_and_take(self) -> EventBatch | None:
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
@@ -341,12 +356,17 @@ class Follower:
         It never moves back: a follower that began before the group's watermark, by ``after=``, saves nothing until it
         has passed that. In a signal handler: the last of these batches may not have been handled yet.
         """
-        undelivered = self._state.undelivered
+        undelivered = self._undelivered
         if undelivered > self._committed:
             if self._claim is not None:
                 self._claim.check()
             self._log.save_watermark(self._group, self._core_id, undelivered - 1)
             self._committed = undelivered
+
+    @property
+    def _undelivered(self) -> int:
+        """The first number that the caller has not got."""
+        return self._hand.first if self._hand.batches else self._state.undelivered
 
     @property
     def core_id(self) -> int:
@@ -361,7 +381,7 @@ class Follower:
     @property
     def position(self) -> int | None:
         """The last number delivered or passed over; None before the first."""
-        undelivered = self._state.undelivered
+        undelivered = self._undelivered
         return undelivered - 1 if undelivered else None
 
     @property
@@ -374,7 +394,7 @@ class Follower:
             The log is no ``IdentifiedEventLog``, or cannot be read.
         """
         log = identified(self._log, "follower.token")
-        return log.token(self._core_id, self._state.undelivered - 1)
+        return log.token(self._core_id, self._undelivered - 1)
 
     @property
     def ended(self) -> bool:
@@ -387,14 +407,14 @@ class Follower:
         tried = None if self._consumer is None else self._consumer.emitted_sequence
         known = state.replay_upto if tried is None else max(tried, state.replay_upto)
         return FollowStats(
-            delivered=state.delivered,
+            delivered=state.delivered - len(self._hand),
             replayed=state.replayed,
             gaps=state.gaps,
             episodes=state.episodes,
             duplicates=state.duplicates,
             heartbeats=state.heartbeats,
             position=self.position,
-            lag=max(0, known + 1 - max(state.undelivered, 1)),
+            lag=max(0, known + 1 - max(self._undelivered, 1)),
         )
 
     def close(self) -> None:

@@ -25,6 +25,8 @@ from nodedb_ring import (
     BusyError,
     CapacityError,
     ClosedError,
+    CommitMerger,
+    CommitNumbers,
     ConsumerStats,
     CorruptLogError,
     CorruptRingError,
@@ -56,6 +58,7 @@ from nodedb_ring import (
     LoggedProducer,
     LogUnavailableError,
     Merger,
+    NumberedEventLog,
     OwnershipError,
     PlainStream,
     PressureState,
@@ -69,6 +72,7 @@ from nodedb_ring import (
     RowProjection,
     Rows,
     RowSchema,
+    StoredCommit,
     UnknownColumnError,
     WriteEvent,
     WriteOp,
@@ -345,6 +349,12 @@ def waits_for_followers(consumer: EventConsumer, follower: Follower) -> None:
     assert_type(wait([follower]), list[Follower])
     assert_type(wait([consumer, follower], timeout=None), list[EventConsumer | Follower])
     assert_type(merge([consumer, follower]), Merger)
+    in_order = merge([follower], 100, by="lsn")
+    assert_type(in_order, CommitMerger)
+    for core_id, batch in in_order:
+        assert_type(core_id, int)
+        assert_type(batch, EventBatch)
+    assert_type(in_order.skip(GapError("", -1, 2, 3)), None)
 
 
 def check_shared() -> None:
@@ -513,6 +523,11 @@ def check_recovery() -> None:
         assert_type(identified.token(0, -1), str)
         assert_type(identified.load_token("group", 0), str | None)
         assert_type(identified.sequence_of(0, identified.token(0, -1)), int)
+        numbered: NumberedEventLog = stored
+        commits: CommitNumbers = numbered.commits
+        assert_type(commits.last(), int)
+        assert_type(commits.before(0, 1), int)
+        assert_type(commits.after(0, 0), StoredCommit | None)
         exclusive: ExclusiveEventLog = stored
         claim: GroupClaim | None = exclusive.claim_group("another", 0)
         if claim is not None:

@@ -4,6 +4,7 @@
 - ``opening``: the file's settings, and tables that are made or migrated;
 - ``upkeep``: cores, groups, checks and backups; ``reserve``: room for a trim on a full disk;
 - ``claims``: that a group has one follower;
+- ``commits``: the numbers of the commits that captures have stored;
 - ``history``: positions, and whether they are those of this log;
 - ``reading``: stored batches, many at a time;
 - ``schema``: the tables and the statements, with their version;

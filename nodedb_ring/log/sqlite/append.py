@@ -11,7 +11,7 @@ from .. import MAX_BATCH_EVENTS
 from ..encoding import check_rising, encode_batch
 from ..token import new_batch_id
 from .drivers import Bindings
-from .schema import APPEND, COLUMNS_BESIDE_CORE, MOST
+from .schema import APPEND, APPENDED_COMMIT, COLUMNS_BESIDE_CORE, MOST
 
 __all__ = ["append_statements", "as_one_statement"]
 
@@ -21,8 +21,10 @@ MOST_BYTES: Final = 1_000_000_000 - 1024
 """The payload of a single event: SQLite's default limit of a row, less what stands beside the payload."""
 
 
-def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindings]]:
+def append_statements(core_id: int, batch: EventBatch, commit: int = 0) -> list[tuple[str, Bindings]]:
     """The statements that append a batch, with their bindings, to be run in one transaction. An empty batch has none.
+
+    `commit` is the number of the commit that a capture stores it with; 0 for anybody else.
 
     If a statement violates a constraint (``sqlite3.IntegrityError``, ``apsw.ConstraintError``), the log already has a
     number of the batch, or a higher one. The bindings are views of the batch's memory.
@@ -45,7 +47,7 @@ def append_statements(core_id: int, batch: EventBatch) -> list[tuple[str, Bindin
                 f"sequence {encoded.first}: an event of {len(encoded.payload)} bytes; at most {MOST_BYTES} fit"
             )
         numbers = (core_id, encoded.first, encoded.last, encoded.count, encoded.checksum)
-        statements.append((APPEND, (*numbers, encoded.rows, encoded.payload, new_batch_id())))
+        statements.append((APPEND, (*numbers, encoded.rows, encoded.payload, new_batch_id(), commit)))
     return statements
 
 
@@ -76,6 +78,7 @@ def as_one_statement(statements: list[tuple[str, Bindings]]) -> tuple[str, Bindi
     rows, values = [sql], list(bindings)
     for _, (_core_id, *more) in others:
         places = range(len(values) + 1, len(values) + 1 + COLUMNS_BESIDE_CORE)
-        rows.append(f"(?1, {', '.join(f'?{place}' for place in places)})")
+        *numbers, commit = places
+        rows.append(f"(?1, {', '.join(f'?{place}' for place in numbers)}, {APPENDED_COMMIT.format(commit)})")
         values += more
     return ", ".join(rows), tuple(values)

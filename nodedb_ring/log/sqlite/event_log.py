@@ -20,6 +20,7 @@ from ..token import LogToken
 from . import upkeep
 from .append import append_statements, as_one_statement
 from .claims import claim_file
+from .commits import StoredCommits
 from .drivers import DRIVERS, Access, Bindings, Connection
 from .errors import is_constraint, translated, watermark_is_higher
 from .history import checked_sequence, token_at
@@ -158,6 +159,11 @@ class SqliteEventLog:
     def log_id(self) -> str:
         """The log's identity: sixteen hexadecimal digits, drawn when it was made. A copy has the same."""
         return self._log_id
+
+    @property
+    def commits(self) -> StoredCommits:
+        """The numbers of the commits that captures have stored, for ``merge(followers, by="lsn")``."""
+        return StoredCommits(self._query)
 
     @property
     def closed(self) -> bool:

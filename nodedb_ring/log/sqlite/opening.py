@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
+import numpy as np
+
+from ...batch.schema import EVENT_DTYPE
 from ...errors import ArgumentError, LogError
 from .drivers import Access, Connection
 from .errors import is_busy
-from .schema import CREATE_TABLES, LOG_TABLES, MIGRATE_FROM_1, SCHEMA_VERSION
+from .schema import CREATE_TABLES, LOG_TABLES, MIGRATE_FROM_1, MOST, SCHEMA_VERSION
 
 __all__ = [
     "BUSY_SECONDS",
@@ -90,7 +93,25 @@ def _migrate(connection: Connection) -> None:
     if _versions(connection) == [1]:
         for statement in MIGRATE_FROM_1:
             connection.execute(statement)
+        # Captures of version 1 counted for each core alone: the numbers that all have in common lie above those.
+        connection.execute(_SET_LAST_COMMIT, (_highest_lsn(connection),))
     connection.execute("COMMIT")
+
+
+_SET_LAST_COMMIT: Final = (
+    "UPDATE nodedb_ring_log SET commit_number = -?1 WHERE rowid = (SELECT max(rowid) FROM nodedb_ring_log)"
+)
+
+
+def _highest_lsn(connection: Connection) -> int:
+    """The highest ``lsn`` of the cores' last events that leaves room for higher ones."""
+    query = (
+        "SELECT rows FROM nodedb_ring_log JOIN (SELECT core_id, max(first_sequence) AS first_sequence"
+        " FROM nodedb_ring_log GROUP BY core_id) USING (core_id, first_sequence)"
+    )
+    whole = (rows for (rows,) in connection.query(query) if rows and len(rows) % EVENT_DTYPE.itemsize == 0)
+    found = (int(np.frombuffer(rows, EVENT_DTYPE)["lsn"][-1]) for rows in whole)
+    return max((lsn for lsn in found if lsn < MOST // 2), default=0)
 
 
 def log_id_of(connection: Connection, path: str, *, read_only: bool) -> str:

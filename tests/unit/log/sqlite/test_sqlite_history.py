@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nodedb_ring import LogError, follow
+from nodedb_ring import LogError, StoredCommit, follow
 from nodedb_ring.log.sqlite import SqliteEventLog
 from nodedb_ring.log.sqlite.schema import MIGRATE_FROM_1
 from nodedb_ring.log.token import LogToken
@@ -124,9 +124,14 @@ def test_appended_by_statements_of_ones_own(log: SqliteEventLog, sql: Sql) -> No
 def as_version_1(path: Path) -> None:
     """Makes a log what releases up to 0.2 wrote."""
     connection = sqlite3.connect(path)
-    for table, column in (("log", "batch_id"), ("watermark", "first_sequence"), ("watermark", "batch_id")):
+    for table, column in (
+        ("log", "batch_id"),
+        ("log", "commit_number"),
+        ("watermark", "first_sequence"),
+        ("watermark", "batch_id"),
+    ):
         connection.execute(f"ALTER TABLE nodedb_ring_{table} DROP COLUMN {column}")
-    for column in ("trimmed_sequence", "trimmed_batch_id"):
+    for column in ("trimmed_sequence", "trimmed_batch_id", "trimmed_commit"):
         connection.execute(f"ALTER TABLE nodedb_ring_core DROP COLUMN {column}")
     connection.execute("ALTER TABLE nodedb_ring_log_version DROP COLUMN log_id")
     connection.execute("DROP TABLE nodedb_ring_follower")
@@ -154,7 +159,20 @@ def test_a_log_of_version_1_is_brought_to_this_version(path: Path, driver: Drive
         assert log.sequence_of(0, token) == 110
     names = {name for name, _ in columns}
     assert {name for name, _ in sql("SELECT name, sql FROM sqlite_master")} == names
-    assert len(MIGRATE_FROM_1) == 8
+    assert len(MIGRATE_FROM_1) == 10
+
+
+def test_commit_numbers_lie_above_the_lsn_of_version_1(path: Path, driver: Driver) -> None:
+    with SqliteEventLog(path, driver=driver) as log:
+        log.append(0, batch_of(1, 2))
+        log.append(1, run_of(1, 40))
+        log.append(0, batch_of(7))
+    as_version_1(path)
+    with SqliteEventLog(path, driver=driver) as log:
+        assert log.commits.last() == max(batch.lsn[-1] for batch in log.read(1, 40, 40))
+        assert log.commits.after(1, 0) == StoredCommit(0, 40)
+        log.append(0, batch_of(8))
+        assert log.commits.last() == 39
 
 
 def test_an_interrupted_migration_leaves_version_1(path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

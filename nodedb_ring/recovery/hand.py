@@ -1,0 +1,61 @@
+"""``Hand``: batches that a follower has taken for a merge by commit, and has not handed out yet."""
+
+from __future__ import annotations
+
+from typing import final
+
+from ..batch.event_batch import EventBatch
+
+__all__ = ["Hand"]
+
+
+@final
+class Hand:
+    """What comes before the follower's next batch: it counts as not delivered.
+
+    A signal handler may raise between any two bytecodes but those of assignments that stand together. So what is taken
+    out is made first, and then removed, and nothing is called between that and the return to the caller.
+
+    Attributes
+    ----------
+    batches : tuple of EventBatch
+        In order. None of them is empty.
+    start : int
+        Events of the first one that were handed out.
+
+    Thread safety
+    -------------
+    One thread at a time, as for the follower.
+    """
+
+    __slots__ = ("batches", "start")
+
+    def __init__(self) -> None:
+        self.batches: tuple[EventBatch, ...] = ()
+        self.start: int = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches)) - self.start
+
+    @property
+    def first(self) -> int:
+        """The number of its first event. There must be one."""
+        return int(self.batches[0].sequence[self.start])
+
+    def join(self) -> None:
+        """Makes one batch of what is there."""
+        joined = EventBatch.concat([self.batches[0][self.start :], *self.batches[1:]])
+        self.batches = (joined,)
+        self.start = 0
+
+    def take(self, stop: int) -> EventBatch:
+        """Removes the first batch's events before number `stop` of that batch, and returns them."""
+        first, *others = self.batches
+        taken = first[self.start : stop] if self.start or stop < len(first) else first
+        rest = tuple(others)
+        if stop == len(first):
+            self.batches = rest
+            self.start = 0
+        else:
+            self.start = stop
+        return taken
