@@ -44,7 +44,7 @@ import nodedb_ring
 from nodedb_ring import EventBus
 from nodedb_ring.bus import directory as bus_directory
 from nodedb_ring.bus import file as bus_file
-from tests.unit.log.nats_server import NatsServer, find_nats_server
+from tests.unit.log.nats_server import NatsServer, require_nats_server
 
 from .blocks import PAGES, ROOT, Block, blocks_of
 from .shell import buses_of, script_of
@@ -192,11 +192,7 @@ def alone() -> Iterator[None]:
 @pytest.fixture
 def nats_url(tmp_path: Path) -> Iterator[str]:
     """The address of a server that takes the place of the one at `NATS`."""
-    if find_nats_server() is None:
-        why = "no nats-server; apt-get install nats-server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+    require_nats_server()
     with NatsServer(tmp_path / ".nats") as server:
         yield server.url
 

@@ -6,7 +6,6 @@ import ast
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring import EventBus
+from tests.unit.log.nats_server import require_nats_server
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -126,13 +126,7 @@ def test_web_server(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def nats_server() -> str:
     """The path with nats-server in it, where Debian puts it too."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-    if shutil.which("nats-server", path=path) is None:
-        why = "nats-server is not installed: apt-get install nats-server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    return path
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(require_nats_server()).parent)))
 
 
 def test_dask_cores(tmp_path: Path, nats_server: str) -> None:

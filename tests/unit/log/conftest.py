@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .interrupting import interrupts
-from .nats_server import NatsServer, find_nats_server
+from .nats_server import NatsServer, require_nats_server
 
 __all__ = ["interrupts", "own", "program"]
 
@@ -17,13 +16,7 @@ __all__ = ["interrupts", "own", "program"]
 @pytest.fixture(scope="session")
 def program() -> str:
     """Where nats-server is. Its tests are skipped without it, and fail in CI."""
-    found = find_nats_server()
-    if found is None:
-        why = "nats-server is not installed: apt-get install nats-server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    return found
+    return require_nats_server()
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["NatsServer", "find_nats_server"]
+import pytest
+
+__all__ = ["NatsServer", "find_nats_server", "require_nats_server"]
 
 _START_SECONDS = 10.0
 
@@ -19,6 +21,17 @@ _START_SECONDS = 10.0
 def find_nats_server() -> str | None:
     """The program, where Debian puts it or in the path."""
     return shutil.which("nats-server", path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
+
+
+def require_nats_server() -> str:
+    """The program; without it the test that asks is skipped, and fails in CI."""
+    found = find_nats_server()
+    if found is None:
+        why = "nats-server is not installed: apt-get install nats-server"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
 
 
 class NatsServer:
