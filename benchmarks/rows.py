@@ -134,6 +134,23 @@ def _ratio(took: dict[str, list[float]], name: str, to: str) -> float:
     return statistics.median(one / other for one, other in zip(took[name], took[to], strict=True))
 
 
+def _against(group: str, took: dict[str, list[float]], to: str) -> Callable[..., Row]:
+    """What makes the rows of a group that say how many times as long one way takes as the way `to`."""
+
+    def row(what: str, name: str, goal: float | None = None) -> Row:
+        return Row(
+            group=group,
+            what=what,
+            value=_ratio(took, name, to),
+            unit="x",
+            goal=goal,
+            at_least=True,
+            beside=f"{min(took[name]):.0f} ns per row",
+        )
+
+    return row
+
+
 def decoding(rows: list[dict[str, Any]], rounds: int) -> list[Row]:
     """Rows into NumPy columns and an Arrow table."""
     values = [msgpack.packb(row) for row in rows]
@@ -194,19 +211,8 @@ def decoding(rows: list[dict[str, Any]], rounds: int) -> list[Row]:
     many = 200
     single = _in_turn({"one": lambda: [one.rows("new_value", SCHEMA) for _ in range(many)]}, rounds, many)
 
-    def against(what: str, name: str, goal: float | None = None) -> Row:
-        beside = f"{min(took[name]):.0f} ns per row"
-        return Row(
-            group="decode",
-            what=what,
-            value=_ratio(took, name, "rows"),
-            unit="x",
-            goal=goal,
-            at_least=True,
-            beside=beside,
-        )
-
     size = sum(map(len, values)) / len(values)
+    against = _against("decode", took, "rows")
     return [
         Row(
             group="decode",
@@ -263,18 +269,7 @@ def encoding(rows: list[dict[str, Any]], rounds: int) -> list[Row]:
         len(rows),
     )
 
-    def against(what: str, name: str, goal: float | None = None) -> Row:
-        beside = f"{min(took[name]):.0f} ns per row"
-        return Row(
-            group="encode",
-            what=what,
-            value=_ratio(took, name, "polars"),
-            unit="x",
-            goal=goal,
-            at_least=True,
-            beside=beside,
-        )
-
+    against = _against("encode", took, "polars")
     return [
         Row(
             group="encode",

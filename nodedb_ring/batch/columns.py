@@ -31,7 +31,7 @@ from .schema import (
     WriteOp,
 )
 
-__all__ = ["VariableColumn", "fixed_column", "in_order", "plain_array", "plain_bytes", "variable_column"]
+__all__ = ["VariableColumn", "fixed_column", "in_order", "is_buffer", "plain_array", "plain_bytes", "variable_column"]
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Items: TypeAlias = list[Any] | npt.NDArray[Any]
@@ -227,10 +227,11 @@ def _one_dimension(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _is_array(value: Any) -> bool:
     """Whether NumPy is given an array, and does not make one of values that it would convert to one another."""
-    return hasattr(value, "__array__") or isinstance(value, range) or _is_buffer(value)
+    return hasattr(value, "__array__") or isinstance(value, range) or is_buffer(value)
 
 
-def _is_buffer(value: Any) -> bool:
+def is_buffer(value: Any) -> bool:
+    """Whether it exports its memory, as arrays do."""
     try:
         memoryview(value)
     except TypeError:
@@ -469,7 +470,7 @@ def _is_pair(value: Any) -> bool:
     """Whether it is data and offsets, and not two values."""
     if not isinstance(value, tuple) or len(value) != 2 or isinstance(value[1], str | bytes) or is_missing(value[1]):
         return False
-    return isinstance(value[0], np.ndarray) or _is_buffer(value[0])
+    return isinstance(value[0], np.ndarray) or is_buffer(value[0])
 
 
 def _offset_column(name: str, data: Any, offsets: Any) -> VariableColumn:

@@ -15,6 +15,14 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from ..batch._row_block cimport PACKED
+from ..batch.rows.msgpack_write cimport (
+    NIL,
+    OF_BINARY,
+    OF_TEXT,
+    write_double,
+    write_head,
+    write_integer,
+)
 from ..core.layout cimport HEARTBEAT, NO_TIME, NULL_LENGTH, EventField, EventRow
 from ..core.schema cimport (
     FIELD_COLLECTION,
@@ -50,13 +58,10 @@ cdef extern from "nodedb_short_copy.h" nogil:
     void copy_short "nodedb_copy_short"(uint8_t* to, const uint8_t* source, size_t size) noexcept
     void copy_padded "nodedb_copy_padded"(uint8_t* to, const uint8_t* source, size_t size) noexcept
 
-cdef extern from *:
-    uint64_t swapped "__builtin_bswap64"(uint64_t number) noexcept nogil
-
 cdef enum:
     # A block with more room than this is freed after its transaction.
     KEPT_BYTES = 1024 * 1024
-    # The first byte of a value, and eight that are written behind it whether they are a part of it or not.
+    # Bytes of the longest number, and more than the head of any other value has.
     MOST_OF_NUMBER = 9
 
 cdef object _NO_CHANGE = apsw.no_change
@@ -178,18 +183,21 @@ cdef class ChangeBlock(RowBlock):
         return same
 
 
-cdef int _need_bytes(ChangeBlock self, uint64_t size) except -1:
+cdef inline int _need_bytes(ChangeBlock self, uint64_t size) except -1:
+    return 0 if self.byte_room - self.used >= size else _grow(self, size)
+
+
+cdef int _grow(ChangeBlock self, uint64_t size) except -1:
     cdef uint64_t room
     cdef void* memory
-    if self.byte_room - self.used < size:
-        if self.used + size >= NULL_LENGTH:
-            raise CaptureError(f"a row of more than {NULL_LENGTH - 1} bytes cannot be captured; make it shorter")
-        room = 2 * (self.used + size) + 1024
-        memory = realloc(self.bytes, room)
-        if memory == NULL:
-            raise MemoryError
-        self.bytes = <uint8_t*>memory
-        self.byte_room = room
+    if self.used + size >= NULL_LENGTH:
+        raise CaptureError(f"a row of more than {NULL_LENGTH - 1} bytes cannot be captured; make it shorter")
+    room = 2 * (self.used + size) + 1024
+    memory = realloc(self.bytes, room)
+    if memory == NULL:
+        raise MemoryError
+    self.bytes = <uint8_t*>memory
+    self.byte_room = room
     return 0
 
 
@@ -308,10 +316,7 @@ cdef int _put_hexadecimal(ChangeBlock self, value) except -1:
     return 0
 
 
-# Values as MessagePack.
-
-
-# Values are written to where `to` points, and a function returns where the next byte goes. `to` is a variable and
+# Values as MessagePack. They are written to where `to` points, and a function returns where the next byte goes. `to` is a variable and
 # not a field of the block: a byte that is written might be one of the block's own fields, for all that C knows, which
 # would be loaded again after each.
 
@@ -341,83 +346,46 @@ cdef int _put_map(ChangeBlock self, Table table, tuple values, tuple before) exc
 cdef uint8_t* _grown(ChangeBlock self, uint8_t* to, uint64_t size) except NULL:
     """Where `to` points after the block has got room for `size` bytes more."""
     self.used = <uint64_t>(to - self.bytes)
-    _need_bytes(self, size)
+    _grow(self, size)
     return self.bytes + self.used
 
 
 cdef int _put_bytes(ChangeBlock self, const char* data, uint64_t size) except -1:
-    if self.byte_room - self.used < size:
-        _need_bytes(self, size)
+    _need_bytes(self, size)
     copy_short(self.bytes + self.used, <const uint8_t*>data, size)
     self.used += size
     return 0
 
 
-cdef inline uint8_t* _form(uint8_t* to, uint8_t first, uint64_t number, int size) noexcept:
-    """A first byte, and the last `size` bytes of a number in network order. There is room for MOST_OF_NUMBER."""
-    cdef uint64_t ordered = swapped(number) >> (64 - 8 * size) if size != 0 else 0
-    to[0] = first
-    memcpy(to + 1, &ordered, 8)
-    return to + 1 + size
-
-
-cdef inline uint8_t* _size(uint8_t* to, uint8_t shortest, Py_ssize_t size) noexcept:
-    """The header of a str or bin whose form with one byte of length is `shortest`."""
-    if size < 0x100:
-        return _form(to, shortest, <uint64_t>size, 1)
-    if size < 0x10000:
-        return _form(to, shortest + 1, <uint64_t>size, 2)
-    return _form(to, shortest + 2, <uint64_t>size, 4)
-
-
-cdef inline uint8_t* _integer(uint8_t* to, int64_t number) noexcept:
-    if number >= 0:
-        if number < 0x80:
-            return _form(to, <uint8_t>number, 0, 0)
-        if number < 0x100:
-            return _form(to, 0xCC, <uint64_t>number, 1)
-        if number < 0x10000:
-            return _form(to, 0xCD, <uint64_t>number, 2)
-        if number < 0x100000000:
-            return _form(to, 0xCE, <uint64_t>number, 4)
-        return _form(to, 0xCF, <uint64_t>number, 8)
-    if number >= -0x20:
-        return _form(to, <uint8_t>number, 0, 0)
-    if number >= -0x80:
-        return _form(to, 0xD0, <uint64_t>number, 1)
-    if number >= -0x8000:
-        return _form(to, 0xD1, <uint64_t>number, 2)
-    if number >= -0x80000000:
-        return _form(to, 0xD2, <uint64_t>number, 4)
-    return _form(to, 0xD3, <uint64_t>number, 8)
-
-
 cdef inline uint8_t* _value(ChangeBlock self, uint8_t* to, object value, bint is_real) except NULL:
     """One value, for which there is room unless it is longer than MOST_OF_NUMBER."""
+    cdef const uint8_t* end = self.bytes + self.byte_room
     cdef double floating
     cdef uint64_t bits
+    cdef int64_t number
     cdef const char* data
     cdef Py_ssize_t size
     if PyUnicode_CheckExact(value):
         data = _text(value, &size)
-        to = _form(to, <uint8_t>(0xA0 | size), 0, 0) if size < 32 else _size(to, 0xD9, size)
+        to = write_head(to, end, OF_TEXT, <uint64_t>size)
     elif value is None:
-        to[0] = 0xC0
+        to[0] = NIL
         return to + 1
     elif PyFloat_CheckExact(value) or (is_real and PyLong_CheckExact(value)):
         # The hook gives the default of a column that was added later as it was written, be it an integer.
         floating = PyFloat_AS_DOUBLE(value) if PyFloat_CheckExact(value) else <double>PyLong_AsLongLong(value)
         memcpy(&bits, &floating, 8)
-        return _form(to, 0xCB, bits, 8)
+        return write_double(to, end, bits)
     elif PyLong_CheckExact(value):
-        return _integer(to, PyLong_AsLongLong(value))
+        number = PyLong_AsLongLong(value)
+        return write_integer(to, end, <uint64_t>number, number < 0)
     elif PyBytes_CheckExact(value):
         data = PyBytes_AS_STRING(value)
         size = PyBytes_GET_SIZE(value)
-        to = _size(to, 0xC4, size)
+        to = write_head(to, end, OF_BINARY, <uint64_t>size)
     else:
         raise TypeError(f"{value!r}: no value of SQLite")
-    if <uint64_t>(self.bytes + self.byte_room - to) < <uint64_t>size:
+    if <uint64_t>(end - to) < <uint64_t>size:
         to = _grown(self, to, <uint64_t>size)
     copy_short(to, <const uint8_t*>data, <size_t>size)
     return to + size

@@ -41,3 +41,11 @@ cdef void release_hold(Hold* hold) noexcept nogil
 # Memory of which large pieces are kept for the next export; of any size, aligned to a cache line.
 cdef void* take_export_memory(size_t size, size_t* got) noexcept nogil
 cdef void give_export_memory(void* memory, size_t size) noexcept nogil
+
+
+# Where an array of `size` bytes goes, and moves *at behind it. Arrays a multiple of a page apart would push each other
+# out of the cache.
+cdef inline size_t place_array(size_t* at, size_t size) noexcept:
+    cdef size_t here = (at[0] + 63) & ~<size_t>63
+    at[0] = here + size + 5 * 64
+    return here

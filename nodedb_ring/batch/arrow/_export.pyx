@@ -109,13 +109,6 @@ cdef void give_export_memory(void* memory, size_t size) noexcept nogil:
     give_memory(memory, size)
 
 
-cdef inline size_t _place(size_t* at, size_t size) noexcept:
-    """Where a column of `size` bytes goes. Columns a multiple of a page apart would push each other out of the cache."""
-    cdef size_t here = (at[0] + 63) & ~<size_t>63
-    at[0] = here + size + 5 * 64
-    return here
-
-
 cdef bint _has_views(const Selected* selected) noexcept:
     """Whether a column may refer to the payload. What it holds has no say: the end of a lease must not hang on that."""
     cdef int k
@@ -184,15 +177,15 @@ cdef Sheet* _place_columns(
     cdef int place, k
     memset(to, 0, sizeof(Targets))
     # Validity and data of every column, and for views the parts of the payload and their sizes.
-    pointers_at = _place(&size, selected.count * (4 + parts) * sizeof(void*) + parts * sizeof(int64_t))
+    pointers_at = place_array(&size, selected.count * (4 + parts) * sizeof(void*) + parts * sizeof(int64_t))
     for place in range(selected.count):
         k = selected.column[place]
         layout = selected.layout[k]
-        at[k] = _place(&size, (n + (1 if layout >= OFFSETS else 0)) * _width(k, layout))
+        at[k] = place_array(&size, (n + (1 if layout >= OFFSETS else 0)) * _width(k, layout))
         # Bitmaps are written by whole words.
-        bits_at[k] = _place(&size, (n + 63) // 64 * 8) if is_nullable(k) else 0
+        bits_at[k] = place_array(&size, (n + 63) // 64 * 8) if is_nullable(k) else 0
     for k in range(2):
-        number_at[k] = _place(&size, n) if selected.layout[FIELD_COLUMN[FIELD_COUNT + k]] >= VIEWS else 0
+        number_at[k] = place_array(&size, n) if selected.layout[FIELD_COLUMN[FIELD_COUNT + k]] >= VIEWS else 0
     memory = <uint8_t*>take_memory(size, &got)
     if memory == NULL:
         raise MemoryError(f"no memory for the columns of {n} events, {size} bytes")
@@ -277,7 +270,7 @@ cdef uint64_t _copy_text(
     cdef uint64_t bad
     cdef int k
     for k in range(PLAIN_COUNT):
-        at[k] = _place(&size, plain.size[k] + PLAIN_STEP) if plain.ends[k] != NULL else 0
+        at[k] = place_array(&size, plain.size[k] + PLAIN_STEP) if plain.ends[k] != NULL else 0
     sheet.text = take_memory(size, &sheet.text_size)
     if sheet.text == NULL:
         raise MemoryError(f"no memory for the text and values of {block.count} events, {size} bytes")

@@ -19,7 +19,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 
 from .._event_rows cimport decode_text
-from ..arrow._export cimport WINDOW_SHIFT, give_export_memory, take_export_memory
+from ..arrow._export cimport WINDOW_SHIFT, give_export_memory, place_array, take_export_memory
 from ._refusal cimport refuse
 from .rows cimport (
     NO_COLUMN,
@@ -118,13 +118,6 @@ cdef class RowPlan:
         free(self.types)
         free(self.by_name.name)
         free(self.by_name.table)
-
-
-cdef inline size_t _place(size_t* at, size_t size) noexcept:
-    """Where an array of `size` bytes goes. Arrays a multiple of a page apart would push each other out of the cache."""
-    cdef size_t here = (at[0] + 63) & ~<size_t>63
-    at[0] = here + size + 5 * 64
-    return here
 
 
 @cython.final
@@ -235,16 +228,16 @@ cdef RowColumns _room_for(RowBlock block, RowPlan plan):
     cdef uint64_t n = block.count
     cdef size_t size = 0, columns_at, valid_at, events_at, states_at, states_bytes, at
     cdef uint32_t k
-    columns_at = _place(&size, plan.count * sizeof(RowColumn))
-    valid_at = _place(&size, plan.count * sizeof(uint64_t))
-    events_at = _place(&size, n)
+    columns_at = place_array(&size, plan.count * sizeof(RowColumn))
+    valid_at = place_array(&size, plan.count * sizeof(uint64_t))
+    events_at = place_array(&size, n)
     states_at = size
     for k in range(plan.count):
-        _place(&size, n)
+        place_array(&size, n)
     at = states_at
     states_bytes = size - states_at
     for k in range(plan.count):
-        _place(&size, n * row_width(plan.types[k]))
+        place_array(&size, n * row_width(plan.types[k]))
     columns.memory = take_export_memory(size, &columns.memory_bytes)
     if columns.memory == NULL:
         raise MemoryError(f"no memory for {plan.count} columns of {n} rows, {size} bytes")
@@ -258,10 +251,10 @@ cdef RowColumns _room_for(RowBlock block, RowPlan plan):
     for k in range(plan.count):
         columns.columns[k].type = plan.types[k]
         columns.columns[k].has_long = 0
-        columns.columns[k].state = <uint8_t*>columns.memory + _place(&at, n)
+        columns.columns[k].state = <uint8_t*>columns.memory + place_array(&at, n)
     memset(<uint8_t*>columns.memory + states_at, ROW_ABSENT, states_bytes)
     for k in range(plan.count):
-        columns.columns[k].values = <uint8_t*>columns.memory + _place(&at, n * row_width(plan.types[k]))
+        columns.columns[k].values = <uint8_t*>columns.memory + place_array(&at, n * row_width(plan.types[k]))
     return columns
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import RowError
-from ..columns import in_order
+from ..columns import in_order, is_buffer
 from ..integers import is_masked_array, is_missing
 
 __all__ = ["NumberColumn", "is_scalar_value", "numbers_or_objects"]
@@ -72,7 +72,7 @@ def numbers_or_objects(name: str, value: Any) -> NumberColumn | list[Any]:
     in_order(f"column {name!r}", value)
     # What pandas takes for missing: of floats also NaN.
     missing = np.asarray(value.isna(), np.bool_) if hasattr(value, "isna") else None
-    if hasattr(value, "__array__") or _is_buffer(value):
+    if hasattr(value, "__array__") or is_buffer(value):
         array = np.asarray(value)
         if array.dtype.kind in "biufM":
             return _array_column(name, array if missing is None else np.ma.masked_array(array, missing))
@@ -80,14 +80,6 @@ def numbers_or_objects(name: str, value: Any) -> NumberColumn | list[Any]:
     if missing is not None:
         values = [None if absent else item for item, absent in zip(values, missing.tolist(), strict=True)]
     return values
-
-
-def _is_buffer(value: Any) -> bool:
-    try:
-        memoryview(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _array_column(name: str, array: npt.NDArray[Any]) -> NumberColumn | list[Any]:

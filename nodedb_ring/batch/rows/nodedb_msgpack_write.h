@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../nodedb_short_copy.h"
+
 enum { MSGPACK_NIL_BYTE = 0xC0, MSGPACK_FALSE_BYTE = 0xC2 };
 
 // MessagePack counts bytes and items with at most 32 bits.
@@ -169,31 +171,12 @@ static inline uint8_t *msgpack_write_head(uint8_t *at, const uint8_t *end, msgpa
     return at + size;
 }
 
-// Bytes as they are. Most are few: those go in two words that overlap, of which neither leaves the source.
+// Bytes as they are.
 static inline __attribute__((always_inline)) uint8_t *msgpack_write_bytes(uint8_t *at, const uint8_t *end,
                                                                           const uint8_t *bytes, uint64_t size) {
-    uint64_t first, last;
-    uint32_t first_four, last_four;
     if (!msgpack_has_room(at, end, size))
         return NULL;
-    if (size > 16) {
-        memcpy(at, bytes, size);
-    } else if (size >= 8) {
-        memcpy(&first, bytes, 8);
-        memcpy(&last, bytes + size - 8, 8);
-        memcpy(at, &first, 8);
-        memcpy(at + size - 8, &last, 8);
-    } else if (size >= 4) {
-        memcpy(&first_four, bytes, 4);
-        memcpy(&last_four, bytes + size - 4, 4);
-        memcpy(at, &first_four, 4);
-        memcpy(at + size - 4, &last_four, 4);
-    } else if (size != 0) {
-        const uint8_t middle = bytes[size / 2], least = bytes[size - 1];
-        at[0] = bytes[0];
-        at[size / 2] = middle;
-        at[size - 1] = least;
-    }
+    nodedb_copy_short(at, bytes, size);
     return at + size;
 }
 

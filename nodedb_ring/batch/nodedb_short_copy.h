@@ -1,7 +1,7 @@
-// Copies of the short strings that a row is made of: a call of memcpy takes longer than the copy.
+// Copies of the short strings that a row value is made of: a call of memcpy takes longer than the copy.
 
-#ifndef NODEDB_RING_SHORT_COPY_H
-#define NODEDB_RING_SHORT_COPY_H
+#ifndef NODEDB_SHORT_COPY_H
+#define NODEDB_SHORT_COPY_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 
 // Copies `size` bytes between places that do not overlap, and reads and writes no others. Up to 16 bytes go as two
 // words, which overlap where they have to.
-static inline void nodedb_copy_short(uint8_t *to, const uint8_t *from, size_t size) {
+static inline __attribute__((always_inline)) void nodedb_copy_short(uint8_t *to, const uint8_t *from, size_t size) {
     if (size > NODEDB_SHORT) {
         memcpy(to, from, size);
     } else if (size >= 8) {
