@@ -42,6 +42,7 @@ NUMPYDOC: Any = Config(
 MADE_FOR_YOU = frozenset(
     (
         *("EventBus", "EventProducer", "Reservation", "EventConsumer", "Lease", "EventRing", "Follower", "Merger"),
+        *("CommitMerger", "capture.Snapshot"),
         *("LoggedProducer", "WriteOp", "EventSource", "PressureState"),
         *("ProducerStats", "ConsumerStats", "RingStats", "FollowStats"),
     )

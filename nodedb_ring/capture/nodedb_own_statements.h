@@ -11,7 +11,16 @@
 #include <stddef.h>
 #include <string.h>
 
-enum OwnStatement { SCHEMA_VERSION, DATA_VERSION, LAST_LOGGED, LAST_TRIMMED, LAST_COMMIT, TRIMMED_COMMIT, APPEND, OWN_STATEMENT_COUNT };
+enum OwnStatement {
+    SCHEMA_VERSION,
+    DATA_VERSION,
+    LAST_LOGGED,
+    LAST_TRIMMED,
+    LAST_COMMIT,
+    TRIMMED_COMMIT,
+    APPEND,
+    OWN_STATEMENT_COUNT
+};
 
 // SQLite's functions, of the copy of SQLite that the connection is of.
 typedef struct OwnFunctions {
@@ -81,7 +90,7 @@ static const char *const OWN_SQL[OWN_STATEMENT_COUNT] = {
         "SELECT last_sequence FROM main.nodedb_ring_log WHERE core_id = ?1 ORDER BY first_sequence DESC LIMIT 1",
     [LAST_TRIMMED] = "SELECT last_sequence FROM main.nodedb_ring_core WHERE core_id = ?1",
     [LAST_COMMIT] = "SELECT commit_number FROM main.nodedb_ring_log ORDER BY rowid DESC LIMIT 1",
-    [TRIMMED_COMMIT] = "SELECT trimmed_commit FROM main.nodedb_ring_core ORDER BY trimmed_commit DESC LIMIT 1",
+    [TRIMMED_COMMIT] = "SELECT trimmed_commit FROM main.nodedb_ring_core",
     [APPEND] = "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, batch_id,"
                " commit_number, rows, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
 };
@@ -95,7 +104,8 @@ static inline int own_statement(OwnStatements *statements, enum OwnStatement whi
     return result;
 }
 
-// Another number whenever somebody has committed, this connection too: 0 if it is not known. Far cheaper than a statement.
+// Another number whenever somebody has committed, this connection too: 0 if it is not known. Far cheaper than a
+// statement.
 static inline uint32_t own_file_version(OwnStatements *statements) {
     uint32_t version = 0;
     if (statements->call.file_control(statements->db, "main", SQLITE_FCNTL_DATA_VERSION, &version) != SQLITE_OK)
@@ -105,7 +115,8 @@ static inline uint32_t own_file_version(OwnStatements *statements) {
 
 static inline const char *own_message(OwnStatements *statements) { return statements->call.errmsg(statements->db); }
 
-// The first column of the first row, which `found` says whether there is.
+// The highest number in the first column of all rows; `found` says whether there is one. SQLite's max() is not used:
+// the application may have another function of that name.
 static inline int own_number(OwnStatements *statements, enum OwnStatement which, int64_t core_id, int64_t *number,
                              int *found) {
     sqlite3_stmt *statement;
@@ -116,14 +127,12 @@ static inline int own_number(OwnStatements *statements, enum OwnStatement which,
         return own_statement_done(statements, result);
     if (which == LAST_LOGGED || which == LAST_TRIMMED)
         statements->call.bind_int64(statement, 1, core_id);
-    result = statements->call.step(statement);
-    if (result == SQLITE_ROW) {
-        *number = statements->call.column_int64(statement, 0);
+    while ((result = statements->call.step(statement)) == SQLITE_ROW) {
+        int64_t next = statements->call.column_int64(statement, 0);
+        *number = *found && *number > next ? *number : next;
         *found = 1;
-        result = SQLITE_OK;
-    } else {
-        result = result == SQLITE_DONE ? SQLITE_OK : statements->call.extended_errcode(statements->db);
     }
+    result = result == SQLITE_DONE ? SQLITE_OK : statements->call.extended_errcode(statements->db);
     statements->call.reset(statement);
     return own_statement_done(statements, result);
 }
@@ -140,8 +149,8 @@ static inline int own_last_sequence(OwnStatements *statements, int64_t core_id, 
     return result;
 }
 
-// The number of the database's last captured commit, 0 before the first: that of the row that was stored last, or of one
-// that was trimmed. log/sqlite/schema.py says what the numbers mean.
+// The number of the database's last captured commit, 0 before the first: that of the row that was stored last, or of
+// one that was trimmed. log/sqlite/schema.py says what the numbers mean.
 static inline int own_last_commit(OwnStatements *statements, int64_t *last) {
     int64_t number = 0;
     int found;

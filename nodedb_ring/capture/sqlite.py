@@ -52,7 +52,8 @@ class SqliteCapture:
     foreign key did. A change of the row's key is a DELETE and an INSERT. What was rolled back, wholly or to a
     savepoint, or by a statement that failed, is not emitted.
 
-    A full ring drops events and counts them; the database does not notice. Other connections are not seen.
+    A full ring drops events and counts them; the database does not notice. What other connections change is not
+    captured: each that writes needs a capture of its own.
 
     With a log the events are also written to it, in the transaction that they describe: both are committed, or neither.
     What the ring drops, and what a process did not get to emit, `nodedb_ring.follow` then reads from there.

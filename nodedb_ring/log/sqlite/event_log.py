@@ -7,7 +7,7 @@ import operator
 import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -29,24 +29,19 @@ from .reading import joined_rows
 from .reserve import keep_reserve, reserve_path, use_reserve
 from .schema import (
     COVERING,
-    DELETE_TRIMMED,
     DROP_GROUP,
     LAST_SEQUENCE,
     LOAD_WATERMARK,
     MOST,
     NEXT_BATCH,
-    REMEMBER_LAST,
     SAVE_WATERMARK,
-    TRIMMED,
 )
+from .trimming import trim_batches
 from .upkeep import CoreRange, GroupPosition
 
 __all__ = ["BUSY_SECONDS", "SqliteEventLog"]
 
 _T = TypeVar("_T")
-
-TRIM_ROWS: Final = 16
-"""Rows that a trim deletes in one transaction."""
 
 
 class SqliteEventLog:
@@ -289,18 +284,9 @@ class SqliteEventLog:
 
     def _trim(self, undone: str, core_id: int, upto: int) -> None:
         last = self._run(undone, lambda connection: self._last(connection, core_id))
-        if last is None:
-            return
-        # What is appended from here on stays, since its numbers are not remembered by REMEMBER_LAST.
-        upto = min(upto, last)
-        if self._query(undone, TRIMMED, (core_id, upto, 1)):
-            self._execute(undone, REMEMBER_LAST, (core_id, upto))
-            while self._trim_some(undone, core_id, upto):
-                pass
-
-    def _trim_some(self, undone: str, core_id: int, upto: int) -> bool:
-        self._execute(undone, DELETE_TRIMMED, (core_id, upto, TRIM_ROWS))
-        return bool(self._query(undone, TRIMMED, (core_id, upto, 1)))
+        if last is not None:
+            # What is appended from here on stays, since its numbers are not remembered.
+            trim_batches(self._query, self._execute, undone, core_id, upto=min(upto, last))
 
     def load_watermark(self, group: str, core_id: int) -> int | None:
         """The number up to which a consumer group has handled a core's events; None for a new group."""

@@ -11,7 +11,7 @@ import pytest
 
 from nodedb_ring.errors import ClosedError, LogConflictError
 from nodedb_ring.log import EventLog
-from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog, append, event_log
+from nodedb_ring.log.sqlite import LOG_TABLES, SqliteEventLog, append, event_log, trimming
 from tests.stress.journal import memory_directory
 from tests.unit.log.interrupting import Interrupts, handled, interrupted_at_each
 
@@ -109,7 +109,7 @@ def test_an_interrupted_append_of_several_rows_is_whole_or_not_there(
 def test_an_interrupted_trim_removes_whole_batches_and_no_number(
     log: SqliteEventLog, other: SqliteEventLog, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "TRIM_ROWS", 2)
+    monkeypatch.setattr(trimming, "TRIM_ROWS", 2)
     last = 0
 
     def begin() -> Callable[[], None]:

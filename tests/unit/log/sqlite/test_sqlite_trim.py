@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring.errors import LogConflictError
-from nodedb_ring.log.sqlite import CHECKPOINT_BYTES, SqliteEventLog, event_log
+from nodedb_ring.log.sqlite import CHECKPOINT_BYTES, SqliteEventLog, trimming
+from nodedb_ring.log.sqlite.drivers import Bindings
+from nodedb_ring.log.sqlite.schema import DELETE_TRIMMED
 
 from .numbered import Driver, Sql, batch_of, numbers
 
@@ -56,36 +58,36 @@ def test_trim_of_nothing_writes_nothing(log: SqliteEventLog, path: Path, sql: Sq
 
 def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> None:
     """Another connection, which takes its turn while a trim runs, sees every step."""
-    rows = 5 * event_log.TRIM_ROWS + 3
+    rows = 5 * trimming.TRIM_ROWS + 3
     for n in range(1, rows + 1):
         log.append(0, batch_of(n))
     left: list[int] = []
-    step = log._trim_some  # pyright: ignore[reportPrivateUsage]
+    execute = log._execute  # pyright: ignore[reportPrivateUsage]
 
-    def watched(undone: str, core_id: int, upto: int) -> bool:
-        more = step(undone, core_id, upto)
+    def watched(undone: str, statement: str, bindings: Bindings = ()) -> None:
+        execute(undone, statement, bindings)
         [(count,)] = sql("SELECT count(*) FROM nodedb_ring_log")
         left.append(int(count))
-        return more
 
-    log._trim_some = watched  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    log._execute = watched  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
     log.trim(0, rows)
     taken = [before - after for before, after in zip([rows, *left], left, strict=False)]
     assert left[-1] == 0
-    assert max(taken) == event_log.TRIM_ROWS
+    assert max(taken) == trimming.TRIM_ROWS
 
 
 def test_a_batch_appended_during_a_trim_stays(log: SqliteEventLog, path: Path, driver: Driver) -> None:
     """Whatever the trim was asked for: its number would be forgotten with it, and given to another event."""
     log.append(0, batch_of(1, 2))
-    step = log._trim_some  # pyright: ignore[reportPrivateUsage]
+    execute = log._execute  # pyright: ignore[reportPrivateUsage]
     with SqliteEventLog(path, driver=driver) as other:
 
-        def after_an_append(undone: str, core_id: int, upto: int) -> bool:
-            other.append(0, batch_of(3))
-            return step(undone, core_id, upto)
+        def after_an_append(undone: str, statement: str, bindings: Bindings = ()) -> None:
+            if statement == DELETE_TRIMMED:
+                other.append(0, batch_of(3))
+            execute(undone, statement, bindings)
 
-        log._trim_some = after_an_append  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+        log._execute = after_an_append  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
         log.trim(0, 2**64 - 1)
     assert numbers(log) == [3]
     assert log.last_sequence(0) == 3
