@@ -9,7 +9,7 @@ neither is a reason was made by a connection that is not captured.
 from __future__ import annotations
 
 import logging
-from typing import Final, Literal, TypeAlias, cast, final
+from typing import Final, Literal, cast, final
 
 import apsw
 
@@ -18,9 +18,7 @@ from ..errors import CaptureError
 from ..log.sqlite.schema import LAST_COMMIT
 from ._own_sql import rows
 
-__all__ = ["ForeignCommits", "OnForeignCommit"]
-
-OnForeignCommit: TypeAlias = Literal["warn", "raise", "ignore"]
+__all__ = ["ForeignCommits"]
 
 _WORK: Final = (
     "SELECT group_name, core_id, sequence, batch_id FROM main.nodedb_ring_watermark",
@@ -49,7 +47,7 @@ class ForeignCommits:
     action : "warn" or "raise"
     """
 
-    def __init__(self, connection: apsw.Connection, logged_core: int | None, action: OnForeignCommit) -> None:
+    def __init__(self, connection: apsw.Connection, logged_core: int | None, action: Literal["warn", "raise"]) -> None:
         self._logged_core = logged_core
         self._action = action
         self._last_commit, self._work, self._ranges = self._read(connection)

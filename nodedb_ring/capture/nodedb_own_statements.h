@@ -91,8 +91,8 @@ static const char *const OWN_SQL[OWN_STATEMENT_COUNT] = {
     [LAST_TRIMMED] = "SELECT last_sequence FROM main.nodedb_ring_core WHERE core_id = ?1",
     [LAST_COMMIT] = "SELECT commit_number FROM main.nodedb_ring_log ORDER BY rowid DESC LIMIT 1",
     [TRIMMED_COMMIT] = "SELECT trimmed_commit FROM main.nodedb_ring_core",
-    [APPEND] = "INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, batch_id,"
-               " commit_number, rows, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [APPEND] = ("INSERT INTO main.nodedb_ring_log(core_id, first_sequence, last_sequence, count, checksum, batch_id,"
+                " commit_number, rows, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
 };
 
 static inline int own_statement(OwnStatements *statements, enum OwnStatement which, sqlite3_stmt **statement) {

@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import apsw
 
@@ -25,7 +25,7 @@ from ..log.sqlite import LOG_TABLES, SqliteEventLog
 from ..log.sqlite.schema import MOST
 from ._own_sql import fold, rows
 from ._sqlite import OpenTransaction
-from .foreign import ForeignCommits, OnForeignCommit
+from .foreign import ForeignCommits
 from .snapshot import Snapshot, SnapshotSource
 from .tables import read_tables, row_schema
 
@@ -112,7 +112,7 @@ class SqliteCapture:
         vshard_id: int = 0,
         first_lsn: int | None = None,
         log: SqliteEventLog | None = None,
-        on_foreign_commit: OnForeignCommit | None = None,
+        on_foreign_commit: Literal["warn", "raise", "ignore"] | None = None,
     ) -> None:
         if on_foreign_commit is None:
             on_foreign_commit = "ignore" if log is None else "warn"

@@ -316,7 +316,8 @@ class CommitMerger:
         """
         hand = core.hand
         while True:
-            is_open = len(hand.batches) == 1 or hand.batches[-1].lsn[-1] == number
+            count = len(hand.batches)
+            is_open = count == 1 or hand.batches[-1].lsn[-1] == number
             if is_open and not (yield _Take(core, 0.0, hides_errors=has_others)):
                 if (yield _Ask(lambda: core.is_at_end(number, hides_errors=has_others))):
                     break

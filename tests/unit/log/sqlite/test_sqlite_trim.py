@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,12 @@ def test_trim_takes_small_steps(log: SqliteEventLog, path: Path, sql: Sql) -> No
     for n in range(1, rows + 1):
         log.append(0, batch_of(n))
     left: list[int] = []
+    count = functools.partial(sql, "SELECT count(*) FROM nodedb_ring_log")
     execute = log._execute  # pyright: ignore[reportPrivateUsage]
 
-    def watched(undone: str, statement: str, bindings: Bindings = ()) -> None:
-        execute(undone, statement, bindings)
-        [(count,)] = sql("SELECT count(*) FROM nodedb_ring_log")
-        left.append(int(count))
+    def watched(undone: str, sql: str, bindings: Bindings = ()) -> None:
+        execute(undone, sql, bindings)
+        left.append(int(count()[0][0]))
 
     log._execute = watched  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
     log.trim(0, rows)
@@ -82,10 +83,10 @@ def test_a_batch_appended_during_a_trim_stays(log: SqliteEventLog, path: Path, d
     execute = log._execute  # pyright: ignore[reportPrivateUsage]
     with SqliteEventLog(path, driver=driver) as other:
 
-        def after_an_append(undone: str, statement: str, bindings: Bindings = ()) -> None:
-            if statement == DELETE_TRIMMED:
+        def after_an_append(undone: str, sql: str, bindings: Bindings = ()) -> None:
+            if sql == DELETE_TRIMMED:
                 other.append(0, batch_of(3))
-            execute(undone, statement, bindings)
+            execute(undone, sql, bindings)
 
         log._execute = after_an_append  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
         log.trim(0, 2**64 - 1)
