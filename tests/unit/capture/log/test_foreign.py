@@ -83,11 +83,13 @@ def test_a_warning_by_default(core: LoggedCore, caplog: pytest.LogCaptureFixture
     assert len([record for record in caplog.records if MESSAGE in record.message]) == 1
 
 
-def test_captures_of_one_log_know_each_other(core: LoggedCore) -> None:
+@pytest.mark.parametrize("core_id", [0, 1])
+def test_captures_of_one_log_know_each_other(core: LoggedCore, core_id: int) -> None:
+    """Even of one core: its rings are private, and its numbers are the log's."""
     raising(core)
     second = other(core)
     producers, _ = create_event_bus(2)
-    with SqliteCapture(second, producers[1], log=core.log, on_foreign_commit="raise"):
+    with SqliteCapture(second, producers[core_id], log=core.log, on_foreign_commit="raise"):
         for key in range(12):
             (core.connection, second)[key // 2 % 2].execute(f"INSERT INTO t VALUES ({key}, {key})")
     second.close()
