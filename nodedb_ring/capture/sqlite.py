@@ -261,7 +261,7 @@ class SqliteCapture:
             vshard_id=self._vshard_id,
             captured=self._chosen,
         )
-        return Snapshot(source, tables, event_count(batch))
+        return Snapshot(source, tables, event_count(batch, "batch"))
 
     @property
     def closed(self) -> bool:

@@ -286,7 +286,14 @@ COUNTED = [name for name, _ in COUNTERS]
 def test_no_place_that_takes_a_count_is_missing_here() -> None:
     # A log's read_joined is asked by followers, with a count that was checked.
     joining = {"JoiningEventLog.read_joined", "SqliteEventLog.read_joined", "joined_rows", "read_batches"}
-    inside = {"Follower.__init__", "FollowState.__init__", "drain_when_ready", "next_batch", *joining}
+    inside = {
+        "Follower.__init__",
+        "FollowState.__init__",
+        "CommitMerger.__init__",
+        "drain_when_ready",
+        "next_batch",
+        *joining,
+    }
     assert taking("max_events") == set(COUNTED) | inside
 
 
