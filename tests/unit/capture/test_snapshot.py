@@ -195,7 +195,7 @@ def test_a_captures_tables_alone(tmp_path: Path) -> None:
             capture.snapshot(["bad"])
         with pytest.raises(TypeError, match="not one str"):
             capture.snapshot("t")
-        with pytest.raises(ArgumentError, match="^batch 0: must be from 1"):
+        with pytest.raises(ArgumentError, match=r"^batch 0: must be from 1"):
             capture.snapshot(batch=0)
         connection.execute("BEGIN; INSERT INTO t VALUES (1)")
         with pytest.raises(CaptureError, match="in memory is copied"):
