@@ -13,7 +13,7 @@ import numpy as np
 
 from ...batch.event_batch import EventBatch
 from ...errors import ClosedError, CorruptLogError, ForkError, LogError
-from .. import GroupClaim
+from .. import CommitNumbers, GroupClaim
 from ..call_lock import CallLock
 from ..encoding import check_rising, decode_batch
 from ..token import LogToken
@@ -156,7 +156,7 @@ class SqliteEventLog:
         return self._log_id
 
     @property
-    def commits(self) -> StoredCommits:
+    def commits(self) -> CommitNumbers:
         """The numbers of the commits that captures have stored, for ``merge(followers, by="lsn")``."""
         return StoredCommits(self._query)
 
