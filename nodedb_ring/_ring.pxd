@@ -56,8 +56,8 @@ cdef class EventRing:
     """One bounded ring over one block of memory. `ring` is what the functions above take."""
 
     cdef Ring ring
-    cdef Py_buffer _block
-    cdef bint _has_block
+    cdef Py_buffer _block, _blocks
+    cdef bint _has_block, _has_blocks
     cdef bint has_producer, has_consumer  # each end is handed out once
     cdef bint is_pin_logged               # a lease that arrays outlive was logged once
     cdef bint is_over                     # the consumer is closed: its role is free with its last lease

@@ -183,8 +183,9 @@ cdef class EventRing:
     arena_bytes : int, 1 to 2**32 - 1
     thresholds : (int, int, int, int)
         Enter and leave ``THROTTLED``, enter and leave ``SUSPENDED``, in percent.
-    attach : bool, default False
-        The block is laid out already, and stays as it is: check that it was laid out so.
+    blocks : writable buffer, optional
+        The blocks of all cores of a bus, one behind the other, of which `block` is one, perhaps in another mapping. It
+        is laid out already, and stays as it is: check that it was laid out so.
 
     Raises
     ------
@@ -197,7 +198,7 @@ cdef class EventRing:
     """
 
     def __cinit__(
-        self, block: object, *, core_id: int, capacity: int, arena_bytes: int, thresholds: tuple, attach: bool = False
+        self, block: object, *, core_id: int, capacity: int, arena_bytes: int, thresholds: tuple, blocks: object = None
     ):
         cdef Ring* ring = &self.ring
         cdef uint64_t i
@@ -221,7 +222,13 @@ cdef class EventRing:
         # Not at the import: beside other threads the first call takes the kernel milliseconds, and later ones nothing.
         ring.fenced = 0 if membarrier_register() else 1
         ring.header = <RingHeader*>self._block.buf
-        if not attach:
+        if blocks is not None:
+            PyObject_GetBuffer(blocks, &self._blocks, PyBUF_WRITABLE)
+            self._has_blocks = True
+            ring.blocks = <uint8_t*>self._blocks.buf
+            ring.block_bytes = self._block.len
+            ring.num_cores = <uint32_t>(self._blocks.len // self._block.len)
+        if blocks is None:
             _write_geometry(ring, self._block.len)
         else:
             _check_geometry(ring, self._block.len)
@@ -240,7 +247,7 @@ cdef class EventRing:
                 )
             raise MemoryError("no memory for the local side of a ring")
         ring.local.alive = 1
-        if attach:
+        if blocks is not None:
             ring.shared = 1
             return
         with nogil:
@@ -266,6 +273,8 @@ cdef class EventRing:
             close_fd(self.ring.timer_fd)
         if self.ring.local != NULL:
             unmap(self.ring.local, PAGE)
+        if self._has_blocks:
+            PyBuffer_Release(&self._blocks)
         if self._has_block:
             PyBuffer_Release(&self._block)
 

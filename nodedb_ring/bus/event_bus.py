@@ -187,7 +187,7 @@ class EventBus:
                 capacity=file.capacity,
                 arena_bytes=file.arena_bytes,
                 thresholds=file.thresholds,
-                attach=True,
+                blocks=file.blocks(),
             )
         except LayoutError as error:
             raise LayoutError(f"{file.path}: {error}") from None

@@ -212,6 +212,10 @@ class BusFile:
         start = self._head.blocks_at + core_id * self._head.block_bytes
         return memoryview(self._map)[start : start + self._head.block_bytes]
 
+    def blocks(self) -> memoryview:
+        """Those of all cores, one behind the other."""
+        return memoryview(self._map)[self._head.blocks_at :]
+
     def own_block(self, core_id: int) -> memoryview:
         """The same in a separate mapping: a forked child maps private memory over the part that leases show."""
         start = self._head.blocks_at + core_id * self._head.block_bytes

@@ -23,7 +23,6 @@ Compiled, because a signal handler may run, and raise, wherever a Python functio
 the change that it was called for whenever Ctrl-C arrives during a long statement.
 """
 
-import logging
 import weakref
 
 import apsw
@@ -33,8 +32,8 @@ from cpython.exc cimport PyErr_SetInterrupt
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from ..ends._producer cimport EventProducer
 from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
+from ._commit_emitter cimport CommitEmitter
 from ._pending_changes cimport PendingChanges
 from ._table cimport Table
 from ._transaction_log cimport TransactionLog, data_version, schema_version
@@ -64,7 +63,6 @@ from .transaction_table cimport (
 )
 
 from ..errors import CaptureError
-from ..ends.logger import log_safely
 from ._own_sql import fold, rows
 
 __all__ = ["OpenTransaction"]
@@ -101,8 +99,7 @@ cdef class OpenTransaction:
 
     cdef TransactionTable* _table
     cdef object _connection  # a weak reference: the connection's hooks hold this object
-    cdef object _producer    # an EventProducer, or what has its emit() and next_sequence
-    cdef uint64_t _arena_bytes
+    cdef CommitEmitter _emitter
     cdef object _read_tables, _chosen
     cdef TransactionLog _log
     cdef uint64_t _tenant_id, _vshard_id
@@ -123,8 +120,6 @@ cdef class OpenTransaction:
     cdef uint32_t _file_version  # when this connection committed last; 0: not known
     cdef int64_t _data_version   # when it last began
     cdef readonly object lsn
-    cdef readonly object emitted
-    cdef readonly object dropped
 
     def __cinit__(self, *args, str module, **options):
         self._table = transaction_table_new(<void*>self, &_METHODS, module.encode())
@@ -141,9 +136,7 @@ cdef class OpenTransaction:
         foreign=None
     ):
         self._connection = weakref.ref(connection)
-        self._producer = producer
-        ring = getattr(producer, "ring", None)
-        self._arena_bytes = _LARGEST if ring is None else ring.arena_bytes
+        self._emitter = CommitEmitter(producer)
         self._module = module
         self._read_tables = read_tables
         self._chosen = chosen
@@ -161,8 +154,6 @@ cdef class OpenTransaction:
         [(self._data_version,)] = rows(connection, "PRAGMA main.data_version")
         self._first_lsn = first_lsn
         self.lsn = first_lsn - 1
-        self.emitted = 0
-        self.dropped = 0
         self._tables = {}
         self._version = None
         self._changes = PendingChanges()
@@ -196,13 +187,21 @@ cdef class OpenTransaction:
         return 0
 
     @property
+    def emitted(self):
+        return self._emitter.emitted
+
+    @property
+    def dropped(self):
+        return self._emitter.dropped
+
+    @property
     def pending(self):
         return self._table.standing
 
     @property
     def last_sequence(self):
         """The last number that was given; 0 before the first."""
-        return max(self._next_sequence, self._producer.next_sequence, 1) - 1
+        return max(self._next_sequence, self._emitter.producer.next_sequence, 1) - 1
 
     # The preupdate hook.
 
@@ -394,7 +393,7 @@ cdef class OpenTransaction:
             self._logged = False
             self._logged_from = None
         if self._table.standing != 0:
-            sequence = max(self._next_sequence, self._producer.next_sequence, self._log.next_sequence())
+            sequence = max(self._next_sequence, self._emitter.producer.next_sequence, self._log.next_sequence())
             self._commit_number = max(self._first_lsn, self._log.next_commit())
             self._number(sequence, self._commit_number)
             self._logged_from = sequence
@@ -406,24 +405,24 @@ cdef class OpenTransaction:
         return 0
 
     cdef int _number(self, sequence, lsn) except -1:
-        return self._changes.number(sequence, lsn, self._tenant_id, self._vshard_id, self._arena_bytes)
+        return self._changes.number(sequence, lsn, self._tenant_id, self._vshard_id, self._emitter.arena_bytes)
 
     cdef int _commit(self) except -1:
         cdef int64_t standing = self._table.standing
         cdef list blocks
         try:
             if not self._logged:
-                self._number(max(self._next_sequence, self._producer.next_sequence), self.lsn + 1)
+                self._number(max(self._next_sequence, self._emitter.producer.next_sequence), self.lsn + 1)
             self._next_sequence = self._changes.end_sequence
         except BaseException:
-            self.dropped += standing
+            self._emitter.drop(standing)
             raise
         finally:
             blocks = self._changes.take()
             self.lsn = self._commit_number if self._logged else self.lsn + 1
             self._file_version = own_file_version(&self._table.statements)
             self._clear()
-        self._emit(blocks, standing)
+        self._emitter.emit(blocks, standing, self.lsn)
         return self._changes.give_back(blocks)
 
     # The hooks of the connection.
@@ -459,59 +458,6 @@ cdef class OpenTransaction:
         """The rollback hook; also of a transaction that the virtual table could not join."""
         transaction_table_undone(self._table)
         self._clear()
-
-    # After the commit.
-
-    cdef int _emit(self, list blocks, int64_t standing) except -1:
-        """Emits the changes of a commit, and the HEARTBEAT behind them if the ring did not see the last one."""
-        cdef int64_t left = standing, accepted = 0, oversize = 0
-        cdef uint64_t start, stop = 0, size, i
-        cdef ChangeBlock block = None
-        cdef bint hidden = False
-        try:
-            for block in blocks:
-                stop = min(<uint64_t>left, block.count)
-                left -= stop
-                start = 0
-                if block.payload_bytes > self._arena_bytes:
-                    for i in range(stop):
-                        size = block.row_bytes(i)
-                        if size > self._arena_bytes:
-                            # The row is committed and a reader of the log will find it; here it is one more dropped event.
-                            self._emit_rows(block, start, i, &accepted)
-                            start = i + 1
-                            oversize += 1
-                            reason = (
-                                f"payload of {size} bytes: the arena of core {self._producer.core_id} has"
-                                f" {self._arena_bytes}; make the bus with a larger arena_bytes"
-                            )
-                    hidden = start == stop
-                self._emit_rows(block, start, stop, &accepted)
-        finally:
-            self.emitted += accepted
-            self.dropped += standing - accepted
-        if hidden:
-            # The ring never saw the last number, so no consumer could miss it. One number more shows the hole.
-            self._emit_rows(block, stop, stop + 1, &accepted)
-        if oversize:
-            log_safely(logging.WARNING, "commit %d: %d row changes dropped, because %s", self.lsn, oversize, reason)
-        return 0
-
-    cdef int _emit_rows(self, ChangeBlock block, uint64_t start, uint64_t stop, int64_t* accepted) except -1:
-        cdef uint64_t done = 0, i
-        if type(self._producer) is EventProducer:
-            try:
-                (<EventProducer>self._producer).emit_rows(block, start, stop, &done)
-            finally:
-                accepted[0] += done
-        else:
-            for i in range(start, stop):
-                if self._producer.emit(block.event(i)):
-                    accepted[0] += 1
-        return 0
-
-
-cdef object _LARGEST = 2**64 - 1
 
 
 cdef int _check_schema_of(void* owner) except -1:

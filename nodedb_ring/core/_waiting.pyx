@@ -8,6 +8,7 @@ from ._claims cimport ring_mark_dead_consumer, ring_mark_dead_producer
 from ._room cimport ring_make_room
 from .atomic cimport (
     fence,
+    fetch_add_u32,
     fetch_and_u32,
     fetch_or_u32,
     load_acquire,
@@ -44,6 +45,7 @@ from .layout cimport (
     PEER_CHECK_NS,
     SOUND,
     WAITING_FD,
+    WAITING_GATE,
     WAITING_THREAD,
     WAIT_INTERRUPTED,
     WAIT_READY,
@@ -146,6 +148,9 @@ cdef inline bint _announce(Ring** rings, size_t count, uint32_t how) noexcept no
     cdef size_t i
     reached[0] = reached[1] = False
     for i in range(count):
+        if how == WAITING_GATE:
+            # Published by the next line; pairs with the acquire in ring_wake.
+            store_relaxed_u32(&rings[i].header.gate_core, rings[0].core_id)
         fetch_or_u32(&rings[i].header.waiting, how)
     # What a producer published before is seen by the last line, and what it publishes after sees `waiting`. Pairs with
     # ring_notify.
@@ -203,6 +208,20 @@ cdef bint rings_check_producers(Ring** rings, size_t count) noexcept nogil:
     return is_any_shared
 
 
+cdef inline uint32_t* _gate(Ring* ring, uint32_t core_id) noexcept nogil:
+    """The gate of a core of the same bus."""
+    return &(<RingHeader*>(ring.blocks + core_id * ring.block_bytes)).gate
+
+
+cdef bint rings_have_gate(Ring** rings, size_t count) noexcept nogil:
+    """Whether one futex can wake a sleep on these rings: they are several of one bus between processes."""
+    cdef size_t i
+    for i in range(count):
+        if rings[i].blocks == NULL or rings[i].blocks != rings[0].blocks:
+            return False
+    return count > 1
+
+
 cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns, uint32_t* woken) noexcept nogil:
     """Sleeps in the futexes of rings that were announced. Returns 0, or the errno that ended the sleep.
 
@@ -233,13 +252,13 @@ cdef WaitResult rings_wait(
     It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
     that dies wakes no waiter, so on shared rings it sleeps for SHARED_SLEEP_NS at most before it checks for that.
     """
-    cdef uint32_t how = WAITING_THREAD if epoll < 0 else WAITING_FD
+    cdef uint32_t how = WAITING_FD if epoll >= 0 else WAITING_GATE if epoll == AT_GATE else WAITING_THREAD
     cdef int64_t deadline = -1, left = -1, sleep_ns
     cdef WaitResult result = WAIT_READY
     cdef bint is_any_shared, is_armed = epoll < 0
-    cdef uint32_t woken = 0
+    cdef uint32_t woken = 0, wakes = 0
     cdef int rc
-    if count > MOST_FUTEXES and epoll < 0:
+    if count > MOST_FUTEXES and how == WAITING_THREAD:
         return WAIT_REFUSED
     if timeout_ns >= 0:
         deadline = monotonic_ns() + timeout_ns
@@ -247,6 +266,9 @@ cdef WaitResult rings_wait(
         return WAIT_READY
     while True:
         is_any_shared = rings_check_producers(rings, count)
+        if how == WAITING_GATE:
+            # Before it announces: a wake from then on is another number, and the sleep does not begin.
+            wakes = load_acquire_u32(_gate(rings[0], rings[0].core_id))
         if _announce(rings, count, how) if is_armed else rings_arm(rings, count, 0):
             break
         if deadline >= 0:
@@ -255,7 +277,9 @@ cdef WaitResult rings_wait(
                 result = WAIT_TIMEOUT
                 break
         sleep_ns = _shorter(left, rings_slice_ns(count)) if is_any_shared else left
-        if epoll < 0:
+        if how == WAITING_GATE:
+            rc = futex_wait(_gate(rings[0], rings[0].core_id), wakes, sleep_ns)
+        elif epoll < 0:
             rc = _sleep(rings, count, sleep_ns, &woken)
         else:
             rc = epoll_wait(epoll, sleep_ns)
@@ -276,7 +300,7 @@ cdef WaitResult rings_wait(
 
 cdef WaitResult ring_wait(Ring* ring, int64_t timeout_ns, int64_t spin_ns) noexcept nogil:
     """As rings_wait, of one ring."""
-    return rings_wait(&ring, 1, -1, timeout_ns, spin_ns)
+    return rings_wait(&ring, 1, IN_FUTEXES, timeout_ns, spin_ns)
 
 
 cdef int64_t rings_slice_ns(size_t count) noexcept nogil:
@@ -338,16 +362,25 @@ cdef void ring_wake(Ring* ring) noexcept nogil:
     if load_relaxed_u32(word) & WAKER_FENCES:
         fence()
     # Acquires `wake_fd`, which a waiter of this process opens before it asks; pairs with _announce.
-    taken = load_acquire_u32(word) & (WAITING_THREAD | WAITING_FD)
+    taken = load_acquire_u32(word) & (WAITING_THREAD | WAITING_GATE | WAITING_FD)
     if ring.wake_fd < 0:
-        taken &= WAITING_THREAD
+        taken &= WAITING_THREAD | WAITING_GATE
     if taken == 0:
         return
     taken &= fetch_and_u32(word, ~taken)
     if taken & WAITING_THREAD:
         futex_wake(word)
+    if taken & WAITING_GATE:
+        _open_gate(ring, load_relaxed_u32(&ring.header.gate_core))
     if taken & WAITING_FD:
         signal_fd(ring.wake_fd)
+
+
+cdef inline void _open_gate(Ring* ring, uint32_t core_id) noexcept nogil:
+    # From a shared block, so any number. A waiter that is not woken looks by itself, some 12 times a second.
+    if core_id < ring.num_cores:
+        fetch_add_u32(_gate(ring, core_id), 1)
+        futex_wake(_gate(ring, core_id))
 
 
 cdef void ring_wake_producer(Ring* ring) noexcept nogil:

@@ -41,9 +41,10 @@ cdef extern from "nodedb_layout.h" nogil:
         uint64_t taken, released, arena_released, batches, redelivered
         uint32_t consumer_pid
         uint64_t consumer_pid_namespace
-        uint32_t waiting, consumer_claim
+        uint32_t waiting, consumer_claim, gate_core
         uint32_t room_waiting
         uint64_t room_released, room_tail
+        uint32_t gate
 
     ctypedef struct ProducerSide "nodedb_producer_side":
         uint64_t owner, published, arena_head, arena_lap
@@ -78,11 +79,13 @@ cdef extern from "nodedb_layout.h" nogil:
         EventRow* rows
         uint8_t* arena
         LocalSide* local
+        uint8_t* blocks
+        uint64_t block_bytes
         uint64_t capacity, mask, arena_bytes
         uint64_t throttle_enter, throttle_exit, suspend_enter, suspend_exit
         uint32_t fenced, shared
         int wake_fd, watch_fd, timer_fd, role_fd, peer_fd
-        uint32_t peer_claim, peer_busy, core_id, role
+        uint32_t peer_claim, peer_busy, core_id, num_cores, role
 
     uint64_t index_at "nodedb_index_at"() noexcept
     uint64_t rows_at "nodedb_rows_at"(uint64_t capacity) noexcept
@@ -103,6 +106,7 @@ cdef enum:  # pressure states, as in backpressure.PressureState
 cdef enum:  # bits of `waiting` and `room_waiting`
     WAITING_THREAD = 1
     WAITING_FD = 2
+    WAITING_GATE = 8  # a thread that sleeps on many rings of a bus, in the gate of one of them
     WAKER_FENCES = 4  # stays: the waiter has no membarrier, so whoever may wake it fences before it loads the word
 
 cdef enum:  # bits of `pending_log`: 1 << state for a transition into it, and these

@@ -14,6 +14,7 @@
 #define nodedb_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define nodedb_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
 #define nodedb_fetch_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+#define nodedb_fetch_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELEASE)
 #define nodedb_fetch_and(p, v) __atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
 #define nodedb_replace(p, old, v)                                                                                      \
     __atomic_compare_exchange_n((p), &(uint32_t){old}, (v), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)

@@ -52,9 +52,12 @@ typedef struct {
     // read by the producer after each publication, so written only to sleep, to claim and to close
     uint32_t waiting NODEDB_ALIGNED; // WAITING_* and WAKER_FENCES: who wants to be woken. A futex
     uint32_t consumer_claim;         // as producer_claim
+    uint32_t gate_core;              // with WAITING_GATE: the core in whose `gate` the waiter sleeps
     // read by the consumer after each release, so written only by a producer about to sleep
     uint32_t room_waiting NODEDB_ALIGNED; // WAITING_THREAD and WAKER_FENCES, of the producer. A futex
     uint64_t room_released, room_tail;    // from where on there is the room that it waits for
+    // written by any core's producer that wakes a reader of many cores
+    uint32_t gate NODEDB_ALIGNED; // counts these wakes. A futex, in which this ring's consumer sleeps
 } nodedb_header;
 
 // What each end keeps to itself, in memory that a forked child finds zeroed. An end's own positions are here, and the
@@ -108,6 +111,8 @@ typedef struct {
     nodedb_row *rows; // [capacity]
     uint8_t *arena;   // [arena_bytes]
     nodedb_local *local;
+    uint8_t *blocks; // of all cores of the bus, `block_bytes` each; NULL on a private ring
+    uint64_t block_bytes;
     uint64_t capacity, mask, arena_bytes;
     uint64_t throttle_enter, throttle_exit, suspend_enter, suspend_exit; // percent
     uint32_t fenced;     // no membarrier reaches this process: it fences before it reads `waiting`
@@ -119,7 +124,7 @@ typedef struct {
     int peer_fd;         // pidfd of the holder of the other end, or -1
     uint32_t peer_claim; // the other end's claim that peer_fd was opened for
     uint32_t peer_busy;  // a thread checks whether the other end lives: the next need not
-    uint32_t core_id;
+    uint32_t core_id, num_cores;
     uint32_t role; // which end role_fd is the claim of: PRODUCER_ROLE or CONSUMER_ROLE
 } nodedb_ring;
 

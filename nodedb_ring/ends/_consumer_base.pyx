@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 
 from .._ring cimport EventRing
 from ..core._claims cimport ring_producer_gone, ring_release_role, ring_take_ownership
-from ..core._waiting cimport ring_arm, ring_copy_watch_fd, ring_disarm, ring_signal, rings_wait
+from ..core._waiting cimport IN_FUTEXES, ring_arm, ring_copy_watch_fd, ring_disarm, ring_signal, rings_wait
 from ..core.kernel cimport monotonic_ns
 from ..core.layout cimport OWNED_BY_PARENT, OWNED_ELSEWHERE, WAIT_READY, WAIT_REFUSED, Ownership, Ring, WaitResult
 from ..core.take cimport ring_available
@@ -20,7 +20,7 @@ __all__ = ["ConsumerBase"]
 
 
 cdef bint sleep_on(Ring** rings, size_t count, int epoll, int64_t limit, int64_t spin_ns) except -1:
-    """``rings_wait`` without the GIL, which answers signals. False where the kernel refuses it, without an epoll.
+    """``rings_wait`` without the GIL, which answers signals. False where the kernel refuses it, in futexes.
 
     It returns early or late: its caller looks at what the rings have. After a fork in a signal handler the child gets a
     ForkError. A negative limit means none.
@@ -81,7 +81,7 @@ cdef class ConsumerBase:
         """Waits, without the GIL, for an event or a closed end; answers signals; a negative timeout means no limit."""
         self.begin_wait()
         try:
-            sleep_on(&self._ring, 1, -1, limit, self._spin_ns)
+            sleep_on(&self._ring, 1, IN_FUTEXES, limit, self._spin_ns)
         finally:
             self.end_wait()
         return 0

@@ -8,12 +8,15 @@ from libc.stdint cimport int64_t, uint64_t
 
 from ..core._claims cimport thread_token
 from ..core._waiting cimport (
+    AT_GATE,
+    IN_FUTEXES,
     MOST_FUTEXES,
     ring_is_ready,
     ring_open_watch_fd,
     rings_arm,
     rings_check_producers,
     rings_disarm,
+    rings_have_gate,
     rings_slice_ns,
 )
 from ..core.kernel cimport close_fd, epoll_add, monotonic_ns, new_epoll
@@ -31,7 +34,9 @@ from ..recovery.follower import Follower
 __all__ = ["WaitSet"]
 
 most_futexes = MOST_FUTEXES
-"""The most rings to sleep on without an epoll; 1 once the kernel has refused ``futex_waitv``."""
+"""The most rings to sleep on in a futex each; 1 once the kernel has refused ``futex_waitv``."""
+uses_gates = True
+"""Whether rings of one bus are slept on in one futex. The tests of the other ways say no."""
 
 cdef enum:
     # How often followers are asked whether a number was dropped, or the log has more, of which no ring wakes anybody. As
@@ -202,14 +207,16 @@ cdef class WaitSet:
         """Sleeps, without the GIL, until a ring is ready, or about that long; answers signals."""
         global most_futexes
         cdef size_t begun
-        cdef bint is_done = False
+        cdef bint is_done = False, has_gate = uses_gates and rings_have_gate(self._rings, self._count)
         if self._count == 0:
             time.sleep(limit / 1e9)
             return 0
         begun = self._begin()
         try:
-            if self._count == 1 or <Py_ssize_t>self._count <= <Py_ssize_t>most_futexes:
-                is_done = sleep_on(self._rings, self._count, -1, limit, self._spin_ns)
+            if has_gate:
+                is_done = sleep_on(self._rings, self._count, AT_GATE, limit, self._spin_ns)
+            elif self._count == 1 or <Py_ssize_t>self._count <= <Py_ssize_t>most_futexes:
+                is_done = sleep_on(self._rings, self._count, IN_FUTEXES, limit, self._spin_ns)
                 if not is_done:
                     most_futexes = 1
             if not is_done:

@@ -1,4 +1,4 @@
-"""The two ways in which a wait sleeps, and signals at every bytecode."""
+"""The ways in which a wait sleeps, and signals at every bytecode."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tests.unit.log.interrupting import interrupts
 __all__ = ["interrupts", "sleep"]
 
 
-@pytest.fixture(params=["futexes", "epoll"])
+@pytest.fixture(params=["gate", "futexes", "epoll"])
 def sleep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Has waits sleep in one ``futex_waitv``, or in one epoll as on a kernel that lacks it."""
+    """Has waits sleep as they would; in ``futex_waitv`` where one futex would do; or in an epoll, as on older kernels."""
+    monkeypatch.setattr(_wait_set, "uses_gates", request.param == "gate")
     if request.param == "epoll":
         monkeypatch.setattr(_wait_set, "most_futexes", 1)
     else:

@@ -25,6 +25,7 @@ from tests.unit.sandbox import Refusal, refusing
 from tests.unit.shared_buses import (
     WAITING,
     WAITING_FD,
+    WAITING_GATE,
     WAITING_THREAD,
     BusMaker,
     emit,
@@ -196,19 +197,22 @@ def test_a_timeout_is_how_long_it_waits_at_least(kind: str, make_bus: BusMaker, 
 def test_afterwards_no_producer_has_to_wake_anybody(make_bus: BusMaker, sleep: str) -> None:
     bus = make_bus(3)
     producer, consumers = bus.producer(0), bus.consumers()
+    waiting = WAITING_THREAD | WAITING_FD | WAITING_GATE
     # By the end of the time, by an event of another core, and by one of this.
     assert wait(consumers, 0.001) == []
-    assert header_word(bus, WAITING) & (WAITING_THREAD | WAITING_FD) == 0
+    assert header_word(bus, WAITING) & waiting == 0
     for core_id in (2, 0):
         waiter = take_over_and_wait(consumers)
         waiter.until_asleep()
-        assert header_word(bus, WAITING) == (WAITING_THREAD if sleep == "futexes" else WAITING_FD)
+        assert (
+            header_word(bus, WAITING) == {"gate": WAITING_GATE, "futexes": WAITING_THREAD, "epoll": WAITING_FD}[sleep]
+        )
         if core_id:
             consumers[core_id].close()
         else:
             fill(producer, 1, 1)
         assert waiter.result() == [core_id]
-        assert header_word(bus, WAITING) & (WAITING_THREAD | WAITING_FD) == 0
+        assert header_word(bus, WAITING) & waiting == 0
         del consumers[core_id]
 
 

@@ -7,6 +7,7 @@ from ..recovery.follower import Follower
 __all__ = ["WaitSet"]
 
 most_futexes: int
+uses_gates: bool
 
 @final
 class WaitSet:
