@@ -147,10 +147,11 @@ cdef inline bint _announce(Ring** rings, size_t count, uint32_t how) noexcept no
     cdef bint reached[2]
     cdef size_t i
     reached[0] = reached[1] = False
-    for i in range(count):
-        if how == WAITING_GATE:
-            # Published by the next line; pairs with the acquire in ring_wake.
+    if how == WAITING_GATE:
+        # Published by what follows; pairs with the acquire in ring_wake.
+        for i in range(count):
             store_relaxed_u32(&rings[i].header.gate_core, rings[0].core_id)
+    for i in range(count):
         fetch_or_u32(&rings[i].header.waiting, how)
     # What a producer published before is seen by the last line, and what it publishes after sees `waiting`. Pairs with
     # ring_notify.

@@ -12,7 +12,7 @@ __all__ = ["interrupts", "sleep"]
 
 @pytest.fixture(params=["gate", "futexes", "epoll"])
 def sleep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Has waits sleep as they would; in ``futex_waitv`` where one futex would do; or in an epoll, as on older kernels."""
+    """Has waits sleep in one futex where they can, in ``futex_waitv``, or in one epoll, as on older kernels."""
     monkeypatch.setattr(_wait_set, "uses_gates", request.param == "gate")
     if request.param == "epoll":
         monkeypatch.setattr(_wait_set, "most_futexes", 1)

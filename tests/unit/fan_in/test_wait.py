@@ -198,15 +198,14 @@ def test_afterwards_no_producer_has_to_wake_anybody(make_bus: BusMaker, sleep: s
     bus = make_bus(3)
     producer, consumers = bus.producer(0), bus.consumers()
     waiting = WAITING_THREAD | WAITING_FD | WAITING_GATE
+    bit = {"gate": WAITING_GATE, "futexes": WAITING_THREAD, "epoll": WAITING_FD}[sleep]
     # By the end of the time, by an event of another core, and by one of this.
     assert wait(consumers, 0.001) == []
     assert header_word(bus, WAITING) & waiting == 0
     for core_id in (2, 0):
         waiter = take_over_and_wait(consumers)
         waiter.until_asleep()
-        assert (
-            header_word(bus, WAITING) == {"gate": WAITING_GATE, "futexes": WAITING_THREAD, "epoll": WAITING_FD}[sleep]
-        )
+        assert header_word(bus, WAITING) == bit
         if core_id:
             consumers[core_id].close()
         else:
