@@ -1,4 +1,4 @@
-from typing import final
+from typing import Self, final
 
 from ..ends._producer import EventProducer
 
@@ -6,4 +6,4 @@ __all__ = ["CommitEmitter"]
 
 @final
 class CommitEmitter:
-    def __init__(self, producer: EventProducer) -> None: ...
+    def __new__(cls, producer: EventProducer) -> Self: ...
