@@ -224,10 +224,7 @@ cdef bint rings_have_gate(Ring** rings, size_t count) noexcept nogil:
 
 
 cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns, uint32_t* woken) noexcept nogil:
-    """Sleeps in the futexes of rings that were announced. Returns 0, or the errno that ended the sleep.
-
-    Which one was woken is in `woken`, if that is known.
-    """
+    """Sleeps in the futexes of announced rings: 0, or the errno that ended it. `woken` is the ring, if that is known."""
     cdef uint32_t* words[MOST_FUTEXES]
     cdef uint32_t expected[MOST_FUTEXES]
     cdef Ring* ring = rings[0]
