@@ -19,18 +19,24 @@ from nodedb_ring import (
     ArgumentError,
     CommitMerger,
     EventBatch,
+    EventProducer,
     Follower,
     GapError,
     LogError,
+    WriteEvent,
     create_event_bus,
     follow,
     logged,
     merge,
+    wait,
 )
 from nodedb_ring.capture import SqliteCapture
 from nodedb_ring.log.sqlite import SqliteEventLog
+from nodedb_ring.log.sqlite.append import append_statements
+from nodedb_ring.recovery import state
 from tests.unit.builders import batch, event, sequences
 from tests.unit.recovery.memory_log import MemoryLog
+from tests.unit.runners import Running
 
 from .database import Database, commit_at_random, opened, rebuilt
 
@@ -57,6 +63,11 @@ def commits(merged: CommitMerger, count: int | None = None) -> list[tuple[int, l
             break
         found.append((core_id, each.lsn.tolist()))
     return found
+
+
+def emit_all(producer: EventProducer, events: list[WriteEvent]) -> None:
+    for each in events:
+        assert producer.emit(each)
 
 
 def flat(found: list[tuple[int, list[int]]]) -> list[int]:
@@ -108,6 +119,37 @@ def test_a_commit_of_several_rows_of_the_log_is_whole(database: Database) -> Non
     database.end()
     found = commits(database.merged())
     assert [(core, len(numbers), set(numbers)) for core, numbers in found] == [(0, 140000, {1}), (1, 1, {2})]
+
+
+def test_a_commit_of_which_the_ring_has_a_part_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer is between two events of a commit, all of which the log has already."""
+    # The follower knows of the others by the ring alone.
+    monkeypatch.setattr(state, "LAST_SECONDS", 3600.0)
+    [producer], [consumer] = create_event_bus(1, 64)
+    with SqliteEventLog(path) as log, follow(consumer, log, group="g") as follower:
+
+        def stored(number: int, first: int, last: int) -> list[WriteEvent]:
+            events = [event(sequence, lsn=number) for sequence in range(first, last + 1)]
+            for sql, bindings in append_statements(0, EventBatch.from_events(events), number):
+                log._execute("", sql, bindings)  # pyright: ignore[reportPrivateUsage]
+            return events
+
+        merged = merge([follower], by="lsn")
+        emit_all(producer, stored(1, 1, 1))
+        assert commits(merged, 1) == [(0, [1])]
+        # It asks the log for its last number before the first wait.
+        assert wait([follower], 0.01) == []
+        events = stored(2, 2, 7)
+        emit_all(producer, events[:3])
+
+        def next_of_another_thread() -> list[tuple[int, list[int]]]:
+            consumer.bind()
+            return commits(merged, 1)
+
+        waiter = Running(next_of_another_thread)
+        waiter.until_asleep()
+        emit_all(producer, events[3:])
+        assert waiter.result() == [(0, [2] * 6)]
 
 
 def test_a_core_without_events_delays_nobody(path: Path) -> None:
