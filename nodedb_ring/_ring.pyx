@@ -222,15 +222,14 @@ cdef class EventRing:
         # Not at the import: beside other threads the first call takes the kernel milliseconds, and later ones nothing.
         ring.fenced = 0 if membarrier_register() else 1
         ring.header = <RingHeader*>self._block.buf
-        if blocks is not None:
+        if blocks is None:
+            _write_geometry(ring, self._block.len)
+        else:
             PyObject_GetBuffer(blocks, &self._blocks, PyBUF_WRITABLE)
             self._has_blocks = True
             ring.blocks = <uint8_t*>self._blocks.buf
             ring.block_bytes = self._block.len
             ring.num_cores = <uint32_t>(self._blocks.len // self._block.len)
-        if blocks is None:
-            _write_geometry(ring, self._block.len)
-        else:
             _check_geometry(ring, self._block.len)
         # From what was asked for, and not from the block: what is in the block may change at any time.
         ring.index = <uint32_t*>(<uint8_t*>self._block.buf + index_at())

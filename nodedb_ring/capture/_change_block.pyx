@@ -316,9 +316,9 @@ cdef int _put_hexadecimal(ChangeBlock self, value) except -1:
     return 0
 
 
-# Values as MessagePack. They are written to where `to` points, and a function returns where the next byte goes. `to` is a variable and
-# not a field of the block: a byte that is written might be one of the block's own fields, for all that C knows, which
-# would be loaded again after each.
+# Values as MessagePack. They are written to where `to` points, and a function returns where the next byte goes. `to` is
+# a variable and not a field of the block: a byte that is written might be one of the block's own fields, for all that C
+# knows, which would be loaded again after each.
 
 
 cdef int _put_map(ChangeBlock self, Table table, tuple values, tuple before) except -1:

@@ -4,7 +4,7 @@
 import logging
 
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 
 from ..ends._producer cimport EventProducer
 from ._change_block cimport ChangeBlock
@@ -12,8 +12,6 @@ from ._change_block cimport ChangeBlock
 from ..ends.logger import log_safely
 
 __all__ = ["CommitEmitter"]
-
-cdef object _LARGEST = 2**64 - 1
 
 
 @cython.final
@@ -28,7 +26,7 @@ cdef class CommitEmitter:
     def __cinit__(self, producer):
         self.producer = producer
         ring = getattr(producer, "ring", None)
-        self.arena_bytes = _LARGEST if ring is None else ring.arena_bytes
+        self.arena_bytes = UINT64_MAX if ring is None else ring.arena_bytes
 
     cdef int emit(self, list blocks, int64_t standing, lsn) except -1:
         cdef int64_t left = standing, accepted = 0, oversize = 0

@@ -209,11 +209,6 @@ cdef bint rings_check_producers(Ring** rings, size_t count) noexcept nogil:
     return is_any_shared
 
 
-cdef inline uint32_t* _gate(Ring* ring, uint32_t core_id) noexcept nogil:
-    """The gate of a core of the same bus."""
-    return &(<RingHeader*>(ring.blocks + core_id * ring.block_bytes)).gate
-
-
 cdef bint rings_have_gate(Ring** rings, size_t count) noexcept nogil:
     """Whether one futex can wake a sleep on these rings: they are several of one bus between processes."""
     cdef size_t i
@@ -266,7 +261,7 @@ cdef WaitResult rings_wait(
         is_any_shared = rings_check_producers(rings, count)
         if how == WAITING_GATE:
             # Before it announces: a wake from then on is another number, and the sleep does not begin.
-            wakes = load_acquire_u32(_gate(rings[0], rings[0].core_id))
+            wakes = load_acquire_u32(&rings[0].header.gate)
         if _announce(rings, count, how) if is_armed else rings_arm(rings, count, 0):
             break
         if deadline >= 0:
@@ -276,7 +271,7 @@ cdef WaitResult rings_wait(
                 break
         sleep_ns = _shorter(left, rings_slice_ns(count)) if is_any_shared else left
         if how == WAITING_GATE:
-            rc = futex_wait(_gate(rings[0], rings[0].core_id), wakes, sleep_ns)
+            rc = futex_wait(&rings[0].header.gate, wakes, sleep_ns)
         elif epoll < 0:
             rc = _sleep(rings, count, sleep_ns, &woken)
         else:
@@ -375,10 +370,12 @@ cdef void ring_wake(Ring* ring) noexcept nogil:
 
 
 cdef inline void _open_gate(Ring* ring, uint32_t core_id) noexcept nogil:
+    cdef uint32_t* gate
     # From a shared block, so any number. A waiter that is not woken looks by itself, some 12 times a second.
     if core_id < ring.num_cores:
-        fetch_add_u32(_gate(ring, core_id), 1)
-        futex_wake(_gate(ring, core_id))
+        gate = &(<RingHeader*>(ring.blocks + core_id * ring.block_bytes)).gate
+        fetch_add_u32(gate, 1)
+        futex_wake(gate)
 
 
 cdef void ring_wake_producer(Ring* ring) noexcept nogil:

@@ -11,6 +11,7 @@ cdef class WaitSet:
     cdef Ring** _rings          # of those consumers
     cdef size_t _count
     cdef bint _is_any_shared
+    cdef bint _has_gate         # one futex wakes a sleep on all of them
     cdef int64_t _spin_ns       # the shortest of theirs
     cdef int64_t _slice_ns      # the longest sleep until the followers are asked again; -1: there is none
     cdef int _epoll             # over the watch_fd of each ring, or -1

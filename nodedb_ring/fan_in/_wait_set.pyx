@@ -120,6 +120,7 @@ cdef class WaitSet:
             self._is_any_shared |= consumer._ring.shared != 0
             if self._spin_ns < 0 or consumer._spin_ns < self._spin_ns:
                 self._spin_ns = consumer._spin_ns
+        self._has_gate = uses_gates and rings_have_gate(self._rings, self._count)
         if with_ring or logs:
             self._slice_ns = max(
                 <int64_t>(ASK_LOG_NS if logs else ASK_NS),
@@ -207,13 +208,13 @@ cdef class WaitSet:
         """Sleeps, without the GIL, until a ring is ready, or about that long; answers signals."""
         global most_futexes
         cdef size_t begun
-        cdef bint is_done = False, has_gate = uses_gates and rings_have_gate(self._rings, self._count)
+        cdef bint is_done = False
         if self._count == 0:
             time.sleep(limit / 1e9)
             return 0
         begun = self._begin()
         try:
-            if has_gate:
+            if self._has_gate:
                 is_done = sleep_on(self._rings, self._count, AT_GATE, limit, self._spin_ns)
             elif self._count == 1 or <Py_ssize_t>self._count <= <Py_ssize_t>most_futexes:
                 is_done = sleep_on(self._rings, self._count, IN_FUTEXES, limit, self._spin_ns)
