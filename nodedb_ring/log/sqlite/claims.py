@@ -16,12 +16,11 @@ import socket
 import struct
 import time
 import weakref
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, final
+from typing import Final, NamedTuple, final
 
 from ...errors import RoleTaken
-from .drivers import Bindings
+from .drivers import Execute, Query
 from .schema import HOLDER, SET_HOLDER
 
 __all__ = ["FileClaim", "Holder", "claim_file", "claims_path", "is_claimed", "place_of", "role_taken"]
@@ -110,8 +109,8 @@ def claim_file(
     group: str,
     core_id: int,
     *,
-    query: Callable[[str, str, Bindings], list[tuple[Any, ...]]],
-    execute: Callable[[str, str, Bindings], None],
+    query: Query,
+    execute: Execute,
 ) -> FileClaim:
     """``SqliteEventLog.claim_group``."""
     undone = f"core {core_id} was not claimed for group {group!r}"

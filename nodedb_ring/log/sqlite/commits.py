@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from typing import final
 
 from .. import StoredCommit
-from .drivers import Bindings
+from .drivers import Query
 from .schema import COMMIT_AT, COMMITS_FROM, LAST_COMMIT, ROW_AT
 
 __all__ = ["StoredCommits"]
-
-_Query: TypeAlias = Callable[[str, str, Bindings], list[tuple[Any, ...]]]
 
 
 @final
@@ -20,7 +17,7 @@ class StoredCommits:
 
     __slots__ = ("_query",)
 
-    def __init__(self, query: _Query) -> None:
+    def __init__(self, query: Query) -> None:
         self._query = query
 
     def last(self) -> int:

@@ -8,15 +8,20 @@ import os
 import sqlite3
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import quote
 
 from ...errors import LogError
 from .._joining import take_rows
 
-__all__ = ["DRIVERS", "Access", "Bindings", "Connection"]
+__all__ = ["DRIVERS", "Access", "Bindings", "Connection", "Execute", "Query"]
 
 Bindings: TypeAlias = tuple[int | float | str | bytes | memoryview, ...]
+Query: TypeAlias = Callable[[str, str, Bindings], list[tuple[Any, ...]]]
+"""What asks the log: what an error says is not done, the statement and its bindings; it returns the rows."""
+Execute: TypeAlias = Callable[[str, str, Bindings], None]
+"""The same of a statement that writes."""
 
 
 class Access(enum.Enum):

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
-
 from ..token import LogToken, check_same_log, history_differs
-from .drivers import Bindings
+from .drivers import Query
 from .schema import BATCH_AT, TRIMMED_BATCH
 
 __all__ = ["checked_sequence", "token_at"]
 
-_Query: TypeAlias = Callable[[str, str, Bindings], list[tuple[Any, ...]]]
 
-
-def token_at(query: _Query, log_id: str, core_id: int, sequence: int) -> LogToken:
+def token_at(query: Query, log_id: str, core_id: int, sequence: int) -> LogToken:
     """``SqliteEventLog.token``."""
     rows = query(f"core {core_id} at {sequence} has no token yet", BATCH_AT, (core_id, sequence))
     first, batch_id = rows[0] if rows else (None, None)
     return LogToken(log_id, core_id, sequence, first, batch_id)
 
 
-def checked_sequence(query: _Query, log_id: str, core_id: int, token: LogToken) -> int:
+def checked_sequence(query: Query, log_id: str, core_id: int, token: LogToken) -> int:
     """``SqliteEventLog.sequence_of``."""
     check_same_log(token, log_id=log_id, core_id=core_id)
     if token.first is None:

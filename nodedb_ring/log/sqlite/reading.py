@@ -11,12 +11,11 @@ from ...batch.event_batch import EventBatch
 from .. import MAX_BATCH_EVENTS
 from .._joining import join_stored
 from ..encoding import decode_batch
-from .drivers import Bindings
+from .drivers import Bindings, Query
 from .schema import COVERING, NEXT_BATCHES
 
 __all__ = ["joined_rows"]
 
-_Query = Callable[[str, str, Bindings], list[tuple[Any, ...]]]
 _Some = Callable[[str, str, Bindings, int, int], list[tuple[Any, ...]]]
 
 READ_BYTES: Final = 16 * 1024 * 1024
@@ -24,7 +23,7 @@ READ_BYTES: Final = 16 * 1024 * 1024
 
 
 def joined_rows(
-    query: _Query, some: _Some, core_id: int, first: int, last: int, *, max_events: int
+    query: Query, some: _Some, core_id: int, first: int, last: int, *, max_events: int
 ) -> Iterator[EventBatch]:
     """``SqliteEventLog.read_joined``."""
     if first > last:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from ...errors import CorruptLogError, LogError
 from ..encoding import decode_batch
 from .claims import Holder, claims_path, is_claimed, place_of
-from .drivers import Bindings, Connection
+from .drivers import Connection, Query
 
 __all__ = ["CoreRange", "GroupPosition", "copy_to", "cores", "damage", "groups", "lowest_marks", "still_followed"]
-
-_Query: TypeAlias = Callable[[str, str, Bindings], list[tuple[Any, ...]]]
 
 
 class CoreRange(NamedTuple):
@@ -81,12 +79,12 @@ _ROW: Final = (
 )
 
 
-def cores(query: _Query) -> list[CoreRange]:
+def cores(query: Query) -> list[CoreRange]:
     """``SqliteEventLog.cores``."""
     return [CoreRange(*row) for row in query("the cores were not read", _CORES, ())]
 
 
-def groups(query: _Query, path: str) -> list[GroupPosition]:
+def groups(query: Query, path: str) -> list[GroupPosition]:
     """``SqliteEventLog.groups``."""
     ranges = {each.core_id: each for each in cores(query)}
     found: list[GroupPosition] = []
@@ -116,7 +114,7 @@ def lowest_marks(positions: list[GroupPosition]) -> dict[int, int]:
     }
 
 
-def damage(query: _Query) -> Iterator[CorruptLogError | None]:
+def damage(query: Query) -> Iterator[CorruptLogError | None]:
     """Reads every stored batch; what is wrong with it, or None."""
     for core_id, first, _ in query("the batches were not listed", _RANGES, ()):
         rows = query(f"the batch of core {core_id} from {first} on was not read", _ROW, (core_id, first))
