@@ -6,7 +6,6 @@ answer ends the run.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import time
@@ -22,28 +21,27 @@ from nodedb_ring import EventBatch, Follower, create_event_bus, follow, merge
 from nodedb_ring.capture import SqliteCapture
 from nodedb_ring.log.sqlite import SqliteEventLog
 
-from .machine import describe
 from .measure import check, no_collection
-from .table import Row, print_rows
+from .suite import Show, run_suite
+from .table import Row
 
 __all__ = ["main"]
 
+_PARTS: Final = ("merge",)
 _COMMITS: Final = 4_000
 _MAX_EVENTS: Final = 1_024
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.commits", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
-    options = parser.parse_args(arguments)
-    print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    rounds = 2 if options.quick else 8
-    print_rows(
-        "Two cores of one database, from its log",
-        [*merging(1, 1, rounds), *merging(8, 1, rounds), *merging(8, 50, rounds)],
-    )
-    return 0
+    """Runs the parts that were asked for: 0, or with ``--strict`` 1 if a goal was missed."""
+    return run_suite("benchmarks.commits", __doc__, _PARTS, _run, arguments)
+
+
+def _run(wanted: set[str], quick: bool, show: Show) -> None:
+    rounds = 2 if quick else 8
+    if "merge" in wanted:
+        kinds = [*merging(1, 1, rounds), *merging(8, 1, rounds), *merging(8, 50, rounds)]
+        show("Two cores of one database, from its log", kinds)
 
 
 def merging(rows: int, run: int, rounds: int) -> list[Row]:

@@ -6,7 +6,6 @@ is timed; a wrong one ends the run.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,25 +17,27 @@ import numpy as np
 from nodedb_ring import EventBatch, WriteOp, create_event_bus, follow
 from nodedb_ring.log.sqlite import SqliteEventLog
 
-from .machine import describe
 from .measure import check, no_collection
-from .table import Row, print_rows
+from .suite import Show, run_suite
+from .table import Row
 
 __all__ = ["main"]
 
+_PARTS: Final = ("follow", "replay")
 _BATCH: Final = 1024
 _BATCHES: Final = 60
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.follow", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
-    options = parser.parse_args(arguments)
-    print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    print_rows("A log behind the ring", following(rounds=10 if options.quick else 40))
-    print_rows("A log that is replayed", replaying(rounds=3 if options.quick else 10))
-    return 0
+    """Runs the parts that were asked for: 0, or with ``--strict`` 1 if a goal was missed."""
+    return run_suite("benchmarks.follow", __doc__, _PARTS, _run, arguments)
+
+
+def _run(wanted: set[str], quick: bool, show: Show) -> None:
+    if "follow" in wanted:
+        show("A log behind the ring", following(rounds=10 if quick else 40))
+    if "replay" in wanted:
+        show("A log that is replayed", replaying(rounds=3 if quick else 10))
 
 
 def following(*, rounds: int) -> list[Row]:

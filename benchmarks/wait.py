@@ -6,7 +6,6 @@ once, takes the time when its call returns. Rounds of each kind take turns, and 
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import multiprocessing
@@ -32,14 +31,14 @@ from nodedb_ring import (
 )
 from nodedb_ring.fan_in import _wait_set
 
-from .machine import describe
 from .measure import best, check, no_collection
 from .sample import ready_events
-from .suite import silence_rings
-from .table import Row, print_rows
+from .suite import Show, run_suite
+from .table import Row
 
 __all__ = ["main"]
 
+_PARTS: Final = ("ready", "parked", "merge", "idle")
 _RINGS: Final = 64
 _MERGED: Final = 8
 _BATCH: Final = 1024
@@ -52,17 +51,20 @@ _KINDS: Final = ("drain", "gate", "futexes", "epoll")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.wait", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
-    options = parser.parse_args(arguments)
-    print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    silence_rings()
-    rounds = 3 if options.quick else 15
-    seconds = 2.0 if options.quick else 10.0
-    rows = [there_already(rounds), *parked(rounds), *merged(rounds), *idle(seconds)]
-    print_rows("one reader for many cores", rows)
-    return 0
+    """Runs the parts that were asked for: 0, or with ``--strict`` 1 if a goal was missed."""
+    return run_suite("benchmarks.wait", __doc__, _PARTS, _run, arguments)
+
+
+def _run(wanted: set[str], quick: bool, show: Show) -> None:
+    rounds = 3 if quick else 15
+    if "ready" in wanted:
+        show("Something is there", [there_already(rounds)])
+    if "parked" in wanted:
+        show("Nothing is there yet", parked(rounds))
+    if "merge" in wanted:
+        show("All have something", merged(rounds))
+    if "idle" in wanted:
+        show("Nothing comes", idle(2.0 if quick else 10.0))
 
 
 def there_already(rounds: int) -> Row:

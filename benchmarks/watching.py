@@ -7,7 +7,6 @@ run under the same load. The best round of each counts.
 
 from __future__ import annotations
 
-import argparse
 import io
 import multiprocessing
 import os
@@ -26,12 +25,13 @@ from nodedb_ring import EventBus, WriteEvent, WriteOp
 from nodedb_ring.command.top.view import View
 from nodedb_ring.command.top.watch import RingSample, Watch
 
-from .machine import describe
 from .measure import best, check, no_collection
-from .table import Row, print_rows
+from .suite import Show, run_suite
+from .table import Row
 
 __all__ = ["main"]
 
+_PARTS: Final = ("top",)
 _CORES: Final = 16
 _SAMPLES: Final = 200
 _EVENTS: Final = 256 * 1024
@@ -39,16 +39,14 @@ _BATCH: Final = 64
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.watching", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: figures are rougher")
-    options = parser.parse_args(arguments)
-    print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    with _bus(_CORES) as many, _bus(1) as one, _bus(1) as other:
-        print_rows(
-            "nodedb-ring top", [sampling(many), drawing(many), watched(one, other, rounds=5 if options.quick else 25)]
-        )
-    return 0
+    """Runs the parts that were asked for: 0, or with ``--strict`` 1 if a goal was missed."""
+    return run_suite("benchmarks.watching", __doc__, _PARTS, _run, arguments)
+
+
+def _run(wanted: set[str], quick: bool, show: Show) -> None:
+    if "top" in wanted:
+        with _bus(_CORES) as many, _bus(1) as one, _bus(1) as other:
+            show("nodedb-ring top", [sampling(many), drawing(many), watched(one, other, rounds=5 if quick else 25)])
 
 
 @contextmanager

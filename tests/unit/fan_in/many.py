@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 from nodedb_ring import EventConsumer, EventProducer, create_event_bus
+from tests.unit.runners import Running
 from tests.unit.shared_buses import BusMaker
+
+_T = TypeVar("_T")
 
 KINDS = ["private", "shared", "mixed"]
 
@@ -22,3 +28,14 @@ def rings(kind: str, make_bus: BusMaker, count: int = 4) -> tuple[list[EventProd
         producers += private[0]
         consumers += private[1]
     return producers, consumers
+
+
+def taken_over(consumers: Iterable[EventConsumer], call: Callable[[], _T]) -> Running[_T]:
+    """Calls in a thread of its own, to which the consumers are bound first."""
+
+    def run() -> _T:
+        for consumer in consumers:
+            consumer.bind()
+        return call()
+
+    return Running(run)

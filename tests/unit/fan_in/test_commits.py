@@ -36,9 +36,9 @@ from nodedb_ring.log.sqlite.append import append_statements
 from nodedb_ring.recovery import state
 from tests.unit.builders import batch, event, sequences
 from tests.unit.recovery.memory_log import MemoryLog
-from tests.unit.runners import Running
 
 from .database import Database, commit_at_random, opened, rebuilt
+from .many import taken_over
 
 
 @pytest.fixture
@@ -142,11 +142,7 @@ def test_a_commit_of_which_the_ring_has_a_part_is_whole(path: Path, monkeypatch:
         events = stored(2, 2, 7)
         emit_all(producer, events[:3])
 
-        def next_of_another_thread() -> list[tuple[int, list[int]]]:
-            consumer.bind()
-            return commits(merged, 1)
-
-        waiter = Running(next_of_another_thread)
+        waiter = taken_over([consumer], lambda: commits(merged, 1))
         waiter.until_asleep()
         emit_all(producer, events[3:])
         assert waiter.result() == [(0, [2] * 6)]

@@ -33,6 +33,8 @@ from tests.unit.ends.test_waiting import Interrupted, on_signal, send, when_main
 from tests.unit.recovery.memory_log import LogDownError, MemoryLog
 from tests.unit.runners import Running, in_thread
 
+from .many import taken_over
+
 End = EventConsumer | Follower
 
 
@@ -88,12 +90,7 @@ def test_an_event_that_is_dropped_meanwhile_ends_the_wait(waiting: Waiting) -> N
     assert waiting(followers) == [followers[1]]
     assert sequences(followers[1].next_batch(0)) == [1, 2, 3, 4]
 
-    def take_over_and_wait() -> list[End]:
-        for consumer in consumers:
-            consumer.bind()
-        return waiting(followers)
-
-    waiter = Running(take_over_and_wait)
+    waiter = taken_over(consumers, lambda: waiting(followers))
     waiter.until_asleep()
     log.put(5, 5, core_id=1)
     assert not producers[1].emit(event(5))
@@ -143,11 +140,6 @@ def test_consumers_and_followers_mixed(waiting: Waiting, sleep: str) -> None:
     alone = follow(None, log, group="g", core_id=9)
     ends: list[End] = [consumers[0], followers[1], alone, consumers[2]]
 
-    def take_over_and_wait() -> list[int]:
-        for consumer in consumers:
-            consumer.bind()
-        return [ends.index(end) for end in waiting(ends)]
-
     def of(place: int) -> None:
         if place == 2:
             log.put(1, 1, core_id=9)
@@ -157,7 +149,7 @@ def test_consumers_and_followers_mixed(waiting: Waiting, sleep: str) -> None:
             fill(producers[core_id], 1, 1)
 
     for place in range(4):
-        waiter = Running(take_over_and_wait)
+        waiter = taken_over(consumers, lambda: [ends.index(end) for end in waiting(ends)])
         waiter.until_asleep()
         of(place)
         assert waiter.result() == [place]
@@ -183,12 +175,7 @@ def test_an_ended_or_closed_follower_is_ready(waiting: Waiting) -> None:
 def test_closing_a_follower_in_another_thread_ends_the_wait(waiting: Waiting) -> None:
     _producers, consumers, followers, _log = followed(2)
 
-    def take_over_and_wait() -> list[End]:
-        for consumer in consumers:
-            consumer.bind()
-        return waiting(followers)
-
-    waiter = Running(take_over_and_wait)
+    waiter = taken_over(consumers, lambda: waiting(followers))
     waiter.until_asleep()
     followers[1].close()
     assert waiter.result() == [followers[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
@@ -13,16 +14,12 @@ from tests.unit.runners import Running
 from tests.unit.sandbox import Refusal, refusing
 from tests.unit.shared_buses import GATE, GATE_CORE, WAITING, WAITING_GATE, BusMaker, header_word, set_header_word
 
+from .many import taken_over
+
 
 def asleep_on(ends: list[EventConsumer]) -> Running[list[int]]:
     """A thread that waits on these ends, once it sleeps; it returns the cores that are ready."""
-
-    def run() -> list[int]:
-        for end in ends:
-            end.bind()
-        return [end.core_id for end in wait(ends)]
-
-    waiter = Running(run)
+    waiter = taken_over(ends, lambda: [end.core_id for end in wait(ends)])
     waiter.until_asleep()
     return waiter
 
@@ -114,8 +111,6 @@ def test_one_bus_that_was_opened_twice_has_no_gate(make_bus: BusMaker) -> None:
 
 
 def test_a_kernel_without_futex_waitv_has_gates(make_bus: BusMaker) -> None:
-    import errno
-
     def waits() -> list[int]:
         bus = make_bus(3)
         producer, consumers = bus.producer(1), bus.consumers()

@@ -33,7 +33,7 @@ from tests.unit.shared_buses import (
     set_header_word,
 )
 
-from .many import KINDS, rings
+from .many import KINDS, rings, taken_over
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -44,12 +44,7 @@ def places(ends: list[EventConsumer], timeout: float | None = None) -> list[int]
 
 
 def take_over_and_wait(ends: list[EventConsumer], timeout: float | None = None) -> Running[list[int]]:
-    def run() -> list[int]:
-        for end in ends:
-            end.bind()
-        return places(ends, timeout)
-
-    return Running(run)
+    return taken_over(ends, lambda: places(ends, timeout))
 
 
 # what is ready
