@@ -1,9 +1,11 @@
 """What an installed package must do, run outside the source tree."""
 
+import importlib
 import importlib.resources
 import pathlib
 import subprocess
 import sys
+import sysconfig
 import tempfile
 
 import nodedb_ring
@@ -18,6 +20,26 @@ for module in package.rglob("*.so"):
     stub = module.with_name(f"{module.name.partition('.')[0]}.pyi")
     assert stub.is_file(), f"{stub} is not in the package"
 assert not list(package.rglob("*.c")), "generated C is in the package"
+
+# Everything is there but what needs an extra, and nothing of it switches the GIL on where there may be none.
+EXTRAS = {"apsw", "matplotlib", "msgpack", "nats", "prometheus_client", "rich"}
+
+
+def import_module(name):
+    """Imports it, unless it needs an extra, which its error or that error's cause names."""
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        if not EXTRAS & {getattr(each, "name", None) for each in (error, error.__cause__)}:
+            raise
+
+
+for path in sorted(path for kind in ("*.py", "*.so") for path in package.rglob(kind)):
+    module = path.relative_to(package.parent).with_name(path.name.partition(".")[0])
+    if module.name != "__main__":
+        import_module(".".join(module.parts).removesuffix(".__init__"))
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert not sys._is_gil_enabled(), f"{module} switches the GIL on"
 
 producers, consumers = create_event_bus(2, capacity=100)
 events = [

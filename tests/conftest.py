@@ -7,6 +7,10 @@ import signal
 
 import pytest
 
+from .absent_libraries import stand_in
+
+stand_in()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leaves out slow tests where nothing was chosen, and makes Ctrl-C and SIGHUP work.

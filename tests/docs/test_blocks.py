@@ -44,6 +44,7 @@ import nodedb_ring
 from nodedb_ring import EventBus
 from nodedb_ring.bus import directory as bus_directory
 from nodedb_ring.bus import file as bus_file
+from tests.absent_libraries import skip_without_imports_of
 from tests.unit.log.nats_server import NatsServer, require_nats_server
 
 from .blocks import PAGES, ROOT, Block, blocks_of
@@ -123,6 +124,7 @@ class Reader:
 
     def _write(self, block: Block, later: list[Block]) -> None:
         if any(block.argument in command.text for command in later if command.kind == "sh"):
+            skip_without_imports_of(block.text)
             self._directory.joinpath(block.argument).write_text(block.text)
             self._written.add(block.argument)
         else:

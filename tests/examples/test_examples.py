@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nodedb_ring import EventBus
+from tests.absent_libraries import needs
 from tests.unit.log.nats_server import require_nats_server
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,7 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
 
 
+@needs("polars")
 def test_polars_windows(tmp_path: Path) -> None:
     printed = run("polars_windows.py", tmp_path)
     windows, batches, sales = numbers(printed.splitlines()[0])
@@ -75,6 +77,7 @@ def test_polars_windows(tmp_path: Path) -> None:
     assert re.search(r"shop\s+┆ 2013-01-01 04:59:59 UTC ┆ 47\s+┆ 1979", printed)
 
 
+@needs("duckdb")
 def test_duckdb_last_batches(tmp_path: Path) -> None:
     lines = run("duckdb_last_batches.py", tmp_path).splitlines()
     assert len(lines) >= 50_000 // 1024 // 10
@@ -97,6 +100,7 @@ def test_parquet_by_hour(tmp_path: Path) -> None:
     assert (second, hours) == (50_000, 8)
 
 
+@needs("polars")
 def test_several_tables(tmp_path: Path) -> None:
     orders = range(1, 10_001)
     unpaid = sum(n % 97 for n in orders if n % 10 == 0)

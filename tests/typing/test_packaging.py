@@ -13,6 +13,7 @@ import pytest
 from setuptools import find_packages
 
 import nodedb_ring
+from tests.absent_libraries import WITHOUT_WHEELS
 
 PACKAGE = Path(nodedb_ring.__file__).parent
 SOURCE = Path(__file__).parents[2]
@@ -157,12 +158,27 @@ def test_wheels_are_tried_by_a_script_that_there_is() -> None:
     settings = project()["tool"]["cibuildwheel"]
     [script] = re.findall(r"\{project\}/(\S+)", settings["test-command"])
     assert (SOURCE / script).is_file()
-    assert {"cp3??t-*", "*-musllinux_*"} <= set(settings["skip"])
+    assert set(settings["skip"]) == {"cp313t-*", "*-musllinux_*"}
+
+
+def requirements_of(*extras: str) -> set[str]:
+    """What extras of this package install, those that they name included; without versions."""
+    found: set[str] = set()
+    for extra in extras:
+        for requirement in project()["project"]["optional-dependencies"][extra]:
+            name, others = re.findall(r"^([\w-]+)(?:\[([\w,-]+)\])?", requirement)[0]
+            found |= requirements_of(*others.split(",")) if name == "nodedb_ring" else {name}
+    return found
+
+
+def test_without_the_gil_the_tests_miss_only_libraries_that_have_no_wheels_there() -> None:
+    assert requirements_of("test") - requirements_of("free-threads") == set(WITHOUT_WHEELS)
+    assert requirements_of("free-threads") <= requirements_of("test")
 
 
 def test_workflows_run_files_that_there_are() -> None:
     workflows = sorted((SOURCE / ".github" / "workflows").glob("*.yml"))
     assert [path.name for path in workflows] == ["ci.yml", "wheels.yml"]
-    named = {name for path in workflows for name in re.findall(r"\.(?:ci|github)/[\w/.]+", path.read_text())}
-    assert named >= {".ci/run", ".ci/wheels", ".ci/version", ".ci/smoke.py", ".github/workflows/ci.yml"}
+    named = {name for path in workflows for name in re.findall(r"\.(?:ci|github)/[\w/.-]+", path.read_text())}
+    assert named >= {".ci/run", ".ci/free-threads", ".ci/wheels", ".ci/version", ".ci/smoke.py", ".github/workflows/ci.yml"}
     assert [name for name in sorted(named) if not (SOURCE / name).is_file()] == []

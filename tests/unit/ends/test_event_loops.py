@@ -12,6 +12,7 @@ import trio
 import uvloop
 
 from nodedb_ring import EventBatch, EventConsumer, EventLoopError, EventProducer, Follower, RingError, follow
+from tests.absent_libraries import needs
 from tests.unit.builders import batch, event, fill, ring, sequences
 from tests.unit.recovery.memory_log import MemoryLog
 from tests.unit.runners import Running, in_new_interpreter, in_thread
@@ -321,6 +322,7 @@ print(ticks, seen == list(range(1, 1001)))
 """
 
 
+@needs("gevent")
 @pytest.mark.parametrize("patched", ["", "from gevent import monkey; monkey.patch_all()"])
 def test_gevent(patched: str) -> None:
     source = GREENLETS.format(

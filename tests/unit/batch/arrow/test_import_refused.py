@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -136,10 +137,18 @@ def test_an_object_without_capsules(source: object) -> None:
         EventBatch.from_arrow(source)
 
 
-@pytest.mark.parametrize("source", [pa.array([1, 2]), pl.Series([1.5]), pa.array([[1]]), pa.chunked_array([["a"]])])
-def test_invalid_columns(source: object) -> None:
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: pa.array([1, 2]),
+        lambda: pl.Series([1.5]),
+        lambda: pa.array([[1]]),
+        lambda: pa.chunked_array([["a"]]),
+    ],
+)
+def test_invalid_columns(column: Callable[[], object]) -> None:
     with pytest.raises(BatchError, match="must be columns, as of a record batch, a table or a struct array"):
-        EventBatch.from_arrow(source)
+        EventBatch.from_arrow(column())
 
 
 def test_a_stream_that_fails() -> None:

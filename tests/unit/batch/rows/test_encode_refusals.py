@@ -10,6 +10,7 @@ import ctypes
 import datetime
 import decimal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -30,55 +31,63 @@ DAY = datetime.date(2024, 5, 6)
     ("source", "column", "message"),
     [
         (
-            pl.DataFrame({"a": [1], "day": [DAY]}),
+            lambda: pl.DataFrame({"a": [1], "day": [DAY]}),
             "day",
             "column 'day' is date32: is no type of MessagePack; cast it to a time",
         ),
-        (pl.DataFrame({"t": [datetime.time(1)]}), "t", r"time64\[ns\].*cast it to an integer or to text"),
+        (lambda: pl.DataFrame({"t": [datetime.time(1)]}), "t", r"time64\[ns\].*cast it to an integer or to text"),
         (
-            pl.DataFrame({"t": [datetime.timedelta(1)]}),
+            lambda: pl.DataFrame({"t": [datetime.timedelta(1)]}),
             "t",
             "is no type of MessagePack; cast it to an integer or to text",
         ),
-        (pl.DataFrame({"d": [decimal.Decimal("1.5")]}), "d", r"decimal\(.*cast it to int64 or float64"),
-        (duckdb.sql("select 1.5::decimal(9, 1) as d"), "d", "decimal"),
-        (pa.table({"l": pa.array([[DAY]])}), "l", "column 'l' is date32"),
-        (pa.table({"s": pa.array([{"x": decimal.Decimal(1)}])}), "s", "column 's' is decimal"),
-        (pa.table({"r": pa.RunEndEncodedArray.from_arrays([2], ["x"])}), "r", "run-end encoded.*decode its runs"),
-        (pa.table({"l": pa.array([[1]], pa.list_view(pa.int8()))}), "l", "list_view.*cast it to a list"),
+        (lambda: pl.DataFrame({"d": [decimal.Decimal("1.5")]}), "d", r"decimal\(.*cast it to int64 or float64"),
+        (lambda: duckdb.sql("select 1.5::decimal(9, 1) as d"), "d", "decimal"),
+        (lambda: pa.table({"l": pa.array([[DAY]])}), "l", "column 'l' is date32"),
+        (lambda: pa.table({"s": pa.array([{"x": decimal.Decimal(1)}])}), "s", "column 's' is decimal"),
         (
-            pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}),
+            lambda: pa.table({"r": pa.RunEndEncodedArray.from_arrays([2], ["x"])}),
+            "r",
+            "run-end encoded.*decode its runs",
+        ),
+        (lambda: pa.table({"l": pa.array([[1]], pa.list_view(pa.int8()))}), "l", "list_view.*cast it to a list"),
+        (
+            lambda: pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}),
             "u",
             "make a column of each",
         ),
-        (pa.table({"p": pd.period_range("2024", periods=1, freq="D")}), "p", "'pandas.period', an extension type"),
-        (pa.table([pa.array([1]), pa.array([2])], ["a", "a"]), "a", "column 'a': is there twice"),
-        (pa.table([pa.array([1])], [""]), "", "the name is empty"),
         (
-            pa.table({"s": pa.StructArray.from_arrays([pa.array([1])] * 2, ["x", "x"])}),
+            lambda: pa.table({"p": pd.period_range("2024", periods=1, freq="D")}),
+            "p",
+            "'pandas.period', an extension type",
+        ),
+        (lambda: pa.table([pa.array([1]), pa.array([2])], ["a", "a"]), "a", "column 'a': is there twice"),
+        (lambda: pa.table([pa.array([1])], [""]), "", "the name is empty"),
+        (
+            lambda: pa.table({"s": pa.StructArray.from_arrays([pa.array([1])] * 2, ["x", "x"])}),
             "s",
             "its field 'x' is there twice",
         ),
-        ({"a": [1], "b": np.zeros(1, "m8[s]")}, "b", r"column 'b' is an array of timedelta64\[s\]"),
-        ({"b": np.zeros(1, complex)}, "b", "complex128"),
-        ({"b": np.zeros(1, "S3")}, "b", "pass a list of bytes"),
-        ({"b": np.zeros(1, [("x", "i4")])}, "b", "pass a list of its values"),
-        ({"b": np.zeros(1, np.longdouble)}, "b", "cast it to float64"),
-        ({"b": np.zeros((2, 2))}, "b", r"shape \(2, 2\)"),
-        ({"b": np.ones(1, np.int64).view("M8")}, "b", "without a unit"),
-        ({"\0": [1]}, "\0", "has a NUL"),
-        ({"\ud800": [1]}, "\ud800", "lone surrogate"),
-        ({"a": [1, 2], "b": [1]}, None, "columns of unequal length: a 2, b 1"),
-        ({"a": pa.array([1, 2]), "b": pl.Series([1])}, None, "columns of unequal length: a 2, b 1"),
-        ({"a": 1, "b": "x"}, None, "at least one must say how many rows"),
-        ({}, None, "at least one must say how many rows"),
-        (pa.array([1]), None, "int64: must be columns"),
-        (pl.Series([1]), None, "int64: must be columns"),
+        (lambda: {"a": [1], "b": np.zeros(1, "m8[s]")}, "b", r"column 'b' is an array of timedelta64\[s\]"),
+        (lambda: {"b": np.zeros(1, complex)}, "b", "complex128"),
+        (lambda: {"b": np.zeros(1, "S3")}, "b", "pass a list of bytes"),
+        (lambda: {"b": np.zeros(1, [("x", "i4")])}, "b", "pass a list of its values"),
+        (lambda: {"b": np.zeros(1, np.longdouble)}, "b", "cast it to float64"),
+        (lambda: {"b": np.zeros((2, 2))}, "b", r"shape \(2, 2\)"),
+        (lambda: {"b": np.ones(1, np.int64).view("M8")}, "b", "without a unit"),
+        (lambda: {"\0": [1]}, "\0", "has a NUL"),
+        (lambda: {"\ud800": [1]}, "\ud800", "lone surrogate"),
+        (lambda: {"a": [1, 2], "b": [1]}, None, "columns of unequal length: a 2, b 1"),
+        (lambda: {"a": pa.array([1, 2]), "b": pl.Series([1])}, None, "columns of unequal length: a 2, b 1"),
+        (lambda: {"a": 1, "b": "x"}, None, "at least one must say how many rows"),
+        (dict, None, "at least one must say how many rows"),
+        (lambda: pa.array([1]), None, "int64: must be columns"),
+        (lambda: pl.Series([1]), None, "int64: must be columns"),
     ],
 )
-def test_a_column_is_refused_by_name(source: Any, column: str | None, message: str) -> None:
+def test_a_column_is_refused_by_name(source: Callable[[], Any], column: str | None, message: str) -> None:
     with pytest.raises(RowError, match=message) as caught:
-        encode_rows(source)
+        encode_rows(source())
     assert (caught.value.column, caught.value.position) == (column, None)
 
 

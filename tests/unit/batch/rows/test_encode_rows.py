@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import duckdb
@@ -309,51 +309,74 @@ ROWS: Final[list[dict[str, Any]]] = [
 ]
 
 
-def test_frames_of_each_library() -> None:
+def test_polars_frames() -> None:
     frame = pl.DataFrame(ROWS)
-    table = pa.Table.from_pylist(ROWS)
     assert_rows(frame, ROWS)
     assert_rows(frame.to_struct("all"), ROWS)
     assert_rows(pl.concat([frame, frame], rechunk=False), ROWS * 2)
     assert_rows(frame.with_columns(pl.col("carrier").cast(pl.Categorical)), ROWS)
     assert_rows(frame.with_columns(pl.col("carrier").cast(pl.Enum(["UA", ROWS[2]["carrier"]]))), ROWS)
+
+
+def test_pyarrow_tables() -> None:
+    table = pa.Table.from_pylist(ROWS)
     assert_rows(table, ROWS)
     assert_rows(table.to_batches()[0], ROWS)
     assert_rows(table.to_batches()[0].to_struct_array(), ROWS)
     assert_rows(pa.concat_tables([table, table]), ROWS * 2)
     assert_rows(pa.RecordBatchReader.from_batches(table.schema, table.to_batches()), ROWS)
-    assert_rows(duckdb.from_arrow(table), ROWS)
+
+
+def test_duckdb_relations() -> None:
+    assert_rows(duckdb.from_arrow(pa.Table.from_pylist(ROWS)), ROWS)
+
+
+def test_pandas_frames_and_batches() -> None:
     assert_rows(pd.DataFrame(ROWS).astype({"carrier": object}), ROWS)
     assert_rows(pd.DataFrame(ROWS)[lambda each: each["delay"] > 0], [ROWS[0], ROWS[2]])
     assert_rows(EventBatch.from_events([]).select("lsn", "op"), [])
 
 
-def test_columns_of_each_library() -> None:
-    carriers, delays = [row["carrier"] for row in ROWS], [row["delay"] for row in ROWS]
-    for carrier in [
-        carriers,
-        tuple(carriers),
-        pl.Series(carriers),
-        pa.array(carriers),
-        np.array(carriers, object),
-        pa.chunked_array([carriers[:1], [], carriers[1:]]),
-        pd.Series(carriers, dtype=object),
-        iter(carriers),
-    ]:
-        rows = [{"c": text, "d": delay} for text, delay in zip(carriers, delays, strict=True)]
-        assert_rows({"c": carrier, "d": np.array(delays)}, rows)
-    for delay in [
-        pl.Series(delays),
-        pa.chunked_array([delays[:2], delays[2:]]),
-        pd.Series(delays),
-        range(3),
-        memoryview(np.arange(3).data),
-    ]:
-        expected = delays if not isinstance(delay, range | memoryview) else [0, 1, 2]
-        mixed = pa.chunked_array([carriers[:1], carriers[1:]])
-        assert_rows(
-            {"d": delay, "c": mixed}, [{"d": each, "c": text} for each, text in zip(expected, carriers, strict=True)]
-        )
+CARRIERS: Final[list[str | None]] = [row["carrier"] for row in ROWS]
+DELAYS: Final[list[int]] = [row["delay"] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: CARRIERS,
+        lambda: tuple(CARRIERS),
+        lambda: pl.Series(CARRIERS),
+        lambda: pa.array(CARRIERS),
+        lambda: np.array(CARRIERS, object),
+        lambda: pa.chunked_array([CARRIERS[:1], [], CARRIERS[1:]]),
+        lambda: pd.Series(CARRIERS, dtype=object),
+        lambda: iter(CARRIERS),
+    ],
+)
+def test_text_of_each_library(column: Callable[[], Any]) -> None:
+    rows = [{"c": text, "d": delay} for text, delay in zip(CARRIERS, DELAYS, strict=True)]
+    assert_rows({"c": column(), "d": np.array(DELAYS)}, rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (lambda: pl.Series(DELAYS), DELAYS),
+        (lambda: pa.chunked_array([DELAYS[:2], DELAYS[2:]]), DELAYS),
+        (lambda: pd.Series(DELAYS), DELAYS),
+        (lambda: range(3), [0, 1, 2]),
+        (lambda: memoryview(np.arange(3).data), [0, 1, 2]),
+    ],
+)
+def test_numbers_of_each_library(column: Callable[[], Any], expected: list[int]) -> None:
+    mixed = pa.chunked_array([CARRIERS[:1], CARRIERS[1:]])
+    assert_rows(
+        {"d": column(), "c": mixed}, [{"d": each, "c": text} for each, text in zip(expected, CARRIERS, strict=True)]
+    )
+
+
+def test_columns_that_lack_values_and_values_for_all_rows() -> None:
     assert_rows(
         {"n": pd.Series([1, None, 3], dtype="Int64"), "f": pd.Series([1.5, math.nan, 2.5])},
         [{"n": 1, "f": 1.5}, {"n": None, "f": None}, {"n": 3, "f": 2.5}],
@@ -364,12 +387,19 @@ def test_columns_of_each_library() -> None:
     )
 
 
+NESTED: Final[list[dict[str, Any]]] = [
+    {"l": [1, 2, None], "s": {"x": 1, "y": "text"}, "ll": [[1], [], None], "f": [1, 2]},
+    {"l": [], "s": None, "ll": None, "f": None},
+    {"l": None, "s": {"x": None, "y": None}, "ll": [], "f": [3, None]},
+]
+
+
+def test_polars_frames_that_nest() -> None:
+    assert_rows(pl.DataFrame(NESTED[:2]), NESTED[:2])
+
+
 def test_values_that_nest() -> None:
-    rows: list[dict[str, Any]] = [
-        {"l": [1, 2, None], "s": {"x": 1, "y": "text"}, "ll": [[1], [], None], "f": [1, 2]},
-        {"l": [], "s": None, "ll": None, "f": None},
-        {"l": None, "s": {"x": None, "y": None}, "ll": [], "f": [3, None]},
-    ]
+    rows = NESTED
     kinds = pa.struct(
         [
             ("l", pa.list_(pa.int64())),
@@ -382,7 +412,6 @@ def test_values_that_nest() -> None:
     assert_rows(array, rows)
     assert_rows(array[1:], rows[1:])
     assert_rows({name: [row[name] for row in rows] for name in rows[0]}, rows)
-    assert_rows(pl.DataFrame(array[:2].to_pylist()), rows[:2])
     maps = pa.array([[("a", 1), ("b", None)], None, []], pa.map_(pa.string(), pa.int64()))
     assert_rows({"m": maps}, [{"m": {"a": 1, "b": None}}, {"m": None}, {"m": {}}])
     assert_rows({"m": maps[1:]}, [{"m": None}, {"m": {}}])
