@@ -1,0 +1,263 @@
+"""Leases that end, and batches, slices and arrays of them that are dropped, on other threads than the consumer's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from nodedb_ring import (
+    ClosedError,
+    EventBatch,
+    EventBus,
+    EventConsumer,
+    EventProducer,
+    Lease,
+    WriteEvent,
+    WriteOp,
+    create_event_bus,
+)
+
+from .contention import Contest, rounds
+from .journal import memory_directory
+
+SLOTS: Final = 8
+SIZE: Final = 64
+"""Bytes of payload an event: all of the arena in a full ring."""
+
+
+def event(sequence: int) -> WriteEvent:
+    """Every field of it follows from its number."""
+    letter = chr(ord("a") + sequence % 26)
+    return WriteEvent(
+        sequence=sequence,
+        collection=letter * 8,
+        op=WriteOp.INSERT,
+        row_id=f"{sequence:08d}",
+        lsn=sequence * 7919,
+        new_value=letter.encode() * (SIZE - 16),
+    )
+
+
+class Held:
+    """A full ring, of which a lease has a part, and what others have of that lease.
+
+    A lease is of one run of rows, and rows come back in any order: in the end some are of one row.
+    """
+
+    def __init__(self, producer: EventProducer, consumer: EventConsumer, first: int) -> None:
+        self.producer, self.consumer, self.first = producer, consumer, first
+        producer.bind()
+        consumer.bind()
+        for sequence in range(first, first + SLOTS):
+            assert producer.emit(event(sequence))
+        self.lease: Lease | None = consumer.lease(SLOTS // 2)
+        batch = self.lease.batch
+        self.count = len(batch)
+        assert 1 <= self.count <= SLOTS // 2
+        self.batch: EventBatch | None = batch
+        self.slices: list[EventBatch] = [batch[:2], batch[1:], batch[:]]
+        self.arrays: list[npt.NDArray[Any]] = [batch[:2].records, batch[:].payload, batch[:1].lsn]
+
+    def end(self) -> None:
+        lease, self.lease = self.lease, None
+        assert lease is not None
+        try:
+            lease.release()
+        except BufferError:
+            # An array is still there, or was.
+            pass
+
+    def end_by_exception(self) -> None:
+        lease, self.lease = self.lease, None
+        assert lease is not None
+        lease.__exit__(KeyError, KeyError(), None)
+
+    def drop(self) -> None:
+        self.lease = None
+
+    def drop_batch(self) -> None:
+        self.batch = None
+
+    def drop_slices(self) -> None:
+        self.slices.clear()
+
+    def drop_arrays(self) -> None:
+        while self.arrays:
+            self.arrays.pop()
+
+    def go_on(self) -> None:
+        """What the consumer does meanwhile: another lease, which ends, and a drain."""
+        self.consumer.bind()
+        with self.consumer.lease(1) as batch:
+            assert [each.sequence for each in batch] == [self.first + self.count]
+        assert [each.sequence for each in self.consumer.drain(1)] == [self.first + self.count + 1]
+
+    def check(self) -> None:
+        """All rows went back, and once."""
+        assert self.consumer.stats().held == 0, "the rows of a lease never went back"
+        stats = self.producer.stats()
+        assert stats.slots_in_use == SLOTS - self.count - 2
+        self.consumer.bind()
+        numbers = [each.sequence for each in self.consumer.drain()]
+        assert numbers == list(range(self.first + self.count + 2, self.first + SLOTS))
+        stats = self.producer.stats()
+        assert (stats.slots_in_use, stats.bytes_in_use) == (0, 0), "rows of a lease went back twice, or in disorder"
+
+
+ENDINGS: Final[dict[str, Callable[[Held], None]]] = {
+    "end": Held.end,
+    "end_by_exception": Held.end_by_exception,
+    "drop": Held.drop,
+}
+
+
+@pytest.fixture(params=["private", "shared"])
+def ends(request: pytest.FixtureRequest) -> Any:
+    if request.param == "private":
+        [producer], [consumer] = create_event_bus(1, SLOTS, arena_bytes=SLOTS * SIZE)
+        yield producer, consumer
+        return
+    with (
+        memory_directory() as directory,
+        EventBus.create("leases", 1, SLOTS, arena_bytes=SLOTS * SIZE, directory=directory) as bus,
+    ):
+        yield bus.producer(0), bus.consumer(0)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_rows_of_a_lease_go_back_once(ends: tuple[EventProducer, EventConsumer], ending: str) -> None:
+    """The lease ends, and its batch, slices and arrays are dropped, each on another thread, while the consumer goes on."""
+    producer, consumer = ends
+
+    def check(held: Held, results: list[object]) -> None:
+        assert results == [None] * len(results)
+        held.check()
+
+    contest = Contest(
+        [ENDINGS[ending], Held.drop_batch, Held.drop_slices, Held.drop_arrays, Held.go_on],
+        prepare=lambda number: Held(producer, consumer, 1 + number * SLOTS),
+        check=check,
+        spread=100,
+    )
+    contest.run(rounds(2000))
+
+
+def leased(batch: EventBatch, first: int) -> list[WriteEvent]:
+    """What it holds, for as long as its lease has not ended."""
+    return [event(first + i) for i in range(len(batch))]
+
+
+def read_event(batch: EventBatch, first: int) -> None:
+    assert batch[len(batch) - 1] == leased(batch, first)[-1]
+
+
+def read_strings(batch: EventBatch, first: int) -> None:
+    assert list(batch.strings("collection")) == [each.collection for each in leased(batch, first)]
+
+
+def read_values(batch: EventBatch, first: int) -> None:
+    assert list(batch.values("new_value")) == [each.new_value for each in leased(batch, first)]
+
+
+def read_records(batch: EventBatch, first: int) -> None:
+    """An array of a lease that ends keeps its rows from being written again: what it shows stays right."""
+    records = batch[:].records
+    for _ in range(3):
+        assert records["sequence"].tolist() == [each.sequence for each in leased(batch, first)]
+        assert records["lsn"].tolist() == [each.lsn for each in leased(batch, first)]
+
+
+def read_columns(batch: EventBatch, first: int) -> None:
+    assert batch.sequence.tolist() == [each.sequence for each in leased(batch, first)]
+    assert batch.gaps().tolist() == []
+
+
+def read_slice(batch: EventBatch, first: int) -> None:
+    part = batch[len(batch) - 1 :]
+    assert part[0] == leased(batch, first)[-1]
+
+
+def read_copy(batch: EventBatch, first: int) -> None:
+    assert list(batch[np.arange(len(batch))]) == leased(batch, first)
+
+
+def read_all(batch: EventBatch, first: int) -> None:
+    assert list(EventBatch.concat([batch])) == leased(batch, first)
+
+
+def read_tables(batch: EventBatch, first: int) -> None:
+    assert list(batch.split()) == [each.collection for each in leased(batch, first)]
+
+
+def emit_to_another(batch: EventBatch, first: int) -> None:
+    [producer], [consumer] = create_event_bus(1, SLOTS, arena_bytes=SLOTS * SIZE)
+    assert producer.emit_batch(batch) == len(batch)
+    assert list(consumer.drain()) == leased(batch, first)
+
+
+READS: Final[dict[str, Callable[[EventBatch, int], None]]] = {
+    "event": read_event,
+    "strings": read_strings,
+    "values": read_values,
+    "records": read_records,
+    "columns": read_columns,
+    "slice": read_slice,
+    "copy": read_copy,
+    "concat": read_all,
+    "split": read_tables,
+    "emit_batch": emit_to_another,
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_lease_that_ends_is_read_right_or_not_at_all(
+    ends: tuple[EventProducer, EventConsumer], read: str
+) -> None:
+    """Its rows are written again as soon as they are back, so a read that went on would show others."""
+    producer, consumer = ends
+
+    class Read(Held):
+        def __init__(self, first: int) -> None:
+            super().__init__(producer, consumer, first)
+            self.slices.clear()
+            self.arrays.clear()
+            self.next = first + SLOTS
+
+        def read(self) -> None:
+            batch = self.batch
+            assert batch is not None
+            while True:
+                try:
+                    READS[read](batch, self.first)
+                except ClosedError:
+                    return
+
+        def end_and_write(self) -> None:
+            self.end()
+            producer.bind()
+            # As many as go in, at once where no array keeps the rows.
+            while producer.emit(event(self.next)):
+                self.next += 1
+
+    total = {"next": 1}
+
+    def prepare(_: int) -> Read:
+        return Read(total["next"])
+
+    def check(held: Read, results: list[object]) -> None:
+        assert results == [None] * len(results), results
+        held.batch = None
+        consumer.bind()
+        while len(consumer.drain()):
+            pass
+        stats = producer.stats()
+        assert (consumer.stats().held, stats.slots_in_use, stats.bytes_in_use) == (0, 0, 0)
+        total["next"] = held.next
+
+    Contest(
+        [Read.end_and_write, Read.read, Read.read], prepare=prepare, check=check, spread=300
+    ).run(rounds(2000))
