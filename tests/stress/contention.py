@@ -1,8 +1,7 @@
 """Rounds of threads that start together: what the tests of free threads are made of.
 
 A race between two calls is met by number: each round makes new objects and lets all threads go at one instant, and
-there are many rounds. On a build without the GIL the threads do run at once. With it they take turns, and the rounds are
-fewer: what is shared with other builds is that nothing may go wrong.
+there are many rounds. Without the GIL the threads do run at once. With it they take turns, and the rounds are fewer.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from . import watchdog
 
@@ -65,13 +64,13 @@ class Contest(Generic[S]):
         calls: Sequence[Callable[[S], object]],
         *,
         prepare: Callable[[int], S],
-        check: Callable[[S, list[object]], None],
+        check: Callable[[S, list[Any]], None],
         spread: int = 0,
     ) -> None:
         self._calls, self._prepare, self._check, self._spread = calls, prepare, check, spread
         self._barrier = threading.Barrier(len(calls), self._between)
         self._line: list[None] = []
-        self._results: list[object] = [None] * len(calls)
+        self._results: list[Any] = [None] * len(calls)
         self._subject: list[S] = []
         self._round = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -105,8 +105,8 @@ def to_the_end(consumer: EventConsumer) -> list[int]:
 
 @pytest.mark.parametrize("call", PRODUCING)
 def test_what_was_enqueued_comes_before_the_end(call: str) -> None:
-    def check(subject: Ends, results: list[object]) -> None:
-        [(tried, taken), numbers, _] = results  # type: ignore[misc]
+    def check(subject: Ends, results: list[Any]) -> None:
+        [(tried, taken), numbers, _] = results
         stats = subject.producer.stats()
         assert len(numbers) == taken, "what was enqueued came after the end, or never"
         assert numbers == sorted(set(numbers))
@@ -204,8 +204,8 @@ def until_disconnected(producer: EventProducer) -> tuple[int, int]:
 
 @pytest.mark.parametrize("call", CONSUMING)
 def test_a_closed_consumer_has_counted_what_it_got(call: str) -> None:
-    def check(subject: Ends, results: list[object]) -> None:
-        [numbers, (tried, taken), _] = results  # type: ignore[misc]
+    def check(subject: Ends, results: list[Any]) -> None:
+        [numbers, (tried, taken), _] = results
         sent, received = subject.producer.stats(), subject.consumer.stats()
         assert numbers == sorted(set(numbers))
         assert received.received == len(numbers)
@@ -236,7 +236,7 @@ def bus() -> Iterator[EventBus]:
         yield bus
 
 
-def open_and_closed(_: EventBus | Ends) -> None:
+def open_and_close(subject: Ends) -> None:
     """A descriptor of this thread's own, which nobody else closes."""
     for _ in range(20):
         fd = os.open(os.devnull, os.O_RDONLY)
@@ -248,7 +248,7 @@ def open_and_closed(_: EventBus | Ends) -> None:
 def test_an_end_is_closed_once(bus: EventBus, end: str) -> None:
     """Of two threads that close it, one gives the role back: a descriptor that is closed twice is another thread's."""
 
-    def check(subject: Ends, results: list[object]) -> None:
+    def check(subject: Ends, results: list[Any]) -> None:
         assert results == [None, None, None]
         [stats] = bus.stats()
         assert (stats.producer_pid, stats.consumer_pid) != (None, None)
@@ -256,7 +256,7 @@ def test_an_end_is_closed_once(bus: EventBus, end: str) -> None:
         subject.consumer.close()
 
     contest = Contest(
-        [lambda subject: getattr(subject, end).close()] * 2 + [open_and_closed],
+        [lambda subject: getattr(subject, end).close()] * 2 + [open_and_close],
         prepare=lambda _: Ends(bus.producer(0), bus.consumer(0)),
         check=check,
     )
@@ -289,13 +289,13 @@ def test_a_successor_of_a_closed_producer_goes_on_where_it_stopped(bus: EventBus
 
     received: list[int] = []
 
-    def drain(_: EventProducer) -> None:
+    def drain(subject: EventProducer) -> None:
         consumer.bind()
         for _ in range(10):
             received.extend(sequences(consumer.drain()))
 
-    def check(subject: EventProducer, results: list[object]) -> None:
-        [(_, taken), _, after, _] = results  # type: ignore[misc]
+    def check(subject: EventProducer, results: list[Any]) -> None:
+        [(_, taken), _, after, _] = results
         consumer.bind()
         received.extend(sequences(consumer.drain()))
         assert len(received) == taken + len(after), "an event was lost, or came twice"
@@ -337,8 +337,8 @@ def test_a_successor_of_a_closed_consumer_gets_the_rest(bus: EventBus, call: str
         successor.close()
         return numbers
 
-    def check(subject: EventConsumer, results: list[object]) -> None:
-        [before, _, after] = results  # type: ignore[misc]
+    def check(subject: EventConsumer, results: list[Any]) -> None:
+        [before, _, after] = results
         assert before + after == list(range(sent - SLOTS + 1, sent + 1)), (before, after)
 
     contest = Contest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -51,7 +51,7 @@ PRODUCING: Final[dict[str, Callable[[EventProducer], object]]] = {
 }
 
 
-def check_producer(subject: Ends, results: list[object]) -> None:
+def check_producer(subject: Ends, results: list[Any]) -> None:
     """One won, and what it said was enqueued is there, once."""
     producer, consumer = subject
     refused = [each for each in results if type(each) is OwnershipError]
@@ -68,9 +68,7 @@ def check_producer(subject: Ends, results: list[object]) -> None:
 @pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("call", PRODUCING)
 def test_one_thread_becomes_the_producer(call: str, threads: int) -> None:
-    contest = Contest(
-        [lambda subject: PRODUCING[call](subject[0])] * threads, prepare=ends, check=check_producer
-    )
+    contest = Contest([lambda subject: PRODUCING[call](subject[0])] * threads, prepare=ends, check=check_producer)
     contest.run(rounds(3000))
 
 
@@ -123,7 +121,7 @@ CONSUMING: Final[dict[str, Callable[[EventConsumer], list[int]]]] = {
 }
 
 
-def check_consumer(subject: Ends, results: list[object]) -> None:
+def check_consumer(subject: Ends, results: list[Any]) -> None:
     """One won, and the events that it got are the first ones; the rest is still there."""
     _, consumer = subject
     won = [each for each in results if isinstance(each, list)]
@@ -138,9 +136,7 @@ def check_consumer(subject: Ends, results: list[object]) -> None:
 @pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("call", CONSUMING)
 def test_one_thread_becomes_the_consumer(call: str, threads: int) -> None:
-    contest = Contest(
-        [lambda subject: CONSUMING[call](subject[1])] * threads, prepare=filled, check=check_consumer
-    )
+    contest = Contest([lambda subject: CONSUMING[call](subject[1])] * threads, prepare=filled, check=check_consumer)
     contest.run(rounds(3000))
 
 
@@ -156,7 +152,7 @@ def test_a_ring_has_one_end_of_a_kind(end: type[EventProducer] | type[EventConsu
             private_block(SLOTS, ARENA), core_id=0, capacity=SLOTS, arena_bytes=ARENA, thresholds=(85, 75, 95, 85)
         )
 
-    def check(_: EventRing, results: list[object]) -> None:
+    def check(_: EventRing, results: list[Any]) -> None:
         assert sorted(type(each).__name__ for each in results) == sorted([end.__name__] + 3 * ["OwnershipError"])
 
     Contest([end] * 4, prepare=prepare, check=check).run(rounds(5000))
@@ -176,7 +172,7 @@ def test_an_end_of_a_bus_has_one_holder(bus: EventBus, end: str) -> None:
     def claim(bus: EventBus) -> EventProducer | EventConsumer:
         return bus.producer(0) if end == "producer" else bus.consumer(0)
 
-    def check(bus: EventBus, results: list[object]) -> None:
+    def check(bus: EventBus, results: list[Any]) -> None:
         taken = [each for each in results if isinstance(each, EventProducer | EventConsumer)]
         assert len(taken) == 1, results
         assert sum(type(each) is RoleTaken for each in results) == len(results) - 1, results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -65,11 +66,9 @@ class Held:
     def end(self) -> None:
         lease, self.lease = self.lease, None
         assert lease is not None
-        try:
+        # An array is still there, or was.
+        with contextlib.suppress(BufferError):
             lease.release()
-        except BufferError:
-            # An array is still there, or was.
-            pass
 
     def end_by_exception(self) -> None:
         lease, self.lease = self.lease, None
@@ -130,10 +129,10 @@ def ends(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_rows_of_a_lease_go_back_once(ends: tuple[EventProducer, EventConsumer], ending: str) -> None:
-    """The lease ends, and its batch, slices and arrays are dropped, each on another thread, while the consumer goes on."""
+    """It ends, and its batch, slices and arrays are dropped, each on another thread, while the consumer goes on."""
     producer, consumer = ends
 
-    def check(held: Held, results: list[object]) -> None:
+    def check(held: Held, results: list[Any]) -> None:
         assert results == [None] * len(results)
         held.check()
 
@@ -214,9 +213,7 @@ READS: Final[dict[str, Callable[[EventBatch, int], None]]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_lease_that_ends_is_read_right_or_not_at_all(
-    ends: tuple[EventProducer, EventConsumer], read: str
-) -> None:
+def test_a_lease_that_ends_is_read_right_or_not_at_all(ends: tuple[EventProducer, EventConsumer], read: str) -> None:
     """Its rows are written again as soon as they are back, so a read that went on would show others."""
     producer, consumer = ends
 
@@ -248,7 +245,7 @@ def test_a_lease_that_ends_is_read_right_or_not_at_all(
     def prepare(_: int) -> Read:
         return Read(total["next"])
 
-    def check(held: Read, results: list[object]) -> None:
+    def check(held: Read, results: list[Any]) -> None:
         assert results == [None] * len(results), results
         held.batch = None
         consumer.bind()
@@ -258,6 +255,4 @@ def test_a_lease_that_ends_is_read_right_or_not_at_all(
         assert (consumer.stats().held, stats.slots_in_use, stats.bytes_in_use) == (0, 0, 0)
         total["next"] = held.next
 
-    Contest(
-        [Read.end_and_write, Read.read, Read.read], prepare=prepare, check=check, spread=300
-    ).run(rounds(2000))
+    Contest([Read.end_and_write, Read.read, Read.read], prepare=prepare, check=check, spread=300).run(rounds(2000))
