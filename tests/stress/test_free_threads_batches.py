@@ -125,7 +125,7 @@ def check_against(reads: list[str]) -> Callable[[Subject, list[Any]], None]:
 @pytest.mark.parametrize("read", READS)
 def test_threads_that_read_one_batch_alike_get_the_same(read: str) -> None:
     reads = [read] * 3
-    Contest([READS[each] for each in reads], prepare=Subject, check=check_against(reads)).run(rounds(300))
+    Contest([READS[each] for each in reads], prepare=Subject, check=check_against(reads), together=10).run(rounds(1000))
 
 
 def test_threads_that_read_one_batch_in_all_ways_get_what_is_in_it() -> None:
@@ -155,10 +155,11 @@ def test_threads_that_read_the_rows_of_a_batch_get_the_same() -> None:
         assert results == [ROW_READS[read](alone) for read in reads]
 
     calls = [ROW_READS[read] for read in reads]
-    Contest(calls, prepare=lambda _: drained(1).rows(), check=check, spread=300).run(rounds(300))
+    Contest(calls, prepare=lambda _: drained(1).rows(), check=check, spread=300, together=10).run(rounds(1000))
 
 
 SLOTS: Final = 8
+TOGETHER: Final = 10
 
 
 def letters(sequence: int) -> WriteEvent:
@@ -207,7 +208,7 @@ class Pooled:
 
 
 def test_batches_that_are_dropped_elsewhere_never_share_memory_with_a_live_one() -> None:
-    [producer], [consumer] = create_event_bus(1, SLOTS, arena_bytes=4096)
+    producers, consumers = create_event_bus(TOGETHER, SLOTS, arena_bytes=4096)
 
     def check(pooled: Pooled, results: list[Any]) -> None:
         assert results == [None] * len(results), results
@@ -218,5 +219,8 @@ def test_batches_that_are_dropped_elsewhere_never_share_memory_with_a_live_one()
         for number in range(4)
     ]
     Contest(
-        [*drops, Pooled.drain_more], prepare=lambda _: Pooled(producer, consumer), check=check
-    ).run(rounds(3000))
+        [*drops, Pooled.drain_more],
+        prepare=lambda number: Pooled(producers[number % TOGETHER], consumers[number % TOGETHER]),
+        check=check,
+        together=TOGETHER,
+    ).run(rounds(10_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
@@ -27,6 +28,7 @@ from .journal import memory_directory
 SLOTS: Final = 16
 ARENA: Final = 1024
 SPREAD: Final = 600
+TOGETHER: Final = 10
 
 Call = Callable[[EventProducer], tuple[int, int]]
 """Emits some events; how many were tried, and how many of these the ring took."""
@@ -124,8 +126,9 @@ def test_what_was_enqueued_comes_before_the_end(call: str) -> None:
         prepare=ends,
         check=check,
         spread=SPREAD,
+        together=TOGETHER,
     )
-    contest.run(rounds(2000))
+    contest.run(rounds(4000))
 
 
 def drain_until_closed(consumer: EventConsumer) -> Iterator[list[int]]:
@@ -223,15 +226,16 @@ def test_a_closed_consumer_has_counted_what_it_got(call: str) -> None:
         prepare=ends,
         check=check,
         spread=SPREAD,
+        together=TOGETHER,
     )
-    contest.run(rounds(2000))
+    contest.run(rounds(4000))
 
 
 @pytest.fixture
 def bus() -> Iterator[EventBus]:
     with (
         memory_directory() as directory,
-        EventBus.create("close", 1, SLOTS, arena_bytes=ARENA, directory=directory) as bus,
+        EventBus.create("close", TOGETHER, SLOTS, arena_bytes=ARENA, directory=directory) as bus,
     ):
         yield bus
 
@@ -250,58 +254,59 @@ def test_an_end_is_closed_once(bus: EventBus, end: str) -> None:
 
     def check(subject: Ends, results: list[Any]) -> None:
         assert results == [None, None, None]
-        [stats] = bus.stats()
-        assert (stats.producer_pid, stats.consumer_pid) != (None, None)
         subject.producer.close()
         subject.consumer.close()
 
     contest = Contest(
         [lambda subject: getattr(subject, end).close()] * 2 + [open_and_close],
-        prepare=lambda _: Ends(bus.producer(0), bus.consumer(0)),
+        prepare=lambda number: Ends(bus.producer(number % TOGETHER), bus.consumer(number % TOGETHER)),
         check=check,
+        together=TOGETHER,
     )
-    contest.run(rounds(3000))
+    contest.run(rounds(6000))
 
 
-def claimed(claim: Callable[[int], EventProducer] | Callable[[int], EventConsumer]) -> EventProducer | EventConsumer:
+def producer_after(bus: EventBus, last: EventProducer) -> EventProducer:
+    """The next holder of its end, as soon as there can be one."""
     while True:
-        try:
-            return claim(0)
-        except RoleTaken:
-            pass
+        with contextlib.suppress(RoleTaken):
+            return bus.producer(last.core_id)
+
+
+def consumer_after(bus: EventBus, last: EventConsumer) -> EventConsumer:
+    while True:
+        with contextlib.suppress(RoleTaken):
+            return bus.consumer(last.core_id)
 
 
 @pytest.mark.parametrize("call", ["emit", "emit_batch", "reserve", "emit_and_wait"])
 def test_a_successor_of_a_closed_producer_goes_on_where_it_stopped(bus: EventBus, call: str) -> None:
     """It comes as soon as the role is free, and then nothing of the call that was in progress may follow."""
-    consumer = bus.consumer(0)
+    consumers = bus.consumers()
 
     def succeed(subject: EventProducer) -> list[int]:
-        successor = claimed(bus.producer)
-        assert isinstance(successor, EventProducer)
+        successor = producer_after(bus, subject)
         numbers = [successor.next_sequence + i for i in range(3)]
         enqueued = [number for number in numbers if successor.emit(event(number))]
         successor.close()
         return enqueued
 
-    def prepare(_: int) -> EventProducer:
-        return bus.producer(0)
-
-    received: list[int] = []
+    received: dict[int, list[int]] = {core_id: [] for core_id in range(TOGETHER)}
 
     def drain(subject: EventProducer) -> None:
+        consumer = consumers[subject.core_id]
         consumer.bind()
         for _ in range(10):
-            received.extend(sequences(consumer.drain()))
+            received[subject.core_id] += sequences(consumer.drain())
 
     def check(subject: EventProducer, results: list[Any]) -> None:
         [(_, taken), _, after, _] = results
-        consumer.bind()
-        received.extend(sequences(consumer.drain()))
-        assert len(received) == taken + len(after), "an event was lost, or came twice"
-        assert received == sorted(set(received)), "out of order"
-        assert received[len(received) - len(after) :] == after
-        received.clear()
+        drain(subject)
+        numbers = received[subject.core_id]
+        assert len(numbers) == taken + len(after), "an event was lost, or came twice"
+        assert numbers == sorted(set(numbers)), "out of order"
+        assert numbers[len(numbers) - len(after) :] == after
+        numbers.clear()
 
     contest = Contest(
         [
@@ -310,41 +315,40 @@ def test_a_successor_of_a_closed_producer_goes_on_where_it_stopped(bus: EventBus
             succeed,
             drain,
         ],
-        prepare=prepare,
+        prepare=lambda number: bus.producer(number % TOGETHER),
         check=check,
         spread=SPREAD,
+        together=TOGETHER,
     )
-    contest.run(rounds(500))
+    contest.run(rounds(1500))
 
 
 @pytest.mark.parametrize("call", ["drain", "try_recv", "lease"])
 def test_a_successor_of_a_closed_consumer_gets_the_rest(bus: EventBus, call: str) -> None:
-    producer = bus.producer(0)
-    sent = 0
+    producers = [bus.producer(core_id) for core_id in range(TOGETHER)]
 
-    def prepare(_: int) -> EventConsumer:
-        nonlocal sent
-        consumer = bus.consumer(0)
+    def prepare(number: int) -> EventConsumer:
+        consumer = bus.consumer(number % TOGETHER)
+        producer = producers[consumer.core_id]
         producer.bind()
-        while producer.emit(event(sent + 1)):
-            sent += 1
+        for _ in range(SLOTS):
+            assert producer.emit(event(producer.next_sequence))
         return consumer
 
     def succeed(subject: EventConsumer) -> list[int]:
-        successor = claimed(bus.consumer)
-        assert isinstance(successor, EventConsumer)
-        numbers = sequences(successor.drain())
-        successor.close()
-        return numbers
+        with consumer_after(bus, subject) as successor:
+            return sequences(successor.drain())
 
     def check(subject: EventConsumer, results: list[Any]) -> None:
         [before, _, after] = results
-        assert before + after == list(range(sent - SLOTS + 1, sent + 1)), (before, after)
+        sent = producers[subject.core_id].next_sequence
+        assert before + after == list(range(sent - SLOTS, sent)), (before, after)
 
     contest = Contest(
         [lambda subject: all_until_closed(subject, call), lambda subject: subject.close(), succeed],
         prepare=prepare,
         check=check,
         spread=SPREAD,
+        together=TOGETHER,
     )
-    contest.run(rounds(500))
+    contest.run(rounds(1500))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Callable
@@ -74,9 +75,9 @@ def test_a_hundred_private_cores_are_made_and_dropped() -> None:
         assert not exchange.left
 
     def run(count: int) -> None:
-        Contest(
-            [make(number, CORES) for number in range(THREADS)], prepare=lambda _: Exchange(), check=check
-        ).run(count)
+        Contest([make(number, CORES) for number in range(THREADS)], prepare=lambda _: Exchange(), check=check).run(
+            count
+        )
 
     run(2)
     gc.collect()
@@ -151,7 +152,7 @@ def test_an_end_that_is_dropped_has_gone(end: str) -> None:
             assert not subject.stays.emit(event(5))
 
     Contest(
-        [lambda subject, number=number: subject.drop(number) for number in range(THREADS)],
+        [functools.partial(Shared.drop, number=number) for number in range(THREADS)],
         prepare=Shared,
         check=check,
     ).run(rounds(300, with_gil=10))

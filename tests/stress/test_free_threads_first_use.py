@@ -28,6 +28,7 @@ from .journal import memory_directory
 
 SLOTS: Final = 8
 ARENA: Final = 256
+TOGETHER: Final = 50
 
 Ends = tuple[EventProducer, EventConsumer]
 
@@ -37,6 +38,11 @@ def ends(_: int = 0) -> Ends:
     return producer, consumer
 
 
+# Made before: the calls are to be as short as they can.
+EVENT: Final = event(1)
+BATCH: Final = EventBatch.from_events([EVENT])
+
+
 def reserve(producer: EventProducer) -> int:
     with producer.reserve(1) as rows:
         rows["op"] = 1
@@ -44,8 +50,8 @@ def reserve(producer: EventProducer) -> int:
 
 
 PRODUCING: Final[dict[str, Callable[[EventProducer], object]]] = {
-    "emit": lambda producer: producer.emit(event(1)),
-    "emit_batch": lambda producer: producer.emit_batch(EventBatch.from_events([event(1)])),
+    "emit": lambda producer: producer.emit(EVENT),
+    "emit_batch": lambda producer: producer.emit_batch(BATCH),
     "reserve": reserve,
     "wait_for_room": lambda producer: producer.wait_for_room(1),
 }
@@ -68,13 +74,13 @@ def check_producer(subject: Ends, results: list[Any]) -> None:
 @pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("call", PRODUCING)
 def test_one_thread_becomes_the_producer(call: str, threads: int) -> None:
-    contest = Contest([lambda subject: PRODUCING[call](subject[0])] * threads, prepare=ends, check=check_producer)
-    contest.run(rounds(3000))
+    calls = [lambda subject: PRODUCING[call](subject[0])] * threads
+    Contest(calls, prepare=ends, check=check_producer, together=TOGETHER).run(rounds(20_000))
 
 
 def test_one_thread_becomes_the_producer_whatever_each_calls() -> None:
     calls = [lambda subject, call=call: call(subject[0]) for call in PRODUCING.values()]
-    Contest(calls, prepare=ends, check=check_producer).run(rounds(3000))
+    Contest(calls, prepare=ends, check=check_producer, together=TOGETHER).run(rounds(20_000))
 
 
 def filled(_: int) -> Ends:
@@ -136,26 +142,29 @@ def check_consumer(subject: Ends, results: list[Any]) -> None:
 @pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("call", CONSUMING)
 def test_one_thread_becomes_the_consumer(call: str, threads: int) -> None:
-    contest = Contest([lambda subject: CONSUMING[call](subject[1])] * threads, prepare=filled, check=check_consumer)
-    contest.run(rounds(3000))
+    calls = [lambda subject: CONSUMING[call](subject[1])] * threads
+    Contest(calls, prepare=filled, check=check_consumer, together=TOGETHER).run(rounds(20_000))
 
 
 def test_one_thread_becomes_the_consumer_whatever_each_calls() -> None:
     calls = [lambda subject, call=call: call(subject[1]) for call in CONSUMING.values()]
-    Contest(calls, prepare=filled, check=check_consumer).run(rounds(2000))
+    Contest(calls, prepare=filled, check=check_consumer, together=TOGETHER).run(rounds(10_000))
 
 
+@pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("end", [EventProducer, EventConsumer])
-def test_a_ring_has_one_end_of_a_kind(end: type[EventProducer] | type[EventConsumer]) -> None:
+def test_a_ring_has_one_end_of_a_kind(end: type[EventProducer] | type[EventConsumer], threads: int) -> None:
     def prepare(_: int) -> EventRing:
         return EventRing(
             private_block(SLOTS, ARENA), core_id=0, capacity=SLOTS, arena_bytes=ARENA, thresholds=(85, 75, 95, 85)
         )
 
     def check(_: EventRing, results: list[Any]) -> None:
-        assert sorted(type(each).__name__ for each in results) == sorted([end.__name__] + 3 * ["OwnershipError"])
+        assert sorted(type(each).__name__ for each in results) == sorted(
+            [end.__name__, *["OwnershipError"] * (threads - 1)]
+        )
 
-    Contest([end] * 4, prepare=prepare, check=check).run(rounds(5000))
+    Contest([end] * threads, prepare=prepare, check=check, together=TOGETHER).run(rounds(20_000))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from .contention import Contest, rounds
 from .journal import memory_directory
 
 SLOTS: Final = 8
+TOGETHER: Final = 10
 SIZE: Final = 64
 """Bytes of payload an event: all of the arena in a full ring."""
 
@@ -49,8 +50,9 @@ class Held:
     A lease is of one run of rows, and rows come back in any order: in the end some are of one row.
     """
 
-    def __init__(self, producer: EventProducer, consumer: EventConsumer, first: int) -> None:
-        self.producer, self.consumer, self.first = producer, consumer, first
+    def __init__(self, producer: EventProducer, consumer: EventConsumer) -> None:
+        self.producer, self.consumer = producer, consumer
+        self.first = first = producer.next_sequence
         producer.bind()
         consumer.bind()
         for sequence in range(first, first + SLOTS):
@@ -114,23 +116,26 @@ ENDINGS: Final[dict[str, Callable[[Held], None]]] = {
 }
 
 
+Ends = list[tuple[EventProducer, EventConsumer]]
+
+
 @pytest.fixture(params=["private", "shared"])
-def ends(request: pytest.FixtureRequest) -> Any:
+def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
+    """As many rings as there are rounds at once."""
     if request.param == "private":
-        [producer], [consumer] = create_event_bus(1, SLOTS, arena_bytes=SLOTS * SIZE)
-        yield producer, consumer
+        producers, consumers = create_event_bus(TOGETHER, SLOTS, arena_bytes=SLOTS * SIZE)
+        yield list(zip(producers, consumers, strict=True))
         return
     with (
         memory_directory() as directory,
-        EventBus.create("leases", 1, SLOTS, arena_bytes=SLOTS * SIZE, directory=directory) as bus,
+        EventBus.create("leases", TOGETHER, SLOTS, arena_bytes=SLOTS * SIZE, directory=directory) as bus,
     ):
-        yield bus.producer(0), bus.consumer(0)
+        yield [(bus.producer(core_id), bus.consumer(core_id)) for core_id in range(TOGETHER)]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_rows_of_a_lease_go_back_once(ends: tuple[EventProducer, EventConsumer], ending: str) -> None:
+def test_the_rows_of_a_lease_go_back_once(ends: Ends, ending: str) -> None:
     """It ends, and its batch, slices and arrays are dropped, each on another thread, while the consumer goes on."""
-    producer, consumer = ends
 
     def check(held: Held, results: list[Any]) -> None:
         assert results == [None] * len(results)
@@ -138,11 +143,12 @@ def test_the_rows_of_a_lease_go_back_once(ends: tuple[EventProducer, EventConsum
 
     contest = Contest(
         [ENDINGS[ending], Held.drop_batch, Held.drop_slices, Held.drop_arrays, Held.go_on],
-        prepare=lambda number: Held(producer, consumer, 1 + number * SLOTS),
+        prepare=lambda number: Held(*ends[number % TOGETHER]),
         check=check,
         spread=100,
+        together=TOGETHER,
     )
-    contest.run(rounds(2000))
+    contest.run(rounds(3000))
 
 
 def leased(batch: EventBatch, first: int) -> list[WriteEvent]:
@@ -212,47 +218,52 @@ READS: Final[dict[str, Callable[[EventBatch, int], None]]] = {
 }
 
 
+class Read(Held):
+    """A lease that is read by several threads, while one ends it and has its rows written again."""
+
+    def __init__(self, producer: EventProducer, consumer: EventConsumer) -> None:
+        super().__init__(producer, consumer)
+        self.slices.clear()
+        self.arrays.clear()
+
+    def read(self, read: Callable[[EventBatch, int], None]) -> None:
+        batch = self.batch
+        assert batch is not None
+        while True:
+            try:
+                read(batch, self.first)
+            except ClosedError:
+                return
+
+    def end_and_write(self) -> None:
+        self.end()
+        self.producer.bind()
+        # As many as go in: at once where no array keeps the rows.
+        while self.producer.emit(event(self.producer.next_sequence)):
+            pass
+
+    def check(self) -> None:
+        self.batch = None
+        self.consumer.bind()
+        while len(self.consumer.drain()):
+            pass
+        stats = self.producer.stats()
+        assert (self.consumer.stats().held, stats.slots_in_use, stats.bytes_in_use) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("read", READS)
-def test_a_lease_that_ends_is_read_right_or_not_at_all(ends: tuple[EventProducer, EventConsumer], read: str) -> None:
+def test_a_lease_that_ends_is_read_right_or_not_at_all(ends: Ends, read: str) -> None:
     """Its rows are written again as soon as they are back, so a read that went on would show others."""
-    producer, consumer = ends
-
-    class Read(Held):
-        def __init__(self, first: int) -> None:
-            super().__init__(producer, consumer, first)
-            self.slices.clear()
-            self.arrays.clear()
-            self.next = first + SLOTS
-
-        def read(self) -> None:
-            batch = self.batch
-            assert batch is not None
-            while True:
-                try:
-                    READS[read](batch, self.first)
-                except ClosedError:
-                    return
-
-        def end_and_write(self) -> None:
-            self.end()
-            producer.bind()
-            # As many as go in, at once where no array keeps the rows.
-            while producer.emit(event(self.next)):
-                self.next += 1
-
-    total = {"next": 1}
-
-    def prepare(_: int) -> Read:
-        return Read(total["next"])
 
     def check(held: Read, results: list[Any]) -> None:
         assert results == [None] * len(results), results
-        held.batch = None
-        consumer.bind()
-        while len(consumer.drain()):
-            pass
-        stats = producer.stats()
-        assert (consumer.stats().held, stats.slots_in_use, stats.bytes_in_use) == (0, 0, 0)
-        total["next"] = held.next
+        held.check()
 
-    Contest([Read.end_and_write, Read.read, Read.read], prepare=prepare, check=check, spread=300).run(rounds(2000))
+    contest: Contest[Read] = Contest(
+        [Read.end_and_write, *[lambda held: held.read(READS[read])] * 2],
+        prepare=lambda number: Read(*ends[number % TOGETHER]),
+        check=check,
+        spread=1000,
+        together=TOGETHER,
+    )
+    contest.run(rounds(3000, with_gil=50))
