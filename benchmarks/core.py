@@ -15,7 +15,7 @@ from .native import one_thread, two_threads
 from .native_build import native_loops
 from .python_calls import python_calls
 from .suite import Show, run_suite
-from .threads import threads
+from .thread_pair import thread_pair
 
 __all__ = ["main"]
 
@@ -35,7 +35,7 @@ def _run(wanted: set[str], quick: bool, show: Show) -> None:
     if "batches" in wanted and loops is not None:
         show("Batches of events with 128-byte values, in turn on a default ring", batches(rounds, loops))
     if "threads" in wanted:
-        show("Thread to thread in Python", threads(rounds, 100_000 if quick else 400_000))
+        show("Thread to thread in Python", thread_pair(rounds, 100_000 if quick else 400_000))
     if "memory" in wanted:
         show("Memory", memory(1_000_000 if quick else 10_000_000))
     if "native" in wanted and loops is not None:

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """The compiled loops of the benchmark: rows pushed and popped through a ring's ``.pxd``, and through a plain C ring.
 
 Compiled on first use (``native_build.py``) against the headers of the installed package, as any client of it would be.

@@ -1,140 +1,185 @@
-"""From one Python thread to another: the ring, compared with the queues of the standard library."""
+"""``python -m benchmarks.threads``: threads of one process, on an interpreter with the GIL or without it.
+
+One pair of threads and a ring, beside the queues of the standard library; two pairs beside one; one reader of several
+cores; and the values of one batch decoded by several threads. Every answer is checked before it is timed. Ratios are
+medians over rounds in which both sides ran in turn.
+"""
 
 from __future__ import annotations
 
-import queue
 import statistics
+import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from nodedb_ring import WriteEvent
+import numpy as np
+
+from nodedb_ring import (
+    EventBatch,
+    EventConsumer,
+    EventProducer,
+    RowSchema,
+    WriteOp,
+    create_event_bus,
+    encode_rows,
+    merge,
+)
 
 from .measure import check, no_collection
-from .sample import new_ring, ready_events
+from .sample import ready_events
+from .suite import Show, run_suite
 from .table import Row
+from .thread_pair import thread_pair
 
-__all__ = ["threads"]
+__all__ = ["main"]
 
-_TARGET_MILLIONS = 7.0
+_PARTS: Final = ("pair", "pairs", "merge", "rows")
+_CORES: Final = 4
+_ROWS: Final = 131_072
+_SCHEMA: Final = RowSchema({"number": "int64", "delay": "int64", "carrier": "str"})
 
 
-def threads(rounds: int, count: int) -> list[Row]:
-    """`count` ready events, emitted one by one in one thread and taken in another."""
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the parts that were asked for: 0, or with ``--strict`` 1 if a goal was missed."""
+    return run_suite("benchmarks.threads", __doc__, _PARTS, _run, arguments)
+
+
+def has_gil() -> bool:
+    """Whether one thread at a time runs Python code in this process."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _run(wanted: set[str], quick: bool, show: Show) -> None:
+    rounds = 3 if quick else 10
+    count = 100_000 if quick else 400_000
+    print(f"the GIL is {'on' if has_gil() else 'off'}")
+    if "pair" in wanted:
+        show("One ring, two threads", thread_pair(rounds, count))
+    if "pairs" in wanted:
+        show("Two rings, two threads each", _pairs(rounds, count))
+    if "merge" in wanted:
+        show(f"{_CORES} cores, a thread each, and one reader", _merged(rounds, count // _CORES))
+    if "rows" in wanted:
+        show("The values of one batch, into columns", _decoded(rounds))
+
+
+def _emit_all(producer: EventProducer, count: int, ready: threading.Barrier) -> None:
     events = ready_events(count)
-    expected = sum(event.sequence for event in events)
-    ways: dict[str, Callable[[list[WriteEvent]], tuple[int, float]]] = {
-        "ring": _ring,
-        "SimpleQueue": _simple_queue,
-        "deque": _deque,
-    }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for name, way in ways.items():
-        check(f"the sum of the numbers through {name}", way(events)[0], expected)
-    for _ in range(rounds):
-        # All in every round, in turn, so that a disturbance affects them all.
-        for name, way in ways.items():
-            with no_collection():
-                total, seconds = way(events)
-            check(f"the sum of the numbers through {name}", total, expected)
-            rates[name].append(count / seconds / 1e6)
-    rows = [
-        Row(
-            group="threads",
-            what="emit one by one, drain(1024) into owned NumPy",
-            value=max(rates["ring"]),
-            unit="M/s",
-            goal=_TARGET_MILLIONS,
-            at_least=True,
-            beside=f"median of {rounds} rounds {statistics.median(rates['ring']):.2f}",
-        )
-    ]
-    for name in ("SimpleQueue", "deque"):
-        ratio = statistics.median(ours / other for ours, other in zip(rates["ring"], rates[name], strict=True))
-        what = {"SimpleQueue": "queue.SimpleQueue, put and get", "deque": "collections.deque, append and popleft"}[name]
-        beside = f"ring/queue {ratio:.2f}, median of pairs"
-        rows.append(Row(group="threads", what=what, value=max(rates[name]), unit="M/s", beside=beside))
-    return rows
-
-
-def _timed(produce: Callable[[], None], consume: Callable[[], int]) -> tuple[int, float]:
-    """Runs both, the producer in its own thread; returns what the consumer returned, and after how many seconds."""
-    ready = threading.Barrier(2)
-
-    def produce_when_ready() -> None:
-        ready.wait()
-        produce()
-
-    thread = threading.Thread(target=produce_when_ready)
-    thread.start()
     ready.wait()
-    start = time.perf_counter()
-    total = consume()
-    seconds = time.perf_counter() - start
-    thread.join()
-    return total, seconds
+    emit = producer.emit
+    for event in events:
+        while not emit(event):
+            time.sleep(0)
+    producer.close()
 
 
-def _ring(events: list[WriteEvent]) -> tuple[int, float]:
-    producer, consumer = new_ring()
-
-    def produce() -> None:
-        emit = producer.emit
-        for event in events:
-            while not emit(event):
-                # The queue is full: the consumer needs the GIL to make room.
-                time.sleep(0)
-        producer.close()
-
-    def consume() -> int:
-        total = 0
-        for batch in consumer:
-            total += int(batch.sequence.sum())
-        return total
-
-    return _timed(produce, consume)
+def _read_all(consumer: EventConsumer, ready: threading.Barrier, totals: list[int]) -> None:
+    ready.wait()
+    totals.append(sum(int(batch.sequence.sum()) for batch in consumer))
 
 
-def _simple_queue(events: list[WriteEvent]) -> tuple[int, float]:
-    other: queue.SimpleQueue[WriteEvent | None] = queue.SimpleQueue()
-
-    def produce() -> None:
-        put = other.put
-        for event in events:
-            put(event)
-        put(None)
-
-    def consume() -> int:
-        total = 0
-        get = other.get
-        while (event := get()) is not None:
-            total += event.sequence
-        return total
-
-    return _timed(produce, consume)
+def _side_by_side(pairs: int, count: int) -> float:
+    """Seconds of so many rings at once, each with a thread that emits `count` events and one that takes them."""
+    ready = threading.Barrier(2 * pairs + 1)
+    totals: list[int] = []
+    producers, consumers = create_event_bus(pairs)
+    threads = [threading.Thread(target=_emit_all, args=(producer, count, ready)) for producer in producers]
+    threads += [threading.Thread(target=_read_all, args=(consumer, ready, totals)) for consumer in consumers]
+    return _seconds(
+        threads, ready, lambda: check("the sums of the numbers", totals, [count * (count + 1) // 2] * pairs)
+    )
 
 
-def _deque(events: list[WriteEvent]) -> tuple[int, float]:
-    other: deque[WriteEvent | None] = deque()
+def _seconds(threads: Sequence[threading.Thread], ready: threading.Barrier, verify: Callable[[], None]) -> float:
+    """From the moment at which all threads are ready until all have ended."""
+    with no_collection():
+        for thread in threads:
+            thread.start()
+        ready.wait()
+        start = time.perf_counter()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - start
+    verify()
+    return seconds
 
-    def produce() -> None:
-        append = other.append
-        for event in events:
-            append(event)
-        append(None)
 
-    def consume() -> int:
-        total = 0
-        take = other.popleft
-        while True:
-            try:
-                event = take()
-            except IndexError:
-                time.sleep(0)
-                continue
-            if event is None:
-                return total
-            total += event.sequence
+def _pairs(rounds: int, count: int) -> list[Row]:
+    one: list[float] = []
+    two: list[float] = []
+    for _ in range(rounds):
+        one.append(_side_by_side(1, count))
+        two.append(_side_by_side(2, count))
+    ratio = statistics.median(single / double for single, double in zip(one, two, strict=True))
+    beside = f"one ring alone {count / min(one) / 1e6:.2f}; per ring {ratio:.2f} of that, median of {rounds} pairs"
+    return [Row(group="pairs", what="each of two rings", value=count / min(two) / 1e6, unit="M/s", beside=beside)]
 
-    return _timed(produce, consume)
+
+def _merged(rounds: int, count: int) -> list[Row]:
+    """One reader of all cores by ``merge``, beside one ring that has as many events."""
+    merged: list[float] = []
+    single: list[float] = []
+    for _ in range(rounds):
+        single.append(_side_by_side(1, count * _CORES))
+        merged.append(_merge_all(count))
+    ratio = statistics.median(one / many for one, many in zip(single, merged, strict=True))
+    events = count * _CORES
+    beside = f"one ring with one thread {events / min(single) / 1e6:.2f}; {ratio:.2f} of that, median of {rounds} pairs"
+    return [Row(group="merge", what="merge, all cores", value=events / min(merged) / 1e6, unit="M/s", beside=beside)]
+
+
+def _merge_all(count: int) -> float:
+    ready = threading.Barrier(_CORES + 2)
+    totals = dict.fromkeys(range(_CORES), 0)
+    producers, consumers = create_event_bus(_CORES)
+
+    def read() -> None:
+        ready.wait()
+        for core_id, batch in merge(consumers):
+            totals[core_id] += int(batch.sequence.sum())
+
+    threads = [threading.Thread(target=_emit_all, args=(producer, count, ready)) for producer in producers]
+    threads.append(threading.Thread(target=read))
+    expected = dict.fromkeys(range(_CORES), count * (count + 1) // 2)
+    return _seconds(threads, ready, lambda: check("the sums of the numbers", totals, expected))
+
+
+def _decoded(rounds: int) -> list[Row]:
+    """Half of a batch for each of two threads, beside the whole in one."""
+    batch = _flights()
+    halves = [batch[: _ROWS // 2], batch[_ROWS // 2 :]]
+    one: list[float] = []
+    two: list[float] = []
+    for _ in range(rounds):
+        one.append(_decode([batch]))
+        two.append(_decode(halves))
+    ratio = statistics.median(single / double for single, double in zip(one, two, strict=True))
+    beside = f"one thread {_ROWS / min(one) / 1e6:.2f}; {ratio:.2f} times that, median of {rounds} pairs"
+    return [Row(group="rows", what="two threads, half each", value=_ROWS / min(two) / 1e6, unit="M/s", beside=beside)]
+
+
+def _flights() -> EventBatch:
+    numbers = np.arange(_ROWS)
+    values = encode_rows({"number": numbers, "delay": numbers % 97 - 10, "carrier": ["UA"] * _ROWS})
+    return EventBatch.from_columns(
+        sequence=numbers + 1, lsn=1, op=WriteOp.INSERT, collection="flights", row_id="1", new_value=values
+    )
+
+
+def _decode(parts: Sequence[EventBatch]) -> float:
+    ready = threading.Barrier(len(parts) + 1)
+    totals: list[int] = []
+
+    def decode(part: EventBatch) -> None:
+        ready.wait()
+        totals.append(int(part.rows(schema=_SCHEMA)["number"].sum()))
+
+    threads = [threading.Thread(target=decode, args=(part,)) for part in parts]
+    expected = _ROWS * (_ROWS - 1) // 2
+    return _seconds(threads, ready, lambda: check("the sum of the column", sum(totals), expected))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """What two processes need to be measured: a meeting point, the round trip of a cache line, and the bare futex.
 
 Everything works on a shared page that both have mapped. The futexes' words lie 512 bytes apart behind the ping-pong's.

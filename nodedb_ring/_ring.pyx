@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O1
 """One ring: an array of indices, a store of rows and an arena of payload, in one block of memory.
 
@@ -336,7 +337,7 @@ cdef class EventRing:
         ring_open_claim(ring, CONSUMER_ROLE)
 
     def give_back_consumer(self):
-        """Frees the end that ``adopt_consumer`` took over."""
+        """Frees the end that ``adopt_consumer`` took over. Nobody else has it yet."""
         ring_release_role(&self.ring)
 
     cdef int check_producer(self) except -1:

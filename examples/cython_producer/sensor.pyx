@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
 """Emits from C, without the GIL. Compiled against nodedb_ring's .pxd; docs/cython.md says what the functions expect."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

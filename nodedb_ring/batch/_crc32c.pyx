@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """The checksum of a log's batches."""
 
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer

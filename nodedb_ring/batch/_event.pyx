@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O3
 """``WriteEvent``: its fields, which are checked when it is made, and its row.
 

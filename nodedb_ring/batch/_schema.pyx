@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O1
 """The columns of a write event as ``core/nodedb_schema.h`` lists them, for ``schema.py`` to make its constants of."""
 

@@ -54,7 +54,6 @@ _UNITS: Final = {
 # Years that no time in milliseconds can hold, but few enough that NumPy converts them to days without an overflow.
 _MOST_YEARS: Final = 300_000_000
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_NAT: Final = np.datetime64("NaT")
 _INT64: Final = np.dtype(np.int64)
 _NOT_WHOLE: Final = "is not a whole number of milliseconds; truncate or round it to ms first"
 
@@ -378,7 +377,8 @@ def _times(name: str, items: Items, missing: npt.NDArray[np.bool_] | None) -> np
         if missing is not None and missing.all():
             return np.full(items.shape, NO_TIME)
         if items.dtype.kind == "M":
-            return _milliseconds(name, items if missing is None else np.where(missing, _NAT, items), items, 0)
+            known = items if missing is None else np.where(missing, np.array("NaT", items.dtype), items)
+            return _milliseconds(name, known, items, 0)
         if items.dtype.kind in "iu":
             # What lies under a mask is nobody's number.
             column = _in_range(

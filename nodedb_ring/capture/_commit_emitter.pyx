@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """``CommitEmitter``: what happens to the changes of a transaction once it is committed."""
 
 import logging

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """SQL of the capture's own on the connection of its user, and names as SQLite compares them.
 
 Compiled, because the hook calls it: Python runs signal handlers where a Python function begins.

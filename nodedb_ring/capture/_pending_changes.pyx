@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """``PendingChanges``: what a transaction has changed so far, in blocks, each of which fits into a row of a log.
 
 A change that SQLite undoes stays where it is until the next one is written: how many stand is known elsewhere, and this

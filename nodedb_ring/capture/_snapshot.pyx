@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """Rows of a table as INSERT events: what a capture would have written when they were inserted."""
 
 from libc.stdint cimport int64_t, uint64_t

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """The captured changes of a connection's open transaction, undone where SQLite undoes them.
 
 SQLite calls a preupdate hook for every row change, but not when it undoes one: neither on ``ROLLBACK TO`` nor when a

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
 """``Table``: what is the same for all rows of a captured table, in the form in which it is written for each."""
 
 cimport cython

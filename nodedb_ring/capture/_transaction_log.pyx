@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """``TransactionLog``: appends the blocks of a transaction to the log in its database, while the transaction commits.
 
 The statements are prepared once (``nodedb_own_statements.h``), and read the blocks where they are.

@@ -29,7 +29,10 @@ cdef tuple ring_holder(Ring* ring, uint64_t role)
 
 
 cdef inline Ownership ring_take_ownership(Ring* ring, uint64_t* owner) noexcept nogil:
-    """Whether this thread owns an end, which is its first user's. Call it with the GIL: two may claim at once."""
+    """Whether this thread owns an end, which is its first user's.
+
+    With the GIL, or in the critical section that guards the end: two may claim at once.
+    """
     cdef uint64_t token = thread_token()
     if owner[0] == token:
         return OWNED

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Who may work an end: the thread that owns it, the process that has claimed it, and whether that process still lives."""
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOENT, ENOMEM, errno

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Room for the producer: what the consumer has released, what is in use, the pressure that follows, and drops."""
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Waiting for events and for room, and waking waiters."""
 
 from libc.errno cimport EINTR, ENOSYS, EPERM, ETIMEDOUT, errno

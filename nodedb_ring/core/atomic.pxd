@@ -13,6 +13,7 @@ cdef extern from "nodedb_atomic.h" nogil:
     void store_release_u32 "nodedb_store_release"(uint32_t* word, uint32_t value) noexcept
     uint32_t exchange_u32 "nodedb_exchange"(uint32_t* word, uint32_t value) noexcept
     uint32_t fetch_or_u32 "nodedb_fetch_or"(uint32_t* word, uint32_t bits) noexcept
+    uint64_t fetch_add "nodedb_fetch_add"(uint64_t* word, uint64_t count) noexcept
     uint32_t fetch_add_u32 "nodedb_fetch_add"(uint32_t* word, uint32_t count) noexcept
     uint32_t fetch_and_u32 "nodedb_fetch_and"(uint32_t* word, uint32_t bits) noexcept
     bint replace_u32 "nodedb_replace"(uint32_t* word, uint32_t old, uint32_t value) noexcept

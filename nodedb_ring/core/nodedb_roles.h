@@ -82,25 +82,23 @@ static inline int *nodedb_free_place(void) {
 }
 
 // Opens the file again and locks the byte: the descriptor that holds the role, or minus the errno: -EAGAIN if somebody
-// holds it. Under the GIL.
+// holds it.
 static inline int nodedb_acquire_role(int file, uint64_t byte) {
-    static int registered = 0;
+    static int registered = 0; // under the mutex
     struct flock lock = nodedb_role_lock(F_WRLCK, byte);
     char path[32];
     int fd, wrong = 0;
     int *place;
-    if (!registered) {
-        wrong = pthread_atfork(nodedb_before_fork, nodedb_fork_parent, nodedb_fork_child);
-        if (wrong != 0)
-            return -wrong;
-        registered = 1;
-    }
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     pthread_mutex_lock(&nodedb_roles_mutex);
-    place = nodedb_free_place();
+    if (!registered) {
+        wrong = pthread_atfork(nodedb_before_fork, nodedb_fork_parent, nodedb_fork_child);
+        registered = wrong == 0;
+    }
+    place = wrong == 0 ? nodedb_free_place() : NULL;
     fd = place == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) {
-        wrong = place == NULL ? ENOMEM : errno;
+        wrong = wrong != 0 ? wrong : place == NULL ? ENOMEM : errno;
     } else if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
         *place = fd;
     } else {

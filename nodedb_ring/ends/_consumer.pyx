@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """The consumer's end of a ring: ``EventConsumer``."""
 
 cimport cython
@@ -84,8 +85,10 @@ cdef class EventConsumer(ConsumerBase):
         if self._loop_fd >= 0:
             close(self._loop_fd)
         if not self._closed and self._ring.local.alive:
-            self.ring.is_over = True
-            ring_close_consumer(self._ring)
+            # Its leases live on, perhaps in other threads.
+            with cython.critical_section(self.ring):
+                self.ring.is_over = True
+                ring_close_consumer(self._ring)
 
     def __reduce__(self):
         raise TypeError(
@@ -110,15 +113,16 @@ cdef class EventConsumer(ConsumerBase):
             Something else has written to the shared block.
         """
         cdef EventRow row
-        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
-            self.claim()
-        if not ring_peek_copy(self._ring, &row):
-            found_nothing(self)
-            return None
-        # Made before the row goes back: no memory for it, and the event is still there.
-        event = event_from_row(&row, self._ring.arena)
-        ring_advance(self._ring)
-        return event
+        with cython.critical_section(self.ring):
+            if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
+                self.claim()
+            if not ring_peek_copy(self._ring, &row):
+                found_nothing(self)
+                return None
+            # Made before the row goes back: no memory for it, and the event is still there.
+            event = event_from_row(&row, self._ring.arena)
+            ring_advance(self._ring)
+            return event
 
     def drain(self, max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes what waits, at most `max_events`, as an ``EventBatch`` that owns its memory; empty when nothing does.
@@ -142,24 +146,29 @@ cdef class EventConsumer(ConsumerBase):
             Something else has written to the shared block.
         """
         cdef Py_ssize_t most
-        cdef int64_t limit = self.begin_take(max_events, timeout, &most)
-        if ring_available(self._ring, 1) == 0 and not self.wait_for_one(limit):
-            return _EMPTY
-        return self.take(most)
+        cdef int64_t limit
+        with cython.critical_section(self.ring):
+            limit = self.begin_take(max_events, timeout, &most)
+            if ring_available(self._ring, 1) == 0 and not self.wait_for_one(limit):
+                return _EMPTY
+            return self.take(most)
 
     cdef int64_t begin_take(self, max_events, timeout, Py_ssize_t* most) except? -2:
         """What a call that may wait checks first: whether it may take, how much, and for how long it waits, in ns.
 
         -1 means no limit.
         """
-        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
-            self.claim()
+        cdef int64_t limit
         most[0] = PyLong_AsSsize_t(max_events)
         if unlikely(most[0] < 1):
             # Not that, or no int, or one too large: then there is an error set.
             PyErr_Clear()
             most[0] = event_count(max_events)
-        return limit_ns(timeout)
+        limit = limit_ns(timeout)
+        # Last: the arguments' own methods may have closed the end, or handed it on.
+        if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
+            self.claim()
+        return limit
 
     cdef bint wait_for_one(self, int64_t limit) except -1:
         """Whether an event came in time, to an end that is still open."""
@@ -209,14 +218,17 @@ cdef class EventConsumer(ConsumerBase):
         cdef LeasedBlock block = LeasedBlock.__new__(LeasedBlock)
         lease = Lease(block, EventBatch._over(block))
         cdef Py_ssize_t most
-        cdef int64_t limit = self.begin_take(max_events, timeout, &most)
-        if ring_available(self._ring, 1) != 0 or self.wait_for_one(limit):
-            block.take(self.ring, self._pool, self._leased, most)
-            store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
-        return lease
+        cdef int64_t limit
+        with cython.critical_section(self.ring):
+            limit = self.begin_take(max_events, timeout, &most)
+            if ring_available(self._ring, 1) != 0 or self.wait_for_one(limit):
+                block.take(self.ring, self._pool, self._leased, most)
+                store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
+            return lease
 
     def __iter__(self):
-        self.claim()
+        with cython.critical_section(self.ring):
+            self.claim()
         return self
 
     def __next__(self):
@@ -229,7 +241,8 @@ cdef class EventConsumer(ConsumerBase):
         return batch
 
     def __aiter__(self):
-        self.claim()
+        with cython.critical_section(self.ring):
+            self.claim()
         return self
 
     def __anext__(self):
@@ -301,8 +314,9 @@ cdef class EventConsumer(ConsumerBase):
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
         if self._closed:
             return None
-        self.bind()
-        batch = self.drain(ARROW_BATCH, None)
+        with cython.critical_section(self.ring):
+            self.bind()
+            batch = self.drain(ARROW_BATCH, None)
         return batch if len(batch) else None
 
     def fileno(self):
@@ -319,13 +333,14 @@ cdef class EventConsumer(ConsumerBase):
         OSError
             No descriptor is left.
         """
-        if self._ring.local.consumer.owner != thread_token() or self._closed:
-            self.claim()
-        if not self._is_watched:
-            ring_open_watch_fd(self._ring)
-            self._is_watched = True
-            self.ask_for_signal()
-        return self._ring.watch_fd
+        with cython.critical_section(self.ring):
+            if self._ring.local.consumer.owner != thread_token() or self._closed:
+                self.claim()
+            if not self._is_watched:
+                ring_open_watch_fd(self._ring)
+                self._is_watched = True
+                self.ask_for_signal()
+            return self._ring.watch_fd
 
     @property
     def spin(self):
@@ -354,26 +369,28 @@ cdef class EventConsumer(ConsumerBase):
         OwnershipError
             A call waits on this consumer, or this process inherited the end by fork.
         """
-        if self._ring.local.alive == 0:
-            raise forked("consumer", self.core_id)
-        if self._closed:
-            raise ClosedError(f"consumer of core {self.core_id}: is closed")
-        if self._is_waiting:
-            raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
-        check_block(self)
-        self._ring.local.consumer.owner = thread_token()
+        with cython.critical_section(self.ring):
+            if self._ring.local.alive == 0:
+                raise forked("consumer", self.core_id)
+            if self._closed:
+                raise ClosedError(f"consumer of core {self.core_id}: is closed")
+            if self._is_waiting:
+                raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
+            check_block(self)
+            self._ring.local.consumer.owner = thread_token()
 
     def close(self):
         """Ends the consumer, a waiting call of it included. The producer sees the disconnect. May be repeated.
 
         Leases stay readable until they end; what was not taken is not delivered.
         """
-        if self._closed:
-            return
-        self._closed = True
-        if self._ring.local.alive:
-            ring_close_consumer(self._ring)
-            self.release_role_if_over()
+        with cython.critical_section(self.ring):
+            if self._closed:
+                return
+            self._closed = True
+            if self._ring.local.alive:
+                ring_close_consumer(self._ring)
+                self.release_role_if_over()
 
     def stats(self):
         """The accounts of this consumer as a ``ConsumerStats``."""
@@ -404,4 +421,5 @@ cdef class EventConsumer(ConsumerBase):
 
         On a shared bus until a successor claims that end; there it costs two system calls while there is nothing to take.
         """
-        return ring_mark_dead_producer(self._ring) and ring_producer_gone(self._ring)
+        with cython.critical_section(self.ring):
+            return ring_mark_dead_producer(self._ring) and ring_producer_gone(self._ring)

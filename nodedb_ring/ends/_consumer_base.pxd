@@ -2,7 +2,7 @@
 
 cimport cython
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from .._ring cimport EventRing
 from ..core.atomic cimport unlikely
@@ -14,8 +14,8 @@ cdef class ConsumerBase:
     cdef readonly EventRing ring
     cdef Ring* _ring
     cdef readonly bint _closed
-    cdef bint _is_waiting   # a call sleeps, without the GIL or on an event loop
-    cdef bint _is_listed    # it is among the ends that a WaitSet is being made of
+    cdef bint _is_waiting   # a call sleeps, in the kernel or on an event loop
+    cdef uint64_t _listed_in  # the number of the WaitSet that was made with it last
     cdef bint _is_watched   # somebody has the descriptor, and is to be signalled whenever nothing is left to take
     cdef int _loop_fd       # another number for it, which event loops watch, or -1
     cdef int64_t _spin_ns   # how long a wait polls before it sleeps
@@ -23,6 +23,7 @@ cdef class ConsumerBase:
 
     cdef int claim(self) except -1
     cdef int ask_for_signal(self) except -1
+    cdef int disarm(self) except -1
     cdef int release_role_if_over(self) except -1
     cdef int begin_wait(self) except -1
     cdef int end_wait(self) except -1

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """What every call of a consumer's end checks before it takes, and how it waits: ``ConsumerBase``."""
 
 cimport cython
@@ -47,13 +48,18 @@ cdef bint sleep_on(Ring** rings, size_t count, int epoll, int64_t limit, int64_t
 # Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.no_gc
 cdef class ConsumerBase:
-    """Who may take events now, and the one call that may wait for them."""
+    """Who may take events now, and the one call that may wait for them.
+
+    Whatever its methods read and write is guarded by the GIL, and without one by a critical section of the ring, which the
+    leases use too and the producer never does: C methods are called in one.
+    """
 
     def __cinit__(self, EventRing ring not None):
         self._loop_fd = -1
-        if ring.has_consumer:
-            raise OwnershipError(f"core {ring.core_id}: its EventConsumer exists already; a ring has one reader")
-        ring.has_consumer = True
+        with cython.critical_section(ring):
+            if ring.has_consumer:
+                raise OwnershipError(f"core {ring.core_id}: its EventConsumer exists already; a ring has one reader")
+            ring.has_consumer = True
         self.ring = ring
         self._ring = &ring.ring
         self._spin_ns = DEFAULT_SPIN_NS
@@ -110,24 +116,29 @@ cdef class ConsumerBase:
 
         Not the one of ``fileno()``: a loop has one reader a descriptor, and that one's is the user's.
         """
-        self.begin_wait()
-        try:
-            if self._loop_fd < 0:
-                self._loop_fd = ring_copy_watch_fd(self._ring)
-        except OSError:
-            self.end_wait()
-            raise
-        if ring_arm(self._ring):
-            self._disarm()
-            return None
-        return self._loop_fd
+        with cython.critical_section(self.ring):
+            self.begin_wait()
+            try:
+                if self._loop_fd < 0:
+                    self._loop_fd = ring_copy_watch_fd(self._ring)
+            except OSError:
+                self.end_wait()
+                raise
+            if ring_arm(self._ring):
+                self.disarm()
+                return None
+            return self._loop_fd
 
     def _disarm(self):
+        with cython.critical_section(self.ring):
+            self.disarm()
+
+    cdef int disarm(self) except -1:
         ring_disarm(self._ring)
         if self._is_watched:
             # Somebody has the descriptor of fileno(), and waits on.
             self.ask_for_signal()
-        self.end_wait()
+        return self.end_wait()
 
     @property
     def _is_inherited(self):
@@ -137,5 +148,6 @@ cdef class ConsumerBase:
     @property
     def _is_ready(self):
         """Whether a wait would end: events, or an end that has gone."""
-        self.ring.check_consumer()
-        return self._closed or ring_available(self._ring, 1) != 0 or ring_producer_gone(self._ring)
+        with cython.critical_section(self.ring):
+            self.ring.check_consumer()
+            return self._closed or ring_available(self._ring, 1) != 0 or ring_producer_gone(self._ring)

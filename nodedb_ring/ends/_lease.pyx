@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Events read where they lie: ``Lease``, the block of rows that it is of, and what a forked child has of it."""
 
 import logging
@@ -129,27 +130,30 @@ cdef class LeasedBlock(RowBlock):
         return self.arena is not None and self.ring.ring.local.alive == 0 and not self.arena.snapshot.is_kept
 
     cdef void give_back(self) noexcept:
+        """Releases the rows, once. In a critical section of this block."""
         if self.is_out:
             self.is_out = False
-            # The GIL keeps every other Python call of the consumer away, whichever thread drops the last view.
-            if self.ring.ring.local.alive:
-                if self.arena is None:
-                    ring_release(&self.ring.ring, &self.lease)
-                else:
-                    fork_snapshot_lock()
-                    ring_release(&self.ring.ring, &self.lease)
-                    self.arena.hold()
-                    fork_snapshot_unlock()
-                if self.ring.is_over and self.ring.ring.local.consumer.oldest == NULL:
-                    ring_release_role(&self.ring.ring)
+            # Every other call of the consumer is kept away, whichever thread drops the last view.
+            with cython.critical_section(self.ring):
+                if self.ring.ring.local.alive:
+                    if self.arena is None:
+                        ring_release(&self.ring.ring, &self.lease)
+                    else:
+                        fork_snapshot_lock()
+                        ring_release(&self.ring.ring, &self.lease)
+                        self.arena.hold()
+                        fork_snapshot_unlock()
+                    if self.ring.is_over and self.ring.ring.local.consumer.oldest == NULL:
+                        ring_release_role(&self.ring.ring)
 
     cdef void end(self, bint by_exception) noexcept:
         """Ends the lease. After an exception, whose traceback may keep what it will, slices hold nothing: they cannot be
         read any more."""
-        self.ended = True
-        self.ended_by_exception = by_exception
-        if self.views == 0 or (by_exception and self.pins == 0):
-            self.give_back()
+        with cython.critical_section(self):
+            self.ended = True
+            self.ended_by_exception = by_exception
+            if self.views == 0 or (by_exception and self.pins == 0):
+                self.give_back()
 
 
 @cython.final
@@ -172,7 +176,8 @@ cdef class Lease:
 
     Thread safety
     -------------
-    Ends on any thread that holds the GIL. Native code that takes from the same ring must not run at that moment.
+    Ends on any thread that has an interpreter's state. Native code that takes from the same ring must not run at that
+    moment.
     """
 
     def __cinit__(self, LeasedBlock block not None, batch):
@@ -182,9 +187,10 @@ cdef class Lease:
     @property
     def batch(self):
         """The events of this lease, an ``EventBatch``."""
-        if self._batch is None:
-            raise ClosedError("this lease has ended")
-        return self._batch
+        with cython.critical_section(self):
+            if self._batch is None:
+                raise ClosedError("this lease has ended")
+            return self._batch
 
     def __enter__(self):
         return self.batch
@@ -197,12 +203,16 @@ cdef class Lease:
         self._end(False)
 
     cdef int _end(self, bint by_exception) except -1:
-        if self._batch is None:
+        cdef object batch
+        with cython.critical_section(self):
+            batch = self._batch
+            self._batch = None
+        if batch is None:
             return 0
         # The batch's own arrays are not somebody else's views.
-        self._batch._records = None
-        self._batch._payload = None
-        self._batch = None
+        batch._records = None
+        batch._payload = None
+        del batch
         self._block.end(by_exception)
         if self._block.is_out:
             # Importers may have dropped it without the GIL, and the main thread not have come by since.

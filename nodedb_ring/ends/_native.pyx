@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """The compiled half of ``native``: what Numba, ctypes and cffi call, by address and without the GIL.
 
 The functions of ``_ring.pxd`` check nothing, which is right for code that is compiled against the types. What comes out of

@@ -9,6 +9,7 @@ from ._producer_base cimport ProducerBase
 cdef class EventProducer(ProducerBase):
     cdef bint _is_waiting  # a call waits for room: the role is kept until it is back
 
+    cdef uint64_t emit_block(self, RowBlock block, int64_t limit, int64_t deadline) except? 0xFFFFFFFFFFFFFFFF
     cdef bint wait_until(self, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline) except -1
     # emit_batch for packed rows of a block, from `start` up to `stop`, each of which the arena could hold; does not wait.
     # `done` is how many went in, also when it raises after that.

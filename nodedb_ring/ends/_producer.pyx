@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O3
 """The producer's end of a ring: ``EventProducer``."""
 
@@ -110,6 +111,7 @@ cdef class EventProducer(ProducerBase):
     def __exit__(self, exc_type, exc_value, traceback):
         self.close()
 
+    @cython.critical_section
     def emit(self, WriteEvent event not None):
         """Enqueues one event: True, or False if it was dropped and counted. Never blocks.
 
@@ -161,18 +163,28 @@ cdef class EventProducer(ProducerBase):
             It would wait, and another call waits for room already, whose signal handler this is.
         """
         cdef RowBlock block
-        cdef PushResult why
         cdef int64_t limit = limit_ns(timeout)
         cdef int64_t deadline = monotonic_ns() + limit if limit > 0 else limit
+        with cython.critical_section(self):
+            if unlikely(self._ring.local.producer.owner != thread_token() or self._status != 0):
+                self.claim()
+        if type(batch) is not EventBatch:
+            raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
+        block = batch._block
+        # Of both: without the GIL another thread could end the lease that the batch is of.
+        with cython.critical_section(self, block if block.parent is None else block.parent):
+            return self.emit_block(block, limit, deadline)
+
+    cdef uint64_t emit_block(self, RowBlock block, int64_t limit, int64_t deadline) except? 0xFFFFFFFFFFFFFFFF:
+        """``emit_batch``, in a critical section of the producer and of the block."""
+        cdef PushResult why
         cdef uint64_t done = 0, need, end
         cdef bint packed, may_wait = limit != 0
         cdef ProducerSide* side = &self._ring.local.producer
         cdef uint32_t pending_before
-        if unlikely(self._ring.local.producer.owner != thread_token() or self._status != 0):
+        # Once more: that section may have begun after a while, in which another thread ran.
+        if unlikely(side.owner != thread_token() or self._status != 0):
             self.claim()
-        if type(batch) is not EventBatch:
-            raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
-        block = batch._block
         block.check_open()
         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
         if need != 0:
@@ -202,7 +214,7 @@ cdef class EventProducer(ProducerBase):
                 if self._status & END_CLOSED:
                     return done
                 self.claim()
-            # Whoever had the GIL meanwhile may have ended the lease that the batch is of.
+            # Whoever ran meanwhile may have ended the lease that the batch is of.
             block.check_open()
         if done < block.count and side.corrupt == SOUND:
             ring_drop_rows(self._ring, block.rows, done, block.count, why)
@@ -214,6 +226,7 @@ cdef class EventProducer(ProducerBase):
             self.write_pending_log()
         return done
 
+    @cython.critical_section
     cdef int emit_rows(self, RowBlock block, uint64_t start, uint64_t stop, uint64_t* done) except -1:
         cdef PushResult why
         cdef uint64_t end, count = stop - start
@@ -229,6 +242,7 @@ cdef class EventProducer(ProducerBase):
             self.write_pending_log()
         return 0
 
+    @cython.critical_section
     def wait_for_room(self, n=1, timeout=None, *, payload_bytes=0):
         """Waits until the ring has room for `n` events; whether it has. What it has, it keeps: only this end takes room.
 
@@ -327,6 +341,7 @@ cdef class EventProducer(ProducerBase):
             "make the bus with a larger arena_bytes"
         )
 
+    @cython.critical_section
     def bind(self):
         """Makes the calling thread the owner.
 
@@ -346,6 +361,7 @@ cdef class EventProducer(ProducerBase):
         self.ring.check_producer()
         self._ring.local.producer.owner = thread_token()
 
+    @cython.critical_section
     def close(self):
         """Says that nothing follows. The consumer drains what there is, and then sees the disconnect. May be repeated."""
         if self._status & END_CLOSED:
@@ -403,13 +419,14 @@ cdef class EventProducer(ProducerBase):
     def pressure_state(self):
         """The ring's ``PressureState``. Read by the owner it is evaluated again, so that a pausing producer resumes."""
         cdef Ring* ring = self._ring
-        if ring.local.producer.owner == thread_token():
-            ring_observe(ring)
-            if self._pressure_log_due:
-                self.queue_pressure_log()
-            if ring.local.producer.pending_log != 0:
-                self.write_pending_log()
-            return _STATES[ring.local.producer.pressure]
+        with cython.critical_section(self):
+            if ring.local.producer.owner == thread_token():
+                ring_observe(ring)
+                if self._pressure_log_due:
+                    self.queue_pressure_log()
+                if ring.local.producer.pending_log != 0:
+                    self.write_pending_log()
+                return _STATES[ring.local.producer.pressure]
         return self.ring.pressure_state
 
     @property
@@ -419,7 +436,8 @@ cdef class EventProducer(ProducerBase):
         On a private bus it stays True. On a shared one it is True until a successor claims that end; there each read
         takes two system calls.
         """
-        if not ring_mark_dead_consumer(self._ring):
-            return False
-        self.log_disconnect()
-        return True
+        with cython.critical_section(self):
+            if not ring_mark_dead_consumer(self._ring):
+                return False
+            self.log_disconnect()
+            return True

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O3
 """What every call of a producer's end checks before it emits, and logs after it."""
 
@@ -42,12 +43,17 @@ cdef tuple _STATES = tuple(PressureState)
 # Not a GC object: it takes part in no cycle, and the collector would take the ring away before __dealloc__ closes it.
 @cython.no_gc
 cdef class ProducerBase:
-    """Who may emit now, and what has been logged: what ``EventProducer`` and ``Reservation`` share."""
+    """Who may emit now, and what has been logged: what ``EventProducer`` and ``Reservation`` share.
+
+    Whatever its methods read and write is guarded by the GIL, and without one by a critical section of this object: C
+    methods are called in one.
+    """
 
     def __cinit__(self, EventRing ring not None):
-        if ring.has_producer:
-            raise OwnershipError(f"core {ring.core_id}: its EventProducer exists already; a ring has one writer")
-        ring.has_producer = True
+        with cython.critical_section(ring):
+            if ring.has_producer:
+                raise OwnershipError(f"core {ring.core_id}: its EventProducer exists already; a ring has one writer")
+            ring.has_producer = True
         self.ring = ring
         self._ring = &ring.ring
         self._pool = BufferPool.__new__(BufferPool)

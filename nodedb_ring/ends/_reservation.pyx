@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O3
 """Rows of the ring that a producer fills in place of making events: ``Reservation``."""
 
@@ -76,55 +77,58 @@ cdef class Reservation:
 
     def __dealloc__(self):
         # Entered and dropped without an exit, by a generator that was never resumed say.
-        if self._is_open:
-            self._producer._status &= ~END_RESERVED
+        with cython.critical_section(self._producer):
+            if self._is_open:
+                self._producer._status &= ~END_RESERVED
 
     def __enter__(self):
         cdef Ring* ring = self._producer._ring
         cdef uint64_t free, count, sequence, i
         cdef EventRow blank
-        if self._block is not None:
-            raise ClosedError("a reservation serves one with block: reserve again")
-        self._producer.claim()
-        # Numbers are any u64, and so the last one is followed by the first.
-        sequence = ((self._producer.ring.emitted_sequence or 0) + 1) & 0xFFFFFFFFFFFFFFFF
-        count = 0
-        if ring_make_room(ring, 1, self._payload_bytes):
-            free = ring.capacity - (ring.local.producer.published - ring.local.producer.cached_released)
-            count = min(self._wanted, free)
-        for i in range(count):
-            if not ring_index_names_a_row(ring, ring.local.producer.published + i):
-                break
-        self._producer.ring.check_producer()
-        # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
-        self._block = new_block(count, self._payload_bytes, self._producer._pool)
-        # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
-        if self._payload_bytes:
-            memset(self._block.bytes, 0, self._payload_bytes)
-        self._block.writable = True
-        _blank_row(&blank)
-        for i in range(count):
-            self._block.rows[i] = blank
-            self._block.rows[i].sequence = sequence + i
-        self._producer._status |= END_RESERVED
-        self._is_open = True
-        return self
+        with cython.critical_section(self._producer):
+            if self._block is not None:
+                raise ClosedError("a reservation serves one with block: reserve again")
+            self._producer.claim()
+            # Numbers are any u64, and so the last one is followed by the first.
+            sequence = ((self._producer.ring.emitted_sequence or 0) + 1) & 0xFFFFFFFFFFFFFFFF
+            count = 0
+            if ring_make_room(ring, 1, self._payload_bytes):
+                free = ring.capacity - (ring.local.producer.published - ring.local.producer.cached_released)
+                count = min(self._wanted, free)
+            for i in range(count):
+                if not ring_index_names_a_row(ring, ring.local.producer.published + i):
+                    break
+            self._producer.ring.check_producer()
+            # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
+            self._block = new_block(count, self._payload_bytes, self._producer._pool)
+            # Payload that nobody writes is copied into the ring all the same: it must not be what the heap held before.
+            if self._payload_bytes:
+                memset(self._block.bytes, 0, self._payload_bytes)
+            self._block.writable = True
+            _blank_row(&blank)
+            for i in range(count):
+                self._block.rows[i] = blank
+                self._block.rows[i].sequence = sequence + i
+            self._producer._status |= END_RESERVED
+            self._is_open = True
+            return self
 
     def __exit__(self, exc_type, exc_value, traceback):
-        if not self._is_open:
-            raise ClosedError("this reservation is not open")
-        self._is_open = False
-        self._producer._status &= ~END_RESERVED
-        self._block.ended = True
-        # Whoever asks the memory itself for leave to write is refused from here on, too.
-        self._block.writable = False
-        for array in self._arrays.values():
-            array.flags.writeable = False
-        if exc_type is None and self._block.count != 0:
-            self._producer.claim()
-            self.published = _publish_block(self._producer._ring, self._block)
-            if self._producer._ring.local.producer.pending_log != 0:
-                self._producer.write_pending_log()
+        with cython.critical_section(self._producer):
+            if not self._is_open:
+                raise ClosedError("this reservation is not open")
+            self._is_open = False
+            self._producer._status &= ~END_RESERVED
+            self._block.ended = True
+            # Whoever asks the memory itself for leave to write is refused from here on, too.
+            self._block.writable = False
+            for array in self._arrays.values():
+                array.flags.writeable = False
+            if exc_type is None and self._block.count != 0:
+                self._producer.claim()
+                self.published = _publish_block(self._producer._ring, self._block)
+                if self._producer._ring.local.producer.pending_log != 0:
+                    self._producer.write_pending_log()
 
     def __len__(self):
         return 0 if self._block is None else self._block.count
@@ -156,18 +160,19 @@ cdef class Reservation:
 
     def _array(self, str kind, column):
         """The one array of its kind: the reservation must know all that it hands out, to end their writing."""
-        if not self._is_open:
-            raise ClosedError("a reservation's rows are there inside its with block only")
-        array = self._arrays.get((kind, column))
-        if array is None:
-            if kind == "column":
-                array = self.records[column]
-            elif kind == "records":
-                array = self._block.records()
-            else:
-                array = self._block.payload()
-            self._arrays[kind, column] = array
-        return array
+        with cython.critical_section(self._producer):
+            if not self._is_open:
+                raise ClosedError("a reservation's rows are there inside its with block only")
+            array = self._arrays.get((kind, column))
+            if array is None:
+                if kind == "column":
+                    array = self.records[column]
+                elif kind == "records":
+                    array = self._block.records()
+                else:
+                    array = self._block.payload()
+                self._arrays[kind, column] = array
+            return array
 
 
 cdef void _blank_row(EventRow* row) noexcept:

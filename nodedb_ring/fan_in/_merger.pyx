@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """The batches of many ends, in turn: ``Merger``.
 
 It is compiled, ``async for`` included, so that no signal handler runs between the taking of a batch and the caller: one
@@ -66,15 +67,17 @@ cdef class Merger:
         return self
 
     def __next__(self):
+        cdef WaitSet ends
         while True:
             end = self._next_turn()
             if end is None:
-                if not self._ends.ends:
+                ends = self._of()
+                if not ends.ends:
                     raise StopIteration
                 # Nothing is held that a handler which raises could lose.
                 PyErr_CheckSignals()
-                self._ends.claim()
-                self._begin_round(self._ends.until_ready(-1))
+                ends.claim()
+                self._begin_round(ends.until_ready(-1))
             elif type(end) is EventConsumer:
                 taken = self._take(end)
                 if taken is not None:
@@ -94,11 +97,12 @@ cdef class Merger:
         while True:
             end = self._next_turn()
             if end is None:
-                if not self._ends.ends:
+                ends = self._of()
+                if not ends.ends:
                     raise StopAsyncIteration
                 # Also where all cores always have something: the loop's other tasks run once a round.
                 await yield_to_loop()
-                self._begin_round(await until_ready(self._ends, None))
+                self._begin_round(await until_ready(ends, None))
             elif type(end) is EventConsumer:
                 taken = self._take(end)
                 if taken is not None:
@@ -110,6 +114,12 @@ cdef class Merger:
                     return core_id, batch
                 self._drop_ended(end)
 
+    @cython.critical_section
+    cdef WaitSet _of(self):
+        """The ends that have not ended, held by the caller: another one may leave one out meanwhile."""
+        return self._ends
+
+    @cython.critical_section
     cdef object _next_turn(self):
         """The end whose turn it is, or None when all of this round had theirs."""
         if self._turns == len(self._round):
@@ -117,6 +127,7 @@ cdef class Merger:
         self._turns += 1
         return self._round[self._turns - 1]
 
+    @cython.critical_section
     cdef int _begin_round(self, list ready) except -1:
         """Gives each of these ends a turn."""
         self._round = ready
@@ -125,23 +136,24 @@ cdef class Merger:
 
     cdef object _take(self, EventConsumer consumer):
         """What a consumer has: ``(core_id, batch)``, or None, and if it has ended it is left out from now on."""
-        if consumer._closed:
-            self._drop(consumer)
+        with cython.critical_section(consumer.ring):
+            if consumer._closed:
+                self._drop(consumer)
+                return None
+            try:
+                if consumer._ring.local.consumer.owner != thread_token():
+                    consumer.claim()
+                if ring_available(consumer._ring, 1) != 0:
+                    core_id = consumer._ring.core_id
+                    return core_id, consumer.take(self._most)
+                found_nothing(consumer)
+            except CorruptRingError:
+                self._drop(consumer)
+                raise
+            # The second: another process took this one for dead, and no wait of this end ends otherwise any more.
+            if consumer.is_producer_disconnected or load_acquire_u32(&consumer._ring.header.consumer_claim) & GONE:
+                self._drop(consumer)
             return None
-        try:
-            if consumer._ring.local.consumer.owner != thread_token():
-                consumer.claim()
-            if ring_available(consumer._ring, 1) != 0:
-                core_id = consumer._ring.core_id
-                return core_id, consumer.take(self._most)
-            found_nothing(consumer)
-        except CorruptRingError:
-            self._drop(consumer)
-            raise
-        # The second: another process took this one for dead, and no wait of this end ends otherwise any more.
-        if consumer.is_producer_disconnected or load_acquire_u32(&consumer._ring.header.consumer_claim) & GONE:
-            self._drop(consumer)
-        return None
 
     cdef int _drop_ended(self, follower) except -1:
         """Leaves a follower out if it has ended."""
@@ -149,6 +161,7 @@ cdef class Merger:
             self._drop(follower)
         return 0
 
+    @cython.critical_section
     cdef int _drop(self, ended) except -1:
         self._ends = WaitSet([end for end in self._ends.ends if end is not ended])
         return 0

@@ -19,6 +19,7 @@ cdef class WaitSet:
 
     cdef int _list(self) except -1
     cdef int claim(self) except -1
+    cdef int _disclaim(self, list claimed) except -1
     cdef list candidates(self)
     cdef list ready(self)
     cdef list until_ready(self, int64_t limit)

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """The ends that one thread waits on together: ``WaitSet``."""
 
 cimport cython
@@ -19,6 +20,7 @@ from ..core._waiting cimport (
     rings_have_gate,
     rings_slice_ns,
 )
+from ..core.atomic cimport fetch_add, load_relaxed, store_relaxed
 from ..core.kernel cimport close_fd, epoll_add, monotonic_ns, new_epoll
 from ..core.layout cimport SOUND, ConsumerSide, Ring
 from ..ends._consumer cimport EventConsumer
@@ -35,6 +37,7 @@ __all__ = ["WaitSet"]
 
 most_futexes = MOST_FUTEXES
 """The most rings to sleep on in a futex each; 1 once the kernel has refused ``futex_waitv``."""
+cdef uint64_t _last_number = 0
 uses_gates = True
 """Whether rings of one bus are slept on in one futex. The tests of the other ways say no."""
 
@@ -75,11 +78,7 @@ cdef class WaitSet:
         self._rings = <Ring**>PyMem_Malloc(max(<size_t>len(self.ends), <size_t>1) * sizeof(Ring*))
         if self._rings == NULL:
             raise MemoryError("no memory for the rings of a wait")
-        try:
-            self._list()
-        finally:
-            for consumer in self._consumers:
-                (<ConsumerBase>consumer)._is_listed = False
+        self._list()
 
     def __dealloc__(self):
         if self._epoll >= 0:
@@ -87,8 +86,13 @@ cdef class WaitSet:
         PyMem_Free(self._rings)
 
     cdef int _list(self) except -1:
-        """Finds the ring of each end. ``_is_listed`` marks the consumers that were met, until this returns."""
+        """Finds the ring of each end.
+
+        Each consumer is marked with a number of this set's own. A set that another thread makes of the same ends at this
+        moment may take the mark away, and then an end that is here twice is a BusyError of the wait.
+        """
         cdef ConsumerBase consumer
+        cdef uint64_t number = fetch_add(&_last_number, 1) + 1
         cdef Py_ssize_t place, with_ring = 0
         cdef set logs = set()
         for place in range(len(self.ends)):
@@ -108,13 +112,13 @@ cdef class WaitSet:
                     f"ends[{place}]: must be an EventConsumer or a Follower, not {type(end).__name__}; those of a bus are"
                     " its consumers()"
                 )
-            if consumer._is_listed:
+            if load_relaxed(&consumer._listed_in) == number:
                 raise ArgumentError(
                     f"ends[{place}]: the consumer of core {consumer.ring.core_id} is in the list twice, itself or as a"
                     " follower's; pass each once"
                 )
             self._consumers.append(consumer)
-            consumer._is_listed = True
+            store_relaxed(&consumer._listed_in, number)
             self._rings[self._count] = consumer._ring
             self._count += 1
             self._is_any_shared |= consumer._ring.shared != 0
@@ -136,22 +140,34 @@ cdef class WaitSet:
         What is closed or corrupt is not refused: it is ready, and its next call says so.
         """
         cdef uint64_t token = thread_token()
-        cdef bint is_any_free = False
+        cdef list claimed = None
         cdef ConsumerBase consumer
         cdef ConsumerSide* side
         for consumer in self._consumers:
             side = &consumer._ring.local.consumer
-            if side.owner == token or consumer._closed or side.corrupt != SOUND:
+            if load_relaxed(&side.owner) == token:
                 continue
-            if side.owner == 0 and consumer._ring.local.alive:
-                is_any_free = True
-            else:
-                consumer.claim()
-        if is_any_free:
-            for consumer in self._consumers:
-                side = &consumer._ring.local.consumer
-                if side.owner == 0 and not consumer._closed and side.corrupt == SOUND:
+            try:
+                with cython.critical_section(consumer.ring):
+                    if consumer._closed or side.corrupt != SOUND:
+                        continue
+                    if side.owner == 0 and consumer._ring.local.alive:
+                        claimed = [] if claimed is None else claimed
+                        claimed.append(consumer)
                     consumer.claim()
+            except BaseException:
+                self._disclaim(claimed)
+                raise
+        return 0
+
+    cdef int _disclaim(self, list claimed) except -1:
+        """Leaves the ends that this thread has just claimed to whoever uses them next."""
+        cdef uint64_t token = thread_token()
+        cdef ConsumerBase consumer
+        for consumer in claimed or ():
+            with cython.critical_section(consumer.ring):
+                if consumer._ring.local.consumer.owner == token and not consumer._is_waiting:
+                    consumer._ring.local.consumer.owner = 0
         return 0
 
     # ---- which are ready -------------------------------------------------------------------------------------------
@@ -233,7 +249,8 @@ cdef class WaitSet:
         cdef ConsumerBase consumer
         try:
             for consumer in self._consumers:
-                consumer.begin_wait()
+                with cython.critical_section(consumer.ring):
+                    consumer.begin_wait()
                 begun += 1
         except BaseException:
             self._end(begun)
@@ -245,10 +262,11 @@ cdef class WaitSet:
         cdef size_t i
         for i in range(begun):
             consumer = <ConsumerBase>self._consumers[i]
-            if self._epoll >= 0 and consumer._is_watched and consumer._ring.local.alive:
-                # Somebody has the descriptor of fileno(), and waits on.
-                consumer.ask_for_signal()
-            consumer.end_wait()
+            with cython.critical_section(consumer.ring):
+                if self._epoll >= 0 and consumer._is_watched and consumer._ring.local.alive:
+                    # Somebody has the descriptor of fileno(), and waits on.
+                    consumer.ask_for_signal()
+                consumer.end_wait()
         return 0
 
     cdef int _open_epoll(self) except -1:
@@ -257,7 +275,8 @@ cdef class WaitSet:
         if self._epoll >= 0:
             return 0
         for consumer in self._consumers:
-            ring_open_watch_fd(consumer._ring)
+            with cython.critical_section(consumer.ring):
+                ring_open_watch_fd(consumer._ring)
         epoll = new_epoll()
         wrong = errno
         for consumer in self._consumers:

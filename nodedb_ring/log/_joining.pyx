@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O3
 """Stored batches, many at a time, as one: a batch of a few events costs as much to decode by itself as a large one."""
 

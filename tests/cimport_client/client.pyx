@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
 """A Cython package of somebody else's: it emits into a ring, and takes from one, without the GIL."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Both ends of a ring driven by native threads, for the stress tests: each call runs without the GIL until it is done.
 
 Rows are checked against ``native_events.pxd`` when they are taken, and leased ones again just before they go back.

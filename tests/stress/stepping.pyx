@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Calls between two stops of this process, so that a tracer steps through the call and hardly anything else."""
 
 from libc.stdint cimport uint8_t, uint32_t

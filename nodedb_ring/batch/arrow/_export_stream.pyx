@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 # distutils: extra_compile_args = -O1
 """Streams of batches over the Arrow PyCapsule interface: an array for each batch, when the importer asks for it."""
 

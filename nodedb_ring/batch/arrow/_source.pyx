@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """The arrays of an object that exports them, whoever made it, and whether they have the shape that their types have.
 
 How large a buffer is, the interface does not tell: what lies in one is checked by whoever reads it.

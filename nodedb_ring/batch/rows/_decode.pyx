@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Row values into columns: ``RowPlan``, a schema made ready for that, and ``RowColumns``, what comes of it.
 
 ::

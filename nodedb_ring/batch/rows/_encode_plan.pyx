@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """How the columns of a frame are written as MessagePack: by their Arrow types, once, before any value is read."""
 
 cimport cython

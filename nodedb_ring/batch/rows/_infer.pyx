@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Which columns row values have, and of which types: what ``RowSchema.infer`` makes a schema of."""
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
 """Python objects as MessagePack, each in its shortest form: what a column of a list or of objects holds.
 
 Such a column may hold anything that MessagePack has, another in each row: None, bool, int, float, str, bytes, stamps,

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """What is wrong with a row value, in words: which event, which column, what was found, and what to do."""
 
 from .rows cimport (

@@ -135,7 +135,7 @@ def _stamps(
         cast = stamps.astype(f"=M8[{wanted}]", copy=False)
     else:
         with np.errstate(all="ignore"):
-            cast = np.where(nat, np.datetime64("NaT"), stamps).astype(f"M8[{wanted}]")
+            cast = np.where(nat, np.array("NaT", stamps.dtype), stamps).astype(f"M8[{wanted}]")
             changed = ~nat & (cast.astype(stamps.dtype) != stamps)
         if changed.any():
             row = int(np.flatnonzero(changed)[0])

@@ -1,4 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """Has a signal arrive before a chosen bytecode: its handler runs where CPython would run it from there on."""
 
 import gc

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
 """The passes over rows and payload, on memory before or behind a page that nobody may touch."""
 
 from libc.stdint cimport uint8_t, uint64_t

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
 """Both passes of the encoder, on memory before a page that nobody may touch."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
