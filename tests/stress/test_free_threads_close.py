@@ -128,7 +128,7 @@ def test_what_was_enqueued_comes_before_the_end(call: str) -> None:
         spread=SPREAD,
         together=TOGETHER,
     )
-    contest.run(rounds(4000))
+    contest.run(rounds(1000))
 
 
 def drain_until_closed(consumer: EventConsumer) -> Iterator[list[int]]:
@@ -228,7 +228,7 @@ def test_a_closed_consumer_has_counted_what_it_got(call: str) -> None:
         spread=SPREAD,
         together=TOGETHER,
     )
-    contest.run(rounds(4000))
+    contest.run(rounds(1000))
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_a_successor_of_a_closed_producer_goes_on_where_it_stopped(bus: EventBus
         spread=SPREAD,
         together=TOGETHER,
     )
-    contest.run(rounds(1500))
+    contest.run(rounds(600))
 
 
 @pytest.mark.parametrize("call", ["drain", "try_recv", "lease"])
@@ -351,4 +351,4 @@ def test_a_successor_of_a_closed_consumer_gets_the_rest(bus: EventBus, call: str
         spread=SPREAD,
         together=TOGETHER,
     )
-    contest.run(rounds(1500))
+    contest.run(rounds(600))
