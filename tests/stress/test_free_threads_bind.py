@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -169,3 +170,40 @@ def test_the_consumer_is_handed_around(call: str) -> None:
     if not GIL:
         # It did change hands in the middle.
         assert sum(1 for thread in got if thread) > 1
+
+
+def test_the_consumer_is_handed_around_while_batches_are_dropped_elsewhere() -> None:
+    """Memory for a batch is taken in the middle of a drain: whoever gives some back meanwhile must not open the end."""
+    traffic = Traffic()
+    dropped: list[EventBatch] = []
+
+    def drain_and_hand_on(consumer: EventConsumer) -> list[int]:
+        found = consumer.drain(3)
+        numbers = sequences(found)
+        dropped.append(found)
+        return numbers
+
+    def drop() -> list[list[int]]:
+        while not traffic.consumer.is_producer_disconnected and not traffic.is_over:
+            with contextlib.suppress(IndexError):
+                dropped.pop()
+        return []
+
+    def emitting() -> list[list[int]]:
+        sent, producer = 0, traffic.producer
+        while sent < EVENTS // 2 and not traffic.is_over:
+            sent += producer.emit(event(sent + 1))
+        producer.close()
+        return [[sent]]
+
+    with eager_switches():
+        [[[sent]], *got] = watchdog.run(
+            emitting,
+            *[lambda: traffic.taking(drain_and_hand_on)] * 2,
+            drop,
+            drop,
+            progress=lambda: traffic.consumer.stats().received,
+            stop=traffic.stop,
+        )
+    assert in_order([each for thread in got for each in thread]) == list(range(1, sent + 1))
+    assert traffic.consumer.stats().received == sent
