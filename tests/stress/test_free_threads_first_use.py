@@ -75,12 +75,12 @@ def check_producer(subject: Ends, results: list[Any]) -> None:
 @pytest.mark.parametrize("call", PRODUCING)
 def test_one_thread_becomes_the_producer(call: str, threads: int) -> None:
     calls = [lambda subject: PRODUCING[call](subject[0])] * threads
-    Contest(calls, prepare=ends, check=check_producer, together=TOGETHER).run(rounds(20_000))
+    Contest(calls, prepare=ends, check=check_producer, together=TOGETHER).run(rounds(5000))
 
 
 def test_one_thread_becomes_the_producer_whatever_each_calls() -> None:
     calls = [lambda subject, call=call: call(subject[0]) for call in PRODUCING.values()]
-    Contest(calls, prepare=ends, check=check_producer, together=TOGETHER).run(rounds(20_000))
+    Contest(calls, prepare=ends, check=check_producer, together=TOGETHER).run(rounds(5000))
 
 
 def filled(_: int) -> Ends:
@@ -143,12 +143,12 @@ def check_consumer(subject: Ends, results: list[Any]) -> None:
 @pytest.mark.parametrize("call", CONSUMING)
 def test_one_thread_becomes_the_consumer(call: str, threads: int) -> None:
     calls = [lambda subject: CONSUMING[call](subject[1])] * threads
-    Contest(calls, prepare=filled, check=check_consumer, together=TOGETHER).run(rounds(20_000))
+    Contest(calls, prepare=filled, check=check_consumer, together=TOGETHER).run(rounds(5000))
 
 
 def test_one_thread_becomes_the_consumer_whatever_each_calls() -> None:
     calls = [lambda subject, call=call: call(subject[1]) for call in CONSUMING.values()]
-    Contest(calls, prepare=filled, check=check_consumer, together=TOGETHER).run(rounds(10_000))
+    Contest(calls, prepare=filled, check=check_consumer, together=TOGETHER).run(rounds(5000))
 
 
 @pytest.mark.parametrize("threads", [2, 4])
@@ -164,7 +164,7 @@ def test_a_ring_has_one_end_of_a_kind(end: type[EventProducer] | type[EventConsu
             [end.__name__, *["OwnershipError"] * (threads - 1)]
         )
 
-    Contest([end] * threads, prepare=prepare, check=check, together=TOGETHER).run(rounds(20_000))
+    Contest([end] * threads, prepare=prepare, check=check, together=TOGETHER).run(rounds(5000))
 
 
 @pytest.fixture

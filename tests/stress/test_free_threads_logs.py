@@ -242,16 +242,16 @@ class Captured:
         self.capture = SqliteCapture(self.connection, self.producer)
         self.turn = threading.Lock()
         self.rows = 0
-        self.is_over = False
+        self.over = threading.Event()
 
     def write(self, count: int) -> list[int]:
         for _ in range(count):
             with self.turn:
-                if self.is_over:
+                if self.over.is_set():
                     break
                 self.producer.bind()
                 while not self.producer.wait_for_room(2, timeout=0.1):
-                    if self.is_over:
+                    if self.over.is_set():
                         return []
                 self.connection.execute("INSERT INTO t (b) VALUES (1)")
                 self.connection.execute("UPDATE t SET b = 2 WHERE a = last_insert_rowid()")
@@ -260,14 +260,14 @@ class Captured:
 
     def take(self, expected: int) -> list[int]:
         numbers: list[int] = []
-        while len(numbers) < expected and not self.is_over:
+        while len(numbers) < expected and not self.over.is_set():
             numbers += sequences(self.consumer.drain(timeout=0.1))
-        self.is_over = True
+        self.over.set()
         return numbers
 
     def watch(self) -> list[int]:
         seen = (0, 0, 0)
-        while not self.is_over:
+        while not self.over.is_set():
             now = (self.capture.lsn, self.capture.emitted, self.capture.dropped)
             assert all(new >= old for new, old in zip(now, seen, strict=True))
             assert 0 <= self.capture.pending <= 1
@@ -276,7 +276,7 @@ class Captured:
         return []
 
     def stop(self) -> None:
-        self.is_over = True
+        self.over.set()
 
 
 def test_a_captured_database_is_used_by_threads_in_turn(tmp_path: Path) -> None:
