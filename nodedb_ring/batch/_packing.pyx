@@ -41,10 +41,13 @@ cdef uint64_t _append(
 
 def pack(blocks):
     """One block of the rows of several, in order, each event's payload back to back."""
-    cdef RowBlock block, packed
+    cdef RowBlock block, packed, pinned
     cdef uint64_t count = 0, total = 0, need, i
+    cdef list pins = []
     for block in blocks:
-        block.check_open()
+        pinned = block.pinned()
+        if pinned is not block:
+            pins.append(pinned)
         count += block.count
         for i in range(block.count):
             row_is_packed(block.rows + i, &need)
@@ -66,7 +69,7 @@ def gather(RowBlock block not None, chosen):
     cdef Py_ssize_t n, i
     cdef uint64_t total = 0, need
     cdef RowBlock copy
-    block.check_open()
+    block = block.pinned()
     PyObject_GetBuffer(chosen, &view, PyBUF_SIMPLE)
     try:
         numbers = <const int64_t*>view.buf
