@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, ParamSpec, Self, TypeVar, final
 
 from .._ring import EventRing
 from ..core.backpressure import BackpressureConfig
@@ -20,6 +22,9 @@ from .file import MOST_CORES, BusFile, names
 from .region import private_block, ring_size
 
 __all__ = ["DEFAULT_EVENT_BUS_CAPACITY", "EventBus", "create_event_bus"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 DEFAULT_EVENT_BUS_CAPACITY: Final = 65_536
 """The default capacity of a ring, in events."""
@@ -82,13 +87,16 @@ class EventBus:
     Any thread. A forked child can use the bus itself, but not the ends that were claimed before the fork.
     """
 
-    __slots__ = ("_file", "_is_closed", "_rings", "directory", "name")
+    __slots__ = ("__weakref__", "_file", "_in_use", "_is_closed", "_rings", "directory", "name")
 
     name: str
     """What it was created as."""
     directory: Path
     """Where its file is."""
     _file: BusFile
+    # Held while an end is claimed through the file's descriptor, and while that is closed: afterwards its number may be
+    # another file's. A signal handler may claim or close, whatever it interrupts.
+    _in_use: threading.RLock
     _is_closed: bool
     _rings: tuple[EventRing, ...]
 
@@ -101,7 +109,9 @@ class EventBus:
         bus.name = name
         bus.directory = file.path.parent
         bus._file = file
+        bus._in_use = threading.RLock()
         bus._is_closed = False
+        _buses.add(bus)
         # These claim nothing. The statistics are read from them.
         bus._rings = tuple(bus._attach(core_id) for core_id in range(file.num_cores))
         return bus
@@ -210,9 +220,7 @@ class EventBus:
         OSError
             No descriptor is left.
         """
-        ring = self._ring(core_id)
-        ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
-        return EventProducer(ring)
+        return EventProducer(self._alone(self._adopt_producer, core_id))
 
     def consumer(self, core_id: int) -> EventConsumer:
         """Claims the consumer's end of a core's ring. Events that were published and not released come first, in order.
@@ -222,7 +230,7 @@ class EventBus:
         RoleTaken, CorruptRingError, IndexError, PermissionError, FileNotFoundError, OSError
             As for ``producer``.
         """
-        ring = self._adopt_consumer(core_id)
+        ring = self._alone(self._adopt_consumer, core_id)
         ring.open_consumer()
         return EventConsumer(ring)
 
@@ -239,7 +247,7 @@ class EventBus:
         adopted: builtins.list[EventRing] = []
         for core_id in range(self.num_cores):
             try:
-                adopted.append(self._adopt_consumer(core_id))
+                adopted.append(self._alone(self._adopt_consumer, core_id))
             except BaseException as error:
                 for ring in adopted:
                     ring.give_back_consumer()
@@ -249,11 +257,29 @@ class EventBus:
             ring.open_consumer()
         return [EventConsumer(ring) for ring in adopted]
 
+    def _adopt_producer(self, core_id: int) -> EventRing:
+        ring = self._ring(core_id)
+        ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
+        return ring
+
     def _adopt_consumer(self, core_id: int) -> EventRing:
         # In a forked child its leases stay readable while the bus continues: see own_block().
         ring = self._ring(core_id, own_mapping=True)
         ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
         return ring
+
+    def _alone(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Calls `work` while no other thread claims an end or closes the bus."""
+        try:
+            # Not a context manager, for the reason that CallLock has.
+            self._in_use.acquire()
+            return work(*args, **kwargs)
+        finally:
+            try:  # noqa: SIM105
+                self._in_use.release()
+            except RuntimeError:
+                # A signal handler raised while this call waited, so it does not hold the lock.
+                pass
 
     def _ring(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
         self._check_core(core_id)
@@ -316,6 +342,9 @@ class EventBus:
 
     def close(self) -> None:
         """Closes the bus in this process. May be repeated. Ends that were claimed through it stay open."""
+        self._alone(self._close)
+
+    def _close(self) -> None:
         self._is_closed = True
         self._rings = ()
         self._file.close()
@@ -365,6 +394,18 @@ class EventBus:
     def arena_bytes(self) -> int:
         """Payload per ring, in bytes."""
         return self._file.arena_bytes
+
+
+_buses: Final[weakref.WeakSet[EventBus]] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    """What another thread of the parent held at the fork is never released in the child, which may use the bus."""
+    for bus in list(_buses):
+        bus._in_use = threading.RLock()  # pyright: ignore[reportPrivateUsage]
+
+
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _open_by_name(name: str, directory: Path) -> EventBus:
