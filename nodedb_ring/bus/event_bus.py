@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +86,7 @@ class EventBus:
     Any thread. A forked child can use the bus itself, but not the ends that were claimed before the fork.
     """
 
-    __slots__ = ("__weakref__", "_file", "_in_use", "_is_closed", "_rings", "directory", "name")
+    __slots__ = ("_file", "_in_use", "_is_closed", "_rings", "directory", "name")
 
     name: str
     """What it was created as."""
@@ -95,8 +94,9 @@ class EventBus:
     """Where its file is."""
     _file: BusFile
     # Held while an end is claimed through the file's descriptor, and while that is closed: afterwards its number may be
-    # another file's. A signal handler may claim or close, whatever it interrupts.
-    _in_use: threading.RLock
+    # another file's. A signal handler may claim or close, whatever it interrupts. By process: what another thread held
+    # at a fork is never released in the child.
+    _in_use: dict[int, threading.RLock]
     _is_closed: bool
     _rings: tuple[EventRing, ...]
 
@@ -109,9 +109,8 @@ class EventBus:
         bus.name = name
         bus.directory = file.path.parent
         bus._file = file
-        bus._in_use = threading.RLock()
+        bus._in_use = {}
         bus._is_closed = False
-        _buses.add(bus)
         # These claim nothing. The statistics are read from them.
         bus._rings = tuple(bus._attach(core_id) for core_id in range(file.num_cores))
         return bus
@@ -270,13 +269,14 @@ class EventBus:
 
     def _alone(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Calls `work` while no other thread claims an end or closes the bus."""
+        in_use = self._in_use.setdefault(os.getpid(), threading.RLock())
         try:
             # Not a context manager, for the reason that CallLock has.
-            self._in_use.acquire()
+            in_use.acquire()
             return work(*args, **kwargs)
         finally:
             try:  # noqa: SIM105
-                self._in_use.release()
+                in_use.release()
             except RuntimeError:
                 # A signal handler raised while this call waited, so it does not hold the lock.
                 pass
@@ -394,18 +394,6 @@ class EventBus:
     def arena_bytes(self) -> int:
         """Payload per ring, in bytes."""
         return self._file.arena_bytes
-
-
-_buses: Final[weakref.WeakSet[EventBus]] = weakref.WeakSet()
-
-
-def _release_in_child() -> None:
-    """What another thread of the parent held at the fork is never released in the child, which may use the bus."""
-    for bus in list(_buses):
-        bus._in_use = threading.RLock()  # pyright: ignore[reportPrivateUsage]
-
-
-os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _open_by_name(name: str, directory: Path) -> EventBus:
