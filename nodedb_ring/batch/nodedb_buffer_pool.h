@@ -25,8 +25,9 @@ typedef struct {
     uint32_t busy;
 } nodedb_buffer_pool;
 
-// Whether this thread has the pool for itself, until it leaves it. With the GIL it always has. Without, it does not wait
-// for another one: a thread that blocks leaves the critical section of its ring too, in the midst of taking events.
+// Whether this thread has the pool for itself, until it leaves it. With the GIL it always has. Without, it does not
+// wait for another one: a thread that blocks leaves the critical section of its ring too, in the midst of taking
+// events.
 #ifdef Py_GIL_DISABLED
 static inline int nodedb_pool_enter(nodedb_buffer_pool *pool) {
     return __atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE) == 0;

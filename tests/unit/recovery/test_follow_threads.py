@@ -105,15 +105,20 @@ def test_one_of_two_threads_gets_the_turn_wherever_they_meet() -> None:
 
 def test_a_hand_is_read_while_batches_are_taken_out_of_it() -> None:
     """What another thread finds at each moment: never the first batch's place in the next one."""
-    for change, stop in ((Hand.take, 2), (Hand.take, 4), (lambda hand, _: hand.join(), 0)):
+    for code, stop in ((Hand.take.__code__, 2), (Hand.take.__code__, 4), (Hand.join.__code__, None)):
         hand = Hand()
         hand.batches = (batch(1, 4), batch(5, 5))
         hand.start = 1
         found: list[tuple[int | None, int]] = []
-        code = Hand.join.__code__ if stop == 0 else Hand.take.__code__
-        at_each_bytecode(
-            code,
-            lambda _, hand=hand, found=found: found.append((hand.first, len(hand))),
-            lambda change=change, hand=hand, stop=stop: change(hand, stop),
-        )
+
+        def look(_: int, hand: Hand = hand, found: list[tuple[int | None, int]] = found) -> None:
+            found.append((hand.first, len(hand)))
+
+        def change(hand: Hand = hand, stop: int | None = stop) -> None:
+            if stop is None:
+                hand.join()
+            else:
+                hand.take(stop)
+
+        at_each_bytecode(code, look, change)
         assert set(found) <= {(2, 4), (3, 3), (1, 5), (5, 1)}
