@@ -132,8 +132,8 @@ cdef class _Packer:
 
     cdef int put_datetime64(self, object value) except -1:
         """A stamp of NumPy, of any unit that has a length."""
-        stamp = value.astype("datetime64[us]")
         try:
+            stamp = value.astype("datetime64[us]")
             is_exact = bool(stamp.astype(value.dtype) == value)
         except OverflowError:
             is_exact = False

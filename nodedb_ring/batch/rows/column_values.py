@@ -134,15 +134,32 @@ def _stamps(
     if known:
         cast = stamps.astype(f"=M8[{wanted}]", copy=False)
     else:
-        with np.errstate(all="ignore"):
-            cast = np.where(nat, np.array("NaT", stamps.dtype), stamps).astype(f"M8[{wanted}]")
-            changed = ~nat & (cast.astype(stamps.dtype) != stamps)
-        if changed.any():
-            row = int(np.flatnonzero(changed)[0])
+        there = np.where(nat, np.array("NaT", stamps.dtype), stamps)
+        row = _first_changed(there, f"M8[{wanted}]")
+        if row is not None:
             raise RowError(
                 f"row {row}: column {name!r}: {stamps[row]} is no whole number of microseconds that 64 bits hold; "
                 "truncate or round it first",
                 position=row,
                 column=name,
             )
+        cast = there.astype(f"M8[{wanted}]")
     return _STAMP_UNITS[wanted], cast.view(np.int64)
+
+
+def _first_changed(stamps: npt.NDArray[Any], dtype: str) -> int | None:
+    """The first of these stamps, which may be NaT, that another unit does not hold."""
+    try:
+        with np.errstate(all="ignore"):
+            changed = ~np.isnat(stamps) & (stamps.astype(dtype).astype(stamps.dtype) != stamps)
+    except OverflowError:
+        # NumPy 2.5 and newer do not wrap around, and do not say which it was.
+        if len(stamps) == 1:
+            return 0
+        half = len(stamps) // 2
+        before = _first_changed(stamps[:half], dtype)
+        if before is not None:
+            return before
+        after = _first_changed(stamps[half:], dtype)
+        return None if after is None else half + after
+    return int(np.flatnonzero(changed)[0]) if changed.any() else None

@@ -14,6 +14,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -72,6 +73,13 @@ def whole(make: Callable[[], Any]) -> Sample:
 def missing(make: Callable[[], Any], **others: Any) -> Sample:
     """One row of None, which a number refuses."""
     return Sample(make, numbers=0, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, **others)
+
+
+def no_stamp() -> np.datetime64:
+    """NaT without a unit, of which NumPy warns from 2.5 on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.datetime64("NaT")
 
 
 def masked(values: Any, mask: Any, dtype: Any = None) -> Any:
@@ -235,7 +243,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
             lambda: [datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31)],
             [-62_135_596_800_000, 253_402_214_400_000],
         ),
-        timestamp(lambda: [datetime.date(1970, 1, 2), np.datetime64("NaT")], [86_400_000, None]),
+        timestamp(lambda: [datetime.date(1970, 1, 2), no_stamp()], [86_400_000, None]),
         timestamp(lambda: [pd.Timestamp(NOON_TEXT), pd.NaT], [NOON, None]),
         timestamp(lambda: np.array([AT_NOON, None], object), [NOON, None]),
         timestamp(lambda: (day for day in (datetime.date(1970, 1, 2), None)), [86_400_000, None]),
@@ -362,7 +370,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
     "nothing": [
         missing(lambda: [None]),
         missing(lambda: np.array([None])),
-        missing(lambda: [np.datetime64("NaT")]),
+        missing(lambda: [no_stamp()]),
         missing(lambda: np.array(["NaT"], "M8[s]").astype(object)),
         missing(lambda: [pd.NaT]),
         missing(lambda: [pd.NA]),
@@ -384,7 +392,7 @@ SAMPLES: Final[dict[str, list[Sample]]] = {
         # One value for all rows.
         Sample(lambda: None, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
         Sample(lambda: pd.NA, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
-        Sample(lambda: np.datetime64("NaT"), timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
+        Sample(no_stamp, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
         Sample(lambda: np.ma.masked, timestamps=[NO_TIME], strings=[None], values=[None], rows=1, numbers=-1),
         # Beside what is there.
         Sample(lambda: masked([7, 8, 9], [0, 1, 0]), numbers=1, timestamps=[7, NO_TIME, 9], rows=3),
