@@ -9,7 +9,7 @@
 // the GIL: at the begin, where a savepoint finds that the schema may be another, at Sync, and at a commit of changes.
 //
 // Thread safety: SQLite calls it under the connection's mutex, in the thread that runs the statement. Another thread
-// may end the capture meanwhile: a call holds a reference to the owner, which is taken, and cleared, with the GIL, or
+// may end the capture meanwhile: so a call holds a reference to the owner. It is taken and cleared with the GIL, or
 // under a lock where there is none.
 
 #ifndef NODEDB_RING_TRANSACTION_TABLE_H
@@ -345,7 +345,7 @@ static int table_rollback_to(sqlite3_vtab *connected, int level) {
 }
 
 // What the functions of SQLite are that a SQL function needs: of the one copy of SQLite that apsw has. Each capture
-// that begins stores the same.
+// stores the same when it begins.
 static user_data_function sqlite_user_data;
 static context_db_function sqlite_context_db;
 static txn_state_function sqlite_txn_state;
