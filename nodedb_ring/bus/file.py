@@ -88,6 +88,8 @@ class OpenFile:
 
     __slots__ = ("__weakref__", "fd")
 
+    fd: int
+
     def __init__(self, file: io.FileIO) -> None:
         self.fd = file.fileno()
         # Not os.close of the number: if an interrupt comes before this line or before the caller has the object, the
