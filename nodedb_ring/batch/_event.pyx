@@ -207,20 +207,11 @@ statement_digest=None)
     __match_args__ = tuple([column.name for column in COLUMNS])
 
     def __init__(self, *args, **fields):
-        cdef (PyObject*)[COLUMN_COUNT] given
-        cdef int k
-        if self.row.op != 0:
-            raise TypeError("a WriteEvent is immutable: make another")
-        if args:
-            raise TypeError(f"WriteEvent() takes no positional arguments ({len(args)} given)")
-        for k in range(COLUMN_COUNT):
-            given[k] = PyDict_GetItemWithError(fields, <object>_names[k])
-            if given[k] == NULL and SCHEMA[k].presence == REQUIRED:
-                raise TypeError(f"WriteEvent() needs keyword-only argument {<object>_names[k]}")
-        for name in fields:
-            if name not in WriteEvent.__match_args__:
-                raise TypeError(f"WriteEvent() got an unexpected keyword argument {name!r}")
-        _fill(self, given)
+        with cython.critical_section(self):
+            # Once, and each field once: what another thread may be reading is never replaced.
+            if self.row.op != 0 or self.collection is not None:
+                raise TypeError("a WriteEvent is immutable: make another")
+            _fill_by_name(self, args, fields)
 
     @property
     def sequence(self) -> int:
@@ -294,6 +285,22 @@ statement_digest=None)
 def _restore(*values):
     """Makes an event again from what ``__reduce__`` gave, fields in the order of ``__match_args__``."""
     return WriteEvent(**dict(zip(WriteEvent.__match_args__, values, strict=True)))
+
+
+cdef int _fill_by_name(WriteEvent event, tuple args, dict fields) except -1:
+    """Makes an event of what a call passed; words what is wrong with it."""
+    cdef (PyObject*)[COLUMN_COUNT] given
+    cdef int k
+    if args:
+        raise TypeError(f"WriteEvent() takes no positional arguments ({len(args)} given)")
+    for k in range(COLUMN_COUNT):
+        given[k] = PyDict_GetItemWithError(fields, <object>_names[k])
+        if given[k] == NULL and SCHEMA[k].presence == REQUIRED:
+            raise TypeError(f"WriteEvent() needs keyword-only argument {<object>_names[k]}")
+    for name in fields:
+        if name not in WriteEvent.__match_args__:
+            raise TypeError(f"WriteEvent() got an unexpected keyword argument {name!r}")
+    return _fill(event, given)
 
 
 cdef int _fill(WriteEvent event, PyObject** given) except -1:

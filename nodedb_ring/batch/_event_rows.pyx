@@ -4,7 +4,7 @@
 """Events into rows, and rows into events: of a ring, and of a batch."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcmp, memcpy
 
@@ -32,6 +32,10 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(PyObject* text) noexcept
     void* PyUnicode_DATA(PyObject* text) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text) noexcept
+
+cdef extern from "nodedb_recent_text.h":
+    PyObject* take_recent "nodedb_take_recent"() noexcept
+    void keep_recent "nodedb_keep_recent"(PyObject* text) noexcept
 
 
 cdef inline void _copy_payload(WriteEvent event, uint8_t* to) noexcept:
@@ -112,20 +116,24 @@ cdef inline object _text_of(const char* start, uint32_t length):
     return text
 
 
-# The collection of the last event that was decoded: the next one is mostly of the same table. The GIL guards it.
-cdef str _recent_collection = ""
-
-
-cdef inline str _collection_of(const char* start, uint32_t length):
-    global _recent_collection
-    cdef PyObject* recent = <PyObject*>_recent_collection
+cdef inline object _collection_of(const char* start, uint32_t length):
+    """A str of UTF-8: that of the event before, if it is the same."""
+    cdef PyObject* recent = take_recent()
+    cdef object text
     if (
-        not PyUnicode_IS_COMPACT_ASCII(recent)
+        recent == NULL
+        or not PyUnicode_IS_COMPACT_ASCII(recent)
         or PyUnicode_GET_LENGTH(recent) != length
         or memcmp(PyUnicode_DATA(recent), start, length) != 0
     ):
-        _recent_collection = _text_of(start, length)
-    return _recent_collection
+        Py_XDECREF(recent)
+        text = _text_of(start, length)
+        Py_INCREF(text)
+        recent = <PyObject*>text
+    else:
+        text = <object>recent
+    keep_recent(recent)
+    return text
 
 
 cdef WriteEvent event_from_row(const EventRow* row, const uint8_t* payload):

@@ -12,7 +12,7 @@ from ..core.layout cimport NULL_LENGTH, EventRow, shift_fields
 from ..core.row cimport row_is_packed, row_pack
 from ._event cimport WriteEvent
 from ._event_rows cimport write_event
-from ._row_block cimport PACKED, RowBlock, new_block
+from ._row_block cimport PACKED, RowBlock, new_block, root_of
 from ._row_checks cimport check_payload_size
 
 import numpy as np
@@ -44,8 +44,12 @@ def pack(blocks):
     """One block of the rows of several, in order, each event's payload back to back."""
     cdef RowBlock block, packed
     cdef uint64_t count = 0, total = 0, need, i
+    cdef list pins = []
     for block in blocks:
-        block.check_open()
+        if root_of(block).is_leased:
+            pins.append(block.pinned())
+        else:
+            block.check_open()
         count += block.count
         for i in range(block.count):
             row_is_packed(block.rows + i, &need)
@@ -67,7 +71,7 @@ def gather(RowBlock block not None, chosen):
     cdef Py_ssize_t n, i
     cdef uint64_t total = 0, need
     cdef RowBlock copy
-    block.check_open()
+    block = block.pinned()
     PyObject_GetBuffer(chosen, &view, PyBUF_SIMPLE)
     try:
         numbers = <const int64_t*>view.buf

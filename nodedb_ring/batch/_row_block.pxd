@@ -26,6 +26,8 @@ cdef class BufferPool:
     cdef void give(self, void* buffer, size_t size) noexcept
 
 
+# `views`, `pins` and `ended` of a block that leases or slices share are guarded by a critical section of the root: the
+# block that has the memory. What is read of a lease without a pin is read inside of one, too, after check_open().
 cdef class RowBlock:
     cdef EventRow* rows
     cdef uint8_t* bytes
@@ -47,13 +49,22 @@ cdef class RowBlock:
     cdef void unviewed(self) noexcept
     cdef void unpinned(self) noexcept
     cdef bint over(self) noexcept
+    # What reads all rows reads those of this: itself, or where a lease may end meanwhile, a slice that keeps it from that.
+    # Raises as check_open.
+    cdef RowBlock pinned(self)
     cdef bint is_torn(self) noexcept
+    # Of a lease it says so for as long as the critical section of the root is held, and no longer.
     cdef int check_open(self) except -1
     # Whether the rows lie packed in the payload, one behind the other, and where the last one ends.
     cdef bint is_packed(self, uint64_t* end) noexcept
     # Where in the payload the rows' bytes begin, and how many there are: all of it, or of a slice its own part where that
     # is one.
     cdef uint64_t stretch(self, uint64_t* base) noexcept
+
+
+# The block that has the memory which this one is, or is a part of.
+cdef inline RowBlock root_of(RowBlock block):
+    return block if block.parent is None else block.parent
 
 
 # Room for `count` rows and `payload_bytes`, out of `pool` where one is given. Contents undefined. Runs no Python code.

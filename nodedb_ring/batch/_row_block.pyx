@@ -15,6 +15,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 
+from ..core.atomic cimport load_relaxed_u32, store_relaxed_u32
 from ..core.layout cimport NULL_LENGTH, EventField
 from ..core.row cimport row_is_packed
 from ..core.schema cimport FIELD_COUNT
@@ -37,7 +38,8 @@ cdef class BufferPool:
 
     Thread safety
     -------------
-    The GIL: no other thread runs while a buffer is taken or released.
+    Any thread, since a batch is dropped on whichever has the last reference. Nobody waits: whoever finds the pool in use
+    does without it.
     """
 
     def __dealloc__(self):
@@ -69,13 +71,6 @@ cdef RowBlock new_block(uint64_t count, uint64_t payload_bytes, BufferPool pool)
     return block
 
 
-cdef inline RowBlock _root(RowBlock block):
-    """The block that has the memory which this one is, or is a part of."""
-    if block.parent is None:
-        return block
-    return block.parent
-
-
 @cython.final
 @cython.no_gc
 cdef class _Span:
@@ -90,13 +85,16 @@ cdef class _Span:
 
     def __dealloc__(self):
         if self.block is not None:
-            _forget_pin(_root(self.block))
-            _forget_view(self.block)
+            with cython.critical_section(root_of(self.block)):
+                _forget_pin(root_of(self.block))
+                _forget_view(self.block)
 
+
+# These three run in a critical section of the root.
 
 cdef _Span _span(RowBlock block, void* start, Py_ssize_t size):
     cdef _Span span = _Span.__new__(_Span)
-    cdef RowBlock root = _root(block)
+    cdef RowBlock root = root_of(block)
     span.block = block
     span.start = start
     span.size = size
@@ -123,9 +121,10 @@ cdef class RowBlock:
 
     def __dealloc__(self):
         if self.parent is not None:
-            if self.is_pin:
-                _forget_pin(self.parent)
-            _forget_view(self.parent)
+            with cython.critical_section(self.parent):
+                if self.is_pin:
+                    _forget_pin(self.parent)
+                _forget_view(self.parent)
         if self.memory != NULL:
             if self.pool is not None:
                 self.pool.give(self.memory, self.memory_bytes)
@@ -151,12 +150,17 @@ cdef class RowBlock:
         return self.ended if self.parent is None else self.parent.ended
 
     @property
-    def is_leased_slice(self):
-        """Whether it is a part of what a lease has."""
-        return self.parent is not None and self.parent.is_leased
+    def is_lent(self):
+        """Whether it is what a lease has, or a part of that."""
+        return root_of(self).is_leased
+
+    @property
+    def is_slice(self):
+        """Whether it is a part of another block."""
+        return self.parent is not None
 
     cdef int check_open(self) except -1:
-        cdef RowBlock root = _root(self)
+        cdef RowBlock root = root_of(self)
         if root.ended:
             raise ClosedError("the lease of this batch has ended: copy what outlives it, or drain()")
         if root.is_leased and root.is_torn():
@@ -166,22 +170,31 @@ cdef class RowBlock:
             )
         return 0
 
+    cdef RowBlock pinned(self):
+        if not root_of(self).is_leased:
+            self.check_open()
+            return self
+        return self.slice(0, self.count)
+
     cdef bint is_packed(self, uint64_t* end) noexcept:
+        # Whoever asks at the same time finds the same.
+        cdef uint32_t packing = load_relaxed_u32(<uint32_t*>&self.packing)
         cdef uint64_t at, need = 0, i
         end[0] = 0
         if self.count == 0:
             return True
         at = self.rows[0].field[0].offset
-        if self.packing == PACKING_UNKNOWN:
-            self.packing = PACKED
+        if packing == PACKING_UNKNOWN:
+            packing = PACKED
             for i in range(self.count):
                 if not row_is_packed(self.rows + i, &need) or self.rows[i].field[0].offset != at:
-                    self.packing = SCATTERED
+                    packing = SCATTERED
                     break
                 at += need
+            store_relaxed_u32(<uint32_t*>&self.packing, packing)
         row_is_packed(self.rows + (self.count - 1), &need)
         end[0] = self.rows[self.count - 1].field[0].offset + need
-        return self.packing == PACKED
+        return packing == PACKED
 
     cdef uint64_t stretch(self, uint64_t* base) noexcept:
         cdef uint64_t end
@@ -197,40 +210,46 @@ cdef class RowBlock:
 
     def first_not_rising(self):
         """The first row whose number is not above the one before it; `count` where they all rise."""
+        cdef RowBlock block = self.pinned()
         cdef uint64_t i
-        self.check_open()
-        for i in range(1, self.count):
-            if self.rows[i].sequence <= self.rows[i - 1].sequence:
+        for i in range(1, block.count):
+            if block.rows[i].sequence <= block.rows[i - 1].sequence:
                 return i
-        return self.count
+        return block.count
 
     def fills_payload(self):
         """Whether the payload begins with the first event and ends with the last, without other bytes."""
+        cdef RowBlock block = self.pinned()
         cdef const EventField* field
         cdef uint64_t end = 0
         cdef int k
-        self.check_open()
-        if self.count == 0:
-            return self.payload_bytes == 0
+        if block.count == 0:
+            return block.payload_bytes == 0
         for k in range(FIELD_COUNT):
-            field = &self.rows[self.count - 1].field[k]
+            field = &block.rows[block.count - 1].field[k]
             if field.length != NULL_LENGTH:
                 end = max(end, <uint64_t>field.offset + field.length)
-        return self.rows.field[0].offset == 0 and end == self.payload_bytes
+        return block.rows.field[0].offset == 0 and end == block.payload_bytes
 
     def records(self):
         """The rows as an array of ``EVENT_DTYPE``, shape (count,)."""
-        self.check_open()
-        if self.count == 0:
-            return _nothing(EVENT_DTYPE, self.writable)
-        return np.frombuffer(_span(self, self.rows, self.count * sizeof(EventRow)), EVENT_DTYPE)
+        cdef _Span span
+        with cython.critical_section(root_of(self)):
+            self.check_open()
+            if self.count == 0:
+                return _nothing(EVENT_DTYPE, self.writable)
+            span = _span(self, self.rows, self.count * sizeof(EventRow))
+        return np.frombuffer(span, EVENT_DTYPE)
 
     def payload(self):
         """The payload as an array of uint8, shape (payload_bytes,)."""
-        self.check_open()
-        if self.payload_bytes == 0:
-            return _nothing(_UINT8, self.writable)
-        return np.frombuffer(_span(self, self.bytes, self.payload_bytes), _UINT8)
+        cdef _Span span
+        with cython.critical_section(root_of(self)):
+            self.check_open()
+            if self.payload_bytes == 0:
+                return _nothing(_UINT8, self.writable)
+            span = _span(self, self.bytes, self.payload_bytes)
+        return np.frombuffer(span, _UINT8)
 
     def slice(self, uint64_t start, uint64_t stop, *, bint pin=True):
         """The rows from `start` up to `stop`, in the same memory.
@@ -238,16 +257,18 @@ cdef class RowBlock:
         `pin` is for whoever reads the memory by itself. A batch does not: it asks each time whether the lease is over.
         """
         cdef RowBlock part = RowBlock.__new__(RowBlock)
-        self.check_open()
-        if not start <= stop <= self.count:
-            raise IndexError(f"rows {start} to {stop} of {self.count}")
         # Not a slice of a slice: a chain as long as `batch = batch[1:]` makes it would be taken apart by recursion.
-        part.parent = self if self.parent is None else self.parent
-        part.parent.views += 1
-        if pin:
-            part.is_pin = True
-            part.parent.pins += 1
-        if self.packing == PACKED:
+        cdef RowBlock root = root_of(self)
+        with cython.critical_section(root):
+            self.check_open()
+            if not start <= stop <= self.count:
+                raise IndexError(f"rows {start} to {stop} of {self.count}")
+            part.parent = root
+            root.views += 1
+            if pin:
+                part.is_pin = True
+                root.pins += 1
+        if load_relaxed_u32(<uint32_t*>&self.packing) == PACKED:
             part.packing = PACKED
         part.rows = self.rows + start
         part.count = stop - start
@@ -258,10 +279,12 @@ cdef class RowBlock:
 
     def event(self, uint64_t i):
         """Row `i` as a ``WriteEvent``."""
-        self.check_open()
-        if i >= self.count:
-            raise IndexError(f"event {i} of a batch of {self.count}")
-        return event_from_row(self.rows + i, self.bytes)
+        cdef RowBlock root = root_of(self)
+        # Only where something may end meanwhile: threads that read one batch of a drain do not wait for each other.
+        if root.is_leased:
+            with cython.critical_section(root):
+                return _event(self, i)
+        return _event(self, i)
 
     def texts(self, int field):
         """The strings of a variable-length field: an array of objects, str or None, shape (count,)."""
@@ -270,6 +293,13 @@ cdef class RowBlock:
     def values(self, int field):
         """The bytes of a variable-length field: an array of objects, bytes or None, shape (count,)."""
         return _objects(self, field, False)
+
+
+cdef object _event(RowBlock block, uint64_t i):
+    block.check_open()
+    if i >= block.count:
+        raise IndexError(f"event {i} of a batch of {block.count}")
+    return event_from_row(block.rows + i, block.bytes)
 
 
 cdef object _nothing(dtype, bint writable):
@@ -281,11 +311,11 @@ cdef object _nothing(dtype, bint writable):
 cdef object _objects(RowBlock block, int field, bint is_text):
     """Decodes one field. Equal neighbours, such as a column of one table's name, share one object."""
     cdef object array = np.empty(block.count, object)
+    cdef RowBlock pinned = block.pinned()
     cdef Py_buffer view
-    block.check_open()
     PyObject_GetBuffer(array, &view, PyBUF_WRITABLE | PyBUF_FORMAT)
     try:
-        _decode_field(block, field, is_text, <PyObject**>view.buf)
+        _decode_field(pinned, field, is_text, <PyObject**>view.buf)
     finally:
         PyBuffer_Release(&view)
     return array

@@ -211,13 +211,19 @@ class EventBatch:
     @property
     def records(self) -> Records:
         """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
-        if self._records is None:
+        # Read once: the end of a lease, on whatever thread, empties it.
+        records = self._records
+        if records is None:
             records = self._block.records()
-            if self._block.is_leased_slice:
-                # Not kept: the end of a lease releases the arrays of its own batch, and of no other.
-                return records
-            self._records = records
-        return self._records
+            if not self._block.is_lent:
+                self._records = records
+            elif not self._block.is_slice:
+                # Not of a slice: the end of a lease releases the arrays of its own batch, and of no other.
+                self._records = records
+                if self._block.is_over:
+                    # It has ended since, and may not have seen this one.
+                    self._records = None
+        return records
 
     @property
     def payload(self) -> npt.NDArray[np.uint8]:
@@ -225,12 +231,16 @@ class EventBatch:
 
         A batch of a lease shows its ring's arena up to the end of its own last event.
         """
-        if self._payload is None:
+        payload = self._payload
+        if payload is None:
             payload = self._block.payload()
-            if self._block.is_leased_slice:
-                return payload
-            self._payload = payload
-        return self._payload
+            if not self._block.is_lent:
+                self._payload = payload
+            elif not self._block.is_slice:
+                self._payload = payload
+                if self._block.is_over:
+                    self._payload = None
+        return payload
 
     @property
     def sequence(self) -> npt.NDArray[np.uint64]:

@@ -3,7 +3,9 @@
 #ifndef NODEDB_BUFFER_POOL_H
 #define NODEDB_BUFFER_POOL_H
 
+#include <Python.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 enum { NODEDB_POOL_BUFFERS = 8 };
@@ -20,22 +22,46 @@ typedef struct {
     void *buffer[NODEDB_POOL_BUFFERS];
     size_t size[NODEDB_POOL_BUFFERS];
     size_t held; // bytes in all of them
+    uint32_t busy;
 } nodedb_buffer_pool;
+
+// Whether this thread has the pool for itself, until it leaves it. With the GIL it always has. Without, it does not
+// wait for another one: a thread that blocks leaves the critical section of its ring too, in the midst of taking
+// events.
+#ifdef Py_GIL_DISABLED
+static inline int nodedb_pool_enter(nodedb_buffer_pool *pool) {
+    return __atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE) == 0;
+}
+
+static inline void nodedb_pool_leave(nodedb_buffer_pool *pool) { __atomic_store_n(&pool->busy, 0, __ATOMIC_RELEASE); }
+#else
+static inline int nodedb_pool_enter(nodedb_buffer_pool *pool) {
+    (void)pool;
+    return 1;
+}
+
+static inline void nodedb_pool_leave(nodedb_buffer_pool *pool) { (void)pool; }
+#endif
 
 // The smallest buffer that holds `size` bytes, else a fresh one; NULL when there is no memory.
 static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size_t *got) {
-    int best = -1;
-    for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
-        if (pool->size[i] >= size && (best < 0 || pool->size[i] < pool->size[best]))
-            best = i;
-    if (best >= 0) {
-        void *buffer = pool->buffer[best];
-        *got = pool->size[best];
-        pool->held -= *got;
-        pool->buffer[best] = NULL;
-        pool->size[best] = 0;
-        return buffer;
+    void *buffer = NULL;
+    if (nodedb_pool_enter(pool)) {
+        int best = -1;
+        for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
+            if (pool->size[i] >= size && (best < 0 || pool->size[i] < pool->size[best]))
+                best = i;
+        if (best >= 0) {
+            buffer = pool->buffer[best];
+            *got = pool->size[best];
+            pool->held -= *got;
+            pool->buffer[best] = NULL;
+            pool->size[best] = 0;
+        }
+        nodedb_pool_leave(pool);
     }
+    if (buffer != NULL)
+        return buffer;
     const size_t step = size >= NODEDB_BUFFER_STEP ? NODEDB_BUFFER_STEP : NODEDB_SMALL_STEP;
     *got = (size + step - 1) / step * step;
     return malloc(*got);
@@ -43,18 +69,21 @@ static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size
 
 // Keeps a buffer, in the place of the smallest where all are taken.
 static inline void nodedb_pool_give(nodedb_buffer_pool *pool, void *buffer, size_t size) {
-    int least = 0;
-    for (int i = 1; i < NODEDB_POOL_BUFFERS; i++)
-        if (pool->size[i] < pool->size[least])
-            least = i;
-    if (size <= pool->size[least] || pool->held + size > NODEDB_POOL_BYTES) {
-        free(buffer);
-        return;
+    void *freed = buffer;
+    if (nodedb_pool_enter(pool)) {
+        int least = 0;
+        for (int i = 1; i < NODEDB_POOL_BUFFERS; i++)
+            if (pool->size[i] < pool->size[least])
+                least = i;
+        if (size > pool->size[least] && pool->held + size <= NODEDB_POOL_BYTES) {
+            freed = pool->buffer[least];
+            pool->held += size - pool->size[least];
+            pool->buffer[least] = buffer;
+            pool->size[least] = size;
+        }
+        nodedb_pool_leave(pool);
     }
-    free(pool->buffer[least]);
-    pool->held += size - pool->size[least];
-    pool->buffer[least] = buffer;
-    pool->size[least] = size;
+    free(freed);
 }
 
 static inline void nodedb_pool_free(nodedb_buffer_pool *pool) {

@@ -211,7 +211,8 @@ class EventBus:
             No descriptor is left.
         """
         ring = self._ring(core_id)
-        ring.adopt_producer(self._file.fileno(), self._file.wake_path(core_id))
+        file = self._file.opened()
+        ring.adopt_producer(file.fd, self._file.wake_path(core_id))
         return EventProducer(ring)
 
     def consumer(self, core_id: int) -> EventConsumer:
@@ -252,7 +253,8 @@ class EventBus:
     def _adopt_consumer(self, core_id: int) -> EventRing:
         # In a forked child its leases stay readable while the bus continues: see own_block().
         ring = self._ring(core_id, own_mapping=True)
-        ring.adopt_consumer(self._file.fileno(), self._file.wake_path(core_id))
+        file = self._file.opened()
+        ring.adopt_consumer(file.fd, self._file.wake_path(core_id))
         return ring
 
     def _ring(self, core_id: int, *, own_mapping: bool = False) -> EventRing:
@@ -292,10 +294,9 @@ class EventBus:
         self._check_core(core_id)
         ring = rings[core_id]
         ring.check_positions()
-        (producer_pid, producer_is_elsewhere), (consumer_pid, consumer_is_elsewhere) = ring.holders(self._file.fileno())
+        file = self._file.opened()
+        (producer_pid, producer_is_elsewhere), (consumer_pid, consumer_is_elsewhere) = ring.holders(file.fd)
         producer_claims, consumer_claims = ring.claims
-        # If the bus was closed meanwhile, the closed descriptor said nothing about the locks.
-        self._check_open()
         return RingStats(
             core_id=ring.core_id,
             pressure_state=ring.pressure_state,

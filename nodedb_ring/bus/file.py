@@ -25,11 +25,11 @@ import struct
 import weakref
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 from .._ring import block_bytes
 from ..core.backpressure import BackpressureConfig
-from ..errors import LayoutError
+from ..errors import ClosedError, LayoutError
 from .directory import (
     PREFIX,
     boot_id,
@@ -79,6 +79,24 @@ class _Head:
         return self.throttle_enter, self.throttle_exit, self.suspend_enter, self.suspend_exit
 
 
+@final
+class OpenFile:
+    """The descriptor of a bus's file, which is closed when the last reference to this has gone.
+
+    A call that uses the number keeps this: after ``close()`` in another thread, the number could be another file's.
+    """
+
+    __slots__ = ("__weakref__", "fd")
+
+    fd: int
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.fd = file.fileno()
+        # Not os.close of the number: if an interrupt comes before this line or before the caller has the object, the
+        # file is closed twice, and the number may be another file's by then.
+        weakref.finalize(self, file.close)
+
+
 class BusFile:
     """A bus's file, open and mapped. ``create`` and ``open`` make it.
 
@@ -89,11 +107,10 @@ class BusFile:
 
     __slots__ = (
         "__weakref__",
-        "_closing",
-        "_fd",
         "_head",
         "_identity",
         "_map",
+        "_opened",
         "arena_bytes",
         "capacity",
         "num_cores",
@@ -107,10 +124,9 @@ class BusFile:
     arena_bytes: int
     thresholds: tuple[int, int, int, int]
     _head: _Head
-    _fd: int
     _identity: tuple[int, int]
     _map: mmap.mmap
-    _closing: weakref.finalize[[], BusFile]
+    _opened: OpenFile | None
 
     def __init__(self, path: Path, file: io.FileIO, head: _Head) -> None:
         self.path = path
@@ -119,13 +135,10 @@ class BusFile:
         self.arena_bytes = head.arena_bytes
         self.thresholds = head.thresholds()
         self._head = head
-        self._fd = file.fileno()
-        self._map = _mapped(self._fd, head.file_bytes, path)
-        status = os.fstat(self._fd)
+        self._map = _mapped(file.fileno(), head.file_bytes, path)
+        status = os.fstat(file.fileno())
         self._identity = status.st_dev, status.st_ino
-        # Not os.close of the number: if an interrupt comes before this line or before the caller has the object, the
-        # file is closed twice, and the number may be another file's by then.
-        self._closing = weakref.finalize(self, file.close)
+        self._opened = OpenFile(file)
 
     @classmethod
     @contextlib.contextmanager
@@ -223,7 +236,8 @@ class BusFile:
         before = start % mmap.ALLOCATIONGRANULARITY
         size = before + self._head.block_bytes
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        return memoryview(mmap.mmap(self._fd, size, flags=flags, offset=start - before))[before:]
+        file = self.opened()
+        return memoryview(mmap.mmap(file.fd, size, flags=flags, offset=start - before))[before:]
 
     def wake_path(self, core_id: int) -> bytes:
         """The FIFO that signals a core's asynchronous waiter, made unless it is there.
@@ -231,6 +245,7 @@ class BusFile:
         Empty if there can be none: the bus was unlinked, so nothing would remove it later, or this process may not make
         one. Waiters then check the ring by themselves, some 12 times a second.
         """
+        file = self.opened()
         path = _wake_path(self.path.parent, self._head.bus_id, core_id)
         try:
             with contextlib.suppress(FileExistsError):
@@ -240,14 +255,23 @@ class BusFile:
                 raise
             return b""
         # Checked after the FIFO is made: an unlink meanwhile either removes the FIFO or is seen here.
-        if os.fstat(self._fd).st_nlink == 0:
+        if os.fstat(file.fd).st_nlink == 0:
             path.unlink(missing_ok=True)
             return b""
         return os.fsencode(path)
 
-    def fileno(self) -> int:
-        """The descriptor to claim ends and to ask for claims through."""
-        return self._fd
+    def opened(self) -> OpenFile:
+        """The descriptor to claim ends and to ask for claims through.
+
+        Raises
+        ------
+        ClosedError
+            The file is closed.
+        """
+        file = self._opened
+        if file is None:
+            raise ClosedError(f"{self.path}: the bus is closed; open it again")
+        return file
 
     def check_claimable(self) -> None:
         """Whether this process can claim ends.
@@ -259,7 +283,8 @@ class BusFile:
         FileNotFoundError
             There is no ``/proc``.
         """
-        owner = os.fstat(self._fd).st_uid
+        file = self.opened()
+        owner = os.fstat(file.fd).st_uid
         if owner != os.geteuid():
             raise PermissionError(
                 errno.EPERM,
@@ -285,8 +310,8 @@ class BusFile:
         _remove_fifos(self.path.parent, self._head)
 
     def close(self) -> None:
-        """Closes the descriptor. May be repeated. The mapping ends with the last ring that uses it."""
-        self._closing()
+        """Closes the descriptor, once no call uses it. May be repeated. The last ring that uses it ends the mapping."""
+        self._opened = None
 
 
 def names(directory: Path) -> list[str]:

@@ -165,7 +165,10 @@ cdef class ChangeBlock(RowBlock):
         return end - self.rows[i].field[FIELD_COLLECTION].offset
 
     cdef bint reuse(self) noexcept:
-        if self.views != 0 or self.row_room * sizeof(EventRow) + self.byte_room > KEPT_BYTES:
+        cdef Py_ssize_t views
+        with cython.critical_section(self):
+            views = self.views
+        if views != 0 or self.row_room * sizeof(EventRow) + self.byte_room > KEPT_BYTES:
             return False
         self.truncate(0)
         self.used = self.payload_bytes = 0

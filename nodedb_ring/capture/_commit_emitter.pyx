@@ -7,6 +7,7 @@ import logging
 cimport cython
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 
+from ..core.atomic cimport store_relaxed
 from ..ends._producer cimport EventProducer
 from ._change_block cimport ChangeBlock
 
@@ -54,7 +55,7 @@ cdef class CommitEmitter:
                     hidden = start == stop
                 self.emit_rows(block, start, stop, &accepted)
         finally:
-            self.emitted += accepted
+            store_relaxed(&self.emitted, self.emitted + <uint64_t>accepted)
             self.drop(standing - accepted)
         if hidden:
             # The ring never saw the last number, so no consumer could miss it. One number more shows the hole.
@@ -64,7 +65,7 @@ cdef class CommitEmitter:
         return 0
 
     cdef void drop(self, int64_t count) noexcept:
-        self.dropped += count
+        store_relaxed(&self.dropped, self.dropped + <uint64_t>count)
 
     cdef int emit_rows(self, ChangeBlock block, uint64_t start, uint64_t stop, int64_t* accepted) except -1:
         cdef uint64_t done = 0, i

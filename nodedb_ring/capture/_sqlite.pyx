@@ -33,6 +33,7 @@ from cpython.exc cimport PyErr_SetInterrupt
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from ..core.atomic cimport load_relaxed
 from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
 from ._commit_emitter cimport CommitEmitter
 from ._pending_changes cimport PendingChanges
@@ -57,6 +58,7 @@ from .transaction_table cimport (
     OwnerMethods,
     TransactionTable,
     transaction_table_clear,
+    transaction_table_disown,
     transaction_table_release,
     transaction_table_new,
     transaction_table_register_next,
@@ -114,13 +116,13 @@ cdef class OpenTransaction:
     cdef bint _logged        # the changes, _logged_changes of them, have numbers and are in the log
     cdef int64_t _logged_changes
     cdef object _logged_from  # their first number; None: nothing was written
-    cdef object _next_sequence
+    cdef object _next_sequence  # this and _lsn: replaced, and read elsewhere, in a critical section of this object
+    cdef object _lsn            # of the last commit
     cdef object _first_lsn
     cdef int64_t _commit_number  # of what was logged
     cdef object _foreign      # ForeignCommits, or None: nobody wants to know
     cdef uint32_t _file_version  # when this connection committed last; 0: not known
     cdef int64_t _data_version   # when it last began
-    cdef readonly object lsn
 
     def __cinit__(self, *args, str module, **options):
         self._table = transaction_table_new(<void*>self, &_METHODS, module.encode())
@@ -129,7 +131,7 @@ cdef class OpenTransaction:
 
     def __dealloc__(self):
         if self._table != NULL:
-            self._table.owner = NULL
+            transaction_table_disown(self._table)
             transaction_table_release(self._table)
 
     def __init__(
@@ -154,7 +156,7 @@ cdef class OpenTransaction:
         self._file_version = 0
         [(self._data_version,)] = rows(connection, "PRAGMA main.data_version")
         self._first_lsn = first_lsn
-        self.lsn = first_lsn - 1
+        self._lsn = first_lsn - 1
         self._tables = {}
         self._version = None
         self._changes = PendingChanges()
@@ -176,7 +178,7 @@ cdef class OpenTransaction:
 
     def detach(self):
         """From now on the virtual table does nothing."""
-        self._table.owner = NULL
+        transaction_table_disown(self._table)
         self.forget()
 
     cdef int _clear(self) except -1:
@@ -188,12 +190,18 @@ cdef class OpenTransaction:
         return 0
 
     @property
+    def lsn(self):
+        """The number of the last commit."""
+        with cython.critical_section(self):
+            return self._lsn
+
+    @property
     def emitted(self):
-        return self._emitter.emitted
+        return load_relaxed(&self._emitter.emitted)
 
     @property
     def dropped(self):
-        return self._emitter.dropped
+        return load_relaxed(&self._emitter.dropped)
 
     @property
     def pending(self):
@@ -202,7 +210,9 @@ cdef class OpenTransaction:
     @property
     def last_sequence(self):
         """The last number that was given; 0 before the first."""
-        return max(self._next_sequence, self._emitter.producer.next_sequence, 1) - 1
+        with cython.critical_section(self):
+            sequence = self._next_sequence
+        return max(sequence, self._emitter.producer.next_sequence, 1) - 1
 
     # The preupdate hook.
 
@@ -380,7 +390,7 @@ cdef class OpenTransaction:
         version = data_version(&self._table.statements)
         if version != self._data_version:
             self._data_version = version
-            self._foreign.changed(self._connection(), self.lsn)
+            self._foreign.changed(self._connection(), self._lsn)
         return 0
 
     cdef int _sync(self) except -1:
@@ -411,19 +421,22 @@ cdef class OpenTransaction:
     cdef int _commit(self) except -1:
         cdef int64_t standing = self._table.standing
         cdef list blocks
+        lsn = self._commit_number if self._logged else self._lsn + 1
         try:
             if not self._logged:
-                self._number(max(self._next_sequence, self._emitter.producer.next_sequence), self.lsn + 1)
-            self._next_sequence = self._changes.end_sequence
+                self._number(max(self._next_sequence, self._emitter.producer.next_sequence), lsn)
+            with cython.critical_section(self):
+                self._next_sequence = self._changes.end_sequence
         except BaseException:
             self._emitter.drop(standing)
             raise
         finally:
             blocks = self._changes.take()
-            self.lsn = self._commit_number if self._logged else self.lsn + 1
+            with cython.critical_section(self):
+                self._lsn = lsn
             self._file_version = own_file_version(&self._table.statements)
             self._clear()
-        self._emitter.emit(blocks, standing, self.lsn)
+        self._emitter.emit(blocks, standing, lsn)
         return self._changes.give_back(blocks)
 
     # The hooks of the connection.

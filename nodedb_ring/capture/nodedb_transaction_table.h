@@ -8,8 +8,9 @@
 // count, and a rollback to it restores the count. That takes no GIL. What needs Python is a call of the owner, under
 // the GIL: at the begin, where a savepoint finds that the schema may be another, at Sync, and at a commit of changes.
 //
-// Thread safety: SQLite calls it under the connection's mutex, in the thread that runs the statement. `owner` is read
-// and cleared under the GIL.
+// Thread safety: SQLite calls it under the connection's mutex, in the thread that runs the statement. Another thread
+// may end the capture meanwhile: so a call holds a reference to the owner. It is taken and cleared with the GIL, or
+// under a lock where there is none.
 
 #ifndef NODEDB_RING_TRANSACTION_TABLE_H
 #define NODEDB_RING_TRANSACTION_TABLE_H
@@ -31,7 +32,10 @@ typedef struct OwnerMethods {
 
 typedef struct TransactionTable {
     int holders; // the owner, and SQLite's registrations of the module and of the function
-    void *owner; // NULL when the capture has ended; the table then does nothing
+    void *owner; // a Python object, or NULL when the capture has ended; the table then does nothing
+#ifdef Py_GIL_DISABLED
+    PyMutex owner_lock;
+#endif
     const OwnerMethods *methods;
     int connected;       // virtual tables that SQLite has of it; the statements live as long as one does
     int writes_log;      // Sync is the owner's business
@@ -59,10 +63,38 @@ static TransactionTable *transaction_table_new(void *owner, const OwnerMethods *
     }
     table->holders = 1;
     table->owner = owner;
+#ifdef Py_GIL_DISABLED
+    PyUnstable_EnableTryIncRef(owner);
+#endif
     table->methods = methods;
     table->schema_doubtful = 1;
     strcpy(table->name, name);
     return table;
+}
+
+// From here on the owner may go.
+static void transaction_table_disown(TransactionTable *table) {
+#ifdef Py_GIL_DISABLED
+    PyMutex_Lock(&table->owner_lock);
+#endif
+    __atomic_store_n(&table->owner, NULL, __ATOMIC_RELAXED);
+#ifdef Py_GIL_DISABLED
+    PyMutex_Unlock(&table->owner_lock);
+#endif
+}
+
+// A reference to it; NULL when it is gone, or is just being freed.
+static PyObject *transaction_table_owner(TransactionTable *table) {
+#ifdef Py_GIL_DISABLED
+    PyMutex_Lock(&table->owner_lock);
+    PyObject *owner = table->owner;
+    if (owner != NULL && !PyUnstable_TryIncRef(owner))
+        owner = NULL;
+    PyMutex_Unlock(&table->owner_lock);
+    return owner;
+#else
+    return Py_XNewRef((PyObject *)table->owner);
+#endif
 }
 
 // The last holder may be a connection that is closed in any thread, without the GIL.
@@ -97,7 +129,8 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
-    int result = table->owner == NULL ? 0 : method(table->owner);
+    PyObject *owner = transaction_table_owner(table);
+    int result = owner == NULL ? 0 : method(owner);
     if (result != 0 && !may_fail) {
         if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
             PyErr_SetInterrupt(); // again, later
@@ -118,6 +151,7 @@ static int transaction_table_call(TransactionTable *table, int (*method)(void *)
         Py_XDECREF(kind);
         Py_XDECREF(trace);
     }
+    Py_XDECREF(owner);
     PyGILState_Release(gil);
     return result == 0 ? SQLITE_OK : SQLITE_ERROR;
 }
@@ -310,7 +344,8 @@ static int table_rollback_to(sqlite3_vtab *connected, int level) {
     return SQLITE_OK;
 }
 
-// What the functions of SQLite are that a SQL function needs: of the one copy of SQLite that apsw has.
+// What the functions of SQLite are that a SQL function needs: of the one copy of SQLite that apsw has. Each capture
+// stores the same when it begins.
 static user_data_function sqlite_user_data;
 static context_db_function sqlite_context_db;
 static txn_state_function sqlite_txn_state;
@@ -325,7 +360,7 @@ static result_int_function sqlite_result_error_code;
 static void table_is_lost(sqlite3_context *context, int count, sqlite3_value **values) {
     const TransactionTable *table = sqlite_user_data(context);
     (void)count, (void)values;
-    if (table->joined || table->owner == NULL ||
+    if (table->joined || __atomic_load_n(&table->owner, __ATOMIC_RELAXED) == NULL ||
         sqlite_txn_state(sqlite_context_db(context), "main") == SQLITE_TXN_WRITE)
         sqlite_result_int(context, 0);
     else

@@ -9,7 +9,6 @@ cdef extern from "nodedb_transaction_table.h":
         int (*sync)(void* owner) except -1
         int (*commit)(void* owner) except -1
     ctypedef struct TransactionTable:
-        void* owner
         OwnStatements statements
         bint connected
         bint writes_log
@@ -21,6 +20,7 @@ cdef extern from "nodedb_transaction_table.h":
         uint64_t rollbacks
         int64_t standing
     TransactionTable* transaction_table_new(void* owner, const OwnerMethods* methods, const char* name) noexcept
+    void transaction_table_disown(TransactionTable* table) noexcept
     void transaction_table_release(void* table) noexcept
     void transaction_table_clear(TransactionTable* table) noexcept
     void transaction_table_undone(TransactionTable* table) noexcept

@@ -16,6 +16,7 @@ from .timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS
 
 from ..errors import BusyError, ClosedError, OwnershipError
 from .ownership import forked, owned_elsewhere
+from .pending import run_pending
 
 __all__ = ["ConsumerBase"]
 
@@ -36,6 +37,7 @@ cdef bint sleep_on(Ring** rings, size_t count, int epoll, int64_t limit, int64_t
         if result == WAIT_READY or result == WAIT_REFUSED:
             return result == WAIT_READY
         PyErr_CheckSignals()
+        run_pending()
         if rings[0].local.alive == 0:
             # The handler has forked, and this is the child.
             raise forked("consumer", rings[0].core_id)

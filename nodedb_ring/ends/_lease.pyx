@@ -209,11 +209,12 @@ cdef class Lease:
             self._batch = None
         if batch is None:
             return 0
-        # The batch's own arrays are not somebody else's views.
+        self._block.end(by_exception)
+        # The batch's own arrays are not somebody else's views. After the end: whoever stores one looks then whether the
+        # lease is over, and takes it out again.
         batch._records = None
         batch._payload = None
         del batch
-        self._block.end(by_exception)
         if self._block.is_out:
             # Importers may have dropped it without the GIL, and the main thread not have come by since.
             drop_released()

@@ -44,6 +44,7 @@ from ..batch.event_batch import EventBatch
 from ..core.backpressure import PressureState
 from ..errors import BusyError, ClosedError, EventTooLargeError
 from .ownership import forked
+from .pending import run_pending
 from .stats import ProducerStats
 
 __all__ = ["EventProducer", "producer_stats"]
@@ -299,6 +300,7 @@ cdef class EventProducer(ProducerBase):
                 if result == WAIT_READY:
                     break
                 PyErr_CheckSignals()
+                run_pending()
                 if unlikely(self._ring.local.alive == 0):
                     # The handler has forked, and this is the child.
                     raise forked("producer", self.core_id)

@@ -10,8 +10,9 @@ cdef extern from "Python.h":
 cdef enum:
     # How long a wait polls before it sleeps: less than a wake, which costs some 25 microseconds.
     DEFAULT_SPIN_NS = 10000
-    # The longest sleep between two checks for signals: one that comes just before a sleep does not interrupt it.
-    LONGEST_SLEEP_NS = 1000000000
+    # The longest sleep between two checks for signals, of which one that comes just before a sleep does not interrupt it,
+    # and for what other threads have dropped, of which nothing tells a sleeper.
+    LONGEST_SLEEP_NS = 100000000
     # The longest time-out in seconds; limits.py has the same constant.
     LONGEST_SECONDS = 1000000000
 

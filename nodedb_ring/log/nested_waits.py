@@ -39,7 +39,8 @@ class NestedWaits:
         ------
         BusyError
         """
-        if self._threads.count(threading.get_ident()) >= MOST_WAITING:
+        # Of a copy: what other threads remove while it counts moves those behind it.
+        if self._threads.copy().count(threading.get_ident()) >= MOST_WAITING:
             raise BusyError(
                 f"{MOST_WAITING} calls of this thread wait for their turn, each in a signal handler that interrupts"
                 " the one before; call when they have returned"

@@ -81,11 +81,11 @@ class Follower:
         "_group",
         "_hand",
         "_is_closed",
-        "_is_in_call",
         "_log",
         "_log_call",
         "_state",
         "_stream_claim",
+        "_turn",
     )
 
     def __init__(
@@ -110,8 +110,9 @@ class Follower:
         # What a merge by commit has taken and not yielded: it comes before everything else.
         self._hand = Hand()
         self._stream_claim = StreamClaim()
-        # A call for the next batch is in progress.
-        self._is_in_call = False
+        # Empty while a call for the next batch is in progress. To delete the key is one step, in which one of two
+        # threads fails; and neither that nor putting it back is a call, after which a signal handler could run.
+        self._turn: dict[None, None] = {None: None}
         # What asynchronous calls ask the log through; None before the first.
         self._log_call: ThreadCall | None = None
         # The claim first: nobody else moves the watermark that is read next.
@@ -169,17 +170,18 @@ class Follower:
 
     def _take_new(self, timeout: float | None) -> EventBatch:
         """The next one behind those in the hand."""
-        if self._is_in_call:
-            raise self._in_call_already()
-        self._is_in_call = True
+        try:
+            del self._turn[None]
+        except KeyError:
+            raise self._in_call_already() from None
         try:
             self._advance(timeout)
             batch = self._state.deliver()
         except BaseException:
-            self._is_in_call = False
+            self._turn[None] = None
             raise
         # No signal handler runs between the delivery and the caller: see state.py.
-        self._is_in_call = False
+        self._turn[None] = None
         return batch
 
     async def _take_async(self, timeout: float | None) -> EventBatch:
@@ -189,9 +191,10 @@ class Follower:
 
     async def _take_new_async(self, timeout: float | None) -> EventBatch:
         check_event_loop(f"follower of core {self._core_id}")
-        if self._is_in_call:
-            raise self._in_call_already()
-        self._is_in_call = True
+        try:
+            del self._turn[None]
+        except KeyError:
+            raise self._in_call_already() from None
         try:
             await self._advance_async(timeout)
             if self._state.batch is None:
@@ -199,9 +202,9 @@ class Follower:
                 await yield_to_loop()
             batch = self._state.deliver()
         except BaseException:
-            self._is_in_call = False
+            self._turn[None] = None
             raise
-        self._is_in_call = False
+        self._turn[None] = None
         return batch
 
     def _has_more(self) -> bool:
@@ -211,30 +214,32 @@ class Follower:
         """
         if self._state.batch is not None or self._hand.batches or self._is_closed:
             return True
-        if self._is_in_call:
-            raise self._in_call_already()
-        self._is_in_call = True
+        try:
+            del self._turn[None]
+        except KeyError:
+            raise self._in_call_already() from None
         try:
             self._advance(0.0)
         except Exception:
             return True
         finally:
-            self._is_in_call = False
+            self._turn[None] = None
         return self._state.batch is not None or self.ended
 
     async def _has_more_async(self) -> bool:
         """The same on an event loop."""
         if self._state.batch is not None or self._hand.batches or self._is_closed:
             return True
-        if self._is_in_call:
-            raise self._in_call_already()
-        self._is_in_call = True
+        try:
+            del self._turn[None]
+        except KeyError:
+            raise self._in_call_already() from None
         try:
             await self._advance_async(0.0)
         except Exception:
             return True
         finally:
-            self._is_in_call = False
+            self._turn[None] = None
         return self._state.batch is not None or self.ended
 
     def _advance(self, timeout: float | None) -> None:
@@ -366,7 +371,8 @@ class Follower:
     @property
     def _undelivered(self) -> int:
         """The first number that the caller has not got."""
-        return self._hand.first if self._hand.batches else self._state.undelivered
+        first = self._hand.first
+        return self._state.undelivered if first is None else first
 
     @property
     def core_id(self) -> int:

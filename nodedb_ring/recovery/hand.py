@@ -16,6 +16,9 @@ class Hand:
     A signal handler may raise between any two bytecodes but those of assignments that stand together. So what is taken
     out is made first, and then removed, and nothing is called between that and the return to the caller.
 
+    Other threads read ``first`` and the length. So ``start`` is set to 0 before the batch that it is of goes, and read
+    after ``batches``: what they find is the hand as it is, or with events that were handed out just now.
+
     Attributes
     ----------
     batches : tuple of EventBatch
@@ -25,7 +28,7 @@ class Hand:
 
     Thread safety
     -------------
-    One thread at a time, as for the follower.
+    One thread at a time, as for the follower; ``first`` and the length from any.
     """
 
     __slots__ = ("batches", "start")
@@ -38,15 +41,16 @@ class Hand:
         return sum(map(len, self.batches)) - self.start
 
     @property
-    def first(self) -> int:
-        """The number of its first event. There must be one."""
-        return int(self.batches[0].sequence[self.start])
+    def first(self) -> int | None:
+        """The number of its first event; None if there is none."""
+        batches = self.batches
+        return int(batches[0].sequence[self.start]) if batches else None
 
     def join(self) -> None:
         """Makes one batch of what is there."""
         joined = EventBatch.concat([self.batches[0][self.start :], *self.batches[1:]])
-        self.batches = (joined,)
         self.start = 0
+        self.batches = (joined,)
 
     def take(self, stop: int) -> EventBatch:
         """Removes the first batch's events before number `stop` of that batch, and returns them."""
@@ -54,8 +58,8 @@ class Hand:
         taken = first[self.start : stop] if self.start or stop < len(first) else first
         rest = tuple(others)
         if stop == len(first):
-            self.batches = rest
             self.start = 0
+            self.batches = rest
         else:
             self.start = stop
         return taken

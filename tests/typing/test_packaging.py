@@ -180,12 +180,6 @@ def test_workflows_run_files_that_there_are() -> None:
     workflows = sorted((SOURCE / ".github" / "workflows").glob("*.yml"))
     assert [path.name for path in workflows] == ["ci.yml", "wheels.yml"]
     named = {name for path in workflows for name in re.findall(r"\.(?:ci|github)/[\w/.-]+", path.read_text())}
-    assert named >= {
-        ".ci/run",
-        ".ci/free-threads",
-        ".ci/wheels",
-        ".ci/version",
-        ".ci/smoke.py",
-        ".github/workflows/ci.yml",
-    }
+    scripts = {".ci/run", ".ci/free-threads", ".ci/wheels", ".ci/version", ".ci/smoke.py"}
+    assert named >= scripts | {".github/workflows/ci.yml"}
     assert [name for name in sorted(named) if not (SOURCE / name).is_file()] == []

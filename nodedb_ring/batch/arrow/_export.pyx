@@ -435,6 +435,7 @@ cdef uint64_t rows_within(RowBlock block, const Selected* selected, uint64_t lon
     cdef uint64_t[PLAIN_COUNT] sizes
     cdef uint64_t length, i
     cdef int k
+    block = block.pinned()
     memset(sizes, 0, sizeof(sizes))
     for i in range(block.count):
         for k in range(PLAIN_COUNT):

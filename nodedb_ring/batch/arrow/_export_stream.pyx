@@ -100,6 +100,11 @@ cdef class _Batches:
 
     cdef int write_next(self, Stream* state, ArrowArray* out) except -1:
         """The next array; none, and `out` stays as it is, at the end."""
+        # An importer calls one at a time. One that does not must find no batch replaced while it is read.
+        with cython.critical_section(self):
+            return self.write_from(state, out)
+
+    cdef int write_from(self, Stream* state, ArrowArray* out) except -1:
         cdef RowBlock part
         if self.rest is None:
             if self.batch is None and self.next_batch is not None:

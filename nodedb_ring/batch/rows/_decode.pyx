@@ -180,6 +180,7 @@ cdef object _objects(RowColumns columns, uint32_t number, uint64_t start, uint64
     """Text as str, binary and raw values as bytes, None where there is none. Equal neighbours share one object."""
     cdef object array = np.empty(stop - start, object)
     cdef RowType type = columns.plan.types[number]
+    cdef RowBlock pinned = columns.block.pinned()
     cdef Py_buffer view
     if type != ROW_NULL and start != stop:
         PyObject_GetBuffer(array, &view, PyBUF_WRITABLE | PyBUF_FORMAT)
@@ -275,8 +276,8 @@ def decode_rows(RowBlock block not None, int field, RowPlan plan not None, bint 
     cdef RowDecoder decoder
     cdef RowFault fault = ROW_OK
     cdef uint64_t bad, n = block.count
-    cdef RowBlock pinned
-    block.check_open()
+    # A lease that another thread ends meanwhile keeps its rows until this has gone.
+    cdef RowBlock pinned = block.pinned()
     columns = _room_for(block, plan)
     decoder.keys.names = &plan.by_name
     decoder.keys.limit = columns.payload.end
@@ -286,8 +287,6 @@ def decode_rows(RowBlock block not None, int field, RowPlan plan not None, bint 
     decoder.count = plan.count
     decoder.fault_column = NO_COLUMN
     if block.payload_bytes >= LONG_PASS:
-        # A lease that another thread ends meanwhile keeps its rows until this has gone.
-        pinned = block.slice(0, n)
         with nogil:
             bad = _pass(columns, &decoder, field, goes_on, &fault)
     else:
@@ -296,5 +295,5 @@ def decode_rows(RowBlock block not None, int field, RowPlan plan not None, bint 
         name = kind = None
         if decoder.fault_column != NO_COLUMN:
             name, kind = plan.names[decoder.fault_column], plan.types[decoder.fault_column]
-        refuse(block, field, bad, fault, &decoder.found, name, kind)
+        refuse(pinned, field, bad, fault, &decoder.found, name, kind)
     return columns

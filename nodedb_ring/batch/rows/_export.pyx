@@ -388,6 +388,8 @@ cdef class RowExport:
 
     cdef int write_array(self, uint64_t first, uint64_t count, ArrowArray* out) except -1:
         """The array of `count` rows from `first` on; nothing is written where it is an exception."""
+        # Text is copied without the GIL, and a lease that ends meanwhile keeps its rows until this has gone.
+        cdef RowBlock pinned = self.columns.block.pinned()
         cdef Sheet* sheet = self.make_sheet(count)
         cdef ArrowArray of_events
         cdef int k

@@ -114,21 +114,19 @@ def infer_columns(RowBlock block not None, int field, bint goes_on):
     cdef RowPayload payload
     cdef RowInfer infer
     cdef uint64_t end
-    cdef RowBlock pinned
-    block.check_open()
-    payload = payload_of(block)
+    # A lease that another thread ends meanwhile keeps its rows until this has gone.
+    cdef RowBlock pinned = block.pinned()
+    payload = payload_of(pinned)
     try:
         if not infer_begin(&infer, secret(), payload.end):
             raise MemoryError("no memory for a table of columns")
         if block.payload_bytes >= LONG_PASS:
-            # A lease that another thread ends meanwhile keeps its rows until this has gone.
-            pinned = block.slice(0, block.count)
             with nogil:
-                end = infer_all(&infer, &payload, block.rows, block.count, field, goes_on)
+                end = infer_all(&infer, &payload, pinned.rows, pinned.count, field, goes_on)
         else:
-            end = infer_all(&infer, &payload, block.rows, block.count, field, goes_on)
-        if end != block.count:
-            _refuse_end(block, field, end, &infer)
-        return _columns(block, &infer)
+            end = infer_all(&infer, &payload, pinned.rows, pinned.count, field, goes_on)
+        if end != pinned.count:
+            _refuse_end(pinned, field, end, &infer)
+        return _columns(pinned, &infer)
     finally:
         infer_free(&infer)

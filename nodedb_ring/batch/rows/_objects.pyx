@@ -189,13 +189,16 @@ cdef class _Packer:
         if depth > MOST_DEPTH:
             raise self.wrong(f"its values nest more than {MOST_DEPTH} deep, or hold themselves; flatten them")
         if isinstance(values, Mapping):
-            self.put_head(OF_MAP, len(values))
-            for key, value in list(values.items()):
+            items = list(values.items())
+            self.put_head(OF_MAP, len(items))
+            for key, value in items:
                 self.put(key, depth)
                 self.put(value, depth)
             return 0
-        self.put_head(OF_ARRAY, len(values))
-        for value in list(values):
+        # Counted in the copy: another thread may change what was passed.
+        items = list(values)
+        self.put_head(OF_ARRAY, len(items))
+        for value in items:
             self.put(value, depth)
         return 0
 

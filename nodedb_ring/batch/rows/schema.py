@@ -134,10 +134,12 @@ class RowSchema(Mapping[str, RowType]):
         return hash(tuple(self._columns.items()))
 
     def _prepared(self) -> RowPlan:
-        """The schema made ready for decoding, once."""
-        if self._plan is None:
-            self._plan = RowPlan(tuple(self._columns), tuple(map(ROW_TYPES.index, self._columns.values())))
-        return self._plan
+        """The schema made ready for decoding, once; by two threads perhaps twice, which comes to the same."""
+        plan = self._plan
+        if plan is None:
+            plan = RowPlan(tuple(self._columns), tuple(map(ROW_TYPES.index, self._columns.values())))
+            self._plan = plan
+        return plan
 
     def __repr__(self) -> str:
         return f"RowSchema({self._columns!r})"

@@ -162,7 +162,7 @@ class JetStreamEventLog:
         connection = self._connection
         if not connection.is_inherited:
             connection.is_closed = True
-            for core in tuple(self._cores.values()):
+            for core in self._cores.copy().values():
                 core.stream.stored.close()
             connection.stop()
 
@@ -335,5 +335,5 @@ class JetStreamEventLog:
         return _Core(stream, notices, appender, reader, History(stream, reader))
 
     async def _catch_up(self) -> None:
-        for core in list(self._cores.values()):
+        for core in self._cores.copy().values():
             await core.notices.catch_up()

@@ -63,5 +63,6 @@ class HighWaterMark:
         return self.value > value
 
     def _wake(self) -> None:
-        for woken in tuple(self.waiting):
+        # A copy is made in one step, whoever comes or goes meanwhile; a tuple is not.
+        for woken in self.waiting.copy():
             woken.put(None)

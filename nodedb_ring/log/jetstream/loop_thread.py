@@ -143,7 +143,8 @@ class LoopThread:
         self._calls: set[LoopCall[Any]] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._has_ended = False
-        self._is_joined = False
+        # Held from the one join on.
+        self._joining = threading.Lock()
         self._waiting_for_end: set[SimpleQueue[None]] = set()
 
     def start(self) -> None:
@@ -169,8 +170,7 @@ class LoopThread:
         finally:
             self._waiting_for_end.discard(ended)
         # Joined once: a join that a signal handler interrupts may hold the lock that another join waits for.
-        if self._has_ended and not self._is_joined:
-            self._is_joined = True
+        if self._has_ended and self._joining.acquire(blocking=False):
             self._thread.join(min(timeout, threading.TIMEOUT_MAX))
 
     def begin(
@@ -231,9 +231,10 @@ class LoopThread:
         finally:
             self.loop.close()
             self._has_ended = True
-            for call in tuple(self._calls):
+            # A copy is made in one step, whoever comes or goes meanwhile; a tuple is not.
+            for call in self._calls.copy():
                 call.end()
-            for ended in tuple(self._waiting_for_end):
+            for ended in self._waiting_for_end.copy():
                 ended.put(None)
 
     def _begin_to_stop(self) -> None:

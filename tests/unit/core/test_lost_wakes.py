@@ -136,7 +136,8 @@ def header_word_of_unlinked(other: Peer) -> int:
 
 
 def _waiting_word(held: Held) -> int:
-    return int.from_bytes(os.pread(held.bus._file.fileno(), 4, 4096 + WAITING), "little")  # pyright: ignore[reportPrivateUsage]
+    file = held.bus._file.opened()  # pyright: ignore[reportPrivateUsage]
+    return int.from_bytes(os.pread(file.fd, 4, 4096 + WAITING), "little")
 
 
 @pytest.mark.parametrize("wait", WAITERS)
