@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
 
@@ -34,7 +34,7 @@ def rounds(without_gil: int, with_gil: int | None = None) -> int:
 
 
 @contextmanager
-def eager_switches() -> Iterator[None]:
+def eager_switches() -> Generator[None]:
     """With the GIL, lets the interpreter change threads often: each change is a chance to meet a race."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
