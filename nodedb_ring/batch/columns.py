@@ -460,7 +460,10 @@ def _strings(name: str, items: Items, missing: npt.NDArray[np.bool_] | None, sca
                 " not; pass a list of bytes, an array of objects, or (data, offsets)"
             )
         none = getattr(items.dtype, "na_object", None)
-        values = [None if value is none else value for value in items.ravel().tolist()]
+        # Not all times are Python's: NumPy 2.5 and newer raise for those.
+        flat = items.ravel()
+        values = list(flat) if items.dtype.kind in "mM" else flat.tolist()
+        values = [None if value is none else value for value in values]
     if missing is not None:
         values = [None if absent else value for value, absent in zip(values, _absent(values, missing), strict=True)]
     return [value if isinstance(value, scalar) or not is_missing(value) else None for value in values]

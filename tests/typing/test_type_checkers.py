@@ -32,6 +32,9 @@ def conforms(value: Any, kind: Any) -> bool:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return True
+    if hasattr(origin, "__value__"):
+        # An alias of a type statement, as NDArray is since NumPy 2.5.
+        return conforms(value, origin.__value__[args])
     if origin in (Union, types.UnionType):
         return any(conforms(value, option) for option in args)
     if origin is Literal:

@@ -118,9 +118,13 @@ def test_a_server_exports_while_another_thread_and_another_process_emit(make_bus
     collector.add([producer], name="private")
     count = 6_000
 
+    twice = threading.Event()
+
     def emit_all() -> None:
         producer.bind()
         for each in events(1, count):
+            if each.sequence == count:
+                twice.wait()  # so that it is scraped at work, however slow that is
             while not producer.emit(each):
                 pass
 
@@ -138,8 +142,13 @@ def test_a_server_exports_while_another_thread_and_another_process_emit(make_bus
         writer.post(emit_whole, 1, count)
         emitting = Running(emit_all)
         draining = Running(lambda: drain_all([consumer, shared.consumer(0)]))
-        while draining.thread.is_alive():
-            seen.append(samples_of(parse_text(fetched(url))))
+        try:
+            while draining.thread.is_alive():
+                seen.append(samples_of(parse_text(fetched(url))))
+                if len(seen) == 2:
+                    twice.set()
+        finally:
+            twice.set()
         emitting.result()
         draining.result()
         writer.answer()

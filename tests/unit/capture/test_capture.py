@@ -312,8 +312,10 @@ def test_a_second_capture_continues_the_numbers(core: Core) -> None:
 def test_invalid_captures(tmp_path: Path) -> None:
     core = Core(open_database("wal", tmp_path))
     core.sql("CREATE TABLE t(a); CREATE VIEW v AS SELECT 1; CREATE VIRTUAL TABLE words USING fts5(word)")
-    with sqlite3.connect(":memory:") as wrong, pytest.raises(TypeError, match=r"must be an apsw\.Connection"):
+    wrong = sqlite3.connect(":memory:")
+    with pytest.raises(TypeError, match=r"must be an apsw\.Connection"):
         SqliteCapture(wrong, core.producer)  # type: ignore[arg-type]
+    wrong.close()
     with pytest.raises(TypeError, match=r"write \['t'\]"):
         core.start(tables="t")
     with pytest.raises(CaptureError, match="table 'missing': not in"):
