@@ -105,6 +105,14 @@ class Traffic:
                 continue
         return [each for each in got if each]
 
+    def emitting_all(self) -> list[list[int]]:
+        """All events, one by one, from one thread; how many they were."""
+        sent = 0
+        while sent < EVENTS // 2 and not self.is_over:
+            sent += self.producer.emit(event(sent + 1))
+        self.producer.close()
+        return [[sent]]
+
     def stop(self) -> None:
         self.is_over = True
 
@@ -150,16 +158,9 @@ def test_the_consumer_is_handed_around(call: str) -> None:
     traffic = Traffic()
     kinds = list(TAKING.values())[:THREADS] if call == "all" else [TAKING[call]] * THREADS
 
-    def emitting() -> list[list[int]]:
-        sent, producer = 0, traffic.producer
-        while sent < EVENTS // 2 and not traffic.is_over:
-            sent += producer.emit(event(sent + 1))
-        producer.close()
-        return [[sent]]
-
     with eager_switches():
         [[[sent]], *got] = watchdog.run(
-            emitting,
+            traffic.emitting_all,
             *(lambda kind=kind: traffic.taking(kind) for kind in kinds),
             progress=lambda: traffic.consumer.stats().received,
             stop=traffic.stop,
@@ -189,16 +190,9 @@ def test_the_consumer_is_handed_around_while_batches_are_dropped_elsewhere() -> 
                 dropped.pop()
         return []
 
-    def emitting() -> list[list[int]]:
-        sent, producer = 0, traffic.producer
-        while sent < EVENTS // 2 and not traffic.is_over:
-            sent += producer.emit(event(sent + 1))
-        producer.close()
-        return [[sent]]
-
     with eager_switches():
         [[[sent]], *got] = watchdog.run(
-            emitting,
+            traffic.emitting_all,
             *[lambda: traffic.taking(drain_and_hand_on)] * 2,
             drop,
             drop,
