@@ -4,9 +4,9 @@
 """Events into rows, and rows into events: of a ring, and of a batch."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 from ..core.atomic cimport prefetch_to_write
 from ..core.layout cimport NULL_LENGTH, PUSH_DONE, EventField, ProducerSide, clear_unnamed, shift_fields
@@ -29,13 +29,11 @@ __all__ = []
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, unsigned int maximum)
-    bint PyUnicode_IS_COMPACT_ASCII(PyObject* text) noexcept
     void* PyUnicode_DATA(PyObject* text) noexcept
-    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text) noexcept
 
 cdef extern from "nodedb_recent_text.h":
-    PyObject* take_recent "nodedb_take_recent"() noexcept
-    void keep_recent "nodedb_keep_recent"(PyObject* text) noexcept
+    object recent_text "nodedb_recent_text"(const char* start, Py_ssize_t size)
+    void keep_recent "nodedb_keep_recent"(object text) noexcept
 
 
 cdef inline void _copy_payload(WriteEvent event, uint8_t* to) noexcept:
@@ -118,21 +116,10 @@ cdef inline object _text_of(const char* start, uint32_t length):
 
 cdef inline object _collection_of(const char* start, uint32_t length):
     """A str of UTF-8: that of the event before, if it is the same."""
-    cdef PyObject* recent = take_recent()
-    cdef object text
-    if (
-        recent == NULL
-        or not PyUnicode_IS_COMPACT_ASCII(recent)
-        or PyUnicode_GET_LENGTH(recent) != length
-        or memcmp(PyUnicode_DATA(recent), start, length) != 0
-    ):
-        Py_XDECREF(recent)
+    cdef object text = recent_text(start, length)
+    if text is None:
         text = _text_of(start, length)
-        Py_INCREF(text)
-        recent = <PyObject*>text
-    else:
-        text = <object>recent
-    keep_recent(recent)
+        keep_recent(text)
     return text
 
 

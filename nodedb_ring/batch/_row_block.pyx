@@ -283,7 +283,10 @@ cdef class RowBlock:
         # Only where something may end meanwhile: threads that read one batch of a drain do not wait for each other.
         if root.is_leased:
             with cython.critical_section(root):
+                self.check_open()
                 return _event(self, i)
+        if root.ended:
+            self.check_open()
         return _event(self, i)
 
     def texts(self, int field):
@@ -295,8 +298,7 @@ cdef class RowBlock:
         return _objects(self, field, False)
 
 
-cdef object _event(RowBlock block, uint64_t i):
-    block.check_open()
+cdef inline object _event(RowBlock block, uint64_t i):
     if i >= block.count:
         raise IndexError(f"event {i} of a batch of {block.count}")
     return event_from_row(block.rows + i, block.bytes)

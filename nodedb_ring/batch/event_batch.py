@@ -215,14 +215,7 @@ class EventBatch:
         records = self._records
         if records is None:
             records = self._block.records()
-            if not self._block.is_lent:
-                self._records = records
-            elif not self._block.is_slice:
-                # Not of a slice: the end of a lease releases the arrays of its own batch, and of no other.
-                self._records = records
-                if self._block.is_over:
-                    # It has ended since, and may not have seen this one.
-                    self._records = None
+            self._keep("_records", records)
         return records
 
     @property
@@ -234,13 +227,18 @@ class EventBatch:
         payload = self._payload
         if payload is None:
             payload = self._block.payload()
-            if not self._block.is_lent:
-                self._payload = payload
-            elif not self._block.is_slice:
-                self._payload = payload
-                if self._block.is_over:
-                    self._payload = None
+            self._keep("_payload", payload)
         return payload
+
+    def _keep(self, name: Literal["_records", "_payload"], array: npt.NDArray[Any]) -> None:
+        """Keeps an array for whoever asks next."""
+        if self._block.is_lent and self._block.is_slice:
+            # The end of a lease releases the arrays of its own batch, and of no other.
+            return
+        setattr(self, name, array)
+        if self._block.is_over:
+            # The lease has ended since, and may not have seen this one.
+            setattr(self, name, None)
 
     @property
     def sequence(self) -> npt.NDArray[np.uint64]:

@@ -166,10 +166,11 @@ cdef class EventProducer(ProducerBase):
         cdef RowBlock block
         cdef int64_t limit = limit_ns(timeout)
         cdef int64_t deadline = monotonic_ns() + limit if limit > 0 else limit
-        with cython.critical_section(self):
-            if unlikely(self._ring.local.producer.owner != thread_token() or self._status != 0):
-                self.claim()
-        if type(batch) is not EventBatch:
+        if unlikely(type(batch) is not EventBatch):
+            # Another's end is refused first, as by the other calls.
+            with cython.critical_section(self):
+                if self._ring.local.producer.owner != thread_token() or self._status != 0:
+                    self.claim()
             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
         block = batch._block
         # Of both: without the GIL another thread could end the lease that the batch is of.
@@ -183,7 +184,6 @@ cdef class EventProducer(ProducerBase):
         cdef bint packed, may_wait = limit != 0
         cdef ProducerSide* side = &self._ring.local.producer
         cdef uint32_t pending_before
-        # Once more: that section may have begun after a while, in which another thread ran.
         if unlikely(side.owner != thread_token() or self._status != 0):
             self.claim()
         block.check_open()
