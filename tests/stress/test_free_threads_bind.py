@@ -17,7 +17,7 @@ from .contention import GIL, eager_switches, rounds
 SLOTS: Final = 16
 ARENA: Final = 1024
 THREADS: Final = 3
-EVENTS: Final = rounds(60_000, with_gil=600)
+EVENTS: Final = rounds(20_000, with_gil=600)
 
 
 def emit(producer: EventProducer, first: int) -> int:

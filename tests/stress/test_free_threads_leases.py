@@ -164,7 +164,7 @@ def test_the_rows_of_a_lease_go_back_once(ends: Ends, ending: str) -> None:
         spread=100,
         together=TOGETHER,
     )
-    contest.run(rounds(3000))
+    contest.run(rounds(1000))
 
 
 def leased(batch: EventBatch, first: int) -> list[WriteEvent]:
@@ -283,7 +283,7 @@ def test_a_lease_that_ends_is_read_right_or_not_at_all(ends: Ends, read: str) ->
         spread=1000,
         together=TOGETHER,
     )
-    contest.run(rounds(3000, with_gil=50))
+    contest.run(rounds(1000, with_gil=50))
 
 
 @pytest.mark.parametrize("kept", ["lease", "array"])
