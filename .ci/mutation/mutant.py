@@ -68,10 +68,14 @@ FREE_THREADS = {
     "first consumer": ["tests/stress/test_free_threads_first_use.py", "-k", "becomes_the_consumer and drain"],
     "one end": ["tests/stress/test_free_threads_first_use.py", "-k", "one_end_of_a_kind"],
     "handed producer": ["tests/stress/test_free_threads_bind.py", "-k", "producer and emit"],
-    "closed producer": ["tests/stress/test_free_threads_close.py", "-k", "(comes_before_the_end or where_it_stopped) and emit"],
-    "dropped leases": ["tests/stress/test_free_threads_leases.py", "-k", "go_back_once"],
+    "closed producer": [
+        "tests/stress/test_free_threads_close.py",
+        "-k",
+        "(comes_before_the_end or where_it_stopped) and emit",
+    ],
+    "dropped leases": ["tests/stress/test_free_threads_leases.py", "-k", "go_back_once and private"],
     "read leases": ["tests/stress/test_free_threads_leases.py", "-k", "read_right and event"],
-    "pool": ["tests/stress/test_free_threads_batches.py", "-k", "never_share_memory"],
+    "sliced leases": ["tests/stress/test_free_threads_leases.py", "-k", "read_right and slice"],
     "asleep": ["tests/stress/test_free_threads_leases.py", "-k", "while_the_consumer_sleeps"],
 }
 CHECKS |= FREE_THREADS

@@ -24,7 +24,7 @@ from ..batch.arrow._schema import EVERY_COLUMN, export_schema
 from ..batch.event_batch import EventBatch
 from ..batch.projection import PlainStream
 from ..errors import ArgumentError, BusyError, ClosedError
-from .asynchronous import drain_when_ready, next_batch
+from .asynchronous import drain_when_ready, next_batch, recv_when_ready
 from .limits import event_count, limit_seconds
 from .ownership import forked
 from .stats import ConsumerStats
@@ -112,17 +112,49 @@ cdef class EventConsumer(ConsumerBase):
         CorruptRingError
             Something else has written to the shared block.
         """
-        cdef EventRow row
         with cython.critical_section(self.ring):
             if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
                 self.claim()
-            if not ring_peek_copy(self._ring, &row):
-                found_nothing(self)
+            return self.take_one()
+
+    def recv(self, timeout=None):
+        """The next event; where none waits, the one that comes. None when the time is over, and at the end.
+
+        Parameters
+        ----------
+        timeout : float or None, default None
+            Seconds to wait; None waits until there is an event or the producer has gone, which
+            ``is_producer_disconnected`` tells. The wait releases the GIL and answers signals.
+
+        Raises
+        ------
+        ArgumentError
+            A `timeout` that is negative or NaN.
+        OwnershipError, ClosedError
+            The end is another thread's, or closed. Closing it meanwhile ends a wait with None.
+        BusyError
+            Another call waits on this consumer.
+        CorruptRingError
+            Something else has written to the shared block.
+        """
+        cdef int64_t limit = limit_ns(timeout)
+        with cython.critical_section(self.ring):
+            if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
+                self.claim()
+            if ring_available(self._ring, 1) == 0 and not self.wait_for_one(limit):
                 return None
-            # Made before the row goes back: no memory for it, and the event is still there.
-            event = event_from_row(&row, self._ring.arena)
-            ring_advance(self._ring)
-            return event
+            return self.take_one()
+
+    cdef object take_one(self):
+        """The next event, or None."""
+        cdef EventRow row
+        if not ring_peek_copy(self._ring, &row):
+            found_nothing(self)
+            return None
+        # Made before the row goes back: no memory for it, and the event is still there.
+        event = event_from_row(&row, self._ring.arena)
+        ring_advance(self._ring)
+        return event
 
     def drain(self, max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes what waits, at most `max_events`, as an ``EventBatch`` that owns its memory; empty when nothing does.
@@ -260,6 +292,16 @@ cdef class EventConsumer(ConsumerBase):
         """
         return drain_when_ready(self, event_count(max_events), limit_seconds(timeout))
 
+    def recv_async(self, timeout=None):
+        """As ``recv``, for an event loop of asyncio's: ``await`` it. A cancelled wait takes nothing.
+
+        Raises
+        ------
+        EventLoopError
+            It is awaited on another loop, trio's say: there ``fileno()`` is what to wait for.
+        """
+        return recv_when_ready(self, limit_seconds(timeout))
+
     async def _drain_now(self, max_events):
         """``drain`` for coroutines, which returns None for nothing.
 
@@ -268,6 +310,10 @@ cdef class EventConsumer(ConsumerBase):
         """
         cdef object batch = self.drain(max_events)
         return None if batch is _EMPTY else batch
+
+    async def _recv_now(self):
+        """``try_recv`` for coroutines, as ``_drain_now``."""
+        return self.try_recv()
 
     def __arrow_c_schema__(self):
         """The schema of every batch: the capsule of an ``ArrowSchema``."""

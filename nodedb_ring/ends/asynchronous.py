@@ -10,9 +10,10 @@ from .event_loop import check_event_loop
 if TYPE_CHECKING:
     import asyncio
 
+    from ..batch._event import WriteEvent
     from ._consumer import EventConsumer
 
-__all__ = ["drain_when_ready", "next_batch"]
+__all__ = ["drain_when_ready", "next_batch", "recv_when_ready"]
 
 NOTHING: Final = EventBatch.from_events([])
 """What a wait that took nothing returns; compared by identity."""
@@ -25,19 +26,20 @@ async def drain_when_ready(consumer: EventConsumer, max_events: int, timeout: fl
     batch = await consumer._drain_now(max_events)
     if batch is not None:
         return batch
-    import asyncio
-
-    try:
-        async with asyncio.timeout(timeout):
-            while not consumer._is_ready:
-                await _signalled(consumer)
-    except TimeoutError:
-        return NOTHING
-    if not consumer._closed:
+    if await _ready_within(consumer, timeout):
         batch = await consumer._drain_now(max_events)
         if batch is not None:
             return batch
     return NOTHING
+
+
+async def recv_when_ready(consumer: EventConsumer, timeout: float | None) -> WriteEvent | None:
+    """``EventConsumer.recv_async``: the next event, or the one that comes within `timeout` seconds, or None."""
+    check_event_loop(f"consumer of core {consumer.core_id}")
+    event = await consumer._recv_now()
+    if event is None and await _ready_within(consumer, timeout):
+        event = await consumer._recv_now()
+    return event
 
 
 async def next_batch(consumer: EventConsumer, max_events: int) -> EventBatch:
@@ -47,6 +49,19 @@ async def next_batch(consumer: EventConsumer, max_events: int) -> EventBatch:
         if batch is not NOTHING:
             return batch
     raise StopAsyncIteration
+
+
+async def _ready_within(consumer: EventConsumer, timeout: float | None) -> bool:
+    """Whether there was something to take within `timeout` seconds, or an end had gone, and this one is still open."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(timeout):
+            while not consumer._is_ready:
+                await _signalled(consumer)
+    except TimeoutError:
+        return False
+    return not consumer._closed
 
 
 async def _signalled(consumer: EventConsumer) -> None:

@@ -279,6 +279,7 @@ def check_consumer() -> None:
     assert_type(consumer.try_recv(), WriteEvent | None)
     with consumer as entered:
         assert_type(entered, EventConsumer)
+        assert_type(consumer.recv(0.0), WriteEvent | None)
         assert_type(consumer.drain(), EventBatch)
         assert_type(consumer.drain(8, timeout=0.0), EventBatch)
         assert_type(consumer.core_id, int)
@@ -315,6 +316,7 @@ def check_asyncio() -> None:
         producer.emit(some_event())
         waiting: Coroutine[Any, Any, EventBatch] = consumer.drain_async(8, timeout=1)
         assert_type(await waiting, EventBatch)
+        assert_type(await consumer.recv_async(0.0), WriteEvent | None)
         producer.emit(some_event(2))
         producer.close()
         assert_type(aiter(consumer), EventConsumer)

@@ -32,7 +32,7 @@ def check_inherited_ends(bus: EventBus, fork: Callable[[], int]) -> None:
         receiving = [*consuming(consumer), consumer.fileno, consumer.bind]
         return [kind_of(call) for call in emitting + receiving]
 
-    assert in_child(child, fork) == ["ForkError"] * 11
+    assert in_child(child, fork) == ["ForkError"] * 12
     fill(producer, 5, 6)
     assert list(lease.batch) == [event(2)]
     lease.release()

@@ -23,6 +23,7 @@ def consuming(consumer: EventConsumer) -> list[Callable[[], object]]:
         lambda: consumer.drain(timeout=None),
         consumer.lease,
         lambda: next(iter(consumer)),
+        lambda: consumer.recv(0),
     ]
 
 

@@ -129,11 +129,17 @@ CLOSED: list[Callable[[EventProducer, EventConsumer], object]] = [
     lambda p, c: c.lease(),
     lambda p, c: next(iter(c)),
     lambda p, c: asyncio.run(drain_async(c)),
+    lambda p, c: c.recv(0),
+    lambda p, c: asyncio.run(recv_async(c)),
 ]
 
 
 async def drain_async(consumer: EventConsumer) -> object:
     return await consumer.drain_async()
+
+
+async def recv_async(consumer: EventConsumer) -> object:
+    return await consumer.recv_async()
 
 
 @pytest.mark.parametrize("which", range(len(CLOSED)))

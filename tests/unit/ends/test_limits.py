@@ -23,6 +23,7 @@ from nodedb_ring import (
     EventConsumer,
     GapCursor,
     RingError,
+    WriteEvent,
     follow,
     logged,
     merge,
@@ -70,6 +71,17 @@ def takers() -> Iterator[tuple[str, Call, Call]]:
         refill()
         with consumer.lease(8, timeout) as leased:
             assert len(leased) == 1
+
+    def recv(timeout: Any) -> None:
+        refill()
+        assert consumer.recv(timeout) is not None
+
+    def recv_async(timeout: Any) -> None:
+        async def wait() -> WriteEvent | None:
+            return await consumer.recv_async(timeout)
+
+        refill()
+        assert asyncio.run(wait()) is not None
 
     def drain_async(timeout: Any) -> None:
         async def wait() -> EventBatch:
@@ -126,6 +138,8 @@ def takers() -> Iterator[tuple[str, Call, Call]]:
 
     yield "EventConsumer.drain", drain, lambda timeout: empty[1].drain(8, timeout)
     yield "EventConsumer.lease", lease, lambda timeout: empty[1].lease(8, timeout)
+    yield "EventConsumer.recv", recv, empty[1].recv
+    yield "EventConsumer.recv_async", recv_async, lambda timeout: asyncio.run(empty[1].recv_async(timeout))
     yield "EventConsumer.drain_async", drain_async, lambda timeout: asyncio.run(empty[1].drain_async(8, timeout))
     yield "GapCursor.drain", gaps, lambda timeout: GapCursor(empty[1]).drain(8, timeout)
     yield "EventProducer.emit_batch", emit_batch, lambda timeout: full[0].emit_batch(batch(1, 1), timeout)
@@ -183,6 +197,7 @@ def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
     inside = {
         "limit_seconds",
         "drain_when_ready",
+        "recv_when_ready",
         "until_ready",
         "WaitSet.wait",
         "Connection.__init__",

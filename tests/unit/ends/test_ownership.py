@@ -55,7 +55,7 @@ def test_emitting_from_a_thread_that_does_not_own_the_end(which: int) -> None:
     assert sequences(consumer.drain()) == [1, 2]
 
 
-@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize("which", range(7))
 def test_receiving_in_a_thread_that_does_not_own_the_end(which: int) -> None:
     producer, consumer = ring(8)
     fill(producer, 1, 2)
@@ -248,7 +248,7 @@ def in_forked_child(fork: Callable[[], int]) -> None:
         return refused
 
     reported = in_child(child, fork)
-    assert len(reported) == 2 * 11
+    assert len(reported) == 2 * 12
     assert all("fork" in each or each == "ForkError" for each in reported)
     # The parent's ends work on.
     fill(producer, 5, 6)
@@ -271,7 +271,7 @@ def test_unowned_ends_refuse_too(fork: Callable[[], int]) -> None:
     def child() -> list[str]:
         return [kind_of(call) for call in producing(producer) + receiving(consumer)]
 
-    assert in_child(child, fork) == ["ForkError"] * 9
+    assert in_child(child, fork) == ["ForkError"] * 10
     assert producer.emit(event())
     assert consumer.try_recv() == event()
 
@@ -382,7 +382,7 @@ def test_multiprocessing_with_fork() -> None:
         process.start()
     sending.close()
     assert receiving.poll(30)
-    assert receiving.recv() == ["ForkError"] * 9
+    assert receiving.recv() == ["ForkError"] * 10
     process.join(30)
     assert process.exitcode == 0
     assert not producer.is_consumer_disconnected

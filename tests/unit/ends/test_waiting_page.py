@@ -27,8 +27,8 @@ def test_the_examples_print_what_their_comments_say(capsys: pytest.CaptureFixtur
         exec(compile(block, "waiting.md", "exec"), names)
     said = [re.match(r"[\d ]+", comment) for comment in re.findall(r"^ *print\(.*?\) *# (.*)$", PAGE, re.MULTILINE)]
     printed = capsys.readouterr().out.splitlines()
-    assert [match and match[0].strip() for match in said] == ["10", "49990 0", "500"]
-    assert printed == ["10 0", "49990 0", "500", "50500 True"]
+    assert [match and match[0].strip() for match in said] == ["10", "11", "49990 0", "500"]
+    assert printed == ["10 0", "11 None", "49990 0", "500", "50500 True"]
 
 
 # What shuts a queue down, and what does so here: by the left cell of each row.

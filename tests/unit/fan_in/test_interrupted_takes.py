@@ -8,7 +8,16 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from nodedb_ring import EventBatch, EventConsumer, EventProducer, Follower, create_event_bus, follow, merge
+from nodedb_ring import (
+    EventBatch,
+    EventConsumer,
+    EventProducer,
+    Follower,
+    WriteEvent,
+    create_event_bus,
+    follow,
+    merge,
+)
 from tests.unit.builders import batch, fill, sequences
 from tests.unit.log.interrupting import Interrupts, interrupted_at_each
 from tests.unit.recovery.memory_log import MemoryLog
@@ -19,7 +28,7 @@ MOST = 2
 # Slow: each take runs once for each of its bytecodes.
 pytestmark = pytest.mark.slow
 
-Got = list[tuple[int, EventBatch]]
+Got = list[tuple[int, EventBatch | WriteEvent | None]]
 Take = Callable[[list[EventConsumer | Follower], Got], Coroutine[None, None, None]]
 
 
@@ -62,6 +71,15 @@ async def drain(ends: list[EventConsumer | Follower], got: Got) -> None:
             got.append((core_id, await end.drain_async(MOST)))
 
 
+async def receive(ends: list[EventConsumer | Follower], got: Got) -> None:
+    """Each end by ``recv_async``, to its end."""
+    for end in ends:
+        assert isinstance(end, EventConsumer)
+        core_id = end.core_id
+        for _ in range(LAST + 1):
+            got.append((core_id, await end.recv_async()))
+
+
 async def iterate(ends: list[EventConsumer | Follower], got: Got) -> None:
     for end in ends:
         core_id = end.core_id
@@ -83,6 +101,7 @@ def driven(work: Coroutine[None, None, None]) -> None:
         (merge_on_a_loop, False),
         (merge_in_a_thread, False),
         (drain, False),
+        (receive, False),
         (iterate, False),
         (merge_what_waits, True),
         (merge_in_a_thread, True),
@@ -128,6 +147,10 @@ def close_all(producers: list[EventProducer]) -> None:
 
 def check(got: Got) -> None:
     for core in range(2):
-        assert [number for core_id, each in got if core_id == core for number in sequences(each)] == [
-            *range(1, LAST + 1)
-        ]
+        assert [number for core_id, each in got if core_id == core for number in numbers(each)] == [*range(1, LAST + 1)]
+
+
+def numbers(taken: EventBatch | WriteEvent | None) -> list[int]:
+    if isinstance(taken, EventBatch):
+        return sequences(taken)
+    return [] if taken is None else [taken.sequence]
