@@ -12,7 +12,7 @@ SECTION = "    @cython.critical_section\n"
 MUTANTS = [
     Mutant("free threads: two threads emit at once", "first producer", "ends/_producer.pyx",
            ((SECTION + "    def emit(", "    def emit("),)),
-    Mutant("free threads: a producer is handed on in the midst of a batch", "handed producer", "ends/_producer.pyx",
+    Mutant("free threads: two threads emit a batch at once", "first producer", "ends/_producer.pyx",
            (("        with cython.critical_section(self, block if block.parent is None else block.parent):\n",
              "        if True:\n"),)),
     Mutant("free threads: a producer is closed in the midst of a call", "closed producer", "ends/_producer.pyx",
@@ -33,9 +33,6 @@ MUTANTS = [
     Mutant("free threads: a lease ends while an event of it is read", "read leases", "batch/_row_block.pyx",
            (("            with cython.critical_section(root):\n                self.check_open()\n",
              "            if True:\n                self.check_open()\n"),)),
-    Mutant("free threads: two threads make slices of a lease at once", "sliced leases", "batch/_row_block.pyx",
-           (("        with cython.critical_section(root):\n            self.check_open()\n            if not start",
-             "        if True:\n            self.check_open()\n            if not start"),)),
     Mutant("free threads: what others dropped waits for the sleeper", "asleep", "ends/_consumer_base.pyx",
            (("        PyErr_CheckSignals()\n        run_pending()\n        if rings[0]",
              "        PyErr_CheckSignals()\n        if rings[0]"),)),

@@ -64,10 +64,9 @@ CHECKS = {
     "model": ["tests/property/test_ring_model.py"],
 }
 FREE_THREADS = {
-    "first producer": ["tests/stress/test_free_threads_first_use.py", "-k", "becomes_the_producer and emit-"],
+    "first producer": ["tests/stress/test_free_threads_first_use.py", "-k", "becomes_the_producer and emit"],
     "first consumer": ["tests/stress/test_free_threads_first_use.py", "-k", "becomes_the_consumer and drain"],
     "one end": ["tests/stress/test_free_threads_first_use.py", "-k", "one_end_of_a_kind"],
-    "handed producer": ["tests/stress/test_free_threads_bind.py", "-k", "producer and emit"],
     "closed producer": [
         "tests/stress/test_free_threads_close.py",
         "-k",
@@ -75,7 +74,6 @@ FREE_THREADS = {
     ],
     "dropped leases": ["tests/stress/test_free_threads_leases.py", "-k", "go_back_once and private"],
     "read leases": ["tests/stress/test_free_threads_leases.py", "-k", "read_right and event"],
-    "sliced leases": ["tests/stress/test_free_threads_leases.py", "-k", "read_right and slice"],
     "asleep": ["tests/stress/test_free_threads_leases.py", "-k", "while_the_consumer_sleeps"],
 }
 CHECKS |= FREE_THREADS
