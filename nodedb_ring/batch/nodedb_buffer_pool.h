@@ -19,6 +19,7 @@ enum { NODEDB_POOL_BUFFERS = 8 };
 #define NODEDB_POOL_BYTES ((size_t)128 * 1024 * 1024)
 
 typedef struct {
+    int count; // of the buffers, which are the first ones
     void *buffer[NODEDB_POOL_BUFFERS];
     size_t size[NODEDB_POOL_BUFFERS];
     size_t held; // bytes in all of them
@@ -48,15 +49,16 @@ static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size
     void *buffer = NULL;
     if (nodedb_pool_enter(pool)) {
         int best = -1;
-        for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
+        for (int i = 0; i < pool->count; i++)
             if (pool->size[i] >= size && (best < 0 || pool->size[i] < pool->size[best]))
                 best = i;
         if (best >= 0) {
             buffer = pool->buffer[best];
             *got = pool->size[best];
             pool->held -= *got;
-            pool->buffer[best] = NULL;
-            pool->size[best] = 0;
+            pool->count--;
+            pool->buffer[best] = pool->buffer[pool->count];
+            pool->size[best] = pool->size[pool->count];
         }
         nodedb_pool_leave(pool);
     }
@@ -71,15 +73,21 @@ static inline void *nodedb_pool_take(nodedb_buffer_pool *pool, size_t size, size
 static inline void nodedb_pool_give(nodedb_buffer_pool *pool, void *buffer, size_t size) {
     void *freed = buffer;
     if (nodedb_pool_enter(pool)) {
-        int least = 0;
-        for (int i = 1; i < NODEDB_POOL_BUFFERS; i++)
-            if (pool->size[i] < pool->size[least])
-                least = i;
-        if (size > pool->size[least] && pool->held + size <= NODEDB_POOL_BYTES) {
-            freed = pool->buffer[least];
-            pool->held += size - pool->size[least];
-            pool->buffer[least] = buffer;
-            pool->size[least] = size;
+        int place = pool->count;
+        if (place == NODEDB_POOL_BUFFERS) {
+            place = 0;
+            for (int i = 1; i < NODEDB_POOL_BUFFERS; i++)
+                if (pool->size[i] < pool->size[place])
+                    place = i;
+        }
+        const int is_free = place == pool->count;
+        const size_t before = is_free ? 0 : pool->size[place];
+        if (size > before && pool->held + size <= NODEDB_POOL_BYTES) {
+            freed = is_free ? NULL : pool->buffer[place];
+            pool->count += is_free;
+            pool->held += size - before;
+            pool->buffer[place] = buffer;
+            pool->size[place] = size;
         }
         nodedb_pool_leave(pool);
     }
@@ -87,7 +95,7 @@ static inline void nodedb_pool_give(nodedb_buffer_pool *pool, void *buffer, size
 }
 
 static inline void nodedb_pool_free(nodedb_buffer_pool *pool) {
-    for (int i = 0; i < NODEDB_POOL_BUFFERS; i++)
+    for (int i = 0; i < pool->count; i++)
         free(pool->buffer[i]);
 }
 

@@ -14,5 +14,4 @@ cdef class EventConsumer(ConsumerBase):
 
     cdef int64_t begin_take(self, object max_events, object timeout, Py_ssize_t* most) except? -2
     cdef bint wait_for_one(self, int64_t limit) except -1
-    cdef object take_one(self)
     cdef object take(self, uint64_t most)

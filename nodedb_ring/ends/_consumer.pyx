@@ -58,6 +58,18 @@ def consumer_stats(EventRing ring not None):
     )
 
 
+cdef inline object _take_one(EventConsumer self):
+    """The next event, or None."""
+    cdef EventRow row
+    if not ring_peek_copy(self._ring, &row):
+        found_nothing(self)
+        return None
+    # Made before the row goes back: no memory for it, and the event is still there.
+    event = event_from_row(&row, self._ring.arena)
+    ring_advance(self._ring)
+    return event
+
+
 @cython.final
 @cython.no_gc
 cdef class EventConsumer(ConsumerBase):
@@ -115,7 +127,7 @@ cdef class EventConsumer(ConsumerBase):
         with cython.critical_section(self.ring):
             if unlikely(self._ring.local.consumer.owner != thread_token() or self._closed):
                 self.claim()
-            return self.take_one()
+            return _take_one(self)
 
     def recv(self, timeout=None):
         """The next event; where none waits, the one that comes. None when the time is over, and at the end.
@@ -143,18 +155,7 @@ cdef class EventConsumer(ConsumerBase):
                 self.claim()
             if ring_available(self._ring, 1) == 0 and not self.wait_for_one(limit):
                 return None
-            return self.take_one()
-
-    cdef object take_one(self):
-        """The next event, or None."""
-        cdef EventRow row
-        if not ring_peek_copy(self._ring, &row):
-            found_nothing(self)
-            return None
-        # Made before the row goes back: no memory for it, and the event is still there.
-        event = event_from_row(&row, self._ring.arena)
-        ring_advance(self._ring)
-        return event
+            return _take_one(self)
 
     def drain(self, max_events=DEFAULT_BATCH, timeout=0.0):
         """Takes what waits, at most `max_events`, as an ``EventBatch`` that owns its memory; empty when nothing does.
