@@ -8,7 +8,10 @@ what undoes the change takes back the refusal too.
 """
 
 cimport cython
+from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from ..core.atomic cimport store_relaxed
 
 from ..errors import FieldError
 
@@ -35,7 +38,7 @@ cdef class PendingChanges:
         return self.block
 
     cdef void keep(self) noexcept:
-        self.standing[0] += self.block.written
+        store_relaxed(<uint64_t*>self.standing, <uint64_t>(self.standing[0] + self.block.written))
         self.block.keep()
 
     cdef int refuse(self, error) except -1:

@@ -205,7 +205,7 @@ cdef class OpenTransaction:
 
     @property
     def pending(self):
-        return self._table.standing
+        return <int64_t>load_relaxed(<uint64_t*>&self._table.standing)
 
     @property
     def last_sequence(self):

@@ -45,7 +45,7 @@ typedef struct TransactionTable {
     int schema_unsure;   // what it read was undone: the same version number may now stand for another schema
     int marks_lost;      // there was no memory to note a savepoint: this transaction cannot be followed
     uint64_t rollbacks;  // of whole transactions, so far
-    int64_t standing;    // changes that are recorded and not undone
+    int64_t standing;    // changes that are recorded and not undone; stored whole, since other threads ask for it
     int64_t *marks;      // by savepoint level + 1: how many changes stood when it was opened
     int open_levels;     // that `marks` knows
     int room;            // of `marks`
@@ -107,7 +107,7 @@ static void transaction_table_release(void *table) {
 
 // The transaction, and all that was known of it, is over.
 static void transaction_table_clear(TransactionTable *table) {
-    table->standing = 0;
+    __atomic_store_n(&table->standing, 0, __ATOMIC_RELAXED);
     table->open_levels = 0;
     table->joined = 0;
     table->marks_lost = 0;
@@ -335,7 +335,7 @@ static int table_release(sqlite3_vtab *connected, int level) {
 
 static int table_rollback_to(sqlite3_vtab *connected, int level) {
     TransactionTable *table = table_of(connected);
-    table->standing = table_mark(table, level);
+    __atomic_store_n(&table->standing, table_mark(table, level), __ATOMIC_RELAXED);
     table->schema_doubtful = 1;
     if (table->schema_read)
         table->schema_unsure = 1;

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
+from .atomic cimport store_relaxed
 from .layout cimport OWNED, OWNED_BY_PARENT, OWNED_ELSEWHERE, Corruption, Ownership, Ring
 
 # A number that this thread has for life and that no other thread of the process ever gets.
@@ -40,5 +41,6 @@ cdef inline Ownership ring_take_ownership(Ring* ring, uint64_t* owner) noexcept 
         return OWNED_BY_PARENT
     if owner[0] != 0:
         return OWNED_ELSEWHERE
-    owner[0] = token
+    # Atomic, as all stores of it: a set of ends that is waited for looks at it without the section.
+    store_relaxed(owner, token)
     return OWNED

@@ -192,7 +192,7 @@ cdef void ring_producer_corrupt(Ring* ring, Corruption what, uint64_t value) noe
     cdef ProducerSide* side = &ring.local.producer
     side.corrupt = what
     side.corrupt_value = value
-    side.owner = 0
+    store_relaxed(&side.owner, 0)
     side.pending_log |= LOG_CORRUPT
 
 
@@ -201,4 +201,4 @@ cdef void ring_consumer_corrupt(Ring* ring, Corruption what, uint64_t value) noe
     cdef ConsumerSide* side = &ring.local.consumer
     side.corrupt = what
     side.corrupt_value = value
-    side.owner = 0
+    store_relaxed(&side.owner, 0)

@@ -424,7 +424,7 @@ cdef class EventConsumer(ConsumerBase):
             if self._is_waiting:
                 raise BusyError(f"consumer of core {self.core_id}: a call waits on it; bind when it has returned")
             check_block(self)
-            self._ring.local.consumer.owner = thread_token()
+            store_relaxed(&self._ring.local.consumer.owner, thread_token())
 
     def close(self):
         """Ends the consumer, a waiting call of it included. The producer sees the disconnect. May be repeated.

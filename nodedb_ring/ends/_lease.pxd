@@ -26,6 +26,7 @@ cdef class LeasedBlock(RowBlock):
 
     cdef int take(self, EventRing owner, BufferPool pool, LeasedArena arena, uint64_t most) except -1
     cdef void give_back(self) noexcept
+    cdef Py_ssize_t holders(self) noexcept
     cdef void end(self, bint by_exception) noexcept
 
 

@@ -146,6 +146,13 @@ cdef class LeasedBlock(RowBlock):
                     if self.ring.is_over and self.ring.ring.local.consumer.oldest == NULL:
                         ring_release_role(&self.ring.ring)
 
+    cdef Py_ssize_t holders(self) noexcept:
+        """How many arrays and batches keep the rows of a lease that has ended; 0 when they have gone back."""
+        with cython.critical_section(self):
+            if not self.is_out:
+                return 0
+            return self.pins if self.ended_by_exception else self.views
+
     cdef void end(self, bint by_exception) noexcept:
         """Ends the lease. After an exception, whose traceback may keep what it will, slices hold nothing: they cannot be
         read any more."""
@@ -204,6 +211,8 @@ cdef class Lease:
 
     cdef int _end(self, bint by_exception) except -1:
         cdef object batch
+        cdef Py_ssize_t holders
+        cdef bint is_due
         with cython.critical_section(self):
             batch = self._batch
             self._batch = None
@@ -215,23 +224,28 @@ cdef class Lease:
         batch._records = None
         batch._payload = None
         del batch
-        if self._block.is_out:
+        holders = self._block.holders()
+        if holders != 0:
             # Importers may have dropped it without the GIL, and the main thread not have come by since.
             drop_released()
-        if not self._block.is_out:
+            holders = self._block.holders()
+        if holders == 0:
             return 0
         if not by_exception:
             raise BufferError(
-                f"{self._block.views} arrays or batches still refer to a lease of {self._block.count} events that has "
+                f"{holders} arrays or batches still refer to a lease of {self._block.count} events that has "
                 "ended: copy what outlives it; its rows are released when the last of them dies"
             )
-        if not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive:
-            self._block.ring.is_pin_logged = True
+        with cython.critical_section(self._block.ring):
+            is_due = not self._block.ring.is_pin_logged and self._block.ring.ring.local.alive
+            if is_due:
+                self._block.ring.is_pin_logged = True
+        if is_due:
             log_safely(
                 logging.WARNING,
                 "core %d: an exception ended a lease of %d events, and %d arrays still refer to it: its rows are"
                 " released when the last of them dies; the traceback keeps those of its frames",
-                self._block.ring.core_id, self._block.count, self._block.pins,
+                self._block.ring.core_id, self._block.count, holders,
                 extra={
                     "core": self._block.ring.core_id,
                     "utilization": self._block.ring.utilization,

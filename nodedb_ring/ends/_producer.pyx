@@ -15,7 +15,7 @@ from ..core._bulk cimport ring_drop_rows, ring_fit_packed, ring_fit_rows, ring_t
 from ..core._claims cimport ring_mark_dead_consumer, ring_release_role, thread_token
 from ..core._room cimport ring_make_room, ring_observe, ring_occupancy, ring_percent
 from ..core._waiting cimport ring_close_producer, ring_wait_room
-from ..core.atomic cimport load_acquire, load_relaxed, unlikely
+from ..core.atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ..core.kernel cimport monotonic_ns
 from ..core.layout cimport (
     LOG_OVERFLOW_ENDED,
@@ -361,7 +361,7 @@ cdef class EventProducer(ProducerBase):
         if self._is_waiting:
             raise BusyError(f"producer of core {self.core_id}: a call waits for room on it; bind when it has returned")
         self.ring.check_producer()
-        self._ring.local.producer.owner = thread_token()
+        store_relaxed(&self._ring.local.producer.owner, thread_token())
 
     @cython.critical_section
     def close(self):

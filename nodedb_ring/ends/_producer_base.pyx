@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .._ring cimport EventRing
 from ..batch._row_block cimport BufferPool
 from ..core._claims cimport ring_take_ownership
-from ..core.atomic cimport load_relaxed_u32
+from ..core.atomic cimport load_relaxed, load_relaxed_u32
 from ..core.kernel cimport monotonic_ns
 from ..core.layout cimport (
     LOG_DISCONNECT,
@@ -89,7 +89,7 @@ cdef class ProducerBase:
         return {
             "core": self.ring.core_id,
             "utilization": self.ring.utilization,
-            "dropped": header.dropped_full + header.dropped_disconnected,
+            "dropped": load_relaxed(&header.dropped_full) + load_relaxed(&header.dropped_disconnected),
         }
 
     cdef int queue_pressure_log(self) except -1:

@@ -167,7 +167,7 @@ cdef class WaitSet:
         for consumer in claimed or ():
             with cython.critical_section(consumer.ring):
                 if consumer._ring.local.consumer.owner == token and not consumer._is_waiting:
-                    consumer._ring.local.consumer.owner = 0
+                    store_relaxed(&consumer._ring.local.consumer.owner, 0)
         return 0
 
     # ---- which are ready -------------------------------------------------------------------------------------------
