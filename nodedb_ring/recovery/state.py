@@ -78,6 +78,8 @@ class FollowState:
     ----------
     owed : int
         All lower numbers were delivered, are in ``batch`` or gathered for it, or were passed over.
+    undelivered : int
+        The first number that the caller has not got. Other threads ask for it: it never falls, at no moment.
     batch : EventBatch or None
         What the next return delivers.
     room : int
@@ -126,6 +128,7 @@ class FollowState:
         "replayed",
         "room",
         "seconds",
+        "undelivered",
         "wake",
     )
 
@@ -149,6 +152,7 @@ class FollowState:
         self._linger = linger
         self.outlives_producer: Final = outlives_producer
         self.owed: int = owed
+        self.undelivered: int = owed
         self.batch: EventBatch | None = None
         self.room: int = max_events
         self.seconds: float = 0.0
@@ -240,8 +244,8 @@ class FollowState:
         self.delivered += count
         if self._need is _READ:
             self.replayed += count
-        self.room = self._max_events
-        self.batch = None
+        self.undelivered = self.owed
+        self.room, self.batch = self._max_events, None
         return batch
 
     # ---- answers of the driver -------------------------------------------------------------------------------------
@@ -290,12 +294,7 @@ class FollowState:
                 f"gap {gap.first} to {gap.last} of core {gap.core_id}: is not at this follower's position, before"
                 f" {self.owed} of core {self._core_id}"
             )
-        self.owed = gap.last + 1
-
-    @property
-    def undelivered(self) -> int:
-        """The first number that the caller has not got."""
-        return self.owed - (self._max_events - self.room)
+        self.owed = self.undelivered = gap.last + 1
 
     # ---- pieces of a batch -----------------------------------------------------------------------------------------
 
@@ -369,6 +368,7 @@ class FollowState:
         self.duplicates += begin
         self.owed += count
         if piece.is_silent:
+            self.undelivered = self.owed
             self.heartbeats += count
         else:
             self.room -= count
@@ -382,7 +382,7 @@ class FollowState:
         Called once the log is known to have nothing below `first`.
         """
         if self.owed == 0 and first > 0:
-            self.owed = 1
+            self.owed = self.undelivered = 1
 
     # ---- what is missing -------------------------------------------------------------------------------------------
 

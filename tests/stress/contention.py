@@ -78,13 +78,15 @@ class Contest(Generic[S]):
         self._subjects: list[S] = []
         self._results: list[list[Any]] = []
         self._lines: list[list[None]] = []
-        self._round = 0
+        self._round = self._count = 0
 
     def _between(self) -> None:
         """What the last thread at the barrier does, while the others sleep."""
         for subject, results in zip(self._subjects, self._results, strict=True):
             self._check(subject, results)
         self._subjects.clear()
+        if self._round >= self._count:
+            return
         for number in range(self._round, self._round + self._together):
             self._subjects.append(self._prepare(number))
         self._results = [[None] * len(self._calls) for _ in range(self._together)]
@@ -121,8 +123,12 @@ class Contest(Generic[S]):
         self._barrier.wait()
 
     def run(self, count: int) -> None:
-        """Runs so many rounds; raises what `prepare` or `check` raised, or `StuckError` where a thread hangs."""
+        """Runs so many rounds, or the next multiple of `together`.
+
+        Raises what `prepare` or `check` raised, or `StuckError` where a thread hangs.
+        """
         errors: list[BaseException] = []
+        self._count = count
 
         def body(number: int) -> None:
             try:

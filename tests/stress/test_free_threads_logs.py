@@ -79,7 +79,6 @@ def test_threads_that_append_to_one_log_wait_for_each_other(log: SqliteEventLog)
     contest.run(count)
     for core_id in range(THREADS + 1):
         numbers = [each for found in log.read(core_id, 0, 2**62) for each in sequences(found)]
-        # The contest prepares one round more than it runs.
         assert numbers == list(range(1, count * size + 1))
 
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+import pytest
+
 from nodedb_ring import BusyError, EventBatch, Follower, follow
 from nodedb_ring.recovery.hand import Hand
-from tests.unit.builders import batch, sequences
+from nodedb_ring.recovery.state import FollowState
+from tests.unit.builders import batch, fill, ring, sequences
 
 from .memory_log import MemoryLog
 
@@ -101,6 +104,35 @@ def test_one_of_two_threads_gets_the_turn_wherever_they_meet() -> None:
         assert became.count("refused") + became.count([]) == 1
         met += "refused" in became
     assert met > 10
+
+
+@pytest.mark.parametrize("source", ["ring", "log", "ring behind the log"])
+@pytest.mark.parametrize("wants_heartbeats", [True, False])
+def test_a_position_is_read_while_batches_are_taken(source: str, wants_heartbeats: bool) -> None:
+    """At each moment it is that of a whole batch, and it never falls."""
+    ways = (FollowState.drained, FollowState._take_piece, FollowState.deliver)  # pyright: ignore[reportPrivateUsage]
+    for way in ways:
+        log = MemoryLog()
+        log.append(0, batch(1, 8))
+        producer, consumer = ring(16)
+        if source != "log":
+            fill(producer, 1 if source == "ring" else 5, 8)
+        follower = follow(
+            None if source == "log" else consumer, log, group="g", core_id=0, max_events=4, heartbeats=wants_heartbeats
+        )
+        found: list[int] = []
+
+        def look(_: int, follower: Follower = follower, found: list[int] = found) -> None:
+            found.append(follower.position or 0)
+
+        def take(follower: Follower = follower) -> None:
+            for _ in range(2):
+                assert len(follower.next_batch(0)) == 4
+
+        at_each_bytecode(way.__code__, look, take)
+        assert found == sorted(found)
+        assert set(found) <= {0, 4, 8}
+        assert follower.position == 8
 
 
 def test_a_hand_is_read_while_batches_are_taken_out_of_it() -> None:
