@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-__all__ = ["WrongAnswerError", "best", "check", "clock_cost", "no_collection"]
+__all__ = ["StartLine", "WrongAnswerError", "best", "check", "clock_cost", "no_collection"]
 
 
 class WrongAnswerError(Exception):
@@ -30,6 +31,21 @@ def no_collection() -> Generator[None, None, None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+class StartLine(threading.Barrier):
+    """Where threads meet before a timed round. The clock starts when the last one arrives, and before any goes on."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__(parties, self._start)
+        self._started = 0.0
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._started
 
 
 def best(rounds: int, once: Callable[[], float]) -> float:

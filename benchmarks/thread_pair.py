@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from nodedb_ring import WriteEvent
 
-from .measure import check, no_collection
+from .measure import StartLine, check, no_collection
 from .sample import new_ring, ready_events
 from .table import Row
 
@@ -62,7 +62,7 @@ def _timed(count: int, produce: Callable[[list[WriteEvent]], None], consume: Cal
 
     The producer's thread makes the events, too: without the GIL references that another thread made are slower.
     """
-    ready = threading.Barrier(2)
+    ready = StartLine(2)
 
     def produce_when_ready() -> None:
         events = ready_events(count)
@@ -72,9 +72,8 @@ def _timed(count: int, produce: Callable[[list[WriteEvent]], None], consume: Cal
     thread = threading.Thread(target=produce_when_ready)
     thread.start()
     ready.wait()
-    start = time.perf_counter()
     total = consume()
-    seconds = time.perf_counter() - start
+    seconds = ready.seconds()
     thread.join()
     return total, seconds
 

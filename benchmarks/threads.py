@@ -27,7 +27,7 @@ from nodedb_ring import (
     merge,
 )
 
-from .measure import check, no_collection
+from .measure import StartLine, check, no_collection
 from .sample import ready_events
 from .suite import Show, run_suite
 from .table import Row
@@ -65,7 +65,7 @@ def _run(wanted: set[str], quick: bool, show: Show) -> None:
         show("The values of one batch, into columns", _decoded(rounds))
 
 
-def _emit_all(producer: EventProducer, count: int, ready: threading.Barrier) -> None:
+def _emit_all(producer: EventProducer, count: int, ready: StartLine) -> None:
     events = ready_events(count)
     ready.wait()
     emit = producer.emit
@@ -75,14 +75,14 @@ def _emit_all(producer: EventProducer, count: int, ready: threading.Barrier) -> 
     producer.close()
 
 
-def _read_all(consumer: EventConsumer, ready: threading.Barrier, totals: list[int]) -> None:
+def _read_all(consumer: EventConsumer, ready: StartLine, totals: list[int]) -> None:
     ready.wait()
     totals.append(sum(int(batch.sequence.sum()) for batch in consumer))
 
 
 def _side_by_side(pairs: int, count: int) -> float:
     """Seconds of so many rings at once, each with a thread that emits `count` events and one that takes them."""
-    ready = threading.Barrier(2 * pairs + 1)
+    ready = StartLine(2 * pairs + 1)
     totals: list[int] = []
     producers, consumers = create_event_bus(pairs)
     threads = [threading.Thread(target=_emit_all, args=(producer, count, ready)) for producer in producers]
@@ -92,16 +92,15 @@ def _side_by_side(pairs: int, count: int) -> float:
     )
 
 
-def _seconds(threads: Sequence[threading.Thread], ready: threading.Barrier, verify: Callable[[], None]) -> float:
+def _seconds(threads: Sequence[threading.Thread], ready: StartLine, verify: Callable[[], None]) -> float:
     """From the moment at which all threads are ready until all have ended."""
     with no_collection():
         for thread in threads:
             thread.start()
         ready.wait()
-        start = time.perf_counter()
         for thread in threads:
             thread.join()
-        seconds = time.perf_counter() - start
+        seconds = ready.seconds()
     verify()
     return seconds
 
@@ -131,7 +130,7 @@ def _merged(rounds: int, count: int) -> list[Row]:
 
 
 def _merge_all(count: int) -> float:
-    ready = threading.Barrier(_CORES + 2)
+    ready = StartLine(_CORES + 2)
     totals = dict.fromkeys(range(_CORES), 0)
     producers, consumers = create_event_bus(_CORES)
 
@@ -169,7 +168,7 @@ def _flights() -> EventBatch:
 
 
 def _decode(parts: Sequence[EventBatch]) -> float:
-    ready = threading.Barrier(len(parts) + 1)
+    ready = StartLine(len(parts) + 1)
     totals: list[int] = []
 
     def decode(part: EventBatch) -> None:
