@@ -34,7 +34,7 @@ MUTANTS = [
            (('DELETE FROM {self._module} WHERE nodedb_ring_nothing = 0", can_cache=False)',
              'DELETE FROM {self._module} WHERE 0")'),), ("capture/_sqlite",), also="differential"),
     Mutant("capture: changes not counted before a savepoint", "capture", "capture/nodedb_transaction_table.h",
-           (("    table->standing = table_mark(table, level);\n", ""),), ("capture/_sqlite",), also="differential"),
+           (("    __atomic_store_n(&table->standing, table_mark(table, level), __ATOMIC_RELAXED);\n", ""),), ("capture/_sqlite",), also="differential"),
     Mutant("capture: an error kept after a rollback", "capture", "capture/_sqlite.pyx",
            (("            if self._table.rollbacks != rollbacks:\n", "            if False:\n"),),
            ("capture/_sqlite",), also="differential"),
