@@ -48,7 +48,6 @@ cdef class RowBlock:
 
     cdef void unviewed(self) noexcept
     cdef void unpinned(self) noexcept
-    cdef bint over(self) noexcept
     # What reads all rows reads those of this: itself, or where a lease may end meanwhile, a slice that keeps it from that.
     # Raises as check_open.
     cdef RowBlock pinned(self)

@@ -144,10 +144,9 @@ cdef class RowBlock:
     @property
     def is_over(self):
         """Whether the lease or reservation that the memory belongs to has ended."""
-        return self.over()
-
-    cdef bint over(self) noexcept:
-        return self.ended if self.parent is None else self.parent.ended
+        cdef RowBlock root = root_of(self)
+        with cython.critical_section(root):
+            return root.ended
 
     @property
     def is_lent(self):

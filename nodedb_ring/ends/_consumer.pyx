@@ -3,7 +3,7 @@
 """The consumer's end of a ring: ``EventConsumer``."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.unistd cimport close
 
 from .._ring cimport EventRing
@@ -12,7 +12,7 @@ from ..batch._row_block cimport BufferPool, RowBlock, new_block
 from ..core._bulk cimport ring_copy_out, ring_measure
 from ..core._claims cimport ring_mark_dead_producer, ring_producer_gone, thread_token
 from ..core._waiting cimport ring_close_consumer, ring_open_watch_fd
-from ..core.atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
+from ..core.atomic cimport load_acquire, load_relaxed, load_relaxed_u32, store_relaxed, store_relaxed_u32, unlikely
 from ..core.layout cimport EventRow, RingHeader
 from ..core.take cimport ring_advance, ring_available, ring_peek_copy
 from ._consumer_base cimport ConsumerBase, check_block, found_nothing
@@ -56,6 +56,11 @@ def consumer_stats(EventRing ring not None):
         held=min(taken - released, ring.ring.capacity),
         redelivered=load_relaxed(&header.redelivered),
     )
+
+
+cdef inline bint _is_closed(EventConsumer self):
+    """Asked outside of the section, by calls that look again in it."""
+    return load_relaxed_u32(<uint32_t*>&self._closed)
 
 
 cdef inline object _take_one(EventConsumer self):
@@ -265,7 +270,7 @@ cdef class EventConsumer(ConsumerBase):
         return self
 
     def __next__(self):
-        if self._closed:
+        if _is_closed(self):
             # Closed from another thread between two batches, as well as during a wait.
             raise StopIteration
         batch = self.drain(DEFAULT_BATCH, None)
@@ -348,7 +353,7 @@ cdef class EventConsumer(ConsumerBase):
         return PlainStream(f"consumer of core {self.core_id}", self._export)
 
     def _export(self, selection, requested_schema):
-        if self._closed:
+        if _is_closed(self):
             raise ClosedError(f"consumer of core {self.core_id}: is closed")
         if self._ring.local.alive == 0:
             raise forked("consumer", self.core_id)
@@ -359,7 +364,7 @@ cdef class EventConsumer(ConsumerBase):
 
     def _bind_and_drain(self):
         """What a stream asks for: the next batch, on the thread that asks, or None at the end."""
-        if self._closed:
+        if _is_closed(self):
             return None
         with cython.critical_section(self.ring):
             self.bind()
@@ -434,7 +439,7 @@ cdef class EventConsumer(ConsumerBase):
         with cython.critical_section(self.ring):
             if self._closed:
                 return
-            self._closed = True
+            store_relaxed_u32(<uint32_t*>&self._closed, True)
             if self._ring.local.alive:
                 ring_close_consumer(self._ring)
                 self.release_role_if_over()
