@@ -13,7 +13,7 @@ MUTANTS = [
     Mutant("free threads: two threads emit at once", "first producer", "ends/_producer.pyx",
            ((SECTION + "    def emit(", "    def emit("),)),
     Mutant("free threads: two threads emit a batch at once", "first producer", "ends/_producer.pyx",
-           (("        with cython.critical_section(self, block if block.parent is None else block.parent):\n",
+           (("        with cython.critical_section(self, root_of(block)):\n",
              "        if True:\n"),)),
     Mutant("free threads: a producer is closed in the midst of a call", "closed producer", "ends/_producer.pyx",
            ((SECTION + "    def close(", "    def close("),)),

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .._ring cimport EventRing
 from ..batch._event cimport WriteEvent
 from ..batch._event_rows cimport push_event
-from ..batch._row_block cimport RowBlock
+from ..batch._row_block cimport RowBlock, root_of
 from ..core._bulk cimport ring_drop_rows, ring_fit_packed, ring_fit_rows, ring_too_large
 from ..core._claims cimport ring_mark_dead_consumer, ring_release_role, thread_token
 from ..core._room cimport ring_make_room, ring_observe, ring_occupancy, ring_percent
@@ -174,7 +174,7 @@ cdef class EventProducer(ProducerBase):
             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
         block = batch._block
         # Of both: without the GIL another thread could end the lease that the batch is of.
-        with cython.critical_section(self, block if block.parent is None else block.parent):
+        with cython.critical_section(self, root_of(block)):
             return self.emit_block(block, limit, deadline)
 
     cdef uint64_t emit_block(self, RowBlock block, int64_t limit, int64_t deadline) except? 0xFFFFFFFFFFFFFFFF:
