@@ -82,8 +82,6 @@ class FollowState:
         The first number that the caller has not got. Other threads ask for it: it never falls, at no moment.
     batch : EventBatch or None
         What the next return delivers.
-    room : int
-        Events that the batch of this call may still take.
     seconds : float
         For which WAIT and GROW wait.
     ended : bool
@@ -126,7 +124,6 @@ class FollowState:
         "owed",
         "replay_upto",
         "replayed",
-        "room",
         "seconds",
         "undelivered",
         "wake",
@@ -154,7 +151,6 @@ class FollowState:
         self.owed: int = owed
         self.undelivered: int = owed
         self.batch: EventBatch | None = None
-        self.room: int = max_events
         self.seconds: float = 0.0
         self.ended: bool = False
         self.delivered: int = 0
@@ -239,13 +235,13 @@ class FollowState:
         batch = self.batch
         if batch is None:
             return NOTHING
-        count = self._max_events - self.room
+        count = self.owed - self.undelivered
         # No signal handler runs from here until the caller has it.
         self.delivered += count
         if self._need is _READ:
             self.replayed += count
         self.undelivered = self.owed
-        self.room, self.batch = self._max_events, None
+        self.batch = None
         return batch
 
     # ---- answers of the driver -------------------------------------------------------------------------------------
@@ -260,7 +256,6 @@ class FollowState:
         if count:
             self._catching_up = False  # the path at the cost of the drain
             self.owed += count
-            self.room -= count
             self.batch = batch
             if not self._linger:
                 return _RETURN
@@ -295,6 +290,11 @@ class FollowState:
                 f" {self.owed} of core {self._core_id}"
             )
         self.owed = self.undelivered = gap.last + 1
+
+    @property
+    def room(self) -> int:
+        """Events that the batch of this call may still take."""
+        return self._max_events - (self.owed - self.undelivered)
 
     # ---- pieces of a batch -----------------------------------------------------------------------------------------
 
@@ -345,7 +345,6 @@ class FollowState:
             count = 0
         if 0 < count <= self.room:
             self.owed += count
-            self.room -= count
             self.batch = batch
             self._gather()
             return NOTHING, None
@@ -371,7 +370,6 @@ class FollowState:
             self.undelivered = self.owed
             self.heartbeats += count
         else:
-            self.room -= count
             self.batch = taken
             self._gather()
         return rest, None
