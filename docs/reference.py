@@ -33,7 +33,7 @@ vars(numpy.typing)["NDArray"] = NDArray
 import nodedb_ring  # noqa: E402 - its modules take NDArray from there
 
 # For a reader a column is an array; only type checkers need to know more of it.
-vars(sys.modules["nodedb_ring.batch.event_batch"])["MemberArray"] = NDArray[numpy.uint8]
+vars(sys.modules["nodedb_ring.batch.members"])["MemberArray"] = NDArray[numpy.uint8]
 
 NUMPYDOC: Any = Config(
     napoleon_google_docstring=False,

@@ -46,7 +46,7 @@ except ModuleNotFoundError as _error:
         "which needs a C compiler"
     ) from _error
 
-from .batch.event_batch import EventBatch
+from .batch._event_batch import EventBatch
 from .batch.projection import PlainStream, Projection
 from .batch.rows._encode import encode_rows
 from .batch.rows.encoded import EncodedRows

@@ -33,6 +33,8 @@ MUTANTS = [
            ((" or (by_exception and self.pins == 0)", ""),)),
     Mutant("traceback: the last array does not release the rows", "traceback", "ends/_lease.pyx",
            (("        if self.ended_by_exception:\n", "        if False:\n"),)),
-    Mutant("traceback: a slice caches its records", "traceback", "batch/event_batch.py",
-           (("        if self._block.is_lent and self._block.is_slice:\n", "        if False:\n"),), ()),
+    Mutant("traceback: a slice caches its records", "traceback", "batch/_event_batch.pyx",
+           ((" and batch.block.parent is not None)", " and False)"),)),
+    Mutant("traceback: an array kept after the end of its lease", "traceback", "batch/_event_batch.pyx",
+           (("    return batch.drop_arrays() if is_over else 0\n", "    return 0\n"),)),
 ]  # fmt: skip

@@ -28,7 +28,7 @@ CHECKS = {
         "tests/unit/bus/test_private_accounts.py",
     ],
     "lease": ["tests/unit/ends/test_lease.py", "tests/unit/ends/test_lease_ending.py"],
-    "traceback": ["tests/unit/ends/test_lease_traceback.py"],
+    "traceback": ["tests/unit/ends/test_lease_traceback.py", "tests/unit/batch/test_shared_batches.py"],
     "fork": ["tests/unit/ends/test_lease_fork.py"],
     "bytes": ["tests/unit/batch/test_row_bytes.py"],
     "columns": ["tests/unit/batch/test_columns.py"],

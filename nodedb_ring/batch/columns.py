@@ -175,6 +175,9 @@ def in_order(what: str, values: Iterable[Any]) -> Iterable[Any]:
     BatchError
         A set, which has no order, or a mapping, of which only the keys would be taken.
     """
+    if type(values) is list or type(values) is tuple:
+        # Most are, and the checks below are of abstract classes, which takes longer than a batch of one.
+        return values
     if isinstance(values, Mapping):
         raise BatchError(f"{what} of {type(values).__name__}: rows have no keys; pass a list of its values")
     if isinstance(values, Set) and not isinstance(values, KeysView):

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint64_t
 from ._change_block cimport OP_INSERT, ChangeBlock
 from ._table cimport Table
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..errors import CaptureError
 from ._own_sql import fold
 

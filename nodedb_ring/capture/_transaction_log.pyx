@@ -24,7 +24,7 @@ from .own_statements cimport (
 
 import apsw
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..errors import LogError
 from ..log.sqlite.append import MOST_BYTES, append_statements
 from ..log.sqlite.schema import MOST

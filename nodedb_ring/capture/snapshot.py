@@ -18,7 +18,7 @@ from ._table import Table
 from .tables import read_tables
 
 if TYPE_CHECKING:
-    from ..batch.event_batch import EventBatch
+    from ..batch._event_batch import EventBatch
     from ..log.sqlite import SqliteEventLog
 
 __all__ = ["Snapshot", "SnapshotSource"]

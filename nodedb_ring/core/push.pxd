@@ -114,22 +114,29 @@ cdef inline PushResult ring_push(
     Ring* ring, const EventRow* row, const uint8_t* payload, uint32_t payload_bytes
 ) noexcept nogil:
     """Copies one event in: a row whose offsets lie in [0, payload_bytes], and its payload."""
+    return ring_push_span(ring, row, payload, 0, payload_bytes)
+
+
+cdef inline PushResult ring_push_span(
+    Ring* ring, const EventRow* row, const uint8_t* payload, uint64_t span_start, uint64_t span_bytes
+) noexcept nogil:
+    """The same of a row whose offsets lie in so many bytes of the payload from `span_start` on, which are copied."""
     cdef ProducerSide* side = &ring.local.producer
     cdef EventRow* to
-    cdef PushResult result = ring_claim_slot(ring, row.sequence, payload_bytes, &to)
+    cdef PushResult result = ring_claim_slot(ring, row.sequence, span_bytes, &to)
     cdef uint64_t start, offset
     if unlikely(result != PUSH_DONE):
         return result
     start = side.arena_head
     offset = start - side.arena_lap
     memcpy(to, row, sizeof(EventRow))
-    if offset != 0:
-        shift_fields(to, <uint32_t>offset)
+    if offset != span_start:
+        shift_fields(to, <uint32_t>offset - <uint32_t>span_start)
     clear_reserved(to)
-    if payload_bytes != 0:
-        memcpy(ring.arena + offset, payload, payload_bytes)
-    ring_stamp(to, side.published, start, offset, payload_bytes)
-    ring_publish_stamped(ring, 1, start + payload_bytes, row.sequence)
+    if span_bytes != 0:
+        memcpy(ring.arena + offset, payload + span_start, span_bytes)
+    ring_stamp(to, side.published, start, offset, span_bytes)
+    ring_publish_stamped(ring, 1, start + span_bytes, row.sequence)
     return PUSH_DONE
 
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.unistd cimport close
 
 from .._ring cimport EventRing
+from ..batch._event_batch cimport EventBatch, batch_over
 from ..batch._event_rows cimport event_from_row
 from ..batch._row_block cimport BufferPool, RowBlock, new_block
 from ..core._bulk cimport ring_copy_out, ring_measure
@@ -21,7 +22,6 @@ from .timeout cimport limit_ns
 
 from ..batch.arrow._export_stream import StreamClaim, export_stream
 from ..batch.arrow._schema import EVERY_COLUMN, export_schema
-from ..batch.event_batch import EventBatch
 from ..batch.projection import PlainStream
 from ..errors import ArgumentError, BusyError, ClosedError
 from .asynchronous import drain_when_ready, next_batch, recv_when_ready
@@ -220,19 +220,15 @@ cdef class EventConsumer(ConsumerBase):
 
     cdef object take(self, uint64_t most):
         """A batch of what waits. Every object is made before the first event is taken, and none after the last load."""
-        cdef object batch = EventBatch.__new__(EventBatch)
-        cdef RowBlock block
-        cdef uint64_t count, payload
-        batch._records = None
-        batch._payload = None
-        count = ring_measure(self._ring, most, &payload)
-        block = new_block(count, payload, self._pool)
+        cdef uint64_t payload
+        cdef uint64_t count = ring_measure(self._ring, most, &payload)
+        cdef RowBlock block = new_block(count, payload, self._pool)
+        cdef EventBatch batch = batch_over(block)
         block.payload_bytes = ring_copy_out(self._ring, count, block.rows, block.bytes, payload)
         check_block(self)
         if count != 0:
             block.is_run = self._ring.local.consumer.is_plain_run
             store_relaxed(&self._ring.header.batches, self._ring.header.batches + 1)
-        batch._block = block
         return batch
 
     def lease(self, max_events=DEFAULT_BATCH, timeout=0.0):
@@ -254,7 +250,7 @@ cdef class EventConsumer(ConsumerBase):
         """
         # Made first: between the last check and the taking there is no Python code, in which a signal handler could close.
         cdef LeasedBlock block = LeasedBlock.__new__(LeasedBlock)
-        lease = Lease(block, EventBatch._over(block))
+        lease = Lease(block, batch_over(block))
         cdef Py_ssize_t most
         cdef int64_t limit
         with cython.critical_section(self.ring):

@@ -1,8 +1,11 @@
 # A run of a ring's own rows, handed out to be read where it lies.
 
+cimport cython
+
 from libc.stdint cimport uint64_t
 
 from .._ring cimport EventRing
+from ..batch._event_batch cimport EventBatch
 from ..batch._row_block cimport BufferPool, RowBlock
 from ..core.layout cimport RingLease
 from .fork_snapshot cimport SnapshotArena
@@ -30,8 +33,9 @@ cdef class LeasedBlock(RowBlock):
     cdef void end(self, bint by_exception) noexcept
 
 
+@cython.no_gc
 cdef class Lease:
     cdef LeasedBlock _block
-    cdef object _batch
+    cdef EventBatch _batch
 
     cdef int _end(self, bint by_exception) except -1

@@ -9,6 +9,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from .._ring cimport EventRing
+from ..batch._event_batch cimport EventBatch
 from ..batch._row_block cimport BufferPool, RowBlock
 from ..core._claims cimport ring_consumer_corrupt, ring_release_role
 from ..core.atomic cimport load_relaxed
@@ -164,6 +165,7 @@ cdef class LeasedBlock(RowBlock):
 
 
 @cython.final
+@cython.no_gc
 cdef class Lease:
     """A run of events read where they lie: ``with consumer.lease() as batch: ...``.
 
@@ -187,20 +189,17 @@ cdef class Lease:
     moment.
     """
 
-    def __cinit__(self, LeasedBlock block not None, batch):
+    def __cinit__(self, LeasedBlock block not None, EventBatch batch not None):
         self._block = block
         self._batch = batch
 
     @property
     def batch(self):
         """The events of this lease, an ``EventBatch``."""
-        with cython.critical_section(self):
-            if self._batch is None:
-                raise ClosedError("this lease has ended")
-            return self._batch
+        return _batch_of(self)
 
     def __enter__(self):
-        return self.batch
+        return _batch_of(self)
 
     def __exit__(self, exc_type, exc_value, traceback):
         self._end(exc_type is not None)
@@ -210,7 +209,7 @@ cdef class Lease:
         self._end(False)
 
     cdef int _end(self, bint by_exception) except -1:
-        cdef object batch
+        cdef EventBatch batch
         cdef Py_ssize_t holders
         cdef bint is_due
         with cython.critical_section(self):
@@ -221,8 +220,7 @@ cdef class Lease:
         self._block.end(by_exception)
         # The batch's own arrays are not somebody else's views. After the end: whoever stores one looks then whether the
         # lease is over, and takes it out again.
-        batch._records = None
-        batch._payload = None
+        batch.drop_arrays()
         del batch
         holders = self._block.holders()
         if holders != 0:
@@ -253,3 +251,10 @@ cdef class Lease:
                     + load_relaxed(&self._block.ring.ring.header.dropped_disconnected),
                 },
             )
+
+
+cdef inline EventBatch _batch_of(Lease lease):
+    with cython.critical_section(lease):
+        if lease._batch is None:
+            raise ClosedError("this lease has ended")
+        return lease._batch

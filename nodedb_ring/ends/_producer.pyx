@@ -5,9 +5,10 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .._ring cimport EventRing
+from ..batch._event_batch cimport EventBatch, block_of
 from ..batch._event cimport WriteEvent
 from ..batch._event_rows cimport push_event
 from ..batch._row_block cimport RowBlock, root_of
@@ -29,18 +30,19 @@ from ..core.layout cimport (
     SOUND,
     WAIT_READY,
     WAIT_TIMEOUT,
+    EventRow,
     ProducerSide,
     PushResult,
     Ring,
     RingHeader,
     WaitResult,
 )
+from ..core.push cimport ring_push_span
 from ..core.row cimport row_is_packed
 from ._producer_base cimport END_CLOSED, END_RESERVED, ProducerBase
 from ._reservation cimport Reservation
 from .timeout cimport DEFAULT_SPIN_NS, LONGEST_SLEEP_NS, limit_ns
 
-from ..batch.event_batch import EventBatch
 from ..core.backpressure import PressureState
 from ..errors import BusyError, ClosedError, EventTooLargeError
 from .ownership import forked
@@ -172,7 +174,7 @@ cdef class EventProducer(ProducerBase):
                 if self._ring.local.producer.owner != thread_token() or self._status != 0:
                     self.claim()
             raise TypeError(f"{batch!r}: must be an EventBatch; EventBatch.from_events makes one of events")
-        block = batch._block
+        block = block_of(batch)
         # Of both: without the GIL another thread could end the lease that the batch is of.
         with cython.critical_section(self, root_of(block)):
             return self.emit_block(block, limit, deadline)
@@ -187,6 +189,9 @@ cdef class EventProducer(ProducerBase):
         if unlikely(side.owner != thread_token() or self._status != 0):
             self.claim()
         block.check_open()
+        if block.count == 1 and limit == 0 and row_is_packed(block.rows, &need):
+            # What goes in as one event: a third of the time of what prepares for many.
+            return self.emit_row(block.rows, block.bytes, need)
         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
         if need != 0:
             raise self._too_large(need)
@@ -226,6 +231,15 @@ cdef class EventProducer(ProducerBase):
         if unlikely(side.pending_log != 0):
             self.write_pending_log()
         return done
+
+    cdef uint64_t emit_row(self, const EventRow* row, const uint8_t* payload, uint64_t need) except? 0xFFFFFFFFFFFFFFFF:
+        """One row whose fields lie back to back, `need` bytes of them; how many went in."""
+        cdef PushResult result = ring_push_span(self._ring, row, payload, row.field[0].offset, need)
+        if unlikely(self._ring.local.producer.pending_log != 0):
+            self.write_pending_log()
+        if unlikely(result == PUSH_TOO_LARGE):
+            raise self._too_large(need)
+        return result == PUSH_DONE
 
     @cython.critical_section
     cdef int emit_rows(self, RowBlock block, uint64_t start, uint64_t stop, uint64_t* done) except -1:

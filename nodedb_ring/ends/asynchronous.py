@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from .event_loop import check_event_loop
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from .asynchronous import until_ready
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..batch.event_batch import EventBatch
+    from ..batch._event_batch import EventBatch
     from ..ends._consumer import EventConsumer
 
 __all__ = ["CommitMerger"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 
 __all__ = [
     "MAX_BATCH_EVENTS",

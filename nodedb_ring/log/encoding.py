@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..batch._event_batch import EventBatch
 from ..batch._packing import pack
 from ..batch._row_checks import checked_copy
-from ..batch.event_batch import EventBatch
 from ..batch.schema import EVENT_DTYPE
 from ..errors import BatchError, CorruptLogError, LogConflictError
 from ._checksum import ENCODING_VERSION as _VERSION

@@ -8,7 +8,7 @@ from typing import Final, Self
 import numpy as np
 
 from ..batch._event import WriteEvent
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..batch.schema import NULL_LENGTH, STRING_FIELDS, VALUE_FIELDS
 from ..core.backpressure import PressureState
 from ..ends._producer import EventProducer

@@ -20,9 +20,9 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
+from ..batch._event_batch import EventBatch
 from ..batch.arrow._export_stream import StreamClaim, export_stream
 from ..batch.arrow._schema import EVERY_COLUMN, Selection, export_schema
-from ..batch.event_batch import EventBatch
 from ..batch.projection import PlainStream
 from ..ends.event_loop import check_event_loop
 from ..ends.limits import limit_seconds

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ..batch.event_batch import EventBatch
+    from ..batch._event_batch import EventBatch
     from ..ends._consumer import EventConsumer
 
 __all__ = ["GapCursor"]

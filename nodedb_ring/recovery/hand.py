@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 
 __all__ = ["Hand"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..errors import LogError
 from ..log import EventLog, JoiningEventLog
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..batch.schema import WriteOp
 
 __all__ = ["Piece", "next_piece"]

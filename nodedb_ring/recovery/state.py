@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, final
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..errors import GapError
 from ..log import EventLog, LiveEventLog
 from .joining import read_batches

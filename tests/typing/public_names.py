@@ -85,7 +85,7 @@ from nodedb_ring import (
     wait,
     wait_async,
 )
-from nodedb_ring.batch.event_batch import MemberArray
+from nodedb_ring.batch.members import MemberArray
 from nodedb_ring.log.sqlite import SqliteEventLog
 from nodedb_ring.metrics import RingCollector
 

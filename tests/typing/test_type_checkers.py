@@ -20,7 +20,7 @@ import pytest
 
 import nodedb_ring
 from nodedb_ring import WriteOp
-from nodedb_ring.batch.event_batch import MemberArray
+from nodedb_ring.batch.members import MemberArray
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE / "public_names.py"

@@ -15,8 +15,8 @@ from .projection import RowProjection
 from .schema import RowSchema, unknown_column
 
 if TYPE_CHECKING:
+    from .._event_batch import EventBatch
     from ..arrow._schema import Selection
-    from ..event_batch import EventBatch
 
 __all__ = ["Rows", "read_rows"]
 

@@ -12,7 +12,7 @@ from .field import field_number, goes_on
 from .row_types import ROW_TYPES, RowType
 
 if TYPE_CHECKING:
-    from ..event_batch import EventBatch
+    from .._event_batch import EventBatch
 
 __all__ = ["ROW_TYPES", "RowSchema", "RowType"]
 

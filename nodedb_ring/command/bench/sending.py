@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...batch._event import WriteEvent
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...ends._producer import EventProducer
 
 __all__ = ["send_batches", "send_singly"]

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from ...batch._event import WriteEvent
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...batch.schema import WriteOp
 from ...errors import WrongAnswerError
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Final, final
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...errors import BusyError, ClosedError, LogError
 from ..call_lock import CallLock
 from ..encoding import check_rising, encode_batch

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from nats.js import api
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...ends.limits import limit_seconds
 from ...errors import ArgumentError
 from .. import GroupClaim

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...errors import CorruptLogError
 from .. import MAX_BATCH_EVENTS
 from ..encoding import EncodedBatch, decode_batch

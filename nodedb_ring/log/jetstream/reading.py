@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple, final
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...errors import CorruptLogError
 from .connection import Connection
 from .loop_thread import LoopCall

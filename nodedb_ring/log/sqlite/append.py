@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...errors import LogError
 from .. import MAX_BATCH_EVENTS
 from ..encoding import check_rising, encode_batch

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...errors import ClosedError, CorruptLogError, ForkError, LogError
 from .. import CommitNumbers, GroupClaim
 from ..call_lock import CallLock

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from .. import MAX_BATCH_EVENTS
 from .._joining import join_stored
 from ..encoding import decode_batch

@@ -49,7 +49,7 @@ def read(batch: EventBatch, column: Column) -> Any:
         return batch.strings(column.name)[0]
     if column.name in VALUE_FIELDS:
         return batch.values(column.name)[0]
-    assert hasattr(EventBatch, column.name), f"batch/event_batch.py: EventBatch has no property {column.name}"
+    assert hasattr(EventBatch, column.name), f"batch/_event_batch.pyx: EventBatch has no property {column.name}"
     return int(getattr(batch, column.name)[0])
 
 

@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 
 from nodedb_ring import EventBatch, WriteEvent, encode_rows
 from tests.unit.builders import batch, event, fill, ring
 
 
-class EndsMeanwhile:
-    """The block of a lease that another thread ends after an array was made of it, before the batch keeps that."""
-
-    is_lent = True
-    is_slice = False
-
-    def __init__(self, whole: EventBatch) -> None:
-        self.whole = whole
-        self.is_over = False
-
-    def records(self) -> object:
-        self.is_over = True
-        return self.whole.records
-
-    def payload(self) -> object:
-        self.is_over = True
-        return self.whole.payload
-
-
 @pytest.mark.parametrize("name", ["records", "payload"])
-def test_an_array_that_comes_after_the_end_of_its_lease_is_not_kept(name: str) -> None:
+def test_an_array_that_comes_after_the_end_of_its_lease_is_not_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch would keep the lease's rows from the producer as long as it is there itself."""
-    whole = batch(1, 3)
-    block: Any = EndsMeanwhile(whole)
-    ending = EventBatch._over(block)  # pyright: ignore[reportPrivateUsage]
-    assert getattr(ending, name) is getattr(whole, name)
-    assert getattr(ending, f"_{name}") is None
+    producer, consumer = ring(8)
+    fill(producer, 1, 8)
+    lease = consumer.lease()
+    leased = lease.batch
+    make = np.frombuffer
+
+    def make_while_the_lease_ends(*arguments: Any) -> object:
+        array = make(*arguments)
+        with pytest.raises(BufferError):
+            lease.release()
+        return array
+
+    monkeypatch.setattr(np, "frombuffer", make_while_the_lease_ends)
+    array = getattr(leased, name)
+    monkeypatch.undo()
+    assert len(array) > 0
+    assert not producer.emit(event(9))
+    del array
+    assert producer.emit(event(10))
+
+
+def test_a_batch_is_made_once() -> None:
+    """What another thread reads of it is not replaced."""
+    made = batch(1, 3)
+    with pytest.raises(TypeError, match="immutable"):
+        made.__init__(made.records, made.payload)  # type: ignore[misc]
+    assert made.sequence.tolist() == [1, 2, 3]
+
+
+def test_a_batch_that_was_never_made_has_no_events() -> None:
+    never = EventBatch.__new__(EventBatch)
+    producer, _consumer = ring(8)
+    uses: list[Callable[[], object]] = [
+        *(lambda name=name: getattr(never, name) for name in ("records", "payload", "sequence", "op")),
+        *(lambda name=name: getattr(never, name)() for name in ("rows", "gaps", "split", "__arrow_c_array__")),
+        *(lambda key=key: never[key] for key in (0, slice(0, 1), [0])),
+        lambda: never.strings("row_id"),
+        lambda: never.values("new_value"),
+        lambda: never.select("op", "lsn"),
+        never.plain,
+        lambda: EventBatch.concat([never]),
+        lambda: pickle.dumps(never),
+        lambda: producer.emit_batch(never),
+        lambda: list(never),
+        lambda: len(never),
+        lambda: repr(never),
+    ]
+    for use in uses:
+        with pytest.raises(TypeError, match="no events"):
+            use()
 
 
 def test_what_reads_all_rows_of_a_lease_lets_go_of_them() -> None:

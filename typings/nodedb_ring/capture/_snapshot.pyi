@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ._table import Table
 
 __all__ = ["next_rows", "select_rows"]

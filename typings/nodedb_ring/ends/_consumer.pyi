@@ -4,8 +4,8 @@ from typing import Any, NoReturn, Self, final
 
 from .._ring import EventRing
 from ..batch._event import WriteEvent
+from ..batch._event_batch import EventBatch
 from ..batch.arrow._schema import Selection
-from ..batch.event_batch import EventBatch
 from ..batch.projection import PlainStream
 from ..core.backpressure import PressureState
 from ._consumer_base import ConsumerBase

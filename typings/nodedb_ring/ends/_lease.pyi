@@ -2,8 +2,8 @@ from types import TracebackType
 from typing import Self, final
 
 from .._ring import EventRing
+from ..batch._event_batch import EventBatch
 from ..batch._row_block import RowBlock
-from ..batch.event_batch import EventBatch
 
 __all__ = ["Lease"]
 

@@ -3,7 +3,7 @@ from typing import NoReturn, Self, final
 
 from .._ring import EventRing
 from ..batch._event import WriteEvent
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ..core.backpressure import PressureState
 from ._producer_base import ProducerBase
 from ._reservation import Reservation

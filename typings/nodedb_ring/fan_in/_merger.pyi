@@ -1,7 +1,7 @@
 from collections.abc import Coroutine
 from typing import Any, Self, final
 
-from ..batch.event_batch import EventBatch
+from ..batch._event_batch import EventBatch
 from ._wait_set import WaitSet
 
 __all__ = ["Merger"]

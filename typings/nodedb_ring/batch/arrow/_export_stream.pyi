@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import final
 
-from ..event_batch import EventBatch
+from .._event_batch import EventBatch
 from ..projection import Projection
 from ._schema import Selection
 

@@ -1,18 +1,17 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: freethreading_compatible=True
 """``EventBatch``: write events as columns over rows and payload."""
 
-from __future__ import annotations
-
 import operator
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, overload
+
+cimport cython
+
+from ._row_block cimport root_of
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import BatchError
-from ._event import WriteEvent
 from ._packing import block_of_events, gather, pack
-from ._row_block import RowBlock
 from ._row_checks import checked_copy
 from ._split import split
 from .arrow._export import export_array
@@ -23,8 +22,7 @@ from .columns import fixed_column, in_order, plain_array, plain_bytes, variable_
 from .indexing import chosen_rows
 from .integers import as_int
 from .projection import Projection
-from .rows.rows import Rows, read_rows
-from .rows.schema import RowSchema
+from .rows.rows import read_rows
 from .schema import (
     EVENT_DTYPE,
     FIXED_FIELDS,
@@ -39,30 +37,26 @@ from .schema import (
 
 __all__ = ["EventBatch"]
 
-Records: TypeAlias = npt.NDArray[np.void]
-Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
-
-_VARIABLE: Final = STRING_FIELDS + VALUE_FIELDS
+cdef tuple _VARIABLE = STRING_FIELDS + VALUE_FIELDS
 
 
-class MemberArray(np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]):  # noqa: PLW1641
-    """Operations or sources as a type checker sees them: an array of which ``==`` and ``!=`` make a mask.
-
-    NumPy declares both as Any, and the type of ``batch[batch.op == WriteOp.INSERT]`` would be Any, too. There are no
-    instances: a column is a plain array.
-    """
-
-    if TYPE_CHECKING:
-
-        def __eq__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
-            ...
-
-        def __ne__(self, other: object, /) -> npt.NDArray[np.bool_]:  # type: ignore[override]
-            ...
+cdef inline bint _keeps_arrays(EventBatch batch):
+    """Whether an array is kept for whoever asks next. Not of a slice of a lease, whose end asks its own batch only."""
+    return not (root_of(batch.block).is_leased and batch.block.parent is not None)
 
 
-@final
-class EventBatch:
+cdef inline int _drop_if_over(EventBatch batch) except -1:
+    """After an array was kept: the lease may have ended since, and not have seen it."""
+    cdef RowBlock root = root_of(batch.block)
+    cdef bint is_over
+    with cython.critical_section(root):
+        is_over = root.ended
+    return batch.drop_arrays() if is_over else 0
+
+
+@cython.final
+@cython.no_gc
+cdef class EventBatch:
     """Write events as columns: rows of ``EVENT_DTYPE`` and the payload that their offsets are into. Immutable.
 
     Parameters
@@ -83,34 +77,30 @@ class EventBatch:
     Immutable: share it freely. A batch of ``EventConsumer.lease`` is readable until its lease ends.
     """
 
-    __slots__ = ("__weakref__", "_block", "_payload", "_records")
-
-    _block: RowBlock
-    _records: Records | None
-    _payload: npt.NDArray[np.uint8] | None
-
-    def __init__(self, records: Records, payload: Bytes = b"") -> None:
+    def __init__(self, records, payload=b""):
         if not isinstance(records, np.ndarray) or records.dtype != EVENT_DTYPE:
             kind = records.dtype if isinstance(records, np.ndarray) else type(records).__name__
             raise BatchError(f"records of {kind}: must be an array of EVENT_DTYPE")
         if records.ndim != 1:
             raise BatchError(f"records of shape {records.shape}: must have one dimension")
         rows = np.ascontiguousarray(plain_array("records", records))
-        self._block = checked_copy(_flat_bytes(rows), plain_bytes("payload", payload))
-        self._records = None
-        self._payload = None
+        block = checked_copy(_flat_bytes(rows), plain_bytes("payload", payload))
+        with cython.critical_section(self):
+            if self.block is not None:
+                raise TypeError("an EventBatch is immutable: its __init__ is called once")
+            self.block = block
 
-    @classmethod
-    def _over(cls, block: RowBlock) -> EventBatch:
+    @property
+    def _block(self):
+        return block_of(self)
+
+    @staticmethod
+    def _over(RowBlock block not None):
         """A batch over a block that is known to be valid."""
-        batch = cls.__new__(cls)
-        batch._block = block
-        batch._records = None
-        batch._payload = None
-        return batch
+        return batch_over(block)
 
     @classmethod
-    def from_events(cls, events: Iterable[WriteEvent]) -> EventBatch:
+    def from_events(cls, events):
         """The batch of some events, in order.
 
         Raises
@@ -120,10 +110,10 @@ class EventBatch:
         TypeError
             One of them is not a ``WriteEvent``.
         """
-        return cls._over(block_of_events(list(in_order("events", events))))
+        return batch_over(block_of_events(list(in_order("events", events))))
 
     @classmethod
-    def from_columns(cls, **columns: Any) -> EventBatch:
+    def from_columns(cls, **columns):
         """The batch of some columns, named as the fields of ``WriteEvent`` and with the same defaults.
 
         A fixed column is an array or sequence of ints, shape (n,), or one int for all rows; timestamps may be
@@ -150,7 +140,7 @@ class EventBatch:
             raise TypeError(f"columns missing: {', '.join(missing)}")
         fixed = {name: fixed_column(name, columns[name]) for name in FIXED_FIELDS if name in columns}
         variable = {name: variable_column(name, columns[name]) for name in _VARIABLE if name in columns}
-        sizes: dict[str, int] = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
+        sizes = {name: len(column) for name, column in fixed.items() if column.ndim == 1}
         sizes |= {name: len(column.lengths) for name, column in variable.items() if not column.is_scalar}
         if not sizes:
             raise BatchError("every column is a scalar: pass at least one array or list, for the number of rows")
@@ -179,10 +169,10 @@ class EventBatch:
             records[f"{name}_length"] = variable[name].lengths
         checked = checked_copy(_flat_bytes(records), np.frombuffer(payload, np.uint8))
         # Field after field becomes event after event, which a ring takes in one copy.
-        return cls._over(pack([checked]))
+        return batch_over(pack([checked]))
 
     @classmethod
-    def from_arrow(cls, source: object) -> EventBatch:
+    def from_arrow(cls, source):
         """The events of an Arrow object: a record batch, table, data frame, relation, or other exporter of capsules.
 
         `source` has ``__arrow_c_array__``, or ``__arrow_c_stream__``, which is read to its end. Columns are named as
@@ -201,110 +191,111 @@ class EventBatch:
         TypeError
             `source` exports no capsules.
         """
-        return cls._over(import_block(source))
+        return batch_over(import_block(source))
 
     @classmethod
-    def concat(cls, batches: Iterable[EventBatch]) -> EventBatch:
+    def concat(cls, batches):
         """The events of several batches, in order, in memory that it owns."""
-        return cls._over(pack([batch._block for batch in in_order("batches", batches)]))
+        return batch_over(pack([batch._block for batch in in_order("batches", batches)]))
 
     @property
-    def records(self) -> Records:
+    def records(self):
         """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
-        # Read once: the end of a lease, on whatever thread, empties it.
-        records = self._records
-        if records is None:
-            records = self._block.records()
-            self._keep("_records", records)
+        with cython.critical_section(self):
+            if self._records is not None:
+                return self._records
+        records = block_of(self).records()
+        if _keeps_arrays(self):
+            with cython.critical_section(self):
+                self._records = records
+            _drop_if_over(self)
         return records
 
     @property
-    def payload(self) -> npt.NDArray[np.uint8]:
+    def payload(self):
         """The bytes that the rows' offsets are into: a read-only array of uint8.
 
         A batch of a lease shows its ring's arena up to the end of its own last event.
         """
-        payload = self._payload
-        if payload is None:
-            payload = self._block.payload()
-            self._keep("_payload", payload)
+        with cython.critical_section(self):
+            if self._payload is not None:
+                return self._payload
+        payload = block_of(self).payload()
+        if _keeps_arrays(self):
+            with cython.critical_section(self):
+                self._payload = payload
+            _drop_if_over(self)
         return payload
 
-    def _keep(self, name: Literal["_records", "_payload"], array: npt.NDArray[Any]) -> None:
-        """Keeps an array for whoever asks next."""
-        if self._block.is_lent and self._block.is_slice:
-            # The end of a lease releases the arrays of its own batch, and of no other.
-            return
-        setattr(self, name, array)
-        if self._block.is_over:
-            # The lease has ended since, and may not have seen this one.
-            setattr(self, name, None)
+    cdef int drop_arrays(self) except -1:
+        cdef object records, payload
+        with cython.critical_section(self):
+            records, payload = self._records, self._payload
+            self._records = None
+            self._payload = None
+        return 0
 
     @property
-    def sequence(self) -> npt.NDArray[np.uint64]:
+    def sequence(self):
         """Sequence numbers, a read-only view of shape (n,), as are all the columns below."""
         return self.records["sequence"]
 
     @property
-    def lsn(self) -> npt.NDArray[np.uint64]:
+    def lsn(self):
         """Log sequence numbers."""
         return self.records["lsn"]
 
     @property
-    def tenant_id(self) -> npt.NDArray[np.uint64]:
+    def tenant_id(self):
         """Tenants."""
         return self.records["tenant_id"]
 
     @property
-    def vshard_id(self) -> npt.NDArray[np.uint32]:
+    def vshard_id(self):
         """Virtual shards."""
         return self.records["vshard_id"]
 
     @property
-    def op(self) -> MemberArray:
+    def op(self):
         """Operations, the numbers of ``WriteOp``: ``batch.op == WriteOp.INSERT`` is a mask."""
-        column: Any = self.records["op"]
-        return column  # type: ignore[no-any-return]
+        return self.records["op"]
 
     @property
-    def source(self) -> MemberArray:
+    def source(self):
         """Sources, the numbers of ``EventSource``."""
-        column: Any = self.records["source"]
-        return column  # type: ignore[no-any-return]
+        return self.records["source"]
 
     @property
-    def count(self) -> npt.NDArray[np.uint32]:
+    def count(self):
         """Rows written by each event."""
         return self.records["count"]
 
     @property
-    def system_time_ms(self) -> npt.NDArray[np.int64]:
+    def system_time_ms(self):
         """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows timestamps, and NaT for None."""
         return self.records["system_time_ms"]
 
     @property
-    def valid_time_ms(self) -> npt.NDArray[np.int64]:
+    def valid_time_ms(self):
         """Milliseconds since the epoch; ``.view("datetime64[ms]")`` shows timestamps, and NaT for None."""
         return self.records["valid_time_ms"]
 
-    def strings(self, name: str) -> npt.NDArray[np.object_]:
+    def strings(self, name):
         """A string column: an array of str or None, shape (n,). Equal neighbours share one object.
 
         `name` is ``collection``, ``row_id``, ``user_id`` or ``statement_digest``.
         """
         if name not in STRING_FIELDS:
             raise ValueError(f"{name!r}: no column of strings; those are {', '.join(STRING_FIELDS)}")
-        return self._block.texts(_VARIABLE.index(name))
+        return block_of(self).texts(_VARIABLE.index(name))
 
-    def values(self, name: str) -> npt.NDArray[np.object_]:
+    def values(self, name):
         """A column of values: an array of bytes or None, shape (n,). `name` is ``new_value`` or ``old_value``."""
         if name not in VALUE_FIELDS:
             raise ValueError(f"{name!r}: no column of values; those are {', '.join(VALUE_FIELDS)}")
-        return self._block.values(_VARIABLE.index(name))
+        return block_of(self).values(_VARIABLE.index(name))
 
-    def rows(
-        self, field: str = "new_value", schema: RowSchema | None = None, *, on_error: Literal["raise", "null"] = "raise"
-    ) -> Rows:
+    def rows(self, field="new_value", schema=None, *, on_error="raise"):
         """The columns inside the values, which are MessagePack maps from column name to value, as capture writes them.
 
         Keys that the schema lacks are passed over; of a key that stands twice the last counts; an event whose value is
@@ -331,7 +322,7 @@ class EventBatch:
         """
         return read_rows(self, field, schema, on_error)
 
-    def gaps(self, after: int | None = None) -> npt.NDArray[np.uint64]:
+    def gaps(self, after=None):
         """The holes in the batch's numbers: an array of shape (k, 2), the first and the last number of each, in order.
 
         With `after` it checks the numbers above `after` and below the batch's highest, including those before its first
@@ -351,7 +342,7 @@ class EventBatch:
         before = np.flatnonzero(np.diff(numbers) > 1)
         return np.stack([numbers[before] + np.uint64(1), numbers[before + 1] - np.uint64(1)], axis=1)
 
-    def split(self, name: str = "collection") -> dict[str, EventBatch]:
+    def split(self, name="collection"):
         """The events by table: a batch of each, in order, by the table's name.
 
         The tables are in the order of their first events. Their batches own their memory: they outlive a lease. No
@@ -366,10 +357,10 @@ class EventBatch:
             raise ValueError(
                 f"{name!r}: events are split by collection or row_id; filter by another column with a mask"
             )
-        parts = split(self._block, _VARIABLE.index(name))
-        return {text: self._over(block) for text, block in parts.items()}
+        parts = split(block_of(self), _VARIABLE.index(name))
+        return {text: batch_over(block) for text, block in parts.items()}
 
-    def select(self, *columns: str) -> Projection:
+    def select(self, *columns):
         """Some columns, in this order, for libraries that read Arrow: ``pl.DataFrame(batch.select("op", "lsn"))``.
 
         Only these are made, in as much less time and memory. Columns are named as the fields of ``WriteEvent``.
@@ -381,21 +372,21 @@ class EventBatch:
         TypeError
             A name that is not a str.
         """
-        return Projection(self._block, columns)
+        return Projection(block_of(self), columns)
 
-    def plain(self) -> Projection:
+    def plain(self):
         """The same columns for Arrow importers that know no view types: strings and names as utf8, values as binary.
 
         There is no dictionary among them either, and nothing of them lies in the batch: their bytes are copied, in one
         more pass, so what was imported may outlive a lease. ``docs/arrow.md`` says which library needs which.
         """
-        return Projection(self._block, EVERY_COLUMN.names, plain=True)
+        return Projection(block_of(self), EVERY_COLUMN.names, plain=True)
 
-    def __arrow_c_schema__(self) -> object:
+    def __arrow_c_schema__(self):
         """The schema of every batch: the capsule of an ``ArrowSchema``."""
         return export_schema()
 
-    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+    def __arrow_c_array__(self, requested_schema=None):
         """The events as Arrow columns: the capsules of an ``ArrowSchema`` and of an ``ArrowArray``, a struct.
 
         Fixed columns are copied, None becomes null, and strings and values of more than 12 bytes stay where they are,
@@ -420,9 +411,9 @@ class EventBatch:
         CorruptRingError
             A string of a shared ring is not UTF-8.
         """
-        return export_array(self._block, EVERY_COLUMN, requested_schema)
+        return export_array(block_of(self), EVERY_COLUMN, requested_schema)
 
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+    def __arrow_c_stream__(self, requested_schema=None):
         """The same as a stream: the capsule of an ``ArrowArrayStream``.
 
         It has one array, or as many as utf8 and binary need for more than 2^31 - 1 bytes of one column.
@@ -430,53 +421,43 @@ class EventBatch:
         batches = iter([self])
         return export_stream(lambda: next(batches, None), EVERY_COLUMN, requested_schema)
 
-    def __len__(self) -> int:
-        return self._block.count
+    def __len__(self):
+        return block_of(self).count
 
-    def __iter__(self) -> Iterator[WriteEvent]:
-        return map(self._block.event, range(len(self)))
+    def __iter__(self):
+        return map(block_of(self).event, range(len(self)))
 
-    @overload
-    def __getitem__(self, key: int | np.integer[Any]) -> WriteEvent: ...
-
-    @overload
-    def __getitem__(
-        self, key: slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]
-    ) -> EventBatch: ...
-
-    def __getitem__(
-        self, key: int | np.integer[Any] | slice | list[bool] | list[int] | npt.NDArray[np.bool_ | np.integer[Any]]
-    ) -> WriteEvent | EventBatch:
+    def __getitem__(self, key):
         """One event by number; a batch in the same memory by a slice of step 1; a packed copy by a mask or integers."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
-                return self._over(self._block.slice(start, max(start, stop), pin=False))
-            return self._over(gather(self._block, np.arange(start, stop, step, dtype=np.int64)))
-        if isinstance(key, list | np.ndarray):
+                return batch_over(block_of(self).slice(start, max(start, stop), pin=False))
+            return batch_over(gather(block_of(self), np.arange(start, stop, step, dtype=np.int64)))
+        if isinstance(key, (list, np.ndarray)):
             if isinstance(key, np.ndarray) and key.ndim == 0 and key.dtype.kind in "iu":
                 return self[int(plain_array("mask", key))]
-            return self._over(gather(self._block, chosen_rows(key, len(self), "a batch")))
+            return batch_over(gather(block_of(self), chosen_rows(key, len(self), "a batch")))
         number = operator.index(key)
         if not -len(self) <= number < len(self):
             raise IndexError(f"event {number} of a batch of {len(self)}")
-        return self._block.event(number % len(self))
+        return block_of(self).event(number % len(self))
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         if not len(self):
             return "EventBatch(0 events)"
-        if self._block.is_over:
+        if block_of(self).is_over:
             return f"EventBatch({len(self)} events, of a lease that has ended)"
         first, last = int(self.sequence[0]), int(self.sequence[-1])
         return f"EventBatch({len(self)} events, sequence {first} to {last})"
 
-    def __reduce__(self) -> tuple[type[EventBatch], tuple[Records, npt.NDArray[np.uint8]]]:
-        packed = pack([self._block])
+    def __reduce__(self):
+        packed = pack([block_of(self)])
         # By bytes: a copy of a structured array has whatever its memory held where no column lies.
         rows = _flat_bytes(packed.records()).copy().view(EVENT_DTYPE)
         return EventBatch, (rows, packed.payload().copy())
 
 
-def _flat_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+cdef object _flat_bytes(array):
     # A structured array would be described field by field to whoever asks for its buffer.
     return np.frombuffer(array.data, np.uint8) if array.size else np.empty(0, np.uint8)
