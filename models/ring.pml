@@ -1,5 +1,9 @@
 /* The handshakes of one ring: publication, sleeping and waking, disconnect. `.ci/model` runs it.
 
+   The fence of the handshake is the consumer's membarrier, or once the consumer has asked for it by a bit that stays,
+   `often`, the producer's own; the producer may take that bit back whenever it finds nobody waiting. When each does so is
+   left open: the model tries all moments.
+
    Stores of the producer go through a store buffer of DEPTH entries, as on x86: a load may pass an older store, and that
    is what loses wakes. The consumer's are atomic (a fetch_or is locked, and index and `released` are in order with what
    the model asks of them). A membarrier empties the producer's buffer. What the weaker orderings of other machines could
@@ -19,7 +23,7 @@ byte memory[ROW + CAPACITY];         /* what the consumer sees of the producer's
 byte at[DEPTH], value[DEPTH];        /* the store buffer: oldest first */
 byte buffered;
 byte released, taken, dropped, received, last;
-bool waiting, woken, producer_idle, consumer_ended;
+bool waiting, often, woken, producer_idle, consumer_ended;
 
 inline flush_one() {
   memory[at[0]] = value[0];
@@ -46,8 +50,26 @@ inline wake() {
   atomic { if :: waiting -> waiting = false; woken = true :: else fi }
 }
 
+inline answer() {
+  /* ring_answer, which a plain load has led to. */
+#ifndef BREAK_OFTEN_NOT_FENCED
+  if :: asked -> buffered == 0 :: else fi;
+#endif
+  if
+  :: waiting -> wake()
+  :: else ->
+     if
+     :: asked && often ->
+        buffered == 0;                 /* an exchange */
+        often = false
+     :: true -> skip
+     fi
+  fi
+}
+
 active proctype producer() {
   byte published = 0, sequence = 0;
+  bool asked;
   do
   :: sequence < EVENTS ->
      sequence++;
@@ -62,7 +84,10 @@ active proctype producer() {
 #endif
         published++;
         /* ring_notify: a compiler fence only, then a plain load of `waiting`. */
-        if :: waiting -> wake() :: else fi
+        atomic { asked = often; if :: waiting || often -> skip :: else -> goto published_one fi };
+        answer();
+published_one:
+        skip
      :: else -> dropped++
      fi
   :: true -> producer_idle = true; goto idle   /* alive, and never to emit again: nothing else will wake */
@@ -83,7 +108,7 @@ inline is_due(yes) {
 }
 
 active proctype consumer() {
-  bool due, gone;
+  bool due, gone, had;
   byte row;
   do
   :: memory[PUBLISHED] != taken ->
@@ -108,9 +133,16 @@ active proctype consumer() {
      if
      :: gone -> break
      :: else ->
-        waiting = true;
+        atomic {
+          had = often;
+          waiting = true;
+          if :: often = true :: skip fi
+#ifdef BREAK_OFTEN_WITHOUT_MEMBARRIER
+          ; had = often
+#endif
+        }
 #ifndef BREAK_NO_MEMBARRIER
-        buffered == 0;
+        if :: had -> skip :: else -> buffered == 0 fi;
 #endif
 #ifdef BREAK_NO_CHECK_AFTER
         due = false;

@@ -50,7 +50,7 @@ The arena is a ring of bytes whose positions only grow too. An event's span neve
 end of a lap starts the next one. Space comes back in publication order, at the oldest event still held.
 
 The producer's hot path is in ``core/push.pxd``, the consumer's in ``core/take.pxd``; beside them lie the chapters: room and
-pressure (``_room``), copying in bulk (``_bulk``), waiting and waking (``_waiting``), claims (``_claims``) and ``succession``.
+pressure (``_room``), copying in bulk (``_bulk``), waiting (``_waiting``), waking (``_waking``), claims (``_claims``) and ``succession``.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -60,7 +60,7 @@ from libc.string cimport memset
 
 from .core._claims cimport is_role_held, ring_claim_role, ring_holder, ring_open_claim, ring_release_role
 from .core._room cimport ring_next_pressure, ring_observe, ring_occupancy, ring_percent
-from .core._waiting cimport ring_wake
+from .core._waking cimport ring_wake
 from .core.atomic cimport exchange_u32, fence, load_acquire, load_acquire_u32
 from .core.kernel cimport close_fd, map_wiped_on_fork, membarrier_register, unmap
 from .core.layout cimport (

@@ -21,7 +21,7 @@ from .mutant import ATTEMPTS, CHECKS, Mutant
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 INCLUDE = sysconfig.get_paths()["include"]
-RING = ("_ring", "core/_bulk", "core/_claims", "core/_room", "core/_waiting")
+RING = ("_ring", "core/_bulk", "core/_claims", "core/_room", "core/_waiting", "core/_waking")
 PLAIN = "-O1 -g0"
 TSAN = "-O1 -g -fsanitize=thread -fno-builtin-memcpy -Wno-tsan"
 # Derandomized, the model draws the same examples in every run: what it caught once it catches until it, the ring or

@@ -22,6 +22,8 @@ CHECKS = {
     "consumers": ["tests/unit/bus/test_shared_consumers.py"],
     "gates": ["tests/unit/fan_in/test_gates.py"],
     "wakes": ["tests/unit/core/test_lost_wakes.py", "tests/unit/core/test_pid_namespaces.py"],
+    "fences": ["tests/unit/core/test_fences.py"],
+    "polling": ["tests/unit/core/test_polling.py"],
     "bus": [
         "tests/unit/bus/test_private_bus.py",
         "tests/unit/bus/test_private_room.py",

@@ -9,8 +9,8 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcpy
 
 from ..core.atomic cimport prefetch_to_write
-from ..core.layout cimport NULL_LENGTH, PUSH_DONE, EventField, ProducerSide, clear_unnamed, shift_fields
-from ..core.push cimport ring_claim_slot, ring_publish_stamped, ring_stamp
+from ..core.layout cimport NULL_LENGTH, PUSH_DONE, EventField, ProducerSide, clear_unnamed, ring_stamp, shift_fields
+from ..core.push cimport ring_claim_slot, ring_publish_stamped
 from ..core.schema cimport (
     FIELD_COLLECTION,
     FIELD_COUNT,
@@ -60,7 +60,7 @@ cdef PushResult push_event(Ring* ring, WriteEvent event) noexcept:
     if offset != 0:
         shift_fields(row, <uint32_t>offset)
     _copy_payload(event, ring.arena + offset)
-    ring_stamp(row, side.published, start, offset, payload)
+    ring_stamp(row, side.published, start, <uint32_t>offset, <uint32_t>payload)
     ring_publish_stamped(ring, 1, start + payload, event.row.sequence)
     if ring.shared:
         _prefetch_ahead(ring, offset + AHEAD * payload + payload)

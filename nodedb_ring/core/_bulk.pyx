@@ -24,11 +24,11 @@ from .layout cimport (
     ProducerSide,
     PushResult,
     Ring,
-    clear_reserved,
+    ring_stamp,
     shift_checked,
     shift_fields,
 )
-from .push cimport ring_publish_stamped, ring_reserve, ring_stamp
+from .push cimport ring_publish_stamped, ring_reserve
 from .row cimport row_is_packed, row_lap, row_pack
 from .sequence cimport ring_attempted, ring_intend
 from .slot cimport ring_row, ring_run
@@ -121,8 +121,7 @@ cdef uint64_t ring_fit_rows(
                 memcpy(ring.arena + offset, payload + row.field[0].offset, need)
             else:
                 row_pack(to, row, ring.arena, offset, payload)
-            clear_reserved(to)
-            ring_stamp(to, side.published + i, head, offset, need)
+            ring_stamp(to, side.published + i, head, <uint32_t>offset, <uint32_t>need)
             head += need
             highest = max(highest, row.sequence)
             i += 1
@@ -185,7 +184,7 @@ cdef uint64_t ring_fit_packed(
             behind = stop if i + 1 == fit else rows[done + i + 1].field[0].offset
             if shift != 0:
                 shift_fields(first + i, shift)
-            ring_stamp(first + i, side.published + i, head + (at - start), at + shift, behind - at)
+            ring_stamp(first + i, side.published + i, head + (at - start), <uint32_t>at + shift, <uint32_t>(behind - at))
             at = behind
         ring_intend(ring, highest)
         ring_publish_stamped(ring, fit, head + (stop - start), highest)

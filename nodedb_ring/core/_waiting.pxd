@@ -1,4 +1,4 @@
-# Waiting for events and for room, and waking waiters.
+# Waiting for events and for room.
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -29,10 +29,6 @@ cdef WaitResult ring_wait_room(
     Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
 ) noexcept nogil
 
-# What the other end calls once it has published, or released, and finds that somebody waits.
-cdef void ring_wake(Ring* ring) noexcept nogil
-cdef void ring_wake_producer(Ring* ring) noexcept nogil
-
 # For event loops: a descriptor to watch, asking for one signal on it, ending that, and signalling it oneself.
 cdef int ring_open_watch_fd(Ring* ring) except -1
 cdef int ring_copy_watch_fd(Ring* ring) except -1
@@ -41,7 +37,3 @@ cdef void ring_disarm(Ring* ring) noexcept nogil
 cdef bint rings_arm(Ring** rings, size_t count, int64_t again_ns) noexcept nogil
 cdef void rings_disarm(Ring** rings, size_t count) noexcept nogil
 cdef void ring_signal(Ring* ring) noexcept nogil
-
-# Ends an end for good, and wakes whoever waits at either.
-cdef void ring_close_producer(Ring* ring) noexcept nogil
-cdef void ring_close_consumer(Ring* ring) noexcept nogil

@@ -1,6 +1,6 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True
-"""Waiting for events and for room, and waking waiters."""
+"""Waiting for events and for room: polling while that pays, and sleeping in the kernel."""
 
 from libc.errno cimport EINTR, ENOSYS, EPERM, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -9,12 +9,10 @@ from ._claims cimport ring_mark_dead_consumer, ring_mark_dead_producer
 from ._room cimport ring_make_room
 from .atomic cimport (
     fence,
-    fetch_add_u32,
     fetch_and_u32,
     fetch_or_u32,
     load_acquire,
     load_acquire_u32,
-    load_relaxed,
     load_relaxed_u32,
     pause,
     prefetch,
@@ -24,14 +22,13 @@ from .atomic cimport (
 )
 from .kernel cimport (
     clear_signal,
-    coarse_ns,
     close_fd,
+    coarse_ns,
     copy_fd,
     epoll_add,
     epoll_wait,
     futex_wait,
     futex_waitv,
-    futex_wake,
     membarrier,
     membarrier_global,
     monotonic_ns,
@@ -44,6 +41,7 @@ from .kernel cimport (
 from .layout cimport (
     GONE,
     PEER_CHECK_NS,
+    SLEEPS_OFTEN,
     SOUND,
     WAITING_FD,
     WAITING_GATE,
@@ -57,9 +55,10 @@ from .layout cimport (
     ProducerSide,
     Ring,
     RingHeader,
+    Spin,
     WaitResult,
-    is_after,
 )
+from .polling cimport poll_pays, polled
 
 import os
 
@@ -75,6 +74,9 @@ cdef enum:
     # With many rings the sleep is at least this long a ring. One check of a ring takes 1 to 2.5 microseconds, and so all
     # of them take 1 % of a core at most, however many there are.
     SLEEP_NS_PER_RING = 250000
+    # A reader sleeps often if so many sleeps, one after the other, each came after so few events at most.
+    OFTEN = 2
+    FEW_EVENTS = 64
 
 
 cdef bint ring_is_ready(Ring* ring) noexcept nogil:
@@ -105,14 +107,10 @@ cdef inline bint _has_room(Ring* ring, uint64_t slots, uint64_t payload) noexcep
 
 
 cdef inline bint _spin(
-    Ring** rings, size_t count, bint for_room, uint64_t slots, uint64_t payload, int64_t spin_ns
+    Ring** rings, size_t count, bint for_room, uint64_t slots, uint64_t payload, int64_t until
 ) noexcept nogil:
-    """Polls until a wait for room in the first ring, or for events in any, is over; whether it is before `spin_ns` have passed."""
-    cdef int64_t until
+    """Polls until a wait for room in the first ring, or for events in any, is over; whether that was before `until`."""
     cdef int i
-    if spin_ns <= 0:
-        return False
-    until = monotonic_ns() + spin_ns
     while True:
         if _has_room(rings[0], slots, payload) if for_room else _is_any_ready(rings, count):
             return True
@@ -127,8 +125,8 @@ cdef inline int64_t _shorter(int64_t sleep_ns, int64_t limit_ns) noexcept nogil:
     return limit_ns if sleep_ns < 0 else min(sleep_ns, limit_ns)
 
 
-cdef inline bint _fence_both(Ring* ring, uint32_t* word) noexcept nogil:
-    """Has every thread of the other end's process pass a fence, or asks it to by a bit of `word`; passes one itself.
+cdef inline bint _fence_other(Ring* ring, uint32_t* word) noexcept nogil:
+    """Has every thread of the other end's process pass a fence, or asks it to by a bit of `word`.
 
     Whether it was by membarrier: that reached the other ends of all rings of this kind, shared or not.
     """
@@ -138,14 +136,34 @@ cdef inline bint _fence_both(Ring* ring, uint32_t* word) noexcept nogil:
         # Refused from now on, by a filter that this process has put on since.
         store_relaxed_u32(&ring.fenced, 1)
         fetch_or_u32(word, WAKER_FENCES)
-    fence()
     return False
 
 
+cdef inline uint32_t _often(Ring* ring) noexcept nogil:
+    """SLEEPS_OFTEN if this sleep and the last ones come with few events between, else 0."""
+    cdef ConsumerSide* side = &ring.local.consumer
+    if ring.fenced != 0:
+        # The producer fences at all times.
+        return 0
+    if side.taken - side.taken_before > FEW_EVENTS:
+        side.short_runs = 0
+    elif side.short_runs < OFTEN:
+        side.short_runs += 1
+    side.taken_before = side.taken
+    return SLEEPS_OFTEN if side.short_runs == OFTEN else 0
+
+
 cdef inline bint _announce(Ring** rings, size_t count, uint32_t how) noexcept nogil:
-    """Says that the consumer is about to sleep; whether it must not, since something came meanwhile."""
-    # Of private rings, and of shared ones.
+    """Says that the consumer is about to sleep; whether it must not, since something came meanwhile.
+
+    What a producer published before is seen by the last line, and what it publishes after sees `waiting`; pairs with
+    ring_notify. A membarrier takes 10 us where the producer runs, and stops it for some of them. A fence of the producer's
+    takes 6 ns, at each publication: so a reader that sleeps after a few events asks for that, by a bit that stays. The
+    first time it has its membarrier, too: from then on whatever the producer publishes finds the bit.
+    """
+    # Whether a membarrier is due, and was: of private rings, and of shared ones.
     cdef bint reached[2]
+    cdef bint is_fenced
     cdef size_t i
     reached[0] = reached[1] = False
     if how == WAITING_GATE:
@@ -153,12 +171,12 @@ cdef inline bint _announce(Ring** rings, size_t count, uint32_t how) noexcept no
         for i in range(count):
             store_relaxed_u32(&rings[i].header.gate_core, rings[0].core_id)
     for i in range(count):
-        fetch_or_u32(&rings[i].header.waiting, how)
-    # What a producer published before is seen by the last line, and what it publishes after sees `waiting`. Pairs with
-    # ring_notify.
+        is_fenced = fetch_or_u32(&rings[i].header.waiting, how | _often(rings[i])) & SLEEPS_OFTEN != 0
+        rings[i].local.consumer.is_fenced = is_fenced
     for i in range(count):
-        if rings[i].fenced != 0 or not reached[rings[i].shared != 0]:
-            reached[rings[i].shared != 0] = _fence_both(rings[i], &rings[i].header.waiting)
+        if not rings[i].local.consumer.is_fenced and (rings[i].fenced != 0 or not reached[rings[i].shared != 0]):
+            reached[rings[i].shared != 0] = _fence_other(rings[i], &rings[i].header.waiting)
+    fence()
     return _is_any_ready(rings, count)
 
 
@@ -190,9 +208,10 @@ cdef inline bint _announce_room(Ring* ring, uint64_t slots, uint64_t payload) no
     store_relaxed(&header.room_tail, tail)
     # Publishes the two; pairs with the acquire in ring_wake_producer.
     fetch_or_u32(&header.room_waiting, WAITING_THREAD)
-    # What the consumer released before is seen by the next line, and what it releases after sees `room_waiting`. Pairs
-    # with ring_release_run.
-    _fence_both(ring, &header.room_waiting)
+    # What the consumer released before is seen by the last line, and what it releases after sees `room_waiting`. Pairs
+    # with ring_release_run. It lets room gather, and so sleeps seldom: the membarrier is its own.
+    _fence_other(ring, &header.room_waiting)
+    fence()
     return _has_room(ring, slots, payload)
 
 
@@ -241,23 +260,37 @@ cdef inline int _sleep(Ring** rings, size_t count, int64_t sleep_ns, uint32_t* w
 cdef WaitResult rings_wait(
     Ring** rings, size_t count, int epoll, int64_t timeout_ns, int64_t spin_ns
 ) noexcept nogil:
-    """Sleeps until one of the rings has something to take, or an end has gone; a negative timeout means no limit.
+    """Waits until one of the rings has something to take, or an end has gone; a negative timeout means no limit.
 
-    It polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a time. A producer
-    that dies wakes no waiter, so on shared rings it sleeps for SHARED_SLEEP_NS at most before it checks for that.
+    While that pays it polls for `spin_ns` first: a wake through the kernel takes tens of microseconds. One thread at a
+    time.
     """
+    cdef Spin* spin = &rings[0].local.consumer.spin
+    cdef uint32_t waker_cpu = load_relaxed_u32(&rings[0].header.waker_cpu) if count == 1 else 0
+    cdef int64_t deadline = -1, began
+    cdef bint is_over
+    if count > MOST_FUTEXES and epoll == IN_FUTEXES:
+        return WAIT_REFUSED
+    began = monotonic_ns()
+    if timeout_ns >= 0:
+        deadline = began + timeout_ns
+    spin_ns = _shorter(timeout_ns, spin_ns)
+    if poll_pays(spin, waker_cpu, began, spin_ns):
+        is_over = _spin(rings, count, False, 0, 0, began + spin_ns)
+        polled(spin, is_over, spin_ns)
+        if is_over:
+            return WAIT_READY
+    return _sleep_for_events(rings, count, epoll, deadline)
+
+
+cdef inline WaitResult _sleep_for_events(Ring** rings, size_t count, int epoll, int64_t deadline) noexcept nogil:
+    """A producer that dies wakes no waiter, so on shared rings it sleeps for some time only before it checks for that."""
     cdef uint32_t how = WAITING_FD if epoll >= 0 else WAITING_GATE if epoll == AT_GATE else WAITING_THREAD
-    cdef int64_t deadline = -1, left = -1, sleep_ns
+    cdef int64_t left = -1, sleep_ns
     cdef WaitResult result = WAIT_READY
     cdef bint is_any_shared, is_armed = epoll < 0
     cdef uint32_t woken = 0, wakes = 0
     cdef int rc
-    if count > MOST_FUTEXES and how == WAITING_THREAD:
-        return WAIT_REFUSED
-    if timeout_ns >= 0:
-        deadline = monotonic_ns() + timeout_ns
-    if _spin(rings, count, False, 0, 0, _shorter(timeout_ns, spin_ns)):
-        return WAIT_READY
     while True:
         is_any_shared = rings_check_producers(rings, count)
         if how == WAITING_GATE:
@@ -305,18 +338,32 @@ cdef int64_t rings_slice_ns(size_t count) noexcept nogil:
 cdef WaitResult ring_wait_room(
     Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t timeout_ns, int64_t spin_ns
 ) noexcept nogil:
-    """As ring_wait, on the producer's side. A consumer that dies wakes no waiter either."""
+    """As ring_wait, on the producer's side."""
+    cdef Spin* spin = &ring.local.producer.spin
+    cdef uint32_t waker_cpu = load_relaxed_u32(&ring.header.room_waker_cpu)
+    cdef int64_t began = monotonic_ns()
+    cdef int64_t deadline = -1 if timeout_ns < 0 else began + timeout_ns
+    cdef bint is_over
+    spin_ns = _shorter(timeout_ns, spin_ns)
+    if poll_pays(spin, waker_cpu, began, spin_ns):
+        is_over = _spin(&ring, 1, True, slots, payload, began + spin_ns)
+        polled(spin, is_over, spin_ns)
+        if is_over:
+            return WAIT_READY
+    return _sleep_for_room(ring, slots, payload, gather, deadline)
+
+
+cdef inline WaitResult _sleep_for_room(
+    Ring* ring, uint64_t slots, uint64_t payload, uint64_t gather, int64_t deadline
+) noexcept nogil:
+    """A consumer that dies wakes no waiter either."""
     cdef ProducerSide* side = &ring.local.producer
     # Where it is payload that is lacking, that is left to gather, too.
     cdef uint64_t piece = min(payload + (ring.arena_bytes >> 3), ring.arena_bytes) if gather > slots else payload
-    cdef int64_t deadline = -1, left = -1, now, gather_until, sleep_ns
+    cdef int64_t left = -1, now, gather_until, sleep_ns
     cdef WaitResult result = WAIT_READY
     cdef uint32_t word
     cdef int rc
-    if timeout_ns >= 0:
-        deadline = monotonic_ns() + timeout_ns
-    if _spin(&ring, 1, True, slots, payload, _shorter(timeout_ns, spin_ns)):
-        return WAIT_READY
     gather_until = monotonic_ns() + GATHER_NS
     while True:
         if ring.shared and coarse_ns() - side.peer_checked_ns >= PEER_CHECK_NS:
@@ -344,59 +391,6 @@ cdef WaitResult ring_wait_room(
             return WAIT_INTERRUPTED
     fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD)
     return result
-
-
-cdef void ring_wake(Ring* ring) noexcept nogil:
-    """Wakes the waiter. Taking the bits is what makes one wake a sleep, however many events follow.
-
-    A bit is taken by whoever can signal what it asks for: without a FIFO it is the waiter's timer that ends its wait.
-    """
-    cdef uint32_t* word = &ring.header.waiting
-    cdef uint32_t taken
-    if load_relaxed_u32(word) & WAKER_FENCES:
-        fence()
-    # Acquires `wake_fd`, which a waiter of this process opens before it asks; pairs with _announce.
-    taken = load_acquire_u32(word) & (WAITING_THREAD | WAITING_GATE | WAITING_FD)
-    if ring.wake_fd < 0:
-        taken &= WAITING_THREAD | WAITING_GATE
-    if taken == 0:
-        return
-    taken &= fetch_and_u32(word, ~taken)
-    if taken & WAITING_THREAD:
-        futex_wake(word)
-    if taken & WAITING_GATE:
-        _open_gate(ring, load_relaxed_u32(&ring.header.gate_core))
-    if taken & WAITING_FD:
-        signal_fd(ring.wake_fd)
-
-
-cdef inline void _open_gate(Ring* ring, uint32_t core_id) noexcept nogil:
-    cdef uint32_t* gate
-    # From a shared block, so any number. A waiter that is not woken looks by itself, some 12 times a second.
-    if core_id < ring.num_cores:
-        gate = &(<RingHeader*>(ring.blocks + core_id * ring.block_bytes)).gate
-        fetch_add_u32(gate, 1)
-        futex_wake(gate)
-
-
-cdef void ring_wake_producer(Ring* ring) noexcept nogil:
-    """Wakes the producer that waits for room, if what it waits for is there."""
-    cdef RingHeader* header = ring.header
-    cdef uint64_t released = ring.local.consumer.released
-    if load_relaxed_u32(&header.room_waiting) & WAKER_FENCES:
-        fence()
-    # What it waits for was written before it said so; pairs with _announce_room. It publishes nothing meanwhile.
-    if load_acquire_u32(&header.room_waiting) & WAITING_THREAD == 0 or is_after(load_relaxed(&header.room_released), released):
-        return
-    if not is_after(load_relaxed(&header.room_tail), load_relaxed(&header.arena_released)) or (
-        load_acquire(&header.published) == released
-    ):
-        _end_room_wait(ring)
-
-
-cdef inline void _end_room_wait(Ring* ring) noexcept nogil:
-    if fetch_and_u32(&ring.header.room_waiting, ~<uint32_t>WAITING_THREAD) & WAITING_THREAD:
-        futex_wake(&ring.header.room_waiting)
 
 
 cdef bint rings_arm(Ring** rings, size_t count, int64_t again_ns) noexcept nogil:
@@ -480,19 +474,3 @@ cdef int ring_copy_watch_fd(Ring* ring) except -1:
     if copy < 0:
         raise OSError(errno, f"cannot make a descriptor to watch: {os.strerror(errno)}")
     return copy
-
-
-cdef void ring_close_producer(Ring* ring) noexcept nogil:
-    # Publishes that nothing follows; pairs with the acquire in ring_producer_gone.
-    fetch_or_u32(&ring.header.producer_claim, GONE)
-    fence()
-    ring_wake(ring)
-    # A thread of its own that waits for room.
-    _end_room_wait(ring)
-
-
-cdef void ring_close_consumer(Ring* ring) noexcept nogil:
-    fetch_or_u32(&ring.header.consumer_claim, GONE)
-    fence()
-    ring_wake(ring)
-    _end_room_wait(ring)

@@ -6,6 +6,7 @@ cdef extern from "nodedb_kernel.h" nogil:
     void* map_wiped_on_fork "nodedb_map_wiped_on_fork"(size_t size) noexcept
     void unmap "nodedb_unmap"(void* page, size_t size) noexcept
     int64_t monotonic_ns "nodedb_monotonic_ns"() noexcept
+    uint32_t this_cpu "nodedb_this_cpu"() noexcept
     int futex_wait "nodedb_futex_wait"(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept
     int futex_waitv "nodedb_futex_waitv"(
         uint32_t** words, const uint32_t* expected, uint32_t count, int64_t timeout_ns, uint32_t* woken

@@ -31,27 +31,33 @@ cdef extern from "nodedb_layout.h" nogil:
         uint32_t version, core_id
         uint64_t capacity, arena_bytes, index_at, rows_at, arena_at, block_bytes
         uint32_t thresholds[4]
-        uint64_t published, arena_head, arena_lap, arena_floor, emitted_sequence, intent
-        uint32_t attempted, intended, producer_claim, pressure
+        uint64_t published
+        uint32_t producer_claim
+        uint64_t arena_head, arena_lap, arena_floor, emitted_sequence, intent
+        uint32_t attempted, intended, pressure, waker_cpu
         uint64_t dropped_full, dropped_disconnected, first_dropped, last_dropped
         uint64_t slots_high_water, bytes_high_water
         uint64_t transitions[3]
         uint32_t producer_pid
         uint64_t producer_pid_namespace
         uint64_t taken, released, arena_released, batches, redelivered
-        uint32_t consumer_pid
+        uint32_t consumer_pid, room_waker_cpu
         uint64_t consumer_pid_namespace
         uint32_t waiting, consumer_claim, gate_core
         uint32_t room_waiting
         uint64_t room_released, room_tail
         uint32_t gate
 
+    ctypedef struct Spin "nodedb_spin":
+        int64_t credit_ns, credited_at
+
     ctypedef struct ProducerSide "nodedb_producer_side":
         uint64_t owner, published, arena_head, arena_lap
         uint64_t cached_released, cached_tail, arena_limit, watch_slots, watch_bytes
         uint64_t overflow_count, overflow_first, overflow_last, corrupt_value
         int64_t peer_checked_ns
-        uint32_t overflowing, pending_log, pressure, consumer_gone_for, corrupt
+        uint32_t overflowing, pending_log, pressure, consumer_gone_for, corrupt, fences_in_vain
+        Spin spin
 
     ctypedef struct RingLease "nodedb_lease":
         EventRow* rows
@@ -66,7 +72,9 @@ cdef extern from "nodedb_layout.h" nogil:
         RingLease* newest
         uint64_t corrupt_value
         int64_t peer_checked_ns
-        uint32_t corrupt, is_plain_run
+        uint32_t corrupt, is_plain_run, short_runs, is_fenced
+        uint64_t taken_before
+        Spin spin
 
     ctypedef struct LocalSide "nodedb_local":
         ProducerSide producer
@@ -92,8 +100,10 @@ cdef extern from "nodedb_layout.h" nogil:
     uint64_t arena_at "nodedb_arena_at"(uint64_t capacity) noexcept
     bint is_after "nodedb_is_after"(uint64_t position, uint64_t other) noexcept
     void shift_fields "nodedb_shift_fields"(EventRow* row, uint32_t by) noexcept
+    void ring_stamp "nodedb_stamp"(
+        EventRow* row, uint64_t position, uint64_t arena_start, uint32_t span_offset, uint32_t span_length
+    ) noexcept nogil
     void clear_unnamed "nodedb_clear_unnamed"(EventRow* row) noexcept
-    void clear_reserved "nodedb_clear_reserved"(EventRow* row) noexcept
     bint shift_checked "nodedb_shift_checked"(
         EventRow* row, const EventRow* end, uint32_t by, uint64_t room, const EventRow* ahead
     ) noexcept
@@ -108,6 +118,7 @@ cdef enum:  # bits of `waiting` and `room_waiting`
     WAITING_FD = 2
     WAITING_GATE = 8  # a thread that sleeps on many rings of a bus, in the gate of one of them
     WAKER_FENCES = 4  # stays: the waiter has no membarrier, so whoever may wake it fences before it loads the word
+    SLEEPS_OFTEN = 16  # of `waiting`: the same, until the waker finds that nobody waits any more, and takes it back
 
 cdef enum:  # bits of `pending_log`: 1 << state for a transition into it, and these
     LOG_PRESSURE = 7  # a transition into any state

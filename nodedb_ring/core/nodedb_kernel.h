@@ -18,6 +18,7 @@
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -55,6 +56,9 @@ static inline int64_t nodedb_monotonic_ns(void) { return nodedb_clock_ns(CLOCK_M
 
 // The same to some milliseconds, for a quarter of the price.
 static inline int64_t nodedb_coarse_ns(void) { return nodedb_clock_ns(CLOCK_MONOTONIC_COARSE); }
+
+// The processor that this thread runs on, plus one; 0 if that is unknown.
+static inline uint32_t nodedb_this_cpu(void) { return (uint32_t)(sched_getcpu() + 1); }
 
 // Sleeps while *word == expected; a negative timeout means no limit. Returns 0, or the errno that ended the sleep.
 static inline int nodedb_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {

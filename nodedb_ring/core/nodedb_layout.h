@@ -23,16 +23,19 @@ typedef struct {
     uint64_t capacity, arena_bytes;
     uint64_t index_at, rows_at, arena_at, block_bytes;
     uint32_t thresholds[4]; // enter and leave THROTTLED, enter and leave SUSPENDED, in percent
-    // the producer's, read by the consumer when it finds nothing
+    // the producer's, read by the consumer when it finds nothing: that takes the line away, so no other word that is
+    // stored for each event lies in it
     uint64_t published NODEDB_ALIGNED; // events published
-    uint64_t arena_head;               // arena position of the next free byte
-    uint64_t arena_lap;                // arena position of the byte at offset 0 in this lap
-    uint64_t arena_floor;              // arena position of the last start with nothing outstanding
-    uint64_t emitted_sequence;         // the highest tried
-    uint64_t intent;                   // the highest about to be tried
-    uint32_t attempted, intended;      // whether those two hold anything yet
     uint32_t producer_claim;           // how often the end was claimed, times two; plus GONE
+    // the producer's, stored for each event and read by nobody's hot path
+    uint64_t arena_head NODEDB_ALIGNED; // arena position of the next free byte
+    uint64_t arena_lap;                 // arena position of the byte at offset 0 in this lap
+    uint64_t arena_floor;               // arena position of the last start with nothing outstanding
+    uint64_t emitted_sequence;          // the highest tried
+    uint64_t intent;                    // the highest about to be tried
+    uint32_t attempted, intended;       // whether those two hold anything yet
     uint32_t pressure;
+    uint32_t waker_cpu; // the processor that the consumer was last woken from, plus one; 0 is unknown
     // the producer's counters, read by nobody's hot path
     uint64_t dropped_full NODEDB_ALIGNED;
     uint64_t dropped_disconnected;
@@ -48,9 +51,10 @@ typedef struct {
     uint64_t batches;              // drains and leases that were not empty
     uint64_t redelivered;          // events that a successor got again
     uint32_t consumer_pid;
+    uint32_t room_waker_cpu; // as waker_cpu: where the producer was last woken from
     uint64_t consumer_pid_namespace;
     // read by the producer after each publication, so written only to sleep, to claim and to close
-    uint32_t waiting NODEDB_ALIGNED; // WAITING_* and WAKER_FENCES: who wants to be woken. A futex
+    uint32_t waiting NODEDB_ALIGNED; // WAITING_*, WAKER_FENCES, SLEEPS_OFTEN: who wants to be woken. A futex
     uint32_t consumer_claim;         // as producer_claim
     uint32_t gate_core;              // with WAITING_GATE: the core in whose `gate` the waiter sleeps
     // read by the consumer after each release, so written only by a producer about to sleep
@@ -59,6 +63,11 @@ typedef struct {
     // written by any core's producer that wakes a reader of many cores
     uint32_t gate NODEDB_ALIGNED; // counts these wakes. A futex, in which this ring's consumer sleeps
 } nodedb_header;
+
+// How long the polls before a sleep may still take in vain, and until when that is reckoned.
+typedef struct {
+    int64_t credit_ns, credited_at;
+} nodedb_spin;
 
 // What each end keeps to itself, in memory that a forked child finds zeroed. An end's own positions are here, and the
 // header has copies for the other end: what another process may have overwritten is never trusted.
@@ -78,6 +87,8 @@ typedef struct {
     uint32_t pressure;
     uint32_t consumer_gone_for; // the consumer_claim that was GONE when an event was last dropped for it
     uint32_t corrupt;           // what the shared block was found to hold, or SOUND
+    uint32_t fences_in_vain;    // of publications, one after the other, for a reader that sleeps often
+    nodedb_spin spin;
 } nodedb_producer_side;
 
 typedef struct nodedb_lease {
@@ -97,6 +108,10 @@ typedef struct {
     int64_t peer_checked_ns;
     uint32_t corrupt;
     uint32_t is_plain_run; // what was copied out last: numbers one by one, and no heartbeat
+    uint32_t short_runs;   // sleeps, one after the other, with few events between
+    uint32_t is_fenced;    // of this sleep: whoever wakes it fences, and no membarrier is due
+    uint64_t taken_before; // events taken before the last sleep
+    nodedb_spin spin;
 } nodedb_consumer_side;
 
 typedef struct {
@@ -149,18 +164,26 @@ static inline uint64_t nodedb_arena_at(uint64_t capacity) {
 // Whether a position is behind another one: positions wrap with their type.
 static inline int nodedb_is_after(uint64_t position, uint64_t other) { return (int64_t)(position - other) > 0; }
 
-// For a row that whoever made it need not have written all of. ring_stamp writes the rest of what no column names.
-static inline void nodedb_clear_reserved(nodedb_row *row) { row->reserved = row->reserved_too = 0; }
-
-// The same for one that lies in no ring.
+// For a row that lies in no ring, and that whoever made it need not have written all of.
 static inline void nodedb_clear_unnamed(nodedb_row *row) {
-    nodedb_clear_reserved(row);
+    row->reserved = row->reserved_too = 0;
     row->span_offset = row->span_length = 0;
     row->position = row->arena_start = 0;
 }
 
-// Moves the six offsets of a row, None's and empty ones too: they all lie in the row's span. Lengths stay.
 typedef uint32_t nodedb_u32x4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint64_t nodedb_u64x2 __attribute__((vector_size(16), aligned(4), may_alias));
+
+// Writes what the ring needs of a row, and clears what is reserved. As whole vectors: rows are copied by those, and a
+// processor that loads what it has just stored waits if that was stored in smaller pieces.
+static inline void nodedb_stamp(nodedb_row *row, uint64_t position, uint64_t arena_start, uint32_t span_offset,
+                                uint32_t span_length) {
+    const uint32_t members = (uint32_t)row->op | (uint32_t)row->source << 8;
+    *(nodedb_u32x4 *)&row->op = (nodedb_u32x4){members, span_offset, span_length, 0};
+    *(nodedb_u64x2 *)&row->position = (nodedb_u64x2){position, arena_start};
+}
+
+// Moves the six offsets of a row, None's and empty ones too: they all lie in the row's span. Lengths stay.
 static inline void nodedb_shift_fields(nodedb_row *row, uint32_t by) {
     nodedb_u32x4 step = {by, 0, by, 0}, *two = (nodedb_u32x4 *)row->field;
     two[0] += step;
@@ -172,7 +195,6 @@ static inline void nodedb_shift_fields(nodedb_row *row, uint32_t by) {
 // a collection and a row_id, and fields that lie in a payload of `room` bytes once they are moved. One verdict for all
 // of them, and no branch a row: 2 ns each. Meanwhile the rows from `ahead` on, which are copied next, come from the
 // other core's cache.
-typedef uint64_t nodedb_u64x2 __attribute__((vector_size(16), aligned(4), may_alias));
 static inline int nodedb_shift_checked(nodedb_row *row, const nodedb_row *end, uint32_t by, uint64_t room,
                                        const nodedb_row *ahead) {
     // A length of all ones is None's: one more, and it is 0, as every other is one too many.

@@ -5,11 +5,12 @@ from libc.string cimport memcpy
 
 from ._claims cimport ring_producer_corrupt
 from ._room cimport ring_drop, ring_make_room, ring_settle
-from ._waiting cimport ring_wake
-from .atomic cimport compiler_fence, fence, load_relaxed_u32, store_release, unlikely
+from ._waking cimport ring_answer
+from .atomic cimport compiler_fence, fence, load_acquire, load_relaxed_u32, store_release, unlikely
 from .layout cimport (
     CORRUPT_INDEX,
     GONE,
+    PRESSURE_NORMAL,
     PUSH_CORRUPT,
     PUSH_DISCONNECTED,
     PUSH_DONE,
@@ -21,11 +22,12 @@ from .layout cimport (
     PushResult,
     Ring,
     RingHeader,
-    clear_reserved,
+    is_after,
+    ring_stamp,
     shift_fields,
 )
 from .sequence cimport ring_attempted, ring_intend
-from .slot cimport ring_row, ring_run
+from .slot cimport ring_run
 
 
 cdef inline void ring_notify(Ring* ring) noexcept nogil:
@@ -40,16 +42,17 @@ cdef inline void ring_notify(Ring* ring) noexcept nogil:
     else:
         compiler_fence()
     if unlikely(load_relaxed_u32(&ring.header.waiting) != 0):
-        ring_wake(ring)
+        ring_answer(ring)
 
 
-cdef inline bint ring_index_names_a_row(Ring* ring, uint64_t position) noexcept nogil:
-    """Whether the index has a row for a position that is free; if not, the producer is corrupt."""
-    cdef uint32_t row = load_relaxed_u32(&ring.index[position & ring.mask])
-    if unlikely(row > ring.mask):
+cdef inline EventRow* ring_free_row(Ring* ring, uint64_t position) noexcept nogil:
+    """The row for a position that is free; NULL if the index has none, and then the producer is corrupt."""
+    cdef uint64_t mask = ring.mask
+    cdef uint32_t row = load_relaxed_u32(&ring.index[position & mask])
+    if unlikely(row > mask):
         ring_producer_corrupt(ring, CORRUPT_INDEX, row)
-        return False
-    return True
+        return NULL
+    return ring.rows + row
 
 
 cdef inline PushResult ring_claim_slot(Ring* ring, uint64_t sequence, uint64_t payload, EventRow** row) noexcept nogil:
@@ -71,19 +74,8 @@ cdef inline PushResult ring_claim_slot(Ring* ring, uint64_t sequence, uint64_t p
                 return PUSH_CORRUPT
             ring_drop(ring, sequence, sequence, 1, PUSH_FULL)
             return PUSH_FULL
-    if unlikely(not ring_index_names_a_row(ring, side.published)):
-        return PUSH_CORRUPT
-    row[0] = ring_row(ring, side.published)
-    return PUSH_DONE
-
-
-cdef inline void ring_stamp(
-    EventRow* row, uint64_t position, uint64_t arena_start, uint64_t span_offset, uint64_t span_length
-) noexcept nogil:
-    row.position = position
-    row.arena_start = arena_start
-    row.span_offset = <uint32_t>span_offset
-    row.span_length = <uint32_t>span_length
+    row[0] = ring_free_row(ring, side.published)
+    return PUSH_DONE if row[0] != NULL else PUSH_CORRUPT
 
 
 cdef inline void ring_publish_stamped(
@@ -95,19 +87,41 @@ cdef inline void ring_publish_stamped(
     """
     cdef RingHeader* header = ring.header
     cdef ProducerSide* side = &ring.local.producer
+    cdef uint64_t published = side.published + count
     side.arena_head = arena_head
     store_release(&header.arena_head, arena_head)
-    side.published += count
+    side.published = published
     # Publishes rows and payload; pairs with the acquire in ring_available.
-    store_release(&header.published, side.published)
+    store_release(&header.published, published)
     ring_attempted(ring, sequence)
     ring_notify(ring)
     if unlikely(
-        side.published - side.cached_released > side.watch_slots
+        published - side.cached_released > side.watch_slots
         or arena_head - side.cached_tail > side.watch_bytes
         or side.overflowing != 0
     ):
-        ring_settle(ring)
+        if not ring_is_settled(ring, header, side, published, arena_head):
+            ring_settle(ring)
+
+
+cdef inline bint ring_is_settled(
+    Ring* ring, RingHeader* header, ProducerSide* side, uint64_t published, uint64_t arena_head
+) noexcept nogil:
+    """Whether the cached positions alone were what was too high, as they are where the consumer is never far behind."""
+    # As in _load_released and _load_tail, which see to whatever is not as it should be.
+    cdef uint64_t released = load_acquire(&header.released)
+    cdef uint64_t tail = load_acquire(&header.arena_released)
+    if (
+        published - released > side.watch_slots
+        or arena_head - tail > side.watch_bytes
+        or side.overflowing != 0
+        or side.pressure != PRESSURE_NORMAL
+    ):
+        return False
+    side.cached_released = released
+    if is_after(tail, side.cached_tail):
+        side.cached_tail = tail
+    return True
 
 
 cdef inline PushResult ring_push(
@@ -132,10 +146,9 @@ cdef inline PushResult ring_push_span(
     memcpy(to, row, sizeof(EventRow))
     if offset != span_start:
         shift_fields(to, <uint32_t>offset - <uint32_t>span_start)
-    clear_reserved(to)
     if span_bytes != 0:
         memcpy(ring.arena + offset, payload + span_start, span_bytes)
-    ring_stamp(to, side.published, start, offset, span_bytes)
+    ring_stamp(to, side.published, start, <uint32_t>offset, <uint32_t>span_bytes)
     ring_publish_stamped(ring, 1, start + span_bytes, row.sequence)
     return PUSH_DONE
 
@@ -165,7 +178,7 @@ cdef inline void ring_publish(Ring* ring, EventRow* rows, uint32_t count) noexce
     if count == 0:
         return
     for i in range(count):
-        ring_stamp(rows + i, side.published + i, start, offset, 0)
+        ring_stamp(rows + i, side.published + i, start, <uint32_t>offset, 0)
     if offset != 0:
         for i in range(count):
             shift_fields(rows + i, <uint32_t>offset)

@@ -8,7 +8,8 @@ from .layout cimport EventRow, Ring
 
 cdef inline EventRow* ring_row(Ring* ring, uint64_t position) noexcept nogil:
     """The row that stands at a position. Masked, so that it is one of the ring's whatever the index holds."""
-    return ring.rows + (load_relaxed_u32(&ring.index[position & ring.mask]) & ring.mask)
+    cdef uint64_t mask = ring.mask
+    return ring.rows + (load_relaxed_u32(&ring.index[position & mask]) & mask)
 
 
 cdef inline uint32_t ring_run(Ring* ring, uint64_t position, uint64_t most, EventRow** first) noexcept nogil:

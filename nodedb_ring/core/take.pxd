@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._claims cimport ring_consumer_corrupt
-from ._waiting cimport ring_wake_producer
+from ._waking cimport ring_wake_producer
 from .atomic cimport (
     compiler_fence,
     fence,
@@ -131,7 +131,7 @@ cdef inline int ring_pop(Ring* ring, EventRow* row, uint8_t* payload, uint32_t p
         shift_fields(row, -row.span_offset)
     if row.span_length != 0:
         memcpy(payload, ring.arena + row.span_offset, row.span_length)
-    ring_advance(ring)
+    ring_advance_rows(ring, ring_row(ring, ring.local.consumer.taken), 1, row.arena_start + row.span_length)
     return 1
 
 

@@ -12,7 +12,8 @@ from ..batch._event_rows cimport event_from_row
 from ..batch._row_block cimport BufferPool, RowBlock, new_block
 from ..core._bulk cimport ring_copy_out, ring_measure
 from ..core._claims cimport ring_mark_dead_producer, ring_producer_gone, thread_token
-from ..core._waiting cimport ring_close_consumer, ring_open_watch_fd
+from ..core._waiting cimport ring_open_watch_fd
+from ..core._waking cimport ring_close_consumer
 from ..core.atomic cimport load_acquire, load_relaxed, load_relaxed_u32, store_relaxed, store_relaxed_u32, unlikely
 from ..core.layout cimport EventRow, RingHeader
 from ..core.take cimport ring_advance, ring_available, ring_peek_copy

@@ -12,7 +12,8 @@ from cpython.buffer cimport PyBuffer_FillInfo
 
 from ..core._bulk cimport ring_copy_out, ring_measure, ring_push_rows, ring_too_large
 from ..core._claims cimport ring_producer_gone, thread_token
-from ..core._waiting cimport ring_arm, ring_wait, ring_wake
+from ..core._waiting cimport ring_arm, ring_wait
+from ..core._waking cimport ring_wake
 from ..core.atomic cimport store_relaxed, unlikely
 from ..core.layout cimport NULL_LENGTH, SOUND, WAIT_READY
 from ..batch._row_checks cimport check_row

@@ -15,7 +15,8 @@ from ..batch._row_block cimport RowBlock, root_of
 from ..core._bulk cimport ring_drop_rows, ring_fit_packed, ring_fit_rows, ring_too_large
 from ..core._claims cimport ring_mark_dead_consumer, ring_release_role, thread_token
 from ..core._room cimport ring_make_room, ring_observe, ring_occupancy, ring_percent
-from ..core._waiting cimport ring_close_producer, ring_wait_room
+from ..core._waiting cimport ring_wait_room
+from ..core._waking cimport ring_close_producer
 from ..core.atomic cimport load_acquire, load_relaxed, store_relaxed, unlikely
 from ..core.kernel cimport monotonic_ns
 from ..core.layout cimport (

@@ -22,10 +22,10 @@ from ..core.layout cimport (
     EventRow,
     ProducerSide,
     Ring,
-    clear_reserved,
+    ring_stamp,
     shift_fields,
 )
-from ..core.push cimport ring_index_names_a_row, ring_publish_stamped, ring_stamp
+from ..core.push cimport ring_free_row, ring_publish_stamped
 from ..core.sequence cimport ring_intend
 from ..core.slot cimport ring_row
 from ._producer_base cimport END_RESERVED, ProducerBase
@@ -96,7 +96,7 @@ cdef class Reservation:
                 free = ring.capacity - (ring.local.producer.published - ring.local.producer.cached_released)
                 count = min(self._wanted, free)
             for i in range(count):
-                if not ring_index_names_a_row(ring, ring.local.producer.published + i):
+                if ring_free_row(ring, ring.local.producer.published + i) == NULL:
                     break
             self._producer.ring.check_producer()
             # The block of payload is there without rows too, so that code which fills it needs no case for a full ring.
@@ -213,7 +213,6 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
     for i in range(count):
         # Checked in a copy that nobody else can write to, and so used as it was checked.
         memcpy(&checked, block.rows + i, sizeof(EventRow))
-        clear_reserved(&checked)
         check_rows(&checked, 1, ring.arena + offset, size, i)
         highest = max(highest, checked.sequence)
         low = NULL_LENGTH
@@ -233,7 +232,7 @@ cdef uint64_t _publish_block(Ring* ring, RowBlock block) except? 0:
             if row.field[k].length == 0 or row.field[k].length == NULL_LENGTH:
                 row.field[k].offset = low
         shift_fields(row, <uint32_t>offset)
-        ring_stamp(row, published + i - 1, start + low, offset + low, end - low)
+        ring_stamp(row, published + i - 1, start + low, <uint32_t>(offset + low), <uint32_t>(end - low))
     ring_intend(ring, highest)
     ring_publish_stamped(ring, count, start + high, highest)
     return count

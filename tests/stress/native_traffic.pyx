@@ -34,13 +34,8 @@ from nodedb_ring._ring cimport (
     ring_wait,
     ring_wait_room,
 )
-from nodedb_ring.core._waiting cimport (
-    ring_arm,
-    ring_close_consumer,
-    ring_close_producer,
-    ring_disarm,
-    ring_open_watch_fd,
-)
+from nodedb_ring.core._waiting cimport ring_arm, ring_disarm, ring_open_watch_fd
+from nodedb_ring.core._waking cimport ring_close_consumer, ring_close_producer
 from nodedb_ring.core.atomic cimport (
     load_acquire,
     load_acquire_u32,

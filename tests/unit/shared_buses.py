@@ -256,18 +256,20 @@ def end(pid: int) -> None:
 
 # Words of a ring's header, for tests that stand in for a process that stopped or died between two of its steps.
 
-PRODUCER_PID: Final = 328
-PRODUCER_PID_NAMESPACE: Final = 336
-CONSUMER_PID: Final = 424
-CONSUMER_PID_NAMESPACE: Final = 432
-WAITING: Final = 512
-GATE_CORE: Final = 520
-ROOM_WAITING: Final = 640
-GATE: Final = 768
+PRODUCER_PID: Final = 456
+PRODUCER_PID_NAMESPACE: Final = 464
+CONSUMER_PID: Final = 552
+CONSUMER_PID_NAMESPACE: Final = 560
+WAKER_CPU: Final = 308
+WAITING: Final = 640
+GATE_CORE: Final = 648
+ROOM_WAITING: Final = 768
+GATE: Final = 896
 WAITING_THREAD: Final = 1
 WAITING_FD: Final = 2
 WAITING_GATE: Final = 8
 WAKER_FENCES: Final = 4
+SLEEPS_OFTEN: Final = 16
 
 
 def header_word(bus: EventBus, offset: int, size: int = 4) -> int:

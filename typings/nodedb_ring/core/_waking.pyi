@@ -1,0 +1,3 @@
+# Functions in C alone: _waking.pxd declares them.
+
+__all__: list[str] = []
