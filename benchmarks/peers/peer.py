@@ -68,6 +68,8 @@ class Peer(abc.ABC):
     """Whether ``try_one`` can return with nothing."""
     can_wait: ClassVar[bool] = True
     """Whether ``wait_one`` can sleep."""
+    has_thread: ClassVar[bool] = False
+    """Whether a thread in Python sends what it was given, so that a sender that polls a clock must let it run."""
 
     def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
         self.is_batched = is_batched

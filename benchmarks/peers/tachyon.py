@@ -148,7 +148,8 @@ class Tachyon(Peer):
         self._bus.send(self._ready[place])
 
     def send_stamped(self, number: int, lsn: int) -> None:
-        self._bus.send(stamped_bytes(number, lsn))
+        # It holds fewer messages than the others.
+        self._send(stamped_bytes(number, lsn))
 
     def open_receiver(self) -> None:
         self._bus = self._library.Bus.listen(str(self._socket), DEPTH * RECORD_BYTES)
