@@ -185,8 +185,8 @@ def _rows(measure: Measure, kind: str, done: Rates) -> list[Row]:
             continue
         quickest = max(present, key=best.__getitem__)
         beside = f"{ours:.2f} against {best[quickest]:.2f} M/s of {quickest.title}"
-        # A peer that is not installed may be the fastest, so without it there is no goal.
-        bound = goal if len(present) == len(others) else None
+        # A peer that is not installed may be the fastest, so without one that `[bench]` installs there is no goal.
+        bound = goal if all(peer in best or peer.to_install for peer in others) else None
         if bound is None:
             beside += "; some are not installed"
         what = f"{kind}, ratio to {name}"
