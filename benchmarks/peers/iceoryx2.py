@@ -146,8 +146,14 @@ class Iceoryx2(PolledPeer):
 
     def wait_one(self) -> One:
         poll, wait, patience = self._poll, self._listener.timed_wait, self._patience
+        refused = self._library.ListenerWaitError
         while (message := poll()) is None:
-            wait(patience)
+            try:
+                wait(patience)
+            except refused as error:
+                # A system call that was interrupted, which Python would repeat by itself.
+                if str(error) != "InterruptSignal":
+                    raise
         return message
 
     def idle(self, seconds: float) -> None:
