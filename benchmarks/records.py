@@ -52,7 +52,7 @@ Records: TypeAlias = npt.NDArray[np.void]
 Fields: TypeAlias = tuple[int, str, bytes]
 """Number, row id and value of an event."""
 
-One: TypeAlias = bytes | npt.NDArray[np.uint8] | EventBatch
+One: TypeAlias = bytes | npt.NDArray[np.uint8] | WriteEvent
 """One event as a receiver gets it, always in memory that the receiver owns."""
 
 BATCH: Final = 1024
@@ -176,16 +176,16 @@ def stamped_bytes(number: int, lsn: int) -> bytes:
 
 def stamp_of(one: One) -> tuple[int, int]:
     """The number and the LSN of one event, in whichever form it was received."""
-    if isinstance(one, EventBatch):
-        return int(one.sequence[0]), int(one.lsn[0])
+    if isinstance(one, WriteEvent):
+        return one.sequence, one.lsn
     number, lsn = _STAMP.unpack_from(cast(bytes, one))
     return number, lsn
 
 
 def number_of(one: One) -> int:
     """The number of one event, in whichever form it was received."""
-    if isinstance(one, EventBatch):
-        return int(one.sequence[0])
+    if isinstance(one, WriteEvent):
+        return one.sequence
     return int(np.frombuffer(one, RECORD)["sequence"][0])
 
 

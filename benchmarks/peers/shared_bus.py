@@ -33,7 +33,10 @@ _FOUR = 4
 
 
 class SharedBus(Peer):
-    """``emit`` of events, ``emit_batch`` of batches, and ``drain`` of up to 1024 into a batch that is the caller's."""
+    """``emit`` of events, ``emit_batch`` of batches, and ``drain`` of up to 1024 into a batch that is the caller's.
+
+    One event for which a receiver waits, as in a round trip, is a `WriteEvent` by ``try_recv`` or ``recv``.
+    """
 
     title = "nodedb_ring"
     pauses = POLLING
@@ -92,10 +95,13 @@ class SharedBus(Peer):
             ledger.take_batch(batch)
 
     def try_one(self) -> One | None:
-        return self._consumer.drain(1) or None
+        return self._consumer.try_recv()
 
     def wait_one(self) -> One:
-        return self._consumer.drain(1, _PATIENCE_S)
+        event = self._consumer.recv(_PATIENCE_S)
+        if event is None:
+            raise TimeoutError(f"nodedb_ring: no event within {_PATIENCE_S} s")
+        return event
 
     def taker(self, mode: str) -> Callable[[], One]:
         if mode == "spinning":
