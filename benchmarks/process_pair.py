@@ -126,5 +126,10 @@ def _child(function: Callable[[], object], core: int | None, end: Connection[Any
             result = function()
     except BaseException as caught:
         error, trace = caught, traceback.format_exc()
-    end.send_bytes(pickle.dumps((error, trace, result)))
+    try:
+        message = pickle.dumps((error, trace, result))
+    except Exception:
+        # An exception of a library's own may have no name that the other process could import.
+        message = pickle.dumps((RuntimeError(repr(error)), trace, None))
+    end.send_bytes(message)
     end.close()

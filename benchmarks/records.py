@@ -12,7 +12,7 @@ import functools
 import struct
 from collections.abc import Iterator
 from itertools import cycle
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,17 +38,21 @@ __all__ = [
     "Records",
     "fields",
     "number_of",
+    "packed",
     "ready_batches",
     "ready_bytes",
     "ready_events",
     "ready_records",
+    "stamp_of",
+    "stamped_bytes",
+    "stamped_event",
 ]
 
 Records: TypeAlias = npt.NDArray[np.void]
 Fields: TypeAlias = tuple[int, str, bytes]
 """Number, row id and value of an event."""
 
-One: TypeAlias = bytes | npt.NDArray[np.uint8] | EventBatch
+One: TypeAlias = bytes | npt.NDArray[np.uint8] | WriteEvent
 """One event as a receiver gets it, always in memory that the receiver owns."""
 
 BATCH: Final = 1024
@@ -93,6 +97,9 @@ RECORD_BYTES: Final = RECORD.itemsize
 
 PACK: Final = struct.Struct(f"<QQIIQqqIIBB2xIIII52x7s9s{_VALUE_BYTES}s")
 """Packs all fields into a record, in its order."""
+
+_STAMP: Final = struct.Struct("<QQ")
+"""The number and the LSN of a record."""
 
 ALIKE: Final = (
     *(0, NO_TIME, NO_TIME, 0, 1, int(WriteOp.INSERT), int(EventSource.USER)),
@@ -139,18 +146,46 @@ def ready_records() -> Records:
     return np.frombuffer(b"".join(ready_bytes(1, CYCLE)), RECORD).copy()
 
 
+def packed(number: int, row_id: str, value: bytes) -> bytes:
+    """One event as a record."""
+    return PACK.pack(number, number, len(row_id), len(value), *ALIKE, row_id.encode(), value)
+
+
 def ready_bytes(first: int, count: int) -> list[bytes]:
     """Events, each packed into one record."""
-    return [
-        PACK.pack(number, number, len(row_id), len(value), *ALIKE, row_id.encode(), value)
-        for number, row_id, value in fields(first, count)
-    ]
+    return [packed(number, row_id, value) for number, row_id, value in fields(first, count)]
+
+
+def stamped_event(number: int, lsn: int) -> WriteEvent:
+    """Makes one event of its fields; all but the number and the LSN are those of the first one."""
+    return WriteEvent(
+        sequence=number,
+        collection=COLLECTION,
+        op=WriteOp.INSERT,
+        row_id=_row_ids()[0],
+        lsn=lsn,
+        new_value=_values()[0],
+    )
+
+
+def stamped_bytes(number: int, lsn: int) -> bytes:
+    """The same as a record."""
+    row_id, value = _row_ids()[0], _values()[0]
+    return PACK.pack(number, lsn, len(row_id), len(value), *ALIKE, row_id.encode(), value)
+
+
+def stamp_of(one: One) -> tuple[int, int]:
+    """The number and the LSN of one event, in whichever form it was received."""
+    if isinstance(one, WriteEvent):
+        return one.sequence, one.lsn
+    number, lsn = _STAMP.unpack_from(cast(bytes, one))
+    return number, lsn
 
 
 def number_of(one: One) -> int:
     """The number of one event, in whichever form it was received."""
-    if isinstance(one, EventBatch):
-        return int(one.sequence[0])
+    if isinstance(one, WriteEvent):
+        return one.sequence
     return int(np.frombuffer(one, RECORD)["sequence"][0])
 
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from .measure import check
 from .native_build import TwoProcesses
-from .peers import Peer, SharedBus
+from .peers import MODES, Peer, SharedBus
 from .process_pair import PingPong, is_near, run_pair
-from .records import One, number_of
+from .records import number_of
 from .table import Row
 
 __all__ = ["round_trips"]
 
-_MODES: Final = ("spinning", "hybrid", "parked")
 _TRIPS: Final = 1000
 _WARMING: Final = 100
-_LOOK_S: Final = 50e-6
-"""How long a peer spins before it sleeps; the ring uses its default."""
 _MOST_HYBRID_US: Final = 5.0
 _MOST_OF_FUTEX: Final = 1.15
 _FUTEX: Final = "bare futex"
@@ -38,7 +34,7 @@ class _Trips:
 def round_trips(peers: list[type[Peer]], rounds: int, native: TwoProcesses) -> list[Row]:
     """Every peer in every mode that it has, and the bare futex, in turn."""
     everybody: list[type[Peer]] = [SharedBus, *peers]
-    pairs = [(peer, mode) for mode in _MODES for peer in everybody if _has(peer, mode)]
+    pairs = [(peer, mode) for mode in MODES for peer in everybody if peer.has(mode)]
     done: dict[tuple[str, str], list[_Trips]] = {(peer.title, mode): [] for peer, mode in pairs}
     done[_FUTEX, "parked"] = []
     for _ in range(rounds):
@@ -47,36 +43,7 @@ def round_trips(peers: list[type[Peer]], rounds: int, native: TwoProcesses) -> l
             if (peer, mode) == (SharedBus, "parked"):
                 # Right after the ring, because the two are compared.
                 done[_FUTEX, "parked"].append(_futex_trips(native))
-    return [row for mode in _MODES for row in _rows(mode, done)]
-
-
-def _has(peer: type[Peer], mode: str) -> bool:
-    return {"spinning": peer.can_look, "hybrid": peer.can_look and peer.can_wait, "parked": peer.can_wait}[mode]
-
-
-def _taker(peer: Peer, mode: str) -> Callable[[], One]:
-    """Returns what waits for one event in that way."""
-    poll, wait, clock = peer.try_one, peer.wait_one, time.perf_counter
-    if isinstance(peer, SharedBus) and mode != "spinning":
-        if mode == "parked":
-            peer.park_at_once()
-        return wait
-    if mode == "parked":
-        return wait
-
-    def spin() -> One:
-        while (one := poll()) is None:
-            pass
-        return one
-
-    def spin_then_wait() -> One:
-        end = clock() + _LOOK_S
-        while (one := poll()) is None:
-            if clock() > end:
-                return wait()
-        return one
-
-    return spin if mode == "spinning" else spin_then_wait
+    return [row for mode in MODES for row in _rows(mode, done)]
 
 
 def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
@@ -88,7 +55,9 @@ def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
         there.open_sender()
         there.make_ready(1, trips)
         back.open_receiver()
-        take, send, clock = _taker(back, mode), there.send_one, time.perf_counter_ns
+        there.set_mode(mode)
+        back.set_mode(mode)
+        take, send, clock = back.taker(mode), there.send_one, time.perf_counter_ns
         line_ns = ping_pong.ping()
         took: list[int] = []
         numbers: list[int] = []
@@ -106,7 +75,9 @@ def _trips(kind: type[Peer], mode: str, native: TwoProcesses) -> _Trips:
         there.open_receiver()
         back.open_sender()
         back.make_ready(1, trips)
-        take, send = _taker(there, mode), back.send_one
+        there.set_mode(mode)
+        back.set_mode(mode)
+        take, send = there.taker(mode), back.send_one
         ping_pong.pong()
         numbers: list[int] = []
         for trip in range(trips):

@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from .native_build import TwoProcesses
 from .peers import PEERS, Mapped, Peer, SharedBus
@@ -14,7 +14,7 @@ from .process_pair import PingPong, is_near, run_pair
 from .records import CYCLE, Ledger
 from .table import Row
 
-__all__ = ["MEASURES", "Measure", "transfers"]
+__all__ = ["MEASURES", "READY", "Measure", "Rates", "fastest", "rates", "transfers"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,11 @@ class Measure:
         return lambda: peer.send_batches(count)
 
 
+READY: Final = Measure(name="ready", what="ready events, one by one", least_millions=8.0)
+
 MEASURES: Final = (
     Measure(name="fields", what="events built from their fields, one by one", of_best=3.0),
-    Measure(name="ready", what="ready events, one by one", least_millions=8.0),
+    READY,
     Measure(name="batches", what="batches of 1024", is_batched=True, of_library=1.0, of_hand=0.8),
 )
 
@@ -64,11 +66,22 @@ class _Way:
     pauses: int
 
 
+Rates: TypeAlias = dict[_Way, list[float]]
+"""M events per second of each round, of every peer with each of its pauses."""
+
+
 def transfers(
     measure: Measure, peers: list[type[Peer]], rounds: int, seconds: float, native: TwoProcesses
 ) -> list[Row]:
-    """Every peer with each of its pauses, in turn; about `seconds` per transfer."""
-    everybody: list[type[Peer]] = [SharedBus, *peers]
+    """The ring and every peer in turn; about `seconds` per transfer."""
+    of_kinds = rates(measure, [SharedBus, *peers], rounds, seconds, native)
+    return [row for kind, done in of_kinds.items() for row in _rows(measure, kind, done)]
+
+
+def rates(
+    measure: Measure, everybody: list[type[Peer]], rounds: int, seconds: float, native: TwoProcesses
+) -> dict[str, Rates]:
+    """Every peer with each of its pauses, in turn: the transfers between near and those between far cores."""
     ways = [_Way(peer, pauses) for peer in everybody for pauses in peer.pauses]
     # A first transfer of each says how many events fill the time.
     counts = {way: _count_for(seconds, _transfer(way, measure, 4 * CYCLE, native).millions) for way in ways}
@@ -76,14 +89,22 @@ def transfers(
     for _ in range(rounds):
         for way in ways:
             done[way].append(_transfer(way, measure, counts[way], native))
-    rows: list[Row] = []
+    of_kinds: dict[str, Rates] = {}
     for kind in ("near", "far"):
         of_kind = {
-            way: [one for one in transfers if is_near(one.line_ns) == (kind == "near")]
+            way: [one.millions for one in transfers if is_near(one.line_ns) == (kind == "near")]
             for way, transfers in done.items()
         }
-        rows += _rows(measure, kind, {way: chosen for way, chosen in of_kind.items() if chosen})
-    return rows
+        of_kinds[kind] = {way: chosen for way, chosen in of_kind.items() if chosen}
+    return of_kinds
+
+
+def fastest(done: Rates) -> dict[type[Peer], float]:
+    """The median of each peer, with the best of its pauses."""
+    best: dict[type[Peer], float] = {}
+    for way, millions in done.items():
+        best[way.peer] = max(best.get(way.peer, 0.0), statistics.median(millions))
+    return best
 
 
 def _count_for(seconds: float, millions: float) -> int:
@@ -128,12 +149,10 @@ def _transfer(way: _Way, measure: Measure, count: int, native: TwoProcesses) -> 
     return _Transfer(line_ns, count / (outcome.second - start) / 1e6)
 
 
-def _rows(measure: Measure, kind: str, done: dict[_Way, list[_Transfer]]) -> list[Row]:
+def _rows(measure: Measure, kind: str, done: Rates) -> list[Row]:
     """The ring and its ratios, then every peer; each with the best of its pauses."""
-    medians = {way: statistics.median(one.millions for one in transfers) for way, transfers in done.items()}
-    best: dict[type[Peer], float] = {}
-    for way, millions in medians.items():
-        best[way.peer] = max(best.get(way.peer, 0.0), millions)
+    medians = {way: statistics.median(millions) for way, millions in done.items()}
+    best = fastest(done)
     if SharedBus not in best or len(best) == 1:
         return []
     ours = best.pop(SharedBus)
@@ -164,14 +183,14 @@ def _rows(measure: Measure, kind: str, done: dict[_Way, list[_Transfer]]) -> lis
         present = [peer for peer in others if peer in best]
         if goal is None or not present:
             continue
-        fastest = max(present, key=best.__getitem__)
-        beside = f"{ours:.2f} against {best[fastest]:.2f} M/s of {fastest.title}"
-        # A peer that is not installed may be the fastest, so without it there is no goal.
-        bound = goal if len(present) == len(others) else None
+        quickest = max(present, key=best.__getitem__)
+        beside = f"{ours:.2f} against {best[quickest]:.2f} M/s of {quickest.title}"
+        # A peer that is not installed may be the fastest, so without one that `[bench]` installs there is no goal.
+        bound = goal if all(peer in best or peer.to_install for peer in others) else None
         if bound is None:
             beside += "; some are not installed"
         what = f"{kind}, ratio to {name}"
-        ratio = ours / best[fastest]
+        ratio = ours / best[quickest]
         rows.append(Row(group=measure.name, what=what, value=ratio, unit="x", goal=bound, at_least=True, beside=beside))
     for peer, millions in sorted(best.items(), key=lambda item: -item[1]):
         ratio = ours / millions

@@ -26,6 +26,7 @@ from ..records import (
     fields,
     ready_bytes,
     ready_records,
+    stamped_bytes,
 )
 from .credit import GROUP, Credit
 from .peer import POLLING, Peer, fresh_name
@@ -111,6 +112,9 @@ class GlobalBuffer(Peer):
 
     def send_one(self, place: int) -> None:
         self._writer.write(self._ready[place])
+
+    def send_stamped(self, number: int, lsn: int) -> None:
+        self._writer.write(np.frombuffer(stamped_bytes(number, lsn), np.uint8))
 
     def open_receiver(self) -> None:
         self._reader = self._library.attach(self._name)

@@ -25,6 +25,7 @@ from ..records import (
     fields,
     ready_bytes,
     ready_records,
+    stamped_bytes,
 )
 from .credit import GROUP, Credit
 from .peer import POLLING, Peer, fresh_name
@@ -143,6 +144,9 @@ class Kickmsg(Peer):
 
     def send_one(self, place: int) -> None:
         self._publisher.send(self._ready[place])
+
+    def send_stamped(self, number: int, lsn: int) -> None:
+        self._publisher.send(stamped_bytes(number, lsn))
 
     def open_receiver(self) -> None:
         """It subscribed before the fork: what is published before a subscription is lost."""

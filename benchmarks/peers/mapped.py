@@ -24,6 +24,7 @@ from ..records import (
     fields,
     ready_bytes,
     ready_records,
+    stamped_bytes,
 )
 from .peer import POLLING, Peer
 
@@ -76,6 +77,9 @@ class Mapped(Peer):
 
     def send_one(self, place: int) -> None:
         self._producer.push(self._ready[place])
+
+    def send_stamped(self, number: int, lsn: int) -> None:
+        self._producer.push(stamped_bytes(number, lsn))
 
     def open_receiver(self) -> None:
         self._consumer = MappedConsumer(self._ring)

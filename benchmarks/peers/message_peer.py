@@ -8,7 +8,7 @@ import abc
 import queue
 from collections.abc import Callable
 from itertools import chain, islice, repeat
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ..records import (
     fields,
     ready_bytes,
     ready_records,
+    stamped_bytes,
 )
 from .peer import WAITING, Peer
 
@@ -44,7 +45,7 @@ Q = TypeVar("Q", bound=_Queue)
 class MessagePeer(Peer):
     """An event is a message of 256 bytes; a batch is one of 256 KiB."""
 
-    pauses = WAITING
+    pauses: ClassVar[tuple[int, ...]] = WAITING
 
     @abc.abstractmethod
     def _putter(self) -> Callable[[bytes], object]:
@@ -84,6 +85,9 @@ class MessagePeer(Peer):
 
     def send_one(self, place: int) -> None:
         self._put(self._ready[place])
+
+    def send_stamped(self, number: int, lsn: int) -> None:
+        self._put(stamped_bytes(number, lsn))
 
     def open_receiver(self) -> None:
         self._get = self._getter()

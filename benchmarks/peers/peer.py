@@ -6,19 +6,26 @@ import abc
 import importlib.util
 import itertools
 import os
+import time
 from collections.abc import Callable
 from itertools import repeat
 from typing import ClassVar, Final
 
 from ..records import CYCLE, Ledger, One
 
-__all__ = ["POLLING", "WAITING", "Peer", "fresh_name", "rest_for"]
+__all__ = ["MODES", "POLLING", "WAITING", "Peer", "fresh_name", "rest_for"]
 
 POLLING: Final = (0, 100, 1000)
 """Turns of an empty loop, about 10 ns each, between two polls while there are no events, or no room."""
 
 WAITING: Final = (0,)
 """For a peer whose own calls wait."""
+
+MODES: Final = ("spinning", "hybrid", "parked")
+"""How a receiver waits for one event: it only polls; it waits as it does by default; it sleeps at once."""
+
+_LOOK_S: Final = 50e-6
+"""How long a peer without a default of its own polls before it sleeps."""
 
 _numbers = itertools.count()
 
@@ -52,6 +59,8 @@ class Peer(abc.ABC):
     title: ClassVar[str]
     module: ClassVar[str | None] = None
     """What must be installed."""
+    to_install: ClassVar[str] = ""
+    """What it takes to install it, if that is more than ``pip``."""
     pauses: ClassVar[tuple[int, ...]]
     lap: ClassVar[int] = CYCLE
     """Events, in whole cycles, after which the memory of the first is used again: sent before any time is taken."""
@@ -59,6 +68,8 @@ class Peer(abc.ABC):
     """Whether ``try_one`` can return with nothing."""
     can_wait: ClassVar[bool] = True
     """Whether ``wait_one`` can sleep."""
+    has_thread: ClassVar[bool] = False
+    """Whether a thread in Python sends what it was given, so that a sender that polls a clock must let it run."""
 
     def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
         self.is_batched = is_batched
@@ -68,6 +79,14 @@ class Peer(abc.ABC):
     def is_installed(cls) -> bool:
         """Whether it can be measured here."""
         return cls.module is None or importlib.util.find_spec(cls.module) is not None
+
+    @classmethod
+    def has(cls, mode: str) -> bool:
+        """Whether its receiver can wait in that one of the `MODES`."""
+        return {"spinning": cls.can_look, "hybrid": cls.can_look and cls.can_wait, "parked": cls.can_wait}[mode]
+
+    def set_mode(self, mode: str) -> None:  # noqa: B027
+        """Called in both processes, after an end was opened and before its first event: how the receiver will wait."""
 
     # In the process that sends.
 
@@ -93,7 +112,11 @@ class Peer(abc.ABC):
 
     @abc.abstractmethod
     def send_one(self, place: int) -> None:
-        """Sends one of the ready events."""
+        """Sends one of the ready events, and wakes the receiver if it may sleep in the mode that was set."""
+
+    @abc.abstractmethod
+    def send_stamped(self, number: int, lsn: int) -> None:
+        """Makes one event of its fields, and sends it as ``send_one`` does."""
 
     # In the process that receives.
 
@@ -112,6 +135,24 @@ class Peer(abc.ABC):
     def wait_one(self) -> One:
         """The next event, asleep until it comes."""
         raise NotImplementedError
+
+    def taker(self, mode: str) -> Callable[[], One]:
+        """Returns what waits for one event in that mode, which was set."""
+        poll, wait, clock = self.try_one, self.wait_one, time.perf_counter
+
+        def spin() -> One:
+            while (one := poll()) is None:
+                pass
+            return one
+
+        def spin_then_wait() -> One:
+            end = clock() + _LOOK_S
+            while (one := poll()) is None:
+                if clock() > end:
+                    return wait()
+            return one
+
+        return {"spinning": spin, "hybrid": spin_then_wait, "parked": wait}[mode]
 
     def idle(self, seconds: float) -> None:
         """Waits, as its users would, for events that do not come."""

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain, repeat
 
-from nodedb_ring import EventBus, WriteEvent, WriteOp
+from nodedb_ring import EventBatch, EventBus, WriteEvent, WriteOp
 
 from ..measure import check
 from ..records import (
@@ -21,16 +22,21 @@ from ..records import (
     fields,
     ready_batches,
     ready_events,
+    stamped_event,
 )
 from .peer import POLLING, Peer, fresh_name
 
-__all__ = ["SharedBus", "SharedBusAsync"]
+__all__ = ["SharedBus", "SharedBusAsync", "SharedBusFours"]
 
 _PATIENCE_S = 60.0
+_FOUR = 4
 
 
 class SharedBus(Peer):
-    """``emit`` of events, ``emit_batch`` of batches, and ``drain`` of up to 1024 into a batch that is the caller's."""
+    """``emit`` of events, ``emit_batch`` of batches, and ``drain`` of up to 1024 into a batch that is the caller's.
+
+    One event for which a receiver waits, as in a round trip, is a `WriteEvent` by ``try_recv`` or ``recv``.
+    """
 
     title = "nodedb_ring"
     pauses = POLLING
@@ -73,6 +79,9 @@ class SharedBus(Peer):
     def send_one(self, place: int) -> None:
         self._producer.emit(self._ready[place])
 
+    def send_stamped(self, number: int, lsn: int) -> None:
+        self._producer.emit(stamped_event(number, lsn))
+
     def open_receiver(self) -> None:
         self._consumer = self._bus.consumer(0)
 
@@ -86,14 +95,21 @@ class SharedBus(Peer):
             ledger.take_batch(batch)
 
     def try_one(self) -> One | None:
-        return self._consumer.drain(1) or None
+        return self._consumer.try_recv()
 
     def wait_one(self) -> One:
-        return self._consumer.drain(1, _PATIENCE_S)
+        event = self._consumer.recv(_PATIENCE_S)
+        if event is None:
+            raise TimeoutError(f"nodedb_ring: no event within {_PATIENCE_S} s")
+        return event
 
-    def park_at_once(self) -> None:
-        """Sleeps from now on without polling first."""
-        self._consumer.spin = 0.0
+    def taker(self, mode: str) -> Callable[[], One]:
+        if mode == "spinning":
+            return super().taker(mode)
+        if mode == "parked":
+            self._consumer.spin = 0.0
+        # Otherwise it polls first by itself, for as long as it does by default.
+        return self.wait_one
 
     def idle(self, seconds: float) -> None:
         check("events that nobody sent", len(self._consumer.drain(timeout=seconds)), 0)
@@ -110,3 +126,21 @@ class SharedBusAsync(SharedBus):
 
     def idle(self, seconds: float) -> None:
         check("events that nobody sent", len(asyncio.run(self._consumer.drain_async(timeout=seconds))), 0)
+
+
+class SharedBusFours(SharedBus):
+    """The same single events, but ready in batches of four, each of which is one ``emit_batch``."""
+
+    title = "nodedb_ring, emit_batch of four"
+
+    def make_ready(self, first: int, count: int) -> None:
+        events = ready_events(first, count)
+        self._fours = [EventBatch.from_events(events[start : start + _FOUR]) for start in range(0, count, _FOUR)]
+
+    def send_ready(self) -> None:
+        emit_batch, rest = self._producer.emit_batch, self.rest
+        for batch in self._fours:
+            emitted = emit_batch(batch)
+            while emitted < _FOUR:
+                rest()
+                emitted += emit_batch(batch[emitted:])

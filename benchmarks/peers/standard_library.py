@@ -20,6 +20,7 @@ class StandardQueue(QueuePeer["multiprocessing.Queue[bytes]"]):
     """It pickles what it is given, and a thread of its own writes it into a pipe."""
 
     title = "multiprocessing.Queue"
+    has_thread = True
 
     def __init__(self, *, is_batched: bool, pauses: int = 0) -> None:
         super().__init__(is_batched=is_batched, pauses=pauses)
