@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from .batch_sizes import batch_sizes
 from .batches import batches
 from .machine import core_pair
 from .memory import memory
 from .native import one_thread, two_threads
 from .native_build import native_loops
 from .python_calls import python_calls
+from .small_batches import small_batches
 from .suite import Show, run_suite
 from .thread_pair import thread_pair
 
 __all__ = ["main"]
 
-_PARTS: Final = ("calls", "batches", "threads", "memory", "native")
+_PARTS: Final = ("calls", "batches", "sizes", "threads", "memory", "native")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +36,9 @@ def _run(wanted: set[str], quick: bool, show: Show) -> None:
         show("Calls from Python, one thread", python_calls(rounds))
     if "batches" in wanted and loops is not None:
         show("Batches of events with 128-byte values, in turn on a default ring", batches(rounds, loops))
+        show("Small batches, and the same events one by one", small_batches(rounds))
+    if "sizes" in wanted:
+        show("Sizes of batches: nanoseconds per event, the dearest over the cheapest", batch_sizes(rounds))
     if "threads" in wanted:
         show("Thread to thread in Python", thread_pair(rounds, 100_000 if quick else 400_000))
     if "memory" in wanted:

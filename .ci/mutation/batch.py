@@ -5,10 +5,12 @@ from __future__ import annotations
 from .mutant import Mutant
 
 MUTANTS = [
-    Mutant("bytes: reserved ones of copied rows not cleared", "bytes", "core/_bulk.pyx",
-           (("            clear_reserved(to)\n", ""),)),
-    Mutant("bytes: reserved ones of a reservation not cleared", "bytes", "ends/_reservation.pyx",
-           (("        clear_reserved(&checked)\n", ""),)),
+    Mutant("bytes: reserved ones of copied rows not cleared", "bytes", "core/nodedb_layout.h",
+           (("(uint32_t)row->source << 8;", "(uint32_t)row->source << 8 | (uint32_t)row->reserved << 16;"),
+            ("span_offset, span_length, 0};", "span_offset, span_length, row->reserved_too};")), ("core/_bulk",)),
+    Mutant("bytes: reserved ones of a reservation not cleared", "bytes", "core/nodedb_layout.h",
+           (("(uint32_t)row->source << 8;", "(uint32_t)row->source << 8 | (uint32_t)row->reserved << 16;"),
+            ("span_offset, span_length, 0};", "span_offset, span_length, row->reserved_too};")), ("ends/_reservation",)),
     Mutant("bytes: payload of a reservation not initialized", "bytes", "ends/_reservation.pyx",
            (("            memset(self._block.bytes, 0, self._payload_bytes)\n", "            pass\n"),)),
     Mutant("bytes: rows of a reservation not initialized", "bytes", "ends/_reservation.pyx",

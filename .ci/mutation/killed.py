@@ -12,10 +12,10 @@ WRITE_INDICES = (
 RELEASE = "    store_release(&header.released, released + count)\n"
 MUTANTS = [
     Mutant("killed: arena_head stored after published", "step", "core/push.pxd",
-           (("    store_release(&header.arena_head, arena_head)\n    side.published += count\n",
-             "    side.published += count\n"),
-            ("    store_release(&header.published, side.published)\n    ring_attempted(ring, sequence)\n",
-             "    store_release(&header.published, side.published)\n"
+           (("    store_release(&header.arena_head, arena_head)\n    side.published = published\n",
+             "    side.published = published\n"),
+            ("    store_release(&header.published, published)\n    ring_attempted(ring, sequence)\n",
+             "    store_release(&header.published, published)\n"
              "    store_release(&header.arena_head, arena_head)\n    ring_attempted(ring, sequence)\n")), ("core/_bulk",)),
     Mutant("killed: arena_released stored before released", "step", "core/take.pxd",
            ((RELEASE + "    if tail != header.arena_released:\n", "    if tail != header.arena_released:\n"),

@@ -22,6 +22,7 @@ CHECKS = {
     "consumers": ["tests/unit/bus/test_shared_consumers.py"],
     "gates": ["tests/unit/fan_in/test_gates.py"],
     "wakes": ["tests/unit/core/test_lost_wakes.py", "tests/unit/core/test_pid_namespaces.py"],
+    "woken": ["tests/stress/test_native_traffic.py", "-k", "sleeping_consumer_is_woken and 0"],
     "fences": ["tests/unit/core/test_fences.py"],
     "polling": ["tests/unit/core/test_polling.py"],
     "bus": [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-PUBLISH_LAST = "    ring_publish_stamped(ring, 1, start + payload_bytes, row.sequence)\n    return PUSH_DONE\n"
+PUBLISH_LAST = "    ring_publish_stamped(ring, 1, start + span_bytes, row.sequence)\n    return PUSH_DONE\n"
 MUTANTS = [
     Mutant("published stored with relaxed order", "tsan", "core/push.pxd",
            (("load_relaxed_u32, store_release, unlikely", "load_relaxed_u32, store_relaxed, store_release, unlikely"),
-            ("store_release(&header.published, side", "store_relaxed(&header.published, side")), ("core/_bulk",)),
+            ("store_release(&header.published, ", "store_relaxed(&header.published, ")), ("core/_bulk",)),
     Mutant("published loaded with relaxed order", "tsan", "core/take.pxd",
            (("    load_relaxed_u32,\n    store_relaxed,\n", "    load_relaxed,\n    load_relaxed_u32,\n    store_relaxed,\n"),
             ("published = load_acquire(", "published = load_relaxed(")), ("core/_bulk",)),
@@ -25,16 +25,17 @@ MUTANTS = [
              "        ring.index[(released + i) & ring.mask] = <uint32_t>(rows - ring.rows) + i\n")), ("core/_bulk",)),
     Mutant("published before the row is written", "step", "core/push.pxd",
            ((PUBLISH_LAST, "    return PUSH_DONE\n"),
-            ("    memcpy(to, row, sizeof(EventRow))\n    if offset != 0:\n",
-             "    ring_stamp(to, side.published, start, offset, payload_bytes)\n"
-             "    ring_publish_stamped(ring, 1, start + payload_bytes, row.sequence)\n"
-             "    memcpy(to, row, sizeof(EventRow))\n    if offset != 0:\n"),
-            ("payload, payload_bytes)\n    ring_stamp(to, side.published, ",
-             "payload, payload_bytes)\n    ring_stamp(to, side.published - 1, ")), ("core/_bulk",), also="traffic"),
+            ("    memcpy(to, row, sizeof(EventRow))\n    if offset != span_start:\n",
+             "    ring_stamp(to, side.published, start, <uint32_t>offset, <uint32_t>span_bytes)\n"
+             "    ring_publish_stamped(ring, 1, start + span_bytes, row.sequence)\n"
+             "    memcpy(to, row, sizeof(EventRow))\n    if offset != span_start:\n"),
+            ("span_start, span_bytes)\n    ring_stamp(to, side.published, ",
+             "span_start, span_bytes)\n    ring_stamp(to, side.published - 1, ")), ("core/_bulk",), also="traffic"),
     Mutant("released before the payload is read", "between", "core/take.pxd",
            (("    if row.span_offset != 0:\n        shift_fields(row, -row.span_offset)\n",
              "    ring_advance(ring)\n    if row.span_offset != 0:\n        shift_fields(row, -row.span_offset)\n"),
-            ("row.span_length)\n    ring_advance(ring)\n", "row.span_length)\n")), ("core/_bulk",)),
+            ("    ring_advance_rows(ring, ring_row(ring, ring.local.consumer.taken), 1, row.arena_start + row.span_length)\n    return 1\n",
+             "    return 1\n")), ("core/_bulk",)),
     Mutant("producer fills one slot too many", "bus", "core/push.pxd",
            (("- side.cached_released >= ring.capacity", "- side.cached_released > ring.capacity"),), ("core/_bulk", "batch/_event_rows")),
     Mutant("a new lap overwrites bytes in use", "bus", "core/_room.pyx",
@@ -81,8 +82,8 @@ MUTANTS = [
              "            if copied != 0 and end > row_lap(first) + ring.arena_bytes:\n"),)),
     Mutant("fences: the membarrier left out when the producer is first asked", "fences", "core/_waiting.pyx",
            (("local.consumer.is_fenced = is_fenced\n", "local.consumer.is_fenced = _often(rings[i]) != 0\n"),)),
-    Mutant("fences: a producer that was asked does not fence", "fences", "core/_waking.pyx",
-           (("(WAKER_FENCES | SLEEPS_OFTEN):\n", "WAKER_FENCES:\n"),), also="sleep"),
+    Mutant("fences: a producer that was asked does not fence", "woken", "core/_waking.pyx",
+           (("(WAKER_FENCES | SLEEPS_OFTEN):\n", "WAKER_FENCES:\n"),)),
     Mutant("fences: never taken back", "fences", "core/_waking.pyx",
            (("        if side.fences_in_vain >= MOST_FENCES:\n", "        if False:\n"),)),
     Mutant("fences: taken back although the reader sleeps", "fences", "core/_waking.pyx",

@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 from ._claims cimport ring_consumer_corrupt
 from ._room cimport ring_drop, ring_make_room
-from .atomic cimport load_relaxed_u32, unlikely
+from .atomic cimport load_relaxed_u32, prefetch_to_write, unlikely
 from .copy cimport nodedb_copy
 from .layout cimport (
     CORRUPT_INDEX,
@@ -44,6 +44,11 @@ cdef enum:
 
 cdef enum:  # what _copy_span returns for a span that there is no room for
     SPAN_TOO_LONG = 0xFFFFFFFFFFFFFFFF
+
+
+cdef inline void prefetch_row(EventRow* row) noexcept nogil:
+    prefetch_to_write(row)
+    prefetch_to_write(row.field)
 
 
 cdef void ring_drop_rows(
@@ -173,12 +178,17 @@ cdef uint64_t ring_fit_packed(
                 else:
                     more //= 2
         head = side.arena_head
+        for i in range(min(fit, <uint32_t>CACHED_ROWS)):
+            # Rows that were last in this cache a lap ago, if not in the consumer's: they come while payload is copied.
+            prefetch_row(first + i)
         nodedb_copy(ring.arena + (head - side.arena_lap), payload + start, stop - start)
         shift = <uint32_t>(head - side.arena_lap) - <uint32_t>start
         at = start
         for i in range(fit):
             if i % CACHED_ROWS == 0:
                 nodedb_copy(first + i, rows + (done + i), min(fit - i, <uint32_t>CACHED_ROWS) * sizeof(EventRow))
+            if i + CACHED_ROWS < fit:
+                prefetch_row(first + i + CACHED_ROWS)
             highest = max(highest, first[i].sequence)
             # A row ends where the next one begins.
             behind = stop if i + 1 == fit else rows[done + i + 1].field[0].offset
