@@ -32,7 +32,7 @@ stored with release    by                               loaded with acquire, by 
 ``emitted_sequence``   ``ring_attempted``               ``EventRing.emitted_sequence``
 ``producer_claim``     ``ring_close_producer``          ``ring_producer_gone``: then ``published`` once more
 ``*_claim``            ``ring_open_claim``              ``_mark_dead``: then the pid is that claim's or a later one's
-``waiting``            ``_announce``, its membarrier    ``ring_notify``
+``waiting``            ``_announce``, its membarrier    ``ring_notify``; with SLEEPS_OFTEN the fence is ``ring_wake``'s
 ``room_waiting``       ``_announce_room``, the same     ``ring_release_run``, ``ring_wake_producer``
 =====================  ===============================  ============================================
 

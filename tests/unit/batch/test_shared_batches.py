@@ -42,7 +42,7 @@ def test_a_batch_is_made_once() -> None:
     """What another thread reads of it is not replaced."""
     made = batch(1, 3)
     with pytest.raises(TypeError, match="immutable"):
-        made.__init__(made.records, made.payload)  # type: ignore[misc]
+        made.__init__(made.records, made.payload)
     assert made.sequence.tolist() == [1, 2, 3]
 
 
