@@ -307,7 +307,7 @@ def test_a_descriptor_is_armed_again_by_a_call_that_finds_nothing(ends: Ends) ->
         assert not readable.poll(0)
 
 
-PUBLISHED, RELEASED = 128, 392
+PUBLISHED, RELEASED = 128, 520
 
 
 @pytest.mark.parametrize(
