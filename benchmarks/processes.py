@@ -43,7 +43,7 @@ def _run(wanted: set[str], quick: bool, show: Show) -> None:
             print(f"{peer.title}: cannot sleep, so it has no trips but the spinning ones, and is not idle")
     if core_pair() is None:
         print("one core: every transfer waits for a switch of processes, and no figure here means much")
-    rounds, seconds = (3, 0.05) if quick else (11, 0.1)
+    rounds, seconds = (2, 0.03) if quick else (11, 0.1)
     for measure in MEASURES:
         if measure.name in wanted:
             show(f"{measure.what}, process to process", transfers(measure, peers, rounds, seconds, native))
@@ -58,7 +58,7 @@ def _run(wanted: set[str], quick: bool, show: Show) -> None:
 
 
 def _latencies(peers: list[type[Peer]], quick: bool, native: TwoProcesses) -> list[Row]:
-    rows, too_slow = latencies(peers, 3 if quick else 7, 1_000 if quick else 4_000, native)
+    rows, too_slow = latencies(peers, 2 if quick else 7, 500 if quick else 4_000, native)
     for line in too_slow:
         print(line)
     return rows
