@@ -80,7 +80,7 @@ FREE_THREADS = {
     "asleep": ["tests/stress/test_free_threads_leases.py", "-k", "while_the_consumer_sleeps"],
 }
 CHECKS |= FREE_THREADS
-ATTEMPTS = {"tsan": 6, "traffic": 6, "kill": 6} | dict.fromkeys(FREE_THREADS, 4)
+ATTEMPTS = {"tsan": 6, "traffic": 6, "kill": 6, "woken": 4} | dict.fromkeys(FREE_THREADS, 4)
 """Runs after which a race that was not met counts as one that the check does not see; the others have one."""
 
 
