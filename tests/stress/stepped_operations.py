@@ -46,11 +46,13 @@ def _empty(roll: int) -> Callable[[Ends], None]:
 
 
 def _lagging(ends: Ends) -> None:
-    """Nothing is outstanding, the next event starts a lap, and its end is more than a lap past the consumer's mark."""
+    """Nothing is outstanding, the next batch starts a lap, and its end is more than a lap past the consumer's mark."""
+    size = ends.events.size
     while True:
-        assert ends.emit_batch(1) == 1
-        assert ends.drain(1) == 1
-        if ends.events.size(ends.sequence - 1) < ends.events.size(ends.sequence):
+        assert ends.emit_batch(2) == 2
+        assert ends.drain(2) == 2
+        following = ends.sequence
+        if size(following - 2) + size(following - 1) < size(following) + size(following + 1):
             return
 
 
@@ -120,7 +122,8 @@ OPERATIONS: Final = [
     # One of these goes round the end of the arena.
     *[Operation(f"emit, the arena moved by {roll}", _waiting(roll, 2), Ends.emit) for roll in range(6, 12)],
     Operation("emit_batch", _waiting(6, 1), lambda ends: ends.emit_batch(3)),
-    Operation("emit_batch at the start of a lap", _lagging, lambda ends: ends.emit_batch(1)),
+    Operation("emit_batch of one", _waiting(6, 1), lambda ends: ends.emit_batch(1)),
+    Operation("emit_batch at the start of a lap", _lagging, lambda ends: ends.emit_batch(2)),
     Operation("emit_batch, some dropped", _waiting(2, 5), lambda ends: ends.emit_batch(6), geometry=BY_SLOTS),
     Operation("emit_batch round the arena", _waiting(9, 1), lambda ends: ends.emit_batch(4)),
     Operation("emit_batch, scattered", _waiting(8, 1), lambda ends: ends.emit_scattered(4)),
