@@ -30,10 +30,18 @@ def idle(peers: list[type[Peer]], seconds: float, native: TwoProcesses) -> list[
         rows.append(Row(group="idle", what=peer.title, value=percent, unit="% of one core", goal=goal, beside=beside))
     percent, waited = _receiving_seldom(seconds, native)
     what = f"{SharedBus.title}, one event every {_EVERY_S * 1000:.0f} ms"
-    beside = f"received for {waited:.1f} s"
+    beside = f"received for {waited:.1f} s; a bare sleep of that length, as often: {_sleeping(seconds):.2f} %"
     goal = _MOST_PERCENT_SELDOM
     rows.append(Row(group="idle", what=what, value=percent, unit="% of one core", goal=goal, beside=beside))
     return rows
+
+
+def _sleeping(seconds: float) -> float:
+    """What the kernel takes for the wakes alone, in percent of one core."""
+    start, used = time.perf_counter(), time.process_time()
+    for _ in range(max(10, int(seconds / _EVERY_S))):
+        time.sleep(_EVERY_S)
+    return (time.process_time() - used) / (time.perf_counter() - start) * 100
 
 
 def _receiving_seldom(seconds: float, native: TwoProcesses) -> tuple[float, float]:

@@ -11,8 +11,9 @@ cdef enum:
     # How long a wait polls before it sleeps: less than a wake, which costs some 25 microseconds.
     DEFAULT_SPIN_NS = 10000
     # The longest sleep between two checks for signals, of which one that comes just before a sleep does not interrupt it,
-    # and for what other threads have dropped, of which nothing tells a sleeper.
-    LONGEST_SLEEP_NS = 100000000
+    # and for what other threads have dropped, of which nothing tells a sleeper. As long as SHARED_SLEEP_NS of _waiting.pyx:
+    # a longer one would be two sleeps on a shared ring.
+    LONGEST_SLEEP_NS = 80000000
     # The longest time-out in seconds; limits.py has the same constant.
     LONGEST_SECONDS = 1000000000
 
