@@ -25,11 +25,11 @@ cdef class ChangeBlock(RowBlock):
     # Writes a HEARTBEAT, which has no payload.
     cdef int write_heartbeat(self) except -1
     # Makes rows that were written rows of the block; or forgets them.
-    cdef void keep(self) noexcept
-    cdef void discard(self) noexcept
+    cdef void keep(self) noexcept nogil
+    cdef void discard(self) noexcept nogil
     # Undoes all rows from number `count` on.
     cdef void truncate(self, uint64_t count) noexcept
-    cdef bint is_full(self) noexcept
+    cdef bint is_full(self) noexcept nogil
     # Gives the rows their numbers, from `sequence` on, and what else the commit knows.
     cdef void stamp(self, uint64_t sequence, uint64_t lsn, int64_t time_ms, uint64_t tenant, uint64_t vshard) noexcept
     # The bytes of payload of a row.
@@ -41,7 +41,7 @@ cdef class ChangeBlock(RowBlock):
 # For what writes changes. Room for `size` bytes more.
 cdef int grow_bytes(ChangeBlock self, uint64_t size) except -1
 # The row behind those that are there, without a field. It counts once `written` says so.
-cdef EventRow* next_row(ChangeBlock self) except NULL
+cdef EventRow* next_row(ChangeBlock self) except NULL nogil
 
 
 cdef inline void clear_field(EventField* field, uint64_t used) noexcept nogil:

@@ -48,12 +48,12 @@ cdef class ChangeBlock(RowBlock):
         self.written += 1
         return 0
 
-    cdef void keep(self) noexcept:
+    cdef void keep(self) noexcept nogil:
         self.count += self.written
         self.payload_bytes = self.used
         self.written = 0
 
-    cdef void discard(self) noexcept:
+    cdef void discard(self) noexcept nogil:
         self.used = self.payload_bytes
         self.written = 0
 
@@ -63,7 +63,7 @@ cdef class ChangeBlock(RowBlock):
             self.count = count
         self.discard()
 
-    cdef bint is_full(self) noexcept:
+    cdef bint is_full(self) noexcept nogil:
         return self.count >= MOST_ROWS - 2 or self.payload_bytes >= MOST_BYTES
 
     cdef void stamp(self, uint64_t sequence, uint64_t lsn, int64_t time_ms, uint64_t tenant, uint64_t vshard) noexcept:
@@ -109,7 +109,7 @@ cdef int grow_bytes(ChangeBlock self, uint64_t size) except -1:
     return 0
 
 
-cdef EventRow* next_row(ChangeBlock self) except NULL:
+cdef EventRow* next_row(ChangeBlock self) except NULL nogil:
     cdef uint64_t room
     cdef void* memory
     cdef EventRow* row
@@ -117,7 +117,8 @@ cdef EventRow* next_row(ChangeBlock self) except NULL:
         room = 2 * self.row_room + 8
         memory = realloc(self.rows, room * sizeof(EventRow))
         if memory == NULL:
-            raise MemoryError
+            with gil:
+                raise MemoryError
         self.rows = <EventRow*>memory
         self.row_room = room
     row = self.rows + (self.count + self.written)

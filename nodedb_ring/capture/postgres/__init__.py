@@ -1,0 +1,1 @@
+"""Capture of PostgreSQL: the committed changes of a publication, by logical replication."""
