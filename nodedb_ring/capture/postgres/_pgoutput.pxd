@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .._change_block cimport ChangeBlock
-from .pgoutput cimport POSTGRES_MOST_COLUMNS, PostgresField, PostgresInput, PostgresRelation, PostgresRelations, PostgresResult
+from .pgoutput cimport POSTGRES_MOST_COLUMNS, PostgresField, PostgresRelation, PostgresRelations, PostgresResult
 
 
 cdef class Decoder:
@@ -22,6 +22,7 @@ cdef class Decoder:
     cdef uint64_t resume_lsn, resume_events
     cdef uint64_t end_lsn                # where the last commit ends that was read to its end
     cdef uint64_t received
+    cdef bint drained
     cdef list messages                   # that were not decoded, because the block was full
     cdef PostgresField before[POSTGRES_MOST_COLUMNS]
     cdef PostgresField after[POSTGRES_MOST_COLUMNS]
@@ -32,3 +33,7 @@ cdef class Decoder:
         self, uint8_t op, const PostgresField* keyed, const PostgresField* key_before, const PostgresField* new,
         const PostgresField* old, bint old_is_key
     ) except? <PostgresResult>-1 nogil
+
+
+# Why a message is refused, as an exception.
+cdef object refusal(Decoder self, PostgresResult result, bytes message)

@@ -12,9 +12,10 @@ must be is a ``CaptureError``, of which no part becomes an event.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport UINT32_MAX
 from libc.string cimport memcmp
 
-from ...core.layout cimport EventField, EventRow
+from ...core.layout cimport NO_TIME, EventField, EventRow
 from ...core.schema cimport (
     FIELD_COLLECTION,
     FIELD_NEW_VALUE,
@@ -38,6 +39,8 @@ from .pgoutput cimport (
     PG_TRUNCATED,
     PG_UNKNOWN_MESSAGE,
     PG_UNKNOWN_RELATION,
+    PostgresColumn,
+    PostgresInput,
     PostgresOutput,
     postgres_left,
     postgres_make_locale,
@@ -139,6 +142,11 @@ cdef class Decoder:
         return self.in_transaction
 
     @property
+    def is_drained(self):
+        """Whether ``read`` ended because there was nothing more to read."""
+        return self.drained and len(self.messages) == 0
+
+    @property
     def has_messages(self):
         """Whether messages wait for ``take``."""
         return len(self.messages) != 0
@@ -174,9 +182,11 @@ cdef class Decoder:
             A message is not as it must be.
         """
         cdef Py_ssize_t count = 0
+        self.drained = False
         while len(self.messages) < MOST_MESSAGES:
             message = read_message()
             if message is None:
+                self.drained = True
                 break
             self.messages.append(message.payload)
             count += 1
@@ -205,8 +215,21 @@ cdef class Decoder:
             raise refusal(self, result, self.messages[done])
         del self.messages[:done]
 
+    def start_snapshot(self, uint64_t lsn):
+        """What follows is rows of the tables as they stood there, which have no time of a commit."""
+        self.start(after_lsn=0, after_events=0)
+        self.in_transaction = True
+        self.lsn = lsn
+        self.time_ms = NO_TIME
+
+    def describe(self, bytes message not None):
+        """Decodes one message by itself."""
+        cdef PostgresResult result = self.decode(<const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+        if result != PG_OK:
+            raise refusal(self, result, message)
+
     def take(self):
-        """The events that were read, as a batch, and their number; a new block begins."""
+        """The events that were read, as a batch; a new block begins."""
         block = self.block
         self.block = ChangeBlock.__new__(ChangeBlock)
         return EventBatch._over(block)
@@ -218,6 +241,7 @@ cdef class Decoder:
         input.at = message
         input.end = message + size
         self.relation = NULL
+        self.bad_column = UINT32_MAX
         result = postgres_read_u8(&input, &kind)
         if result != PG_OK:
             return result
@@ -289,14 +313,22 @@ cdef class Decoder:
         return PG_OK
 
 
+cdef str column_name(Decoder self):
+    """Of the column that is wrong, out of its MessagePack."""
+    cdef PostgresColumn* column = &self.relation.columns[self.bad_column]
+    cdef bytes packed = self.relation.names[column.name_at:column.name_at + column.name_size]
+    # PostgreSQL's names have less than 64 bytes, but whoever sends them need not know.
+    return packed[1 if packed[0] < 0xC0 else 2 if packed[0] == 0xD9 else 3:].decode()
+
+
 cdef object refusal(Decoder self, PostgresResult result, bytes message):
     cdef object where = ""
     if result == PG_NO_MEMORY:
         return MemoryError(f"no memory for the events of a message of {len(message)} bytes")
     if self.relation != NULL:
-        where = (<bytes>self.relation.collection[:self.relation.collection_size]).decode("utf-8", "replace")
-        if result in (PG_BAD_VALUE, PG_BAD_ARRAY, PG_NOT_UTF8, PG_TOO_LARGE) and self.bad_column < self.relation.count:
-            where = f"{where}, column {self.bad_column + 1}"
+        where = (<bytes>self.relation.collection[:self.relation.collection_size]).decode()
+        if self.bad_column < self.relation.count:
+            where = f"{where}, column {column_name(self)}"
         where = f"table {where}: "
     if result == PG_NOT_UTF8:
         return CaptureError(
@@ -392,7 +424,6 @@ cdef PostgresResult decode_change(Decoder self, uint8_t kind, PostgresInput* inp
     self.relation = postgres_relation_find(&self.relations, oid)
     if self.relation == NULL:
         return PG_UNKNOWN_RELATION
-    self.bad_column = self.relation.count
     result = postgres_read_u8(input, &part)
     if result == PG_OK and kind != 73 and (part == 75 or part == 79):  # K: the key of the old row; O: all of it
         identity = part

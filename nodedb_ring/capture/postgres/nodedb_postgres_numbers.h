@@ -168,17 +168,16 @@ static inline int postgres_parse_pair(const uint8_t **at, const uint8_t *end, ui
 
 // A timestamptz in DateStyle ISO: `2013-01-01 05:15:00.25+00`, perhaps with ` BC` behind it.
 //
-// `infinity` and `-infinity` are the last and the first moment that datetime64[us] has, so that they stay behind and
-// before all others.
+// `infinity` and `-infinity` are the last and the first whole second that datetime64[us] has, so that they stay behind
+// and before all others.
 static inline int postgres_parse_timestamptz(const uint8_t *text, uint64_t size, int64_t *seconds,
                                              uint32_t *nanoseconds) {
     const uint8_t *at = text, *end = text + size;
     int64_t year = 0, offset;
     uint32_t month, day, hour, minute, second, zone_hour, zone_minute = 0, zone_second = 0, unit = 100000000;
     if (postgres_is(text, size, "infinity") || postgres_is(text, size, "-infinity")) {
-        const int64_t microseconds = text[0] == '-' ? -INT64_MAX : INT64_MAX;
-        *seconds = microseconds / 1000000 - (microseconds < 0);
-        *nanoseconds = (uint32_t)((microseconds - *seconds * 1000000) * 1000);
+        *seconds = (text[0] == '-' ? -INT64_MAX : INT64_MAX) / 1000000;
+        *nanoseconds = 0;
         return 1;
     }
     for (; at < end && at - text < 7 && postgres_is_digit(*at); at++)

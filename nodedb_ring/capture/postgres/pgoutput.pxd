@@ -76,3 +76,8 @@ cdef extern from "nodedb_postgres_tuples.h" nogil:
     PostgresResult postgres_put_map(
         PostgresOutput* output, const PostgresRelation* relation, const PostgresField* fields, bint of_key,
         uint32_t* bad_column) noexcept
+
+cdef extern from "nodedb_postgres_copy.h" nogil:
+    PostgresResult postgres_read_copied(
+        const uint8_t* line, uint64_t size, uint8_t* plain, const PostgresRelation* relation, PostgresField* fields
+    ) noexcept

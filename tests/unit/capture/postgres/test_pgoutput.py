@@ -233,7 +233,7 @@ def test_a_message_that_is_not_as_it_must_be_is_refused(message: bytes) -> None:
 
 def test_text_that_is_not_utf8_is_refused() -> None:
     broken = insert(T, "1", "abc").replace(b"abc", b"a\xffc")
-    with pytest.raises(CaptureError, match=r"table public\.t, column 2: has text that is not UTF-8.*bytea"):
+    with pytest.raises(CaptureError, match=r"table public\.t, column name: has text that is not UTF-8.*bytea"):
         decoded(ID_NAME, begin(5), broken)
 
 

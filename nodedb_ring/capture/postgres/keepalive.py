@@ -1,0 +1,84 @@
+"""``Keepalive``: a thread that answers the server while the capture waits for the ring or the log.
+
+The server ends a connection from which it hears nothing for ``wal_sender_timeout``. The same thread asks how much log
+the slot holds back, on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Final, final
+
+import psycopg2
+import psycopg2.extensions
+
+from .connection import open_sql
+from .slot import slot_lag
+from .stream import Stream
+
+__all__ = ["Keepalive"]
+
+_LAG_SECONDS: Final = 2.0
+"""How often it asks for the lag."""
+
+
+@final
+class Keepalive:
+    """Runs from ``start`` to ``stop``.
+
+    Parameters
+    ----------
+    dsn, slot : str
+    """
+
+    def __init__(self, dsn: str, slot: str) -> None:
+        self._dsn, self._slot = dsn, slot
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nodedb_ring-keepalive", daemon=True)
+        self._connection: psycopg2.extensions.connection | None = None
+        self._interval = _LAG_SECONDS
+        self.lag_bytes: int | None = None
+
+    def start(self) -> None:
+        """Once."""
+        self._thread.start()
+
+    def attend(self, stream: Stream | None, timeout_ms: int = 0) -> None:
+        """Answers on this stream from here on; `timeout_ms` is the server's ``wal_sender_timeout``, 0 for none."""
+        with self._lock:
+            self._stream = stream
+            self._interval = min(_LAG_SECONDS, timeout_ms / 3000) if timeout_ms else _LAG_SECONDS
+
+    def stop(self) -> None:
+        """Returns when the thread has ended. May be repeated."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(self._interval):
+                with self._lock:
+                    if self._stream is not None:
+                        # The thread that reads finds out what is wrong with the connection.
+                        with contextlib.suppress(psycopg2.Error):
+                            self._stream.keep_alive()
+                self._ask()
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+
+    def _ask(self) -> None:
+        try:
+            if self._connection is None:
+                self._connection = open_sql(self._dsn)
+            with self._connection.cursor() as cursor:
+                self.lag_bytes = slot_lag(cursor, self._slot)
+        except psycopg2.Error:
+            self.lag_bytes = None
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
