@@ -283,7 +283,7 @@ class PostgresCapture:
                     " snapshot=True for the rows that are there, too"
                 )
             cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'")
-            [(self._timeout_ms,)] = cursor.fetchall()
+            [(timeout_ms,)] = cursor.fetchall()
             self._must_take_snapshot = found is None
         log, core_id = self._log, self._producer.core_id
         next_sequence = self._producer.next_sequence
@@ -293,7 +293,7 @@ class PostgresCapture:
         # Rows that a broken-off snapshot, or a slot that was dropped, has left with whoever reads the events.
         self._must_clear = next_sequence > 1
         self._decoder = Decoder(next_sequence=next_sequence, tenant_id=self._tenant_id, vshard_id=self._vshard_id)
-        self._keepalive = Keepalive(self._dsn, self._slot)
+        self._keepalive = Keepalive(self._dsn, self._slot, int(timeout_ms))
         self._has_run = True
 
     def _run_in_thread(self) -> None:
@@ -383,7 +383,7 @@ class PostgresCapture:
     def _receive(self, stream: Stream) -> str:
         """Until the connection is lost, and says why; or until the capture is stopped."""
         assert self._keepalive is not None
-        self._keepalive.attend(stream, self._timeout_ms)
+        self._keepalive.attend(stream)
         self._stream = stream
         try:
             self._transfer(stream)
@@ -392,6 +392,9 @@ class PostgresCapture:
         finally:
             self._stream = None
             self._keepalive.attend(None)
+            # What was confirmed and not sent yet would be sent again to the next capture.
+            with contextlib.suppress(psycopg2.Error):
+                stream.keep_alive()
             stream.close()
         return "stopped"
 
@@ -449,5 +452,6 @@ class PostgresCapture:
             return
         self._watermark_at = now
         group, core_id = group_of(self._slot), self._producer.core_id
-        if before > (self._log.load_watermark(group, core_id) or 0):
+        stored = self._log.load_watermark(group, core_id)
+        if stored is None or before > stored:
             self._log.save_watermark(group, core_id, before)

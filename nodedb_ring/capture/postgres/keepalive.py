@@ -30,27 +30,28 @@ class Keepalive:
     Parameters
     ----------
     dsn, slot : str
+    timeout_ms : int
+        The server's ``wal_sender_timeout``; 0 for none.
     """
 
-    def __init__(self, dsn: str, slot: str) -> None:
+    def __init__(self, dsn: str, slot: str, timeout_ms: int) -> None:
         self._dsn, self._slot = dsn, slot
+        self._interval = min(_LAG_SECONDS, timeout_ms / 3000) if timeout_ms else _LAG_SECONDS
         self._lock = threading.Lock()
         self._stream: Stream | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nodedb_ring-keepalive", daemon=True)
         self._connection: psycopg2.extensions.connection | None = None
-        self._interval = _LAG_SECONDS
         self.lag_bytes: int | None = None
 
     def start(self) -> None:
         """Once."""
         self._thread.start()
 
-    def attend(self, stream: Stream | None, timeout_ms: int = 0) -> None:
-        """Answers on this stream from here on; `timeout_ms` is the server's ``wal_sender_timeout``, 0 for none."""
+    def attend(self, stream: Stream | None) -> None:
+        """Answers on this stream from here on."""
         with self._lock:
             self._stream = stream
-            self._interval = min(_LAG_SECONDS, timeout_ms / 3000) if timeout_ms else _LAG_SECONDS
 
     def stop(self) -> None:
         """Returns when the thread has ended. May be repeated."""
