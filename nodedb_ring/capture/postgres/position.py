@@ -55,7 +55,11 @@ def find_position(log: EventLog, core_id: int, slot: str) -> Position:
         # A row of a snapshot: no commit of the stream has begun.
         return Position(commit.lsn, 0)
     first = _first_of(log, core_id, last, commit)
-    if first > 1 and _commit_at(log, core_id, first - 1) is None and log.load_watermark(group_of(slot), core_id) != first - 1:
+    if (
+        first > 1
+        and _commit_at(log, core_id, first - 1) is None
+        and log.load_watermark(group_of(slot), core_id) != first - 1
+    ):
         raise _trimmed(log, core_id, last, slot)
     return Position(commit.lsn, last - first + 1)
 

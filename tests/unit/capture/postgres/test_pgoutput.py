@@ -38,7 +38,11 @@ ID_NAME = relation(T, "public.t", [("id", INT4, True), ("name", TEXT, False)])
 
 def shown(batch: EventBatch) -> list[tuple[object, ...]]:
     return [
-        (event.op.name, event.row_id, *(value and msgpack.unpackb(value) for value in (event.old_value, event.new_value)))
+        (
+            event.op.name,
+            event.row_id,
+            *(value and msgpack.unpackb(value) for value in (event.old_value, event.new_value)),
+        )
         for event in batch
     ]
 
@@ -113,7 +117,9 @@ def test_truncate_is_one_event_a_table() -> None:
     batch = decoded(ID_NAME, other, begin(5), truncate(T, T + 1), commit(5))
     assert [event.op for event in batch] == [WriteOp.BULK_DELETE] * 2
     assert batch.strings("collection").tolist() == ["public.t", "s.u"]
-    assert [(event.row_id, event.count, event.old_value, event.new_value) for event in batch] == [("", 0, None, None)] * 2
+    assert [(event.row_id, event.count, event.old_value, event.new_value) for event in batch] == [
+        ("", 0, None, None)
+    ] * 2
 
 
 def test_a_table_is_what_was_said_of_it_last() -> None:
@@ -161,7 +167,15 @@ def test_what_was_delivered_before_becomes_no_event() -> None:
     ]
     whole = [(op, row_id) for op, row_id, *_ in shown(decoded(*messages))]
     assert len(whole) == 6
-    for (lsn, events), left in {(0, 0): 6, (10, 0): 6, (10, 1): 5, (20, 0): 5, (20, 1): 4, (20, 2): 3, (20, 4): 1}.items():
+    for (lsn, events), left in {
+        (0, 0): 6,
+        (10, 0): 6,
+        (10, 1): 5,
+        (20, 0): 5,
+        (20, 1): 4,
+        (20, 2): 3,
+        (20, 4): 1,
+    }.items():
         batch = decoded(*messages, after=(lsn, events))
         assert [(op, row_id) for op, row_id, *_ in shown(batch)] == whole[-left:]
         assert batch.sequence.tolist() == list(range(1, left + 1))

@@ -66,7 +66,10 @@ def own_database(own_server: PostgresServer) -> Database:
 
 def test_a_server_that_is_killed_and_started_again(own_database: Database, tmp_path: Path) -> None:
     server = own_database.server
-    with SqliteEventLog(tmp_path / "log.db") as log, captured(own_database, "t(id int PRIMARY KEY, a text)", log=log) as core:
+    with (
+        SqliteEventLog(tmp_path / "log.db") as log,
+        captured(own_database, "t(id int PRIMARY KEY, a text)", log=log) as core,
+    ):
         for i in range(3):
             own_database.execute(insert(100 * i, 100 * i + 49))
             if i % 2:
@@ -175,6 +178,9 @@ def test_errors_of_the_server_name_the_database(database: Database, tmp_path: Pa
         core.capture().ensure_slot()
     with SqliteEventLog(tmp_path / "log.db") as log, pytest.raises(TypeError, match="must be an EventProducer"):
         Captured(database, "s").capture().__class__(
-            database.dsn, HookedLog(log), publication="p", slot="s"  # type: ignore[arg-type]
+            database.dsn,
+            HookedLog(log),
+            publication="p",
+            slot="s",  # type: ignore[arg-type]
         )
     assert issubclass(psycopg2.errors.UndefinedTable, psycopg2.Error)

@@ -57,7 +57,9 @@ def test_rows_and_then_changes(database: Database) -> None:
 
 
 def test_what_is_committed_during_the_snapshot_comes_once(database: Database, hooked: HookedLog) -> None:
-    database.execute("CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t", insert(1, 20_000))
+    database.execute(
+        "CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t", insert(1, 20_000)
+    )
     core = Captured(database, new_slot(), capacity=65536)
 
     def change(_: EventBatch) -> None:
@@ -83,7 +85,9 @@ def test_what_is_committed_during_the_snapshot_comes_once(database: Database, ho
 
 @pytest.mark.parametrize("appends", [0, 1, 3])
 def test_a_snapshot_that_was_broken_off_begins_again(database: Database, hooked: HookedLog, appends: int) -> None:
-    database.execute("CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t", insert(1, 20_000))
+    database.execute(
+        "CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t", insert(1, 20_000)
+    )
     core = Captured(database, new_slot(), capacity=65536)
 
     def interrupt(_: EventBatch) -> None:
@@ -157,7 +161,9 @@ def test_columns_and_rows_that_a_publication_has_not(database: Database) -> None
 
 
 def test_a_snapshot_waits_for_the_ring(database: Database) -> None:
-    database.execute("CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t", insert(1, 20_000))
+    database.execute(
+        "CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t", insert(1, 20_000)
+    )
     core = Captured(database, new_slot(), capacity=64)
     with core.capture(snapshot=True) as capture:
         until(lambda: core.producer.utilization > 90)

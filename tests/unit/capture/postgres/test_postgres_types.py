@@ -65,7 +65,7 @@ SAMPLES: Final = {
     "regoper": ["pg_catalog.||/"],
     "regoperator": ["+(integer,integer)"],
     "regclass": ["pg_class"],
-    "regcollation": ["pg_catalog.\"C\""],
+    "regcollation": ['pg_catalog."C"'],
     "regtype": ["int4"],
     "regrole": ["postgres"],
     "regnamespace": ["public"],
@@ -77,7 +77,7 @@ SAMPLES: Final = {
     "tsquery": ["'a' & 'b'"],
     "txid_snapshot": ["10:20:10,14"],
     "pg_snapshot": ["10:20:10,14"],
-    "jsonpath": ["$.\"a\""],
+    "jsonpath": ['$."a"'],
     "aclitem": ["postgres=r/postgres"],
     "int4range": ["[1,5)", "empty", "(,)"],
     "int8range": ["[1,5)"],
@@ -161,7 +161,8 @@ def test_values_and_arrays(database: Database, kind: str) -> None:
             cursor.execute("INSERT INTO t VALUES (-1, NULL, '{}', NULL)")
             if kind != "box":
                 cursor.execute(
-                    f"INSERT INTO t(id, a) SELECT -2, ('[5:6]=' || (ARRAY[%s::{kind}, NULL])::text)::{kind}[]", literals[:1]
+                    f"INSERT INTO t(id, a) SELECT -2, ('[5:6]=' || (ARRAY[%s::{kind}, NULL])::text)::{kind}[]",
+                    literals[:1],
                 )
         events = maps(core.drain(len(literals) + (2 if kind != "box" else 1)))
         rows = [new for *_, new in events if new is not None]
@@ -204,7 +205,7 @@ def test_types_of_the_database_itself_are_text(database: Database) -> None:
 def test_deep_arrays(database: Database) -> None:
     with captured(database, "t(id int PRIMARY KEY, a int[], b text[])") as core:
         database.execute(
-            "INSERT INTO t VALUES (1, '{{{{{{1,2}}}}}}', '{{\"a\\\"b\",\"{x}\"},{\"\",\"NULL\"}}')",
+            'INSERT INTO t VALUES (1, \'{{{{{{1,2}}}}}}\', \'{{"a\\"b","{x}"},{"","NULL"}}\')',
             "INSERT INTO t VALUES (2, (SELECT array_agg(i) FROM generate_series(1, 100000) i), ARRAY['\\', ','])",
         )
         first, second = (new for *_, new in maps(core.drain(2)))
