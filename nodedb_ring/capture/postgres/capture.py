@@ -40,7 +40,7 @@ _LONGEST_DELAY: Final = 10.0
 _CONFIRM_SECONDS: Final = 0.2
 """How often a position is sent to the server at most, and how late at the latest while nothing else happens."""
 
-_GATHER_SECONDS: Final = 0.0005
+_GATHER_SECONDS: Final = 0.0002
 _GATHER_EVENTS: Final = 64
 """In the middle of a transaction of more events the capture lets messages gather, in place of waking for each."""
 

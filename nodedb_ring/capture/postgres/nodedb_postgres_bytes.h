@@ -15,17 +15,17 @@
 
 typedef enum PostgresResult {
     PG_OK,
-    PG_TRUNCATED,         // ends before its last field
-    PG_TRAILING,          // has bytes behind its last field
-    PG_UNKNOWN_MESSAGE,   // begins with a letter that protocol version 1 does not have
-    PG_UNKNOWN_RELATION,  // is about a table that no message has described
-    PG_BAD_RELATION,      // describes a table with more columns than PostgreSQL has, or is not UTF-8
-    PG_BAD_TUPLE,         // has a row of another number of columns, or of a format that was not asked for
-    PG_BAD_VALUE,         // has a value that its column's type does not have
-    PG_BAD_ARRAY,         // has an array whose braces and quotes do not match
-    PG_NOT_UTF8,          // has text that is not UTF-8
-    PG_BAD_ORDER,         // has a change outside of a transaction, or a transaction inside of another
-    PG_TOO_LARGE,         // makes an event of more than 4 GiB
+    PG_TRUNCATED,        // ends before its last field
+    PG_TRAILING,         // has bytes behind its last field
+    PG_UNKNOWN_MESSAGE,  // begins with a letter that protocol version 1 does not have
+    PG_UNKNOWN_RELATION, // is about a table that no message has described
+    PG_BAD_RELATION,     // describes a table with more columns than PostgreSQL has, or is not UTF-8
+    PG_BAD_TUPLE,        // has a row of another number of columns, or of a format that was not asked for
+    PG_BAD_VALUE,        // has a value that its column's type does not have
+    PG_BAD_ARRAY,        // has an array whose braces and quotes do not match
+    PG_NOT_UTF8,         // has text that is not UTF-8
+    PG_BAD_ORDER,        // has a change outside of a transaction, or a transaction inside of another
+    PG_TOO_LARGE,        // makes an event of more than 4 GiB
     PG_NO_MEMORY,
 } PostgresResult;
 
@@ -112,7 +112,7 @@ static __attribute__((noinline)) PostgresResult postgres_grow(PostgresOutput *ou
 
 // Room for `size` bytes more.
 static inline PostgresResult postgres_need(PostgresOutput *output, uint64_t size) {
-    return output->room - output->used >= size ? PG_OK : postgres_grow(output, size);
+    return output->bytes != NULL && output->room - output->used >= size ? PG_OK : postgres_grow(output, size);
 }
 
 static inline PostgresResult postgres_put(PostgresOutput *output, const uint8_t *bytes, uint64_t size) {

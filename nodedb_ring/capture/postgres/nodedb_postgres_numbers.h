@@ -113,9 +113,11 @@ static inline int postgres_parse_double(const uint8_t *text, uint64_t size, doub
     int32_t power;
     int is_negative;
     // Both numbers are exact then, and one operation rounds once.
-    if (postgres_parse_decimal(text, size, &digits, &power, &is_negative) && digits <= (uint64_t)1 << 53 &&
-        power >= -22 && power <= 22) {
-        const double exact = power < 0 ? (double)digits / powers[-power] : (double)digits * powers[power];
+    if (!postgres_parse_decimal(text, size, &digits, &power, &is_negative))
+        digits = UINT64_MAX;
+    const uint32_t zeros = power < 0 ? 0 - (uint32_t)power : (uint32_t)power;
+    if (digits <= (uint64_t)1 << 53 && zeros < sizeof(powers) / sizeof(powers[0])) {
+        const double ten = powers[zeros], exact = power < 0 ? (double)digits / ten : (double)digits * ten;
         *value = is_negative ? -exact : exact;
         return 1;
     }
@@ -128,9 +130,11 @@ static inline int postgres_parse_float(const uint8_t *text, uint64_t size, float
     uint64_t digits;
     int32_t power;
     int is_negative;
-    if (postgres_parse_decimal(text, size, &digits, &power, &is_negative) && digits <= (uint64_t)1 << 24 &&
-        power >= -10 && power <= 10) {
-        const float exact = power < 0 ? (float)digits / powers[-power] : (float)digits * powers[power];
+    if (!postgres_parse_decimal(text, size, &digits, &power, &is_negative))
+        digits = UINT64_MAX;
+    const uint32_t zeros = power < 0 ? 0 - (uint32_t)power : (uint32_t)power;
+    if (digits <= (uint64_t)1 << 24 && zeros < sizeof(powers) / sizeof(powers[0])) {
+        const float ten = powers[zeros], exact = power < 0 ? (float)digits / ten : (float)digits * ten;
         *value = is_negative ? -exact : exact;
         return 1;
     }

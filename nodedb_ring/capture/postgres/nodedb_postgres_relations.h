@@ -49,7 +49,7 @@ static inline void postgres_relation_free(PostgresRelation *relation) {
 static inline void postgres_relations_clear(PostgresRelations *relations) {
     for (uint32_t i = 0; relations->slots != NULL && i <= relations->mask; i++)
         postgres_relation_free(relations->slots[i]);
-    free(relations->slots);
+    free((void *)relations->slots);
     memset(relations, 0, sizeof(*relations));
 }
 
@@ -68,13 +68,13 @@ static inline PostgresRelation *postgres_relation_find(const PostgresRelations *
 static inline PostgresResult postgres_relations_grow(PostgresRelations *relations) {
     PostgresRelations grown = {.mask = relations->slots == NULL ? 63 : 2 * relations->mask + 1,
                                .used = relations->used};
-    grown.slots = calloc((size_t)grown.mask + 1, sizeof(*grown.slots));
+    grown.slots = (PostgresRelation **)calloc((size_t)grown.mask + 1, sizeof(*grown.slots));
     if (grown.slots == NULL)
         return PG_NO_MEMORY;
     for (uint32_t i = 0; relations->slots != NULL && i <= relations->mask; i++)
         if (relations->slots[i] != NULL)
             *postgres_relation_slot(&grown, relations->slots[i]->oid) = relations->slots[i];
-    free(relations->slots);
+    free((void *)relations->slots);
     *relations = grown;
     return PG_OK;
 }
@@ -107,7 +107,7 @@ static inline PostgresResult postgres_read_columns(PostgresInput *input, Postgre
         if (result == PG_OK)
             result = postgres_read_u32(input, &modifier);
         if (result == PG_OK)
-            result = postgres_need(names, size + 5 + NODEDB_SHORT);
+            result = postgres_need(names, (uint64_t)size + 5 + NODEDB_SHORT);
         if (result != PG_OK)
             return result;
         if (nodedb_utf8_prefix(name, size) != size)
@@ -117,6 +117,8 @@ static inline PostgresResult postgres_read_columns(PostgresInput *input, Postgre
         relation->key_count += column->is_key;
         uint8_t *to = names->bytes + names->used;
         to = msgpack_write_head(to, to + 5, msgpack_text, size);
+        if (to == NULL)
+            return PG_TOO_LARGE;
         memcpy(to, name, size);
         column->name_at = (uint32_t)names->used;
         column->name_size = (uint32_t)(to + size - (names->bytes + names->used));

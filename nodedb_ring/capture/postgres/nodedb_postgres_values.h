@@ -43,6 +43,8 @@ static inline PostgresResult postgres_put_bytea(PostgresOutput *output, const ui
     const uint64_t count = size / 2 - 1;
     uint8_t *to = output->bytes + output->used, *end = output->bytes + output->room;
     to = msgpack_write_head(to, end, msgpack_binary, count);
+    if (to == NULL)
+        return PG_TOO_LARGE;
     if (!postgres_parse_hex(text + 2, size - 2, to))
         return PG_BAD_VALUE;
     output->used = (uint64_t)(to + count - output->bytes);
@@ -98,6 +100,8 @@ static inline PostgresResult postgres_put_value(PostgresOutput *output, Postgres
         if (nodedb_utf8_prefix(text, size) != size)
             return PG_NOT_UTF8;
         to = msgpack_write_head(to, end, msgpack_text, size);
+        if (to == NULL)
+            return PG_TOO_LARGE;
         nodedb_copy_short(to, text, size);
         to += size;
     }
@@ -147,14 +151,16 @@ static inline PostgresResult postgres_put_element(PostgresOutput *output, Postgr
     }
     // Without its quotes and backslashes, behind the room that it takes as a value.
     const uint64_t most = (uint64_t)(is_quoted ? end - from : (ptrdiff_t)size);
-    const PostgresResult result = postgres_need(output, 2 * most + 2 * POSTGRES_MOST_OF_SCALAR);
+    const PostgresResult result = postgres_need(output, 2 * (most + POSTGRES_MOST_OF_SCALAR));
     if (result != PG_OK)
         return result;
     uint8_t *plain = output->bytes + output->used + most + POSTGRES_MOST_OF_SCALAR;
     const uint8_t *stop = is_quoted ? end : from + size;
     size = 0;
     for (from += is_quoted; from < stop && !(is_quoted && *from == '"'); from++) {
-        if (*from == '\\' && ++from == stop)
+        if (*from == '\\')
+            from++;
+        if (from == stop)
             return PG_BAD_ARRAY;
         plain[size++] = *from;
     }
@@ -181,7 +187,7 @@ static inline PostgresResult postgres_put_array(PostgresOutput *output, Postgres
     }
     if (end - at == 2 && at[0] == '{' && at[1] == '}')
         return postgres_put_byte(output, 0x90);
-    do {
+    for (;;) {
         if (at == end)
             return PG_BAD_ARRAY;
         if (*at == '{') {
@@ -206,13 +212,17 @@ static inline PostgresResult postgres_put_array(PostgresOutput *output, Postgres
             return result;
         // Behind an element comes a delimiter, or the brace of each level that it ends.
         while (depth != 0 && --left[depth - 1] == 0) {
-            if (at == end || *at++ != '}')
+            if (at == end || *at != '}')
                 return PG_BAD_ARRAY;
+            at++;
             depth--;
         }
-        if (depth != 0 && (at == end || *at++ != type.delimiter))
+        if (depth == 0)
+            break;
+        if (at == end || *at != type.delimiter)
             return PG_BAD_ARRAY;
-    } while (depth != 0);
+        at++;
+    }
     return at == end ? PG_OK : PG_BAD_ARRAY;
 }
 
