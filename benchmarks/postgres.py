@@ -83,7 +83,9 @@ class Source:
     def __init__(self, database: Database, count: int) -> None:
         self.database, self.count = database, count
         database.execute(
-            _TABLE, "CREATE PUBLICATION p FOR TABLE flights", "SELECT pg_create_logical_replication_slot('s', 'pgoutput')"
+            _TABLE,
+            "CREATE PUBLICATION p FOR TABLE flights",
+            "SELECT pg_create_logical_replication_slot('s', 'pgoutput')",
         )
         with database.session() as cursor:
             for first in range(1, count + 1, _COMMIT_ROWS):
@@ -129,7 +131,7 @@ def messages(source: Source, slot: str) -> Iterator[bytes]:
     """By psycopg2, until all changes have come."""
     connection: Any = psycopg2.connect(
         source.database.dsn + " options='-c timezone=UTC'",
-        connection_factory=psycopg2.extras.LogicalReplicationConnection,  # type: ignore[arg-type]
+        connection_factory=psycopg2.extras.LogicalReplicationConnection,
     )
     cursor = connection.cursor()
     cursor.start_replication(slot_name=slot, decode=False, options={"proto_version": "1", "publication_names": "p"})
@@ -264,7 +266,13 @@ def _measured(database: Database, count: int, rounds: int) -> list[Row]:
         return Row(group="postgres", what=what, value=value, unit=unit, goal=goal, at_least=at_least, beside=beside)
 
     return [
-        row("to frames, of pg_recvlogical", ratio("captured", "pg_recvlogical"), "", _GOAL, f"{rate('captured')}; {server}"),
+        row(
+            "to frames, of pg_recvlogical",
+            ratio("captured", "pg_recvlogical"),
+            "",
+            _GOAL,
+            f"{rate('captured')}; {server}",
+        ),
         row("the same with a log", ratio("logged", "pg_recvlogical"), "", _LOGGED_GOAL, rate("logged")),
         row("to frames, of a dict per change", ratio("captured", "by hand"), "times", _PEER_GOAL, rate("by hand")),
         row(

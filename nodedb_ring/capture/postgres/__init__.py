@@ -1,7 +1,12 @@
 """Capture of PostgreSQL: the committed changes of a publication, by logical replication, as write events.
 
-``PostgresCapture`` (``capture.py``) connects (``stream.py``), reads, and delivers to log and ring (``delivery.py``).
-``_pgoutput.pyx`` and the headers beside it turn messages into events. ``position.py`` finds out what a log has already,
+Three threads take part::
+
+    server ──stream.py──► receiver.py ──► _pgoutput.pyx ──► outbox.py ──► delivery.py ──► log, and then the ring
+               ▲               messages to events              a batch at a time
+               └── keepalive.py, while the others wait
+
+``PostgresCapture`` (``capture.py``) begins and ends them. ``position.py`` finds out what a log has already,
 ``snapshot.py`` sends the rows that are there, and ``slot.py`` has what is asked of the server.
 
 It needs the extra ``[postgres]``: psycopg2.

@@ -52,16 +52,16 @@ def _parameters(dsn: str) -> dict[str, Any]:
 
 def open_sql(dsn: str) -> psycopg2.extensions.connection:
     """A connection for statements, each of which is a transaction."""
-    connection = psycopg2.connect(**_parameters(dsn))
+    connection: psycopg2.extensions.connection = psycopg2.connect(**_parameters(dsn))
     connection.autocommit = True
     return connection
 
 
 def open_replication(dsn: str) -> psycopg2.extensions.connection:
     """A connection for logical replication, which takes statements too until it streams."""
-    return psycopg2.connect(
-        connection_factory=cast("Any", psycopg2.extras.LogicalReplicationConnection), **_parameters(dsn)
-    )
+    factory = cast("Any", psycopg2.extras.LogicalReplicationConnection)
+    connection: psycopg2.extensions.connection = psycopg2.connect(connection_factory=factory, **_parameters(dsn))
+    return connection
 
 
 def is_passing(error: psycopg2.Error) -> bool:

@@ -43,8 +43,6 @@ class Delivery:
     ----------
     emitted : int
         Events that the ring has taken.
-    is_busy : bool
-        Whether a batch is being delivered.
     has_appended : bool
         Whether the log has the batch that was delivered last.
     """
@@ -55,8 +53,11 @@ class Delivery:
         self._stopping = stopping
         self._consumer_has_gone = False
         self.emitted = 0
-        self.is_busy = False
         self.has_appended = False
+
+    def begin(self) -> None:
+        """Makes the calling thread the producer's owner."""
+        self._producer.bind()
 
     def deliver(self, batch: EventBatch) -> None:
         """Returns when the log has the events, and the ring has taken them.
@@ -72,7 +73,6 @@ class Delivery:
         LogConflictError
             Another writer has appended to the log.
         """
-        self.is_busy = True
         self.has_appended = False
         starts = self._checked_starts(batch)
         if self._log is not None:
@@ -81,7 +81,6 @@ class Delivery:
         at = 0
         while at < len(batch):
             at = self._emit_some(batch, starts, at)
-        self.is_busy = False
 
     def _checked_starts(self, batch: EventBatch) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Where the payload of each event begins, and behind the last one where it ends."""

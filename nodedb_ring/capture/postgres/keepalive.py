@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Final, final
+from types import TracebackType
+from typing import Final, Self, final
 
 import psycopg2
 import psycopg2.extensions
@@ -25,7 +26,7 @@ _LAG_SECONDS: Final = 2.0
 
 @final
 class Keepalive:
-    """Runs from ``start`` to ``stop``.
+    """A thread, and a context manager that begins and ends it.
 
     Parameters
     ----------
@@ -44,20 +45,20 @@ class Keepalive:
         self._connection: psycopg2.extensions.connection | None = None
         self.lag_bytes: int | None = None
 
-    def start(self) -> None:
-        """Once."""
-        self._thread.start()
-
     def attend(self, stream: Stream | None) -> None:
         """Answers on this stream from here on."""
         with self._lock:
             self._stream = stream
 
-    def stop(self) -> None:
-        """Returns when the thread has ended. May be repeated."""
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         try:

@@ -55,19 +55,16 @@ def find_position(log: EventLog, core_id: int, slot: str) -> Position:
         # A row of a snapshot: no commit of the stream has begun.
         return Position(commit.lsn, 0)
     first = _first_of(log, core_id, last, commit)
-    if (
-        first > 1
-        and _commit_at(log, core_id, first - 1) is None
-        and log.load_watermark(group_of(slot), core_id) != first - 1
-    ):
+    is_cut = first > 1 and _commit_at(log, core_id, first - 1) is None
+    if is_cut and log.load_watermark(group_of(slot), core_id) != first - 1:
         raise _trimmed(log, core_id, last, slot)
     return Position(commit.lsn, last - first + 1)
 
 
 def _trimmed(log: EventLog, core_id: int, last: int, slot: str) -> CaptureError:
     return CaptureError(
-        f"log {log!r}: the commit of event {last} of core {core_id} was trimmed, and with it how much of it the log has;"
-        f" trim with trim_committed(), which keeps it. To start anew, drop slot {slot!r} and capture with snapshot=True"
+        f"log {log!r}: the commit of event {last} of core {core_id} was trimmed, and with it how much of it the log"
+        f" has; trim with trim_committed(), which keeps it. To start anew, drop slot {slot!r} and capture with snapshot=True"
         " into another log or core"
     )
 

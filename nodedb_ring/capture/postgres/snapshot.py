@@ -15,25 +15,22 @@ import secrets
 import struct
 from collections.abc import Callable
 
-import psycopg2
-import psycopg2.extensions
-
 from ._copy import CopyReader
 from ._pgoutput import Decoder
 from .connection import open_replication
 from .position import Position
 from .slot import PLUGIN
+from .source import Source
 from .tables import published_tables
 
 __all__ = ["take_snapshot"]
 
 
 def take_snapshot(
-    dsn: str,
-    publication: str,
-    slot: str,
+    source: Source,
     decoder: Decoder,
     deliver: Callable[[], None],
+    flush: Callable[[], None],
     *,
     clear: bool,
 ) -> Position:
@@ -43,10 +40,12 @@ def take_snapshot(
     ----------
     deliver : callable
         Takes what the decoder has.
+    flush : callable
+        Returns when all that was taken is delivered.
     clear : bool
         Whether a BULK_DELETE of each table comes first: an earlier snapshot, or another slot, may have delivered rows.
     """
-    connection = open_replication(dsn)
+    connection = open_replication(source.dsn)
     try:
         cursor = connection.cursor()
         temporary = f"nodedb_ring_{secrets.token_hex(8)}"
@@ -55,7 +54,7 @@ def take_snapshot(
         [(_name, point, *_)] = cursor.fetchall()
         high, low = str(point).split("/")
         lsn = int(high, 16) << 32 | int(low, 16)
-        tables = published_tables(cursor, publication)
+        tables = published_tables(cursor, source.publication)
         decoder.start_snapshot(lsn)
         for table in tables:
             decoder.describe(table.description())
@@ -64,10 +63,10 @@ def take_snapshot(
         for table in tables:
             reader = CopyReader(decoder, table.oid, deliver)
             cursor.copy_expert(table.copy_statement(), reader)
-        if decoder.pending:
-            deliver()
+        deliver()
+        flush()
         cursor.execute("COMMIT")
-        cursor.execute("SELECT pg_copy_logical_replication_slot(%s, %s, false)", (temporary, slot))
+        cursor.execute("SELECT pg_copy_logical_replication_slot(%s, %s, false)", (temporary, source.slot))
     finally:
         connection.close()
     return Position(lsn, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 import threading
-from typing import Any, Final, final
+from typing import Any, final
 
 import psycopg2
 import psycopg2.errors
@@ -16,14 +16,12 @@ import psycopg2.errors
 from ...errors import CaptureError
 from ._pgoutput import Decoder
 from .connection import is_passing, open_replication, refused, shown_lsn
-from .slot import PLUGIN
+from .source import Source
 
 __all__ = ["SlotInUse", "Stream"]
 
-_MOST_PUBLICATION: Final = 63
 
-
-class SlotInUse(CaptureError):
+class SlotInUse(CaptureError):  # noqa: N818 - a state of the slot
     """Another connection receives from the slot, or the server has not noticed yet that ours has gone."""
 
 
@@ -33,7 +31,7 @@ class Stream:
 
     Parameters
     ----------
-    dsn, publication, slot : str
+    source : Source
 
     Raises
     ------
@@ -43,10 +41,10 @@ class Stream:
         The connection was lost, see `is_passing`.
     """
 
-    def __init__(self, dsn: str, publication: str, slot: str) -> None:
-        self._publication, self._slot = publication, slot
+    def __init__(self, source: Source) -> None:
+        self._publication, self._slot = source.publication, source.slot
         self._lock = threading.Lock()
-        self._connection = open_replication(dsn)
+        self._connection = open_replication(source.dsn)
         self.confirmed = 0
         try:
             self._cursor: Any = self._connection.cursor()

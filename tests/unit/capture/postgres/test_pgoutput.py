@@ -20,7 +20,6 @@ from .messages import (
     NUMERIC,
     TEXT,
     UNCHANGED,
-    Payload,
     begin,
     commit,
     decoded,
@@ -186,7 +185,6 @@ def test_a_block_that_is_large_keeps_the_rest_of_the_messages() -> None:
     large = "x" * 1_000_000
     feed(decoder, ID_NAME, begin(5), *(insert(T, str(i), large) for i in range(10)), commit(5))
     assert decoder.is_large
-    assert decoder.has_messages
     taken = [len(decoder.take())]
     while decoder.has_messages:
         decoder.decode_messages()
@@ -240,7 +238,7 @@ def test_a_message_that_ends_early_or_late_is_refused(place: int) -> None:
 def test_a_message_that_is_not_as_it_must_be_is_refused(message: bytes) -> None:
     decoder = Decoder(next_sequence=1)
     feed(decoder, ID_NAME, begin(5), insert(T, "1", "a"))
-    with pytest.raises(CaptureError, match="of 0 bytes|message|column"):
+    with pytest.raises(CaptureError, match=r"of 0 bytes|message|column"):
         feed(decoder, message)
     assert decoder.pending == 1
 
@@ -264,9 +262,8 @@ def test_random_bytes_do_no_harm() -> None:
         message = bytearray(random_bytes.choice(MESSAGES[2:]))
         for _ in range(random_bytes.randrange(1, 4)):
             message[random_bytes.randrange(len(message))] = random_bytes.randrange(256)
-        left = [Payload(bytes(message))]
         try:
-            decoder.read(lambda left=left: left.pop() if left else None)
+            feed(decoder, bytes(message))
         except CaptureError:
             continue
         for event in decoder.take():

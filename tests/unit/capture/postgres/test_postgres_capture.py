@@ -174,10 +174,10 @@ def test_what_is_missing_is_said(database: Database) -> None:
     with core.capture() as running:
         database.execute("INSERT INTO t VALUES (1)")
         assert maps(core.drain(1)) == [("INSERT", "", None, {"id": 1})]
-        with pytest.raises(CaptureError, match="was not dropped.*is active.*stop its capture"):
+        with pytest.raises(CaptureError, match=r"was not dropped.*is active.*stop its capture"):
             core.capture().drop_slot()
         other = core.capture(slot_timeout=0.0)
-        with pytest.raises(CaptureError, match="is active for PID.*stop that capture"):
+        with pytest.raises(CaptureError, match=r"is active for PID.*stop that capture"):
             other.run()
         with pytest.raises(ClosedError, match="has run already"):
             running.start()
@@ -229,10 +229,15 @@ def test_an_idle_slot_does_not_hold_back_the_log(database: Database) -> None:
 
 
 def test_a_change_that_the_arena_cannot_hold(database: Database) -> None:
+    core = Captured(database, new_slot(), arena_bytes=65536)
+    database.execute("CREATE TABLE t(id int PRIMARY KEY, large text)", "CREATE PUBLICATION p FOR TABLE t")
+    capture = core.capture()
+    capture.ensure_slot()
+    capture.start()
+    database.execute("INSERT INTO t VALUES (1, 'a')")
+    assert maps(core.drain(1)) == [("INSERT", "1", None, {"id": 1, "large": "a"})]
+    database.execute("INSERT INTO t VALUES (2, repeat('x', 70000))")
+    until(lambda: capture.error is not None)
     with pytest.raises(CaptureError, match=r"table public\.t: a change of \d+ bytes .*larger arena_bytes"):
-        with captured(database, "t(id int PRIMARY KEY, large text)", arena_bytes=65536) as core:
-            assert core.running is not None
-            database.execute("INSERT INTO t VALUES (1, 'a')")
-            assert maps(core.drain(1)) == [("INSERT", "1", None, {"id": 1, "large": "a"})]
-            database.execute("INSERT INTO t VALUES (2, repeat('x', 70000))")
-            until(lambda: core.running is not None and core.running.error is not None)
+        capture.close()
+    assert capture.error is None

@@ -12,13 +12,14 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from nodedb_ring import EventBatch
+from nodedb_ring import EventBatch, logged
+from nodedb_ring.capture.postgres import PostgresCapture
 from nodedb_ring.errors import CaptureError
 from nodedb_ring.log.sqlite import SqliteEventLog
 
 from .captured import Captured, Replica, captured, maps, new_slot, until
 from .server import Database, PostgresServer
-from .test_postgres_log import HookedLog, insert
+from .test_postgres_log import insert
 
 
 def terminate(database: Database, slot: str) -> None:
@@ -176,11 +177,5 @@ def test_errors_of_the_server_name_the_database(database: Database, tmp_path: Pa
     database.execute("CREATE TABLE t(id int PRIMARY KEY)", "CREATE PUBLICATION p FOR TABLE t")
     with pytest.raises(CaptureError, match="slot 'Not a slot' was not created: replication slot name"):
         core.capture().ensure_slot()
-    with SqliteEventLog(tmp_path / "log.db") as log, pytest.raises(TypeError, match="must be an EventProducer"):
-        Captured(database, "s").capture().__class__(
-            database.dsn,
-            HookedLog(log),
-            publication="p",
-            slot="s",  # type: ignore[arg-type]
-        )
-    assert issubclass(psycopg2.errors.UndefinedTable, psycopg2.Error)
+    with SqliteEventLog(tmp_path / "log.db") as log, pytest.raises(TypeError, match=r"must be an EventProducer.*log="):
+        PostgresCapture(database.dsn, logged(core.producer, log), publication="p", slot="s")  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from nodedb_ring.log.sqlite import SqliteEventLog
 from .captured import Captured, Replica, maps, new_slot, until
 from .server import Database
 from .test_postgres_log import HookedLog, Interrupted, insert, run_until_interrupted
+
+TABLE = "CREATE TABLE t(id int PRIMARY KEY, a text)"
 
 
 def slots(database: Database) -> list[tuple[str]]:
@@ -167,6 +169,6 @@ def test_a_snapshot_waits_for_the_ring(database: Database) -> None:
     core = Captured(database, new_slot(), capacity=64)
     with core.capture(snapshot=True) as capture:
         until(lambda: core.producer.utilization > 90)
-        threading.Event().wait(0.3)
+        time.sleep(0.3)
         assert capture.stats().emitted <= 64
         assert core.drain(20_000).strings("row_id").tolist() == [str(i) for i in range(1, 20_001)]
