@@ -97,7 +97,7 @@ cdef class Decoder:
     tenant_id, vshard_id : int
     """
 
-    def __init__(self, *, uint64_t next_sequence, uint64_t tenant_id=0, uint32_t vshard_id=0):
+    def __init__(self, uint64_t next_sequence, *, uint64_t tenant_id=0, uint32_t vshard_id=0):
         self.next_sequence = next_sequence
         self.tenant_id = tenant_id
         self.vshard_id = vshard_id

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import TracebackType
 from typing import NamedTuple, Self, final
 
@@ -157,7 +157,7 @@ class PostgresCapture:
             return row_schema(cursor, table)
 
     @contextlib.contextmanager
-    def _sql(self) -> Iterator[psycopg2.extensions.cursor]:
+    def _sql(self) -> Generator[psycopg2.extensions.cursor, None, None]:
         try:
             connection = open_sql(self._source.dsn)
         except psycopg2.Error as error:
@@ -284,7 +284,7 @@ class PostgresCapture:
         if log is not None:
             position = find_position(log, core_id, source.slot)
             next_sequence = max(next_sequence, (log.last_sequence(core_id) or 0) + 1)
-        decoder = Decoder(next_sequence=next_sequence, tenant_id=self._tenant_id, vshard_id=self._vshard_id)
+        decoder = Decoder(next_sequence, tenant_id=self._tenant_id, vshard_id=self._vshard_id)
         keepalive = Keepalive(source.dsn, source.slot, int(timeout_ms))
         outbox = Outbox(self._delivery, self._stopping)
         receiver = Receiver(

@@ -64,8 +64,8 @@ def find_position(log: EventLog, core_id: int, slot: str) -> Position:
 def _trimmed(log: EventLog, core_id: int, last: int, slot: str) -> CaptureError:
     return CaptureError(
         f"log {log!r}: the commit of event {last} of core {core_id} was trimmed, and with it how much of it the log"
-        f" has; trim with trim_committed(), which keeps it. To start anew, drop slot {slot!r} and capture with snapshot=True"
-        " into another log or core"
+        f" has; trim with trim_committed(), which keeps it. To start anew, drop slot {slot!r} and capture with"
+        " snapshot=True into another log or core"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -65,7 +65,7 @@ def drain(consumer: EventConsumer, count: int) -> EventBatch:
 @contextmanager
 def captured(
     database: Database, *tables: str, capacity: int = 4096, arena_bytes: int | None = None, **settings: Any
-) -> Iterator[Captured]:
+) -> Generator[Captured, None, None]:
     """A running capture of a database with some tables, each as it is written behind CREATE TABLE, or a statement."""
     statements = [table if table.startswith(("ALTER", "CREATE")) else f"CREATE TABLE {table}" for table in tables]
     database.execute(*statements, "CREATE PUBLICATION p FOR ALL TABLES")

@@ -68,7 +68,7 @@ def truncate(*oids: int) -> bytes:
 
 
 def decoded(*messages: bytes, after: tuple[int, int] = (0, 0)) -> EventBatch:
-    decoder = Decoder(next_sequence=1)
+    decoder = Decoder(1)
     decoder.start(after_lsn=after[0], after_events=after[1])
     feed(decoder, *messages)
     return decoder.take()

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 import psycopg2.extensions
@@ -46,12 +46,18 @@ def require_postgres() -> Path:
     return found
 
 
-def _unprivileged() -> dict[str, Any]:
+class _User(NamedTuple):
+    user: int | None
+    group: int | None
+    groups: list[str | int] | None
+
+
+def _unprivileged() -> _User:
     """PostgreSQL refuses to run as root: the user that its package makes runs it then."""
     if os.geteuid() != 0:
-        return {}
+        return _User(None, None, None)
     user = pwd.getpwnam("postgres")
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return _User(user.pw_uid, user.pw_gid, [])
 
 
 class Database:
@@ -92,8 +98,8 @@ class PostgresServer:
         self._user = _unprivileged()
         # Not pytest's own folder, into which another user may not look. A socket's path is short, too.
         self.directory = Path(tempfile.mkdtemp(prefix="nodedb-pg-"))
-        if self._user:
-            os.chown(self.directory, self._user["user"], self._user["group"])
+        if self._user.user is not None:
+            os.chown(self.directory, self._user.user, -1)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
@@ -119,7 +125,10 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._programs / program), *map(str, arguments)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", **self._user)
+        user, group, groups = self._user
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd="/", user=user, group=group, extra_groups=groups
+        )
         if done.returncode != 0:
             raise RuntimeError(f"{program}: {done.stdout}{done.stderr}")
 
@@ -127,7 +136,10 @@ class PostgresServer:
         """Starts it; returns when it takes statements."""
         with (self.directory / "log").open("ab") as log:
             command = [str(self._programs / "postgres"), "-D", str(self._data)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._user)
+            user, group, groups = self._user
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd="/", user=user, group=group, extra_groups=groups
+            )
         until = time.monotonic() + _START_SECONDS
         while True:
             try:

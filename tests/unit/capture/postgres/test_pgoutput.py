@@ -181,7 +181,7 @@ def test_what_was_delivered_before_becomes_no_event() -> None:
 
 
 def test_a_block_that_is_large_keeps_the_rest_of_the_messages() -> None:
-    decoder = Decoder(next_sequence=1)
+    decoder = Decoder(1)
     large = "x" * 1_000_000
     feed(decoder, ID_NAME, begin(5), *(insert(T, str(i), large) for i in range(10)), commit(5))
     assert decoder.is_large
@@ -211,7 +211,7 @@ def test_a_message_that_ends_early_or_late_is_refused(place: int) -> None:
     message = MESSAGES[place]
     for broken in [*(message[:size] for size in range(len(message))), message + b"\0"]:
         before = MESSAGES[:place] if place < 2 else MESSAGES[:2]
-        decoder = Decoder(next_sequence=1)
+        decoder = Decoder(1)
         with pytest.raises(CaptureError, match=r"message b'.?'"):
             feed(decoder, *before, bytes(broken))
 
@@ -236,7 +236,7 @@ def test_a_message_that_ends_early_or_late_is_refused(place: int) -> None:
     ],
 )
 def test_a_message_that_is_not_as_it_must_be_is_refused(message: bytes) -> None:
-    decoder = Decoder(next_sequence=1)
+    decoder = Decoder(1)
     feed(decoder, ID_NAME, begin(5), insert(T, "1", "a"))
     with pytest.raises(CaptureError, match=r"of 0 bytes|message|column"):
         feed(decoder, message)
@@ -257,7 +257,7 @@ def test_a_change_outside_of_a_transaction_is_refused() -> None:
 def test_random_bytes_do_no_harm() -> None:
     random_bytes = random.Random(2)
     for _ in range(3000):
-        decoder = Decoder(next_sequence=1)
+        decoder = Decoder(1)
         feed(decoder, ID_NAME, begin(5))
         message = bytearray(random_bytes.choice(MESSAGES[2:]))
         for _ in range(random_bytes.randrange(1, 4)):

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import psycopg2
@@ -125,7 +125,7 @@ PostgresCapture(sys.argv[1], producer, publication="p", slot=sys.argv[2], log=lo
 
 
 @contextlib.contextmanager
-def process(database: Database, slot: str, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(database: Database, slot: str, path: Path) -> Generator[subprocess.Popen[bytes], None, None]:
     with subprocess.Popen([sys.executable, "-c", PROCESS, database.dsn, slot, str(path)]) as running:
         try:
             yield running
