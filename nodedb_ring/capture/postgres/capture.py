@@ -259,8 +259,9 @@ class PostgresCapture:
             self.close()
 
     def __repr__(self) -> str:
+        source = self._source
         return (
-            f"<PostgresCapture {shown_dsn(self._source.dsn)} publication={self._source.publication!r} slot={self._source.slot!r}"
+            f"<PostgresCapture {shown_dsn(source.dsn)} publication={source.publication!r} slot={source.slot!r}"
             f" at {shown_lsn(self.stats().position)}>"
         )
 
