@@ -81,9 +81,9 @@ def new_slot() -> str:
     return f"slot_{time.time_ns()}_{next(_NUMBERS)}"
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Waits for something that must come soon."""
-    limit = time.monotonic() + SECONDS
+    limit = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < limit
         time.sleep(0.01)

@@ -172,6 +172,28 @@ def test_a_capture_that_is_killed_while_others_write(database: Database, tmp_pat
     log.close()
 
 
+def high_water_kib(pid: int) -> int:
+    """The most memory that a process has had."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1])
+
+
+@pytest.mark.slow
+def test_a_large_transaction_takes_no_more_memory(database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t")
+    slot, taken = new_slot(), list[int]()
+    Captured(database, slot).capture().ensure_slot()
+    with SqliteEventLog(tmp_path / "log.db") as log, process(database, slot, tmp_path / "log.db") as running:
+        last = 0
+        for count in (50_000, 1_000_000):
+            database.execute(insert(last + 1, last + count))
+            last += count
+            until(lambda last=last: (log.last_sequence(0) or 0) >= last, seconds=300.0)  # type: ignore[misc]
+            taken.append(high_water_kib(running.pid))
+    # A million events have 250 MB.
+    assert taken[1] - taken[0] < 20_000
+
+
 def test_errors_of_the_server_name_the_database(database: Database, tmp_path: Path) -> None:
     core = Captured(database, "Not a slot")
     database.execute("CREATE TABLE t(id int PRIMARY KEY)", "CREATE PUBLICATION p FOR TABLE t")
