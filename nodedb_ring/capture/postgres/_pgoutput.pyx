@@ -56,7 +56,7 @@ from .pgoutput cimport (
     postgres_relations_clear,
 )
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...errors import CaptureError
 
 __all__ = ["Decoder"]

@@ -8,7 +8,7 @@ from typing import Final, final
 
 import numpy as np
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from ...ends._producer import EventProducer
 from ...ends.logger import log_safely
 from ...errors import CaptureError, LogUnavailableError

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NamedTuple, Self, final
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 from .delivery import Delivery, Stopped
 from .position import Position
 

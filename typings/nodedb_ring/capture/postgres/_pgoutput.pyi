@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Protocol, final
 
-from ...batch.event_batch import EventBatch
+from ...batch._event_batch import EventBatch
 
 __all__ = ["Decoder"]
 
