@@ -52,8 +52,8 @@ class Delivery:
         self._log = log
         self._stopping = stopping
         self._consumer_has_gone = False
-        self.emitted = 0
-        self.has_appended = False
+        self.emitted: int = 0
+        self.has_appended: bool = False
 
     def begin(self) -> None:
         """Makes the calling thread the producer's owner."""

@@ -45,14 +45,14 @@ class Stream:
         self._publication, self._slot = source.publication, source.slot
         self._lock = threading.Lock()
         self._connection = open_replication(source.dsn)
-        self.confirmed = 0
+        self.confirmed: int = 0
         try:
             self._cursor: Any = self._connection.cursor()
             self._cursor.execute("IDENTIFY_SYSTEM")
             [(system, _timeline, end, *_)] = self._cursor.fetchall()
-            self.system_id = str(system)
+            self.system_id: str = str(system)
             high, low = str(end).split("/")
-            self.server_end = int(high, 16) << 32 | int(low, 16)
+            self.server_end: int = int(high, 16) << 32 | int(low, 16)
         except BaseException:
             self._connection.close()
             raise
