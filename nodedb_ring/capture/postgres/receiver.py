@@ -90,8 +90,9 @@ class Receiver:
         self._stopping, self._wake = stopping, wake
         self._system_id: str | None = None
         self._confirmed_at = self._watermark_at = 0.0
-        self.confirmed = self.reconnects = 0
-        self.is_connected = False
+        self.confirmed: int = 0
+        self.reconnects: int = 0
+        self.is_connected: bool = False
 
     def run(self, *, slot_timeout: float, snapshot: bool, clear: bool) -> None:
         """Until it is stopped.
