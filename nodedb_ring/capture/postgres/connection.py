@@ -7,13 +7,6 @@ from typing import Any, Final, cast
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
-from psycopg2.errorcodes import (
-    ADMIN_SHUTDOWN,
-    CANNOT_CONNECT_NOW,
-    CRASH_SHUTDOWN,
-    IDLE_SESSION_TIMEOUT,
-    TOO_MANY_CONNECTIONS,
-)
 
 from ...errors import CaptureError
 
@@ -28,13 +21,8 @@ _SETTINGS: Final = {
 }
 """How the server writes values as text. The names of a session are its own, so nobody else is told to change."""
 
-_PASSING: Final = {
-    ADMIN_SHUTDOWN,
-    CANNOT_CONNECT_NOW,
-    CRASH_SHUTDOWN,
-    IDLE_SESSION_TIMEOUT,
-    TOO_MANY_CONNECTIONS,
-}
+_PASSING: Final = ("08", "53", "57P")
+"""How the codes of errors begin that are of a connection, of a lack of room or memory, or of a server that stops."""
 
 
 def _parameters(dsn: str) -> dict[str, Any]:
@@ -67,7 +55,7 @@ def open_replication(dsn: str) -> psycopg2.extensions.connection:
 def is_passing(error: psycopg2.Error) -> bool:
     """Whether the connection was lost, or could not be made at the moment; trying again may help."""
     if error.pgcode is not None:
-        return error.pgcode in _PASSING or error.pgcode.startswith("08")
+        return error.pgcode.startswith(_PASSING)
     return not isinstance(error, psycopg2.ProgrammingError)
 
 

@@ -15,8 +15,8 @@ __all__ = ["PLUGIN", "Slot", "check_publication", "check_server", "create_slot",
 
 PLUGIN = "pgoutput"
 
-_OLDEST = 120000
-"""PostgreSQL 12, in which a slot can be copied."""
+_OLDEST = 130000
+"""PostgreSQL 13, in which a slot can be copied, and says whether it is lost."""
 
 # A table of the publication whose UPDATEs or DELETEs the server refuses, because nothing would identify the old row.
 _WITHOUT_IDENTITY = """
@@ -52,7 +52,7 @@ def check_server(cursor: psycopg2.extensions.cursor) -> None:
     """
     version = cursor.connection.server_version
     if version < _OLDEST:
-        raise CaptureError(f"PostgreSQL {version // 10000}: is too old; capture needs 12 or newer")
+        raise CaptureError(f"PostgreSQL {version // 10000}: is too old; capture needs 13 or newer")
     cursor.execute("SHOW wal_level")
     [(level,)] = cursor.fetchall()
     if level != "logical":

@@ -209,11 +209,14 @@ MESSAGES = [
 @pytest.mark.parametrize("place", range(len(MESSAGES)))
 def test_a_message_that_ends_early_or_late_is_refused(place: int) -> None:
     message = MESSAGES[place]
-    for broken in [*(message[:size] for size in range(len(message))), message + b"\0"]:
-        before = MESSAGES[:place] if place < 2 else MESSAGES[:2]
+    before = MESSAGES[:place] if place < 2 else MESSAGES[:2]
+    broken = [(message[:size], "ends before its last field") for size in range(len(message))]
+    # Which of the two it is shows that nothing behind the end was read.
+    for each, why in [*broken, (message + b"\0", "has bytes behind its last field")]:
         decoder = Decoder(1)
-        with pytest.raises(CaptureError, match=r"message b'.?'"):
-            feed(decoder, *before, bytes(broken))
+        with pytest.raises(CaptureError, match=why):
+            feed(decoder, *before, each)
+        assert decoder.pending == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from nodedb_ring import WriteOp
@@ -241,3 +243,16 @@ def test_a_change_that_the_arena_cannot_hold(database: Database) -> None:
     with pytest.raises(CaptureError, match=r"table public\.t: a change of \d+ bytes .*larger arena_bytes"):
         capture.close()
     assert capture.error is None
+
+
+def test_what_the_ring_has_not_taken_is_not_confirmed(database: Database) -> None:
+    with captured(database, "t(id int PRIMARY KEY)", capacity=4) as core:
+        query = f"SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = '{core.slot}'"
+        database.execute("INSERT INTO t SELECT generate_series(1, 6)")
+        first = core.drain(1)
+        until(lambda: core.producer.stats().emitted >= 4)
+        time.sleep(0.5)
+        [(confirmed,)] = database.execute(query)
+        assert confirmed <= int(first.lsn[0])
+        core.drain(5)
+        until(lambda: database.execute(query)[0][0] > int(first.lsn[0]))

@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg2.extensions
 import pytest
 
 from nodedb_ring import EventBatch, WriteOp
 from nodedb_ring.batch.schema import NO_TIME
+from nodedb_ring.capture.postgres import snapshot
+from nodedb_ring.capture.postgres.tables import PublishedTable, published_tables
 from nodedb_ring.log.sqlite import SqliteEventLog
 
 from .captured import Captured, Replica, maps, new_slot, until
@@ -83,6 +86,25 @@ def test_what_is_committed_during_the_snapshot_comes_once(database: Database, ho
     assert {int(key): row["a"] for key, row in rows.items()} == dict(database.execute("SELECT id, a FROM t"))
     assert rows["40000"] == {"id": 40000, "a": "last", "b": 6}
     assert replica.sequence == 20_016
+
+
+def test_the_rows_are_those_of_the_moment_when_the_slot_begins(
+    database: Database, hooked: HookedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(TABLE, "CREATE PUBLICATION p FOR TABLE t", insert(1, 3))
+
+    def tables(cursor: psycopg2.extensions.cursor, publication: str) -> list[PublishedTable]:
+        # The slot is there, and nothing was read yet.
+        database.execute(insert(4, 5), "DELETE FROM t WHERE id = 1")
+        return published_tables(cursor, publication)
+
+    monkeypatch.setattr(snapshot, "published_tables", tables)
+    core = Captured(database, new_slot())
+    with core.capture(log=hooked, snapshot=True):
+        until(lambda: hooked.log.last_sequence(0) == 6)
+    replica = Replica()
+    replica.apply(hooked.read(0, 1, 2**62))
+    assert sorted(replica.tables["public.t"]) == ["2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("appends", [0, 1, 3])
