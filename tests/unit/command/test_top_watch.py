@@ -25,7 +25,7 @@ from tests.unit.shared_buses import (
 
 PAGE = 4096
 # Of a ring's header, in its block: what docs/layout.md and _ring.pxd say.
-PUBLISHED_AT, TAKEN_AT = 128, 384
+PUBLISHED_AT, TAKEN_AT = 128, 512
 
 
 class Clock:
