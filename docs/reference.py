@@ -31,9 +31,10 @@ NDArray.__module__ = "numpy.typing"
 vars(numpy.typing)["NDArray"] = NDArray
 
 import nodedb_ring  # noqa: E402 - its modules take NDArray from there
+from nodedb_ring.batch import members as _members  # noqa: E402
 
 # For a reader a column is an array; only type checkers need to know more of it.
-vars(sys.modules["nodedb_ring.batch.members"])["MemberArray"] = NDArray[numpy.uint8]
+vars(_members)["MemberArray"] = NDArray[numpy.uint8]
 
 NUMPYDOC: Any = Config(
     napoleon_google_docstring=False,
