@@ -13,7 +13,6 @@ from .. import __version__
 from ..errors import WrongAnswerError
 from .bench.cli import BENCH
 from .buses import INSPECT, LIST, UNLINK
-from .capture import CAPTURE
 from .demo.cli import DEMO
 from .logs import LOG
 from .subcommand import Subcommand
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUBCOMMANDS", "command_parser", "main"]
 
-SUBCOMMANDS: Final = (DEMO, BENCH, LIST, INSPECT, TOP, UNLINK, LOG, CAPTURE)
+SUBCOMMANDS: Final = (DEMO, BENCH, LIST, INSPECT, TOP, UNLINK, LOG)
 """All commands, in the order of ``nodedb-ring --help``."""
 
 _REFUSED: Final = 2
