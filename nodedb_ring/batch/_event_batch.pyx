@@ -40,6 +40,24 @@ __all__ = ["EventBatch"]
 cdef tuple _VARIABLE = STRING_FIELDS + VALUE_FIELDS
 
 
+cdef object _array_of(EventBatch batch, bint is_rows):
+    """The rows or the payload: the array that is kept, or a new one."""
+    cdef object array
+    with cython.critical_section(batch):
+        array = batch._records if is_rows else batch._payload
+    if array is not None:
+        return array
+    array = block_of(batch).records() if is_rows else block_of(batch).payload()
+    if _keeps_arrays(batch):
+        with cython.critical_section(batch):
+            if is_rows:
+                batch._records = array
+            else:
+                batch._payload = array
+        _drop_if_over(batch)
+    return array
+
+
 cdef inline bint _keeps_arrays(EventBatch batch):
     """Whether an array is kept for whoever asks next. Not of a slice of a lease, whose end asks its own batch only."""
     return not (root_of(batch.block).is_leased and batch.block.parent is not None)
@@ -201,15 +219,7 @@ cdef class EventBatch:
     @property
     def records(self):
         """The rows: a read-only array of ``EVENT_DTYPE``, shape (n,)."""
-        with cython.critical_section(self):
-            if self._records is not None:
-                return self._records
-        records = block_of(self).records()
-        if _keeps_arrays(self):
-            with cython.critical_section(self):
-                self._records = records
-            _drop_if_over(self)
-        return records
+        return _array_of(self, True)
 
     @property
     def payload(self):
@@ -217,15 +227,7 @@ cdef class EventBatch:
 
         A batch of a lease shows its ring's arena up to the end of its own last event.
         """
-        with cython.critical_section(self):
-            if self._payload is not None:
-                return self._payload
-        payload = block_of(self).payload()
-        if _keeps_arrays(self):
-            with cython.critical_section(self):
-                self._payload = payload
-            _drop_if_over(self)
-        return payload
+        return _array_of(self, False)
 
     cdef int drop_arrays(self) except -1:
         cdef object records, payload

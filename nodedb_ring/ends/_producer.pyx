@@ -191,7 +191,7 @@ cdef class EventProducer(ProducerBase):
             self.claim()
         block.check_open()
         if block.count == 1 and limit == 0 and row_is_packed(block.rows, &need):
-            # What goes in as one event: a third of the time of what prepares for many.
+            # Goes in as one event does: what prepares for many takes longer than the event.
             return self.emit_row(block.rows, block.bytes, need)
         need = ring_too_large(self._ring, block.rows, block.count, block.payload_bytes)
         if need != 0:
