@@ -22,7 +22,7 @@ for module in package.rglob("*.so"):
 assert not list(package.rglob("*.c")), "generated C is in the package"
 
 # Everything is there but what needs an extra, and nothing of it switches the GIL on where there may be none.
-EXTRAS = {"apsw", "matplotlib", "msgpack", "nats", "prometheus_client", "rich"}
+EXTRAS = {"apsw", "matplotlib", "msgpack", "nats", "prometheus_client", "psycopg2", "rich"}
 
 
 def import_module(name):

@@ -16,10 +16,10 @@ from typing import Any, Final, NoReturn
 import pytest
 
 # Extra `test` of pyproject.toml has them, and `free-threads` has not: tests/typing/test_packaging.py compares the two.
-WITHOUT_WHEELS: Final = ("duckdb", "gevent", "polars")
+WITHOUT_WHEELS: Final = ("duckdb", "gevent", "polars", "psycopg2-binary")
 ABSENT: Final = frozenset(
     name
-    for name in WITHOUT_WHEELS
+    for name in (wheel.removesuffix("-binary") for wheel in WITHOUT_WHEELS)
     if sysconfig.get_config_var("Py_GIL_DISABLED") and importlib.util.find_spec(name) is None
 )
 
@@ -31,7 +31,7 @@ def reason(name: str) -> str:
 
 def needs(name: str) -> pytest.MarkDecorator:
     """Marks a test that imports a library in another process."""
-    assert name in WITHOUT_WHEELS
+    assert name in {wheel.removesuffix("-binary") for wheel in WITHOUT_WHEELS}
     return pytest.mark.skipif(name in ABSENT, reason=reason(name))
 
 

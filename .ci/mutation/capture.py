@@ -22,7 +22,7 @@ MUTANTS = [
     Mutant("capture: a rollback within the last block alone", "blocks", "capture/_pending_changes.pyx",
            (("while self.full and standing <= self.before:", "while False:"),), ("capture/_pending_changes",)),
     Mutant("capture: the last bytes of short text", "blocks", "batch/nodedb_short_copy.h",
-           (("        memcpy(to + size - 8, &last, 8);\n", ""),), ("capture/_change_block",)),
+           (("        memcpy(to + size - 8, &last, 8);\n", ""),), ("capture/_sqlite_changes",)),
     Mutant("capture: zeros of either sign are the same", "blocks", "capture/change_attributes.pxd",
            (("                return change_attribute(change, NEW_VALUES)\n", "                pass\n"),), ("capture/_sqlite",)),
     Mutant("capture: the schema's version is never read again", "schema", "capture/nodedb_own_statements.h",
@@ -55,6 +55,6 @@ MUTANTS = [
     Mutant("capture: refuses rows of a full-text table", "capture", "capture/_sqlite.pyx",
            (("            if self._tables.get(change.table_name, self) is not None:\n", "            if True:\n"),),
            ("capture/_sqlite",)),
-    Mutant("capture: an integer recorded for a REAL column", "capture", "capture/_change_block.pyx",
-           (("(is_real and PyLong_CheckExact(value))", "False"),), ("capture/_change_block",), also="differential"),
+    Mutant("capture: an integer recorded for a REAL column", "capture", "capture/_sqlite_changes.pyx",
+           (("(is_real and PyLong_CheckExact(value))", "False"),), ("capture/_sqlite_changes",), also="differential"),
 ]  # fmt: skip

@@ -5,6 +5,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from ._change_block cimport OP_INSERT, ChangeBlock
+from ._sqlite_changes cimport write_change
 from ._table cimport Table
 
 from ..batch._event_batch import EventBatch
@@ -49,7 +50,7 @@ def next_rows(
             values = row[1:]
         else:
             values = row
-        block.write(table, OP_INSERT, 0, rowid, values, values, None)
+        write_change(block, table, OP_INSERT, 0, rowid, values, values, None)
         block.keep()
         if block.count == <uint64_t>most or block.is_full():
             break

@@ -37,6 +37,7 @@ from ..core.atomic cimport load_relaxed
 from ._change_block cimport OP_DELETE, OP_INSERT, OP_UPDATE, ChangeBlock
 from ._commit_emitter cimport CommitEmitter
 from ._pending_changes cimport PendingChanges
+from ._sqlite_changes cimport same_key, write_change
 from ._table cimport Table
 from ._transaction_log cimport TransactionLog, data_version, schema_version
 from .change_attributes cimport (
@@ -268,7 +269,7 @@ cdef class OpenTransaction:
             new = change_attribute(change, NEW_VALUES)
             if PyTuple_GET_SIZE(new) != columns.count:
                 columns = self._table_of_width(name, PyTuple_GET_SIZE(new))
-            self._changes.room().write(columns, OP_INSERT, source, rowid, new, new, None)
+            write_change(self._changes.room(), columns, OP_INSERT, source, rowid, new, new, None)
         elif opcode == _SQLITE_DELETE:
             if <int>change_attribute(change, BLOB_WRITE) >= 0:
                 raise CaptureError(
@@ -278,7 +279,7 @@ cdef class OpenTransaction:
             old = change_attribute(change, OLD_VALUES)
             if PyTuple_GET_SIZE(old) != columns.count:
                 columns = self._table_of_width(name, PyTuple_GET_SIZE(old))
-            self._changes.room().write(columns, OP_DELETE, source, rowid, old, None, old)
+            write_change(self._changes.room(), columns, OP_DELETE, source, rowid, old, None, old)
         else:
             old = change_attribute(change, OLD_VALUES)
             new = values_after(change, old)
@@ -286,11 +287,11 @@ cdef class OpenTransaction:
             if PyTuple_GET_SIZE(old) != columns.count:
                 columns = self._table_of_width(name, PyTuple_GET_SIZE(old))
             block = self._changes.room()
-            if rowid == new_rowid if columns.key_count == 0 else block.same_key(columns, old, new):
-                block.write(columns, OP_UPDATE, source, rowid, old, new, old)
+            if rowid == new_rowid if columns.key_count == 0 else same_key(block, columns, old, new):
+                write_change(block, columns, OP_UPDATE, source, rowid, old, new, old)
             else:
-                block.write(columns, OP_DELETE, source, rowid, old, None, old)
-                block.write(columns, OP_INSERT, source, new_rowid, new, new, old)
+                write_change(block, columns, OP_DELETE, source, rowid, old, None, old)
+                write_change(block, columns, OP_INSERT, source, new_rowid, new, new, old)
         self._changes.keep()
         return 0
 

@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import WrongAnswerError
 from .bench.cli import BENCH
 from .buses import INSPECT, LIST, UNLINK
+from .capture import CAPTURE
 from .demo.cli import DEMO
 from .logs import LOG
 from .subcommand import Subcommand
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUBCOMMANDS", "command_parser", "main"]
 
-SUBCOMMANDS: Final = (DEMO, BENCH, LIST, INSPECT, TOP, UNLINK, LOG)
+SUBCOMMANDS: Final = (DEMO, BENCH, LIST, INSPECT, TOP, UNLINK, LOG, CAPTURE)
 """All commands, in the order of ``nodedb-ring --help``."""
 
 _REFUSED: Final = 2

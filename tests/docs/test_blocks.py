@@ -8,6 +8,7 @@ python NAME        is written to the file NAME there; or, if no later command ru
 sh                 its commands run in that directory, as `shell` describes
 output             is what the block before it has printed; ``...`` stands for anything
 cython             is in a source that the tests compile, verbatim
+sql                runs in the database of the page, statement by statement
 json, toml         is read
 text, console      is shown, and not code
 {directive}        is Sphinx's, whose strict build checks it
@@ -67,14 +68,15 @@ SAYS = {
     )
 }
 NATS = "nats://127.0.0.1:4222"
+POSTGRES = "postgresql://postgres@127.0.0.1/flights"
 WATCHDOG = 120  # seconds; only a hang takes so long
 
 
 class Reader:
     """Somebody who follows a page, in a directory of their own."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, dsn: str) -> None:
+        self._directory, self._dsn = directory, dsn
         self._names: dict[str, object] = {"__name__": "__main__"}
         self._written: set[str] = set()
         self._printed = ""
@@ -105,6 +107,8 @@ class Reader:
                 assert matches, f"{block.place}: shows\n{block.text}\nand what was printed is\n{self._printed}"
             case "cython":
                 assert any(block.text in source for source in SOURCES["cython"]), f"{block.place}: in no source"
+            case "sql":
+                run_sql(self._dsn, block.text)
             case "json":
                 json.loads(block.text)
             case "toml":
@@ -157,6 +161,15 @@ class Reader:
                 made.server_close()
 
 
+def run_sql(dsn: str, text: str) -> None:
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        for statement in filter(str.strip, re.sub(r"--.*", "", text).split(";")):
+            cursor.execute(statement)
+
+
 @contextlib.contextmanager
 def watchdog(block: Block) -> Generator[None]:
     """Ends code that hangs: every wait of the package answers signals."""
@@ -199,13 +212,30 @@ def nats_url(tmp_path: Path) -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture
+def postgres_dsn() -> Iterator[str]:
+    """The address of a database that takes the place of the one at `POSTGRES`."""
+    skip_without_imports_of("import psycopg2")
+    from tests.unit.capture.postgres.server import PostgresServer
+
+    server = PostgresServer()
+    try:
+        server.start()
+        yield f"postgresql://postgres@127.0.0.1:{server.port}/{server.database().name}"
+    finally:
+        server.remove()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    reader = Reader(tmp_path)
-    blocks = blocks_of(page)
+    blocks, dsn = blocks_of(page), ""
+    if any(POSTGRES in block.text for block in blocks):
+        dsn = request.getfixturevalue("postgres_dsn")
+        blocks = [dataclasses.replace(block, text=block.text.replace(POSTGRES, dsn)) for block in blocks]
+    reader = Reader(tmp_path, dsn)
     if any(NATS in block.text for block in blocks):
         url: str = request.getfixturevalue("nats_url")
         blocks = [dataclasses.replace(block, text=block.text.replace(NATS, url)) for block in blocks]

@@ -18,6 +18,7 @@ PAGES_OF_REFERENCE = "".join(page.read_text() for page in sorted(API.glob("*.md"
 # The modules besides the package that users import from, with what of them is theirs.
 LEAVES = {
     "nodedb_ring.capture": ["SqliteCapture", "Snapshot", "CaptureError"],
+    "nodedb_ring.capture.postgres": ["PostgresCapture", "PostgresStats"],
     "nodedb_ring.errors": ["WrongAnswerError"],
     "nodedb_ring.log": ["MAX_BATCH_EVENTS"],
     "nodedb_ring.log.jetstream": ["JetStreamEventLog"],

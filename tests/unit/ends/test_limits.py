@@ -200,6 +200,7 @@ def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
         "recv_when_ready",
         "until_ready",
         "WaitSet.wait",
+        "Stream.wait",
         "Connection.__init__",
         "LoopThread.stop",
     }

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import pytest
 
-__all__ = ["NatsServer", "find_nats_server", "require_nats_server"]
+__all__ = ["NatsServer", "find_nats_server", "free_port", "require_nats_server"]
 
 _START_SECONDS = 10.0
 
@@ -41,7 +41,7 @@ class NatsServer:
         program = find_nats_server()
         if program is None:
             raise FileNotFoundError("nats-server: not in the path; apt-get install nats-server")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,7 +110,8 @@ def _tasks(pid: int) -> list[Path]:
     return list(Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of the loopback address, at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,3 @@
+# Functions in C alone: _sqlite_changes.pxd declares them.
+
+__all__: list[str] = []
