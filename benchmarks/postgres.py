@@ -169,6 +169,9 @@ def by_hand(source: Source, slot: str) -> pl.DataFrame:
             at = message.index(b"\0", message.index(b"\0", 5) + 1) + 2
             (count,) = struct.unpack_from(">H", message, at)
             at += 2
+            # The server may describe a table again.
+            names.clear()
+            convert.clear()
             for _ in range(count):
                 end = message.index(b"\0", at + 1)
                 names.append(message[at + 1 : end].decode())
