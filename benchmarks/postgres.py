@@ -6,7 +6,7 @@ reads the same log from a copy of that slot, in turn:
 - ``pg_recvlogical`` to ``/dev/null``: what the server can send, to a program in C that does nothing with it;
 - a loop of psycopg2 that counts the messages;
 - the library ``pypgoutput``, which makes an object per change and column: one dict per change, and a frame of every ten
-  thousand (``pip install --no-deps pypgoutput pydantic`` installs it; without it this row is left out);
+  thousand (``pip install --no-deps pypgoutput`` and pydantic install it; without it this row is left out);
 - the same with ``struct`` in the library's place, as the fastest code of this kind is written by hand;
 - ``PostgresCapture`` to frames of the rows' columns, and the same with a log in a SQLite file.
 
