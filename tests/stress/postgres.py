@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg2
 import psycopg2.extensions
@@ -32,6 +32,8 @@ __all__ = ["main", "run"]
 
 _TABLES: Final = ("a", "b", "c")
 _SLOT: Final = "stress"
+_MOST_LAG: Final = 64 << 20
+"""Bytes of log that the writers may be ahead of the capture, which has to come to the end on a slow machine, too."""
 _PROGRAM: Final = """
 import sys
 from nodedb_ring import create_event_bus
@@ -85,6 +87,8 @@ class Writer(threading.Thread):
                     if self._random.random() < 0.1:
                         connection.rollback()
                 self.commits += 1
+                if self.commits % 50 == 0:
+                    self._wait_for_capture(connection)
             except (
                 psycopg2.errors.DeadlockDetected,
                 psycopg2.errors.UniqueViolation,
@@ -93,6 +97,15 @@ class Writer(threading.Thread):
                 psycopg2.errors.DuplicateColumn,
             ):
                 pass
+
+    def _wait_for_capture(self, connection: psycopg2.extensions.connection) -> None:
+        query = f"SELECT pg_current_wal_lsn() - confirmed_flush_lsn > {_MOST_LAG} FROM pg_replication_slots"
+        while not self._done.is_set():
+            with connection, connection.cursor() as cursor:
+                cursor.execute(query)
+                if cursor.fetchall() != [(True,)]:
+                    return
+            time.sleep(0.1)
 
     def _step(self, cursor: psycopg2.extensions.cursor) -> None:
         pick, table = self._random, self._random.choice(_TABLES)
@@ -159,14 +172,23 @@ def _killed(database: Database, path: Path, kills: int, pick: random.Random) -> 
             writer.join()
         if process.poll() is not None:
             process = _started(database, path)
-        [(end,)] = database.execute("SELECT pg_current_wal_insert_lsn() - '0/0'")
+        [(end,)] = _asked(database, "SELECT pg_current_wal_insert_lsn() - '0/0'")
         query = f"SELECT confirmed_flush_lsn - '0/0' >= {end} FROM pg_replication_slots WHERE slot_name = '{_SLOT}'"
-        until(lambda: database.execute(query) == [(True,)], seconds=300.0)
+        until(lambda: _asked(database, query) == [(True,)], seconds=900.0)
         return _compared(database, path, sum(writer.commits for writer in writers))
     finally:
         done.set()
         process.kill()
         process.wait()
+
+
+def _asked(database: Database, query: str) -> list[tuple[Any, ...]]:
+    """Its rows, once the server has recovered from the last kill, of which it may not know yet."""
+    while True:
+        try:
+            return database.execute(query)
+        except psycopg2.OperationalError:
+            time.sleep(0.1)
 
 
 def _started(database: Database, path: Path) -> subprocess.Popen[bytes]:

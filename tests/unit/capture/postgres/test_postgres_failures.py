@@ -144,7 +144,8 @@ def test_a_capture_that_is_killed_while_others_write(database: Database, tmp_pat
 
     def write() -> None:
         with database.session() as cursor:
-            while not done.is_set():
+            # Slowly enough for a capture that gets little of the machine.
+            while not done.wait(0.1):
                 cursor.execute("INSERT INTO t(a) SELECT 'a' FROM generate_series(1, 1 + (random() * 3000)::int)")
                 with contextlib.suppress(psycopg2.errors.DeadlockDetected):
                     cursor.execute("UPDATE t SET a = 'b' WHERE random() < 0.001; DELETE FROM t WHERE random() < 0.001")
@@ -158,7 +159,7 @@ def test_a_capture_that_is_killed_while_others_write(database: Database, tmp_pat
         for _ in range(5):
             before = log.last_sequence(0) or 0
             with process(database, slot, path):
-                until(lambda before=before: (log.last_sequence(0) or 0) > before + 1000)  # type: ignore[misc]
+                until(lambda before=before: (log.last_sequence(0) or 0) > before + 1000, seconds=300.0)  # type: ignore[misc]
     finally:
         done.set()
         for writer in writers:
@@ -166,7 +167,7 @@ def test_a_capture_that_is_killed_while_others_write(database: Database, tmp_pat
     [(end,)] = database.execute("SELECT pg_current_wal_insert_lsn() - '0/0'")
     query = f"SELECT confirmed_flush_lsn - '0/0' >= {end} FROM pg_replication_slots WHERE slot_name = '{slot}'"
     with process(database, slot, path):
-        until(lambda: database.execute(query) == [(True,)])
+        until(lambda: database.execute(query) == [(True,)], seconds=300.0)
     replica = Replica()
     replica.apply(log.read(0, 1, 2**62))
     assert {int(key): row["a"] for key, row in replica.tables["public.t"].items()} == dict(
