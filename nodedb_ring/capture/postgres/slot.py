@@ -24,8 +24,9 @@ SELECT format('%%I.%%I', t.schemaname, t.tablename)
 FROM pg_publication AS p JOIN pg_publication_tables AS t USING (pubname)
 JOIN pg_class AS c ON c.oid = format('%%I.%%I', t.schemaname, t.tablename)::regclass
 WHERE p.pubname = %s AND (p.pubupdate OR p.pubdelete)
-AND (c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS (
-    SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary))
+AND c.relreplident <> 'f' AND NOT EXISTS (
+    SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indimmediate
+    AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
 ORDER BY 1 LIMIT 1"""
 
 _SLOT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import psycopg2
 import pytest
 
 from nodedb_ring import WriteOp
@@ -187,6 +188,29 @@ def test_what_is_missing_is_said(database: Database) -> None:
     assert not core.capture().drop_slot()
     with pytest.raises(CaptureError, match="cannot be reached"):
         type(running)("host=127.0.0.1 port=1", core.producer, publication="p", slot="s").start()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE t(id int PRIMARY KEY)", "ALTER TABLE t REPLICA IDENTITY NOTHING"],
+        ["CREATE TABLE t(id int PRIMARY KEY DEFERRABLE)"],
+        [
+            "CREATE TABLE t(id int PRIMARY KEY, a int UNIQUE NOT NULL)",
+            "ALTER TABLE t REPLICA IDENTITY USING INDEX t_a_key",
+            "ALTER TABLE t DROP a",
+        ],
+    ],
+    ids=["nothing", "deferrable", "dropped"],
+)
+def test_tables_whose_updates_the_server_would_refuse(database: Database, statements: list[str]) -> None:
+    database.execute(*statements, "CREATE PUBLICATION p FOR TABLE t", "INSERT INTO t VALUES (1)")
+    with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="does not have a replica identity"):
+        database.execute("UPDATE t SET id = 2")
+    with pytest.raises(CaptureError, match=r"table public\.t: has no replica identity"):
+        Captured(database, new_slot()).capture().ensure_slot()
+    database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    assert Captured(database, new_slot()).capture().ensure_slot()
 
 
 def test_another_slot_and_a_publication_that_came_later(database: Database) -> None:
