@@ -11,7 +11,7 @@ reads the same log from a copy of that slot, in turn:
 - ``PostgresCapture`` to frames of the rows' columns, and the same with a log in a SQLite file.
 
 Sums of all columns are compared with the table's before anything is timed. The latency from COMMIT to ``drain`` is that
-of single inserts on an idle server.
+of single inserts on an idle server. Last is what a slot and a capture cost whoever writes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from .machine import describe
 from .measure import check, no_collection
 from .postgres_changes import Source
 from .postgres_peers import HAS_PYPGOUTPUT, bare_loop, by_hand, by_hand_of, messages, pg_recvlogical, pypgoutput
+from .postgres_writer import writer_costs
 from .table import Row, print_rows
 
 __all__ = ["main"]
@@ -171,6 +172,7 @@ def _measured(database: Database, count: int, rounds: int) -> list[Row]:
 
     server = f"pg_recvlogical {rate('pg_recvlogical')}, bare psycopg2 {rate('psycopg2')}"
     waits = latencies(source, 100)
+    kept, under_capture = writer_costs(database, 2 * rounds)
 
     def row(what: str, value: float, unit: str, goal: float | None, beside: str, *, at_least: bool = True) -> Row:
         return Row(group="postgres", what=what, value=value, unit=unit, goal=goal, at_least=at_least, beside=beside)
@@ -190,6 +192,8 @@ def _measured(database: Database, count: int, rounds: int) -> list[Row]:
             f"99 of 100 within {sorted(waits)[98]:.2f} ms",
             at_least=False,
         ),
+        row("the writer's time with a slot, of without", kept, "", None, "commits of ten rows", at_least=False),
+        row("the same under a capture", under_capture, "", None, "all on the same two processors", at_least=False),
     ]
     return rows
 
