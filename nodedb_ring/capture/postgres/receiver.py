@@ -12,7 +12,7 @@ from typing import Final, final
 import psycopg2
 
 from ...ends.logger import log_safely
-from ...errors import CaptureError
+from ...errors import CaptureError, LogUnavailableError
 from ...log import EventLog
 from ._pgoutput import Decoder
 from .connection import is_passing, refused, shown_dsn, shown_lsn
@@ -248,6 +248,8 @@ class Receiver:
             return
         self._watermark_at = now
         before = delivered.last_sequence - events
-        stored = self._log.load_watermark(group_of(self._source.slot), self._core_id)
-        if stored is None or before > stored:
-            self._log.save_watermark(group_of(self._source.slot), self._core_id, before)
+        # A log that cannot be reached is asked again later; the delivery waits for it.
+        with contextlib.suppress(LogUnavailableError):
+            stored = self._log.load_watermark(group_of(self._source.slot), self._core_id)
+            if stored is None or before > stored:
+                self._log.save_watermark(group_of(self._source.slot), self._core_id, before)

@@ -170,7 +170,7 @@ def test_a_trimmed_log_goes_on_where_it_ended(logged: Logged) -> None:
 
 
 def insert_next() -> str:
-    return "INSERT INTO t SELECT max(id) + 1, 'next' FROM t RETURNING id"
+    return "INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'next' FROM t RETURNING id"
 
 
 def test_a_log_without_its_last_commit_is_refused(logged: Logged) -> None:
@@ -200,6 +200,22 @@ def test_a_log_that_cannot_be_reached_is_waited_for(logged: Logged) -> None:
         logged.database.execute(insert(1, 3))
         until(lambda: logged.has(3))
         assert maps(logged.core.drain(3)) == maps(EventBatch.concat(list(logged.log.read(0, 1, 3))))
+
+
+def test_a_log_that_does_not_take_the_watermark_is_asked_again(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [LogUnavailableError("no server")] * 2
+
+    def load_watermark(group: str, core_id: int) -> int | None:
+        if failures:
+            raise failures.pop()
+        return logged.log.load_watermark(group, core_id)
+
+    monkeypatch.setattr(logged.hooked, "load_watermark", load_watermark, raising=False)
+    with logged.capture():
+        # It follows once a second, with what is captured then.
+        until(lambda: bool(logged.database.execute(insert_next())) and logged.mark() > 0)
+    assert not failures
+    assert logged.replica() == logged.table()
 
 
 def test_a_follower_gets_what_the_ring_has_not(logged: Logged) -> None:
