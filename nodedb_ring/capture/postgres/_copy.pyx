@@ -5,13 +5,20 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr
 
 from .._change_block cimport OP_INSERT
 from ._pgoutput cimport Decoder, refusal
-from .pgoutput cimport PG_OK, PG_UNKNOWN_RELATION, PostgresResult, postgres_read_copied, postgres_relation_find
+from .pgoutput cimport (
+    PG_OK,
+    PG_TRUNCATED,
+    PG_UNKNOWN_RELATION,
+    PostgresResult,
+    postgres_read_copied,
+    postgres_relation_find,
+)
 
 __all__ = ["CopyReader"]
 
@@ -83,9 +90,22 @@ cdef class CopyReader:
             if self.decoder.is_large:
                 self.deliver()
 
+    def finish(self):
+        """All that COPY sends was written.
+
+        Raises
+        ------
+        CaptureError
+            The last row has no end.
+        """
+        if self.rest:
+            self.decoder.bad_column = UINT32_MAX
+            raise refusal(self.decoder, PG_TRUNCATED, self.rest)
+
 
 cdef PostgresResult copy_row(CopyReader self, const uint8_t* line, uint64_t size) except? <PostgresResult>-1 nogil:
     cdef PostgresResult result
+    self.decoder.bad_column = UINT32_MAX
     self.decoder.relation = postgres_relation_find(&self.decoder.relations, self.oid)
     if self.decoder.relation == NULL:
         return PG_UNKNOWN_RELATION

@@ -236,29 +236,22 @@ cdef class Decoder:
 
     cdef PostgresResult decode(self, const uint8_t* message, uint64_t size) except? <PostgresResult>-1 nogil:
         cdef PostgresInput input
+        cdef uint64_t count = self.block.count, bytes = self.block.payload_bytes, received = self.received
+        cdef uint64_t events = self.events, next_sequence = self.next_sequence
         cdef PostgresResult result
-        cdef uint8_t kind = 0
         input.at = message
         input.end = message + size
         self.relation = NULL
         self.bad_column = UINT32_MAX
-        result = postgres_read_u8(&input, &kind)
+        result = decode_message(self, &input)
         if result != PG_OK:
-            return result
-        if kind == 73 or kind == 85 or kind == 68 or kind == 84:  # I, U, D, T
-            if not self.in_transaction:
-                return PG_BAD_ORDER
-            if kind == 84:
-                return decode_truncate(self, &input)
-            return decode_change(self, kind, &input)
-        if kind == 66:  # B
-            return decode_begin(self, &input)
-        if kind == 67:  # C
-            return decode_commit(self, &input)
-        if kind == 82:  # R
-            return postgres_read_relation(&self.relations, &input)
-        # Types are known by their numbers, and origins and messages of the application become no events.
-        return PG_OK if kind == 89 or kind == 79 or kind == 77 else PG_UNKNOWN_MESSAGE  # Y, O, M
+            # Without the events that were made of its beginning.
+            self.block.count = count
+            self.block.payload_bytes = self.block.used = bytes
+            self.received = received
+            self.events = events
+            self.next_sequence = next_sequence
+        return result
 
     cdef PostgresResult write_event(
         self, uint8_t op, const PostgresField* keyed, const PostgresField* key_before, const PostgresField* new,
@@ -318,7 +311,7 @@ cdef str column_name(Decoder self):
     cdef PostgresColumn* column = &self.relation.columns[self.bad_column]
     cdef bytes packed = self.relation.names[column.name_at:column.name_at + column.name_size]
     # PostgreSQL's names have less than 64 bytes, but whoever sends them need not know.
-    return packed[1 if packed[0] < 0xC0 else 2 if packed[0] == 0xD9 else 3:].decode()
+    return packed[{0xD9: 2, 0xDA: 3, 0xDB: 5}.get(packed[0], 1):].decode()
 
 
 cdef object refusal(Decoder self, PostgresResult result, bytes message):
@@ -340,6 +333,27 @@ cdef object refusal(Decoder self, PostgresResult result, bytes message):
         f"{where}message {message[:1]!r} of {len(message)} bytes at commit {self.lsn >> 32:X}/{self.lsn & 0xFFFFFFFF:X}"
         f" {_REASONS[result]}: what answers is not PostgreSQL's pgoutput, or the connection corrupts what it carries"
     )
+
+
+cdef PostgresResult decode_message(Decoder self, PostgresInput* input) except? <PostgresResult>-1 nogil:
+    cdef uint8_t kind = 0
+    cdef PostgresResult result = postgres_read_u8(input, &kind)
+    if result != PG_OK:
+        return result
+    if kind == 73 or kind == 85 or kind == 68 or kind == 84:  # I, U, D, T
+        if not self.in_transaction:
+            return PG_BAD_ORDER
+        if kind == 84:
+            return decode_truncate(self, input)
+        return decode_change(self, kind, input)
+    if kind == 66:  # B
+        return decode_begin(self, input)
+    if kind == 67:  # C
+        return decode_commit(self, input)
+    if kind == 82:  # R
+        return postgres_read_relation(&self.relations, input)
+    # Types are known by their numbers, and origins and messages of the application become no events.
+    return PG_OK if kind == 89 or kind == 79 or kind == 77 else PG_UNKNOWN_MESSAGE  # Y, O, M
 
 
 cdef PostgresResult decode_begin(Decoder self, PostgresInput* input) except? <PostgresResult>-1 nogil:

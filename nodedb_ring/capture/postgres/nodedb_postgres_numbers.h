@@ -94,7 +94,9 @@ static inline int postgres_parse_any_float(const uint8_t *text, uint64_t size, d
     else
         *narrow = strtof(copy, &end);
     (void)uselocale(before);
-    return end == copy + size;
+    // Neither in another notation, which the library reads as well, nor beyond all numbers of the type.
+    return end == copy + size && strspn(copy, "0123456789.eE+-") == size &&
+           isfinite(wide != NULL ? *wide : (double)*narrow);
 }
 
 // Of the words that are no number, each sign apart; 0 if it is none of them.
@@ -154,6 +156,12 @@ static inline int64_t postgres_days(int64_t year, uint32_t month, uint32_t day) 
     return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
 }
 
+// From 1 on.
+static inline uint32_t postgres_days_of_month(int64_t year, uint32_t month) {
+    const int is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    return month == 2 ? 28 + (uint32_t)is_leap : 30 + ((month + (month > 7)) & 1);
+}
+
 // Two digits below `limit`, with `before` ahead of them unless it is 0; moves `at` behind them.
 static inline int postgres_parse_pair(const uint8_t **at, const uint8_t *end, uint8_t before, uint32_t limit,
                                       uint32_t *value) {
@@ -173,27 +181,32 @@ static inline int postgres_parse_pair(const uint8_t **at, const uint8_t *end, ui
 // A timestamptz in DateStyle ISO: `2013-01-01 05:15:00.25+00`, perhaps with ` BC` behind it.
 //
 // `infinity` and `-infinity` are the last and the first whole second that datetime64[us] has, so that they stay behind
-// and before all others.
+// and before all others. What PostgreSQL has behind that second, 29 years of them, is that second, too.
 static inline int postgres_parse_timestamptz(const uint8_t *text, uint64_t size, int64_t *seconds,
                                              uint32_t *nanoseconds) {
     const uint8_t *at = text, *end = text + size;
+    const int64_t last = INT64_MAX / 1000000;
     int64_t year = 0, offset;
     uint32_t month, day, hour, minute, second, zone_hour, zone_minute = 0, zone_second = 0, unit = 100000000;
     if (postgres_is(text, size, "infinity") || postgres_is(text, size, "-infinity")) {
-        *seconds = (text[0] == '-' ? -INT64_MAX : INT64_MAX) / 1000000;
+        *seconds = text[0] == '-' ? -last : last;
         *nanoseconds = 0;
         return 1;
     }
     for (; at < end && at - text < 7 && postgres_is_digit(*at); at++)
         year = 10 * year + (*at - '0');
     if (at - text < 4 || !postgres_parse_pair(&at, end, '-', 13, &month) ||
-        !postgres_parse_pair(&at, end, '-', 32, &day) || !postgres_parse_pair(&at, end, ' ', 25, &hour) ||
-        !postgres_parse_pair(&at, end, ':', 60, &minute) || !postgres_parse_pair(&at, end, ':', 61, &second))
+        !postgres_parse_pair(&at, end, '-', 32, &day) || !postgres_parse_pair(&at, end, ' ', 24, &hour) ||
+        !postgres_parse_pair(&at, end, ':', 60, &minute) || !postgres_parse_pair(&at, end, ':', 60, &second) ||
+        year == 0)
         return 0;
     *nanoseconds = 0;
-    if (at < end && *at == '.')
+    if (at < end && *at == '.') {
         for (at++; at < end && postgres_is_digit(*at) && unit >= 1000; at++, unit /= 10)
             *nanoseconds += unit * (uint32_t)(*at - '0');
+        if (unit == 100000000)
+            return 0;
+    }
     if (at == end || (*at != '+' && *at != '-'))
         return 0;
     const int is_west = *at == '-';
@@ -206,10 +219,19 @@ static inline int postgres_parse_timestamptz(const uint8_t *text, uint64_t size,
         year = 1 - year;
         at += 3;
     }
+    if (at != end || month == 0 || day == 0 || day > postgres_days_of_month(year, month))
+        return 0;
     offset = 3600 * (int64_t)zone_hour + 60 * (int64_t)zone_minute + zone_second;
     *seconds = 86400 * postgres_days(year, month, day) + 3600 * (int64_t)hour + 60 * (int64_t)minute + second +
                (is_west ? offset : -offset);
-    return at == end && month >= 1 && day >= 1;
+    // From 4714-11-24 BC to the end of 294276.
+    if (*seconds < -210866803200 || *seconds >= 9224318016000)
+        return 0;
+    if (*seconds >= last) {
+        *seconds = last;
+        *nanoseconds = 0;
+    }
+    return 1;
 }
 
 #endif

@@ -136,39 +136,36 @@ static inline uint64_t postgres_count_items(const uint8_t *at, const uint8_t *en
 static inline PostgresResult postgres_put_element(PostgresOutput *output, PostgresType type, const uint8_t **at,
                                                   const uint8_t *end) {
     const uint8_t *from = *at;
-    const int is_quoted = *from == '"';
     uint64_t size = 0;
-    if (!is_quoted) {
-        while (from + size < end && from[size] != type.delimiter && from[size] != '}')
+    if (*from != '"') {
+        while (from + size < end && from[size] != type.delimiter && from[size] != '}') {
+            // The server quotes an element that has one of these.
+            if (from[size] == '{' || from[size] == '"' || from[size] == '\\')
+                return PG_BAD_ARRAY;
             size++;
+        }
         *at = from + size;
         if (size == 0 || from + size == end)
             return PG_BAD_ARRAY;
-        if (postgres_is(from, size, "NULL"))
-            return postgres_put_byte(output, MSGPACK_NIL_BYTE);
-        if (memchr(from, '\\', size) == NULL)
-            return postgres_put_value(output, type.kind, from, size);
+        return postgres_is(from, size, "NULL") ? postgres_put_byte(output, MSGPACK_NIL_BYTE)
+                                               : postgres_put_value(output, type.kind, from, size);
     }
     // Without its quotes and backslashes, behind the room that it takes as a value.
-    const uint64_t most = (uint64_t)(is_quoted ? end - from : (ptrdiff_t)size);
+    const uint64_t most = (uint64_t)(end - from);
     const PostgresResult result = postgres_need(output, 2 * (most + POSTGRES_MOST_OF_SCALAR));
     if (result != PG_OK)
         return result;
     uint8_t *plain = output->bytes + output->used + most + POSTGRES_MOST_OF_SCALAR;
-    const uint8_t *stop = is_quoted ? end : from + size;
-    size = 0;
-    for (from += is_quoted; from < stop && !(is_quoted && *from == '"'); from++) {
+    for (from++; from < end && *from != '"'; from++) {
         if (*from == '\\')
             from++;
-        if (from == stop)
+        if (from == end)
             return PG_BAD_ARRAY;
         plain[size++] = *from;
     }
-    if (is_quoted) {
-        if (from == stop)
-            return PG_BAD_ARRAY;
-        *at = from + 1;
-    }
+    if (from == end)
+        return PG_BAD_ARRAY;
+    *at = from + 1;
     return postgres_put_value(output, type.kind, plain, size);
 }
 
@@ -277,7 +274,7 @@ static inline PostgresResult postgres_put_key(PostgresOutput *output, PostgresTy
             return postgres_put(output, text, size);
         return postgres_put_quoted(output, text, size);
     case POSTGRES_BYTEA:
-        if (size < 2)
+        if (size < 2 || size % 2 != 0 || text[0] != '\\' || text[1] != 'x')
             return PG_BAD_VALUE;
         result = postgres_need(output, size + 1);
         if (result != PG_OK)

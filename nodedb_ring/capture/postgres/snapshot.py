@@ -63,6 +63,7 @@ def take_snapshot(
         for table in tables:
             reader = CopyReader(decoder, table.oid, deliver)
             cursor.copy_expert(table.copy_statement(), reader)
+            reader.finish()
         deliver()
         flush()
         cursor.execute("COMMIT")

@@ -272,3 +272,89 @@ def test_random_bytes_do_no_harm() -> None:
         for event in decoder.take():
             for value in (event.new_value, event.old_value):
                 assert value is None or isinstance(msgpack.unpackb(value, strict_map_key=False), dict)
+
+
+@pytest.mark.parametrize("new", [["2", "a\xff"], ["x", "a"]])
+def test_a_change_of_the_key_is_refused_whole(new: list[str]) -> None:
+    """Also where its DELETE could be made."""
+    decoder = Decoder(1)
+    message = update(T, new, key=["1", None]).replace("\xff".encode(), b"\xff\xff")
+    feed(decoder, ID_NAME, begin(5), insert(T, "1", "a"))
+    with pytest.raises(CaptureError, match=r"table public\.t, column"):
+        feed(decoder, message)
+    assert (decoder.pending, decoder.events, decoder.received) == (1, 1, 1)
+    assert shown(decoder.take()) == [("INSERT", "1", None, {"id": 1, "name": "a"})]
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 255, 256, 65535, 65536, 100_000])
+def test_the_column_that_is_wrong_is_named(size: int) -> None:
+    """PostgreSQL's names have at most 63 bytes, but others may send longer ones."""
+    column = "é" * (size // 2) + "x" * (size % 2)
+    with pytest.raises(CaptureError, match=f"table public.t, column {column}: message"):
+        decoded(relation(T, "public.t", [("id", INT4, True), (column, INT4, False)]), begin(5), insert(T, "1", "one"))
+
+
+def test_times_are_in_utc() -> None:
+    table = relation(T, "public.t", [("at", 1184, False)])
+    seconds = {
+        "2013-01-01 05:15:00+00": 1357017300,
+        "2013-01-01 05:15:00+05:30": 1356997500,
+        "2013-01-01 05:15:00-08": 1357046100,
+        "1969-12-31 23:59:59.25+00": -0.75,
+        "0001-01-01 00:00:00+00": -62135596800,
+        "0001-01-01 00:00:00+00 BC": -62167219200,
+    }
+    batch = decoded(table, begin(5), *(insert(T, text) for text in seconds), commit(5))
+    assert (batch.rows("new_value")["at"].astype("int64") / 1e6).tolist() == list(seconds.values())
+
+
+def test_a_time_behind_those_of_numpy_is_the_last_one() -> None:
+    table = relation(T, "public.t", [("at", 1184, False)])
+    texts = ["infinity", "294276-12-31 23:59:59.999999+00", "294247-01-10 04:00:54.9+00", "294247-01-10 04:00:53+00"]
+    batch = decoded(table, begin(5), *(insert(T, text) for text in texts), commit(5))
+    last = (2**63 - 1) // 1_000_000
+    assert batch.rows("new_value")["at"].astype("int64").tolist() == [last * 1_000_000] * 3 + [(last - 1) * 1_000_000]
+
+
+@pytest.mark.parametrize(
+    ("oid", "text"),
+    [
+        (20, "9223372036854775808"),
+        (20, "-9223372036854775809"),
+        (FLOAT8, "0x10"),
+        (FLOAT8, "-inf"),
+        (FLOAT8, "1e400"),
+        (700, "1e39"),
+        (1184, "2013-02-30 00:00:00+00"),
+        (1184, "2013-01-01 24:00:00+00"),
+        (1184, "2013-01-01 00:00:60+00"),
+        (1184, "0000-01-01 00:00:00+00"),
+        (1184, "999999-01-01 00:00:00+00"),
+        (1184, "2013-01-01 00:00:00.+00"),
+        (1007, "{" * 7 + "1" + "}" * 7),
+        (1009, "{a\\b}"),
+        (1009, '{a"b"}'),
+    ],
+)
+def test_a_value_that_the_server_does_not_write_is_refused(oid: int, text: str) -> None:
+    with pytest.raises(CaptureError, match=r"a value that its type does not have|an array with braces"):
+        decoded(relation(T, "public.t", [("v", oid, False)]), begin(5), insert(T, text))
+
+
+def test_a_binary_key_that_is_none_is_refused() -> None:
+    table = relation(T, "public.t", [("id", BYTEA, True)])
+    for text in ("", "\\", "\\x0", "xx00", "\\x0g"):
+        # As a part of the row id alone: the new row does not have it, and the key is not written.
+        with pytest.raises(CaptureError, match="column id: message b'U'"):
+            decoded(table, begin(5), update(T, [UNCHANGED], key=[text]))
+
+
+@pytest.mark.parametrize("count", [1600, 1664, 1665, 65535])
+def test_a_table_of_more_columns_than_postgresql_has_is_refused(count: int) -> None:
+    table = relation(T, "public.t", [(str(i), INT4, False) for i in range(count)])
+    if count > 1664:
+        with pytest.raises(CaptureError, match="describes a table with too many columns"):
+            decoded(table)
+    else:
+        [event] = decoded(table, begin(5), insert(T, *map(str, range(count))), commit(5))
+        assert msgpack.unpackb(event.new_value or b"") == {str(i): i for i in range(count)}
