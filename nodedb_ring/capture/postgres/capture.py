@@ -16,6 +16,7 @@ import psycopg2.extensions
 from ...batch.rows.schema import RowSchema
 from ...batch.schema import NO_TIME
 from ...ends._producer import EventProducer
+from ...ends.limits import limit_seconds
 from ...ends.logger import log_safely
 from ...errors import CaptureError, ClosedError
 from ...log import EventLog
@@ -70,11 +71,14 @@ class PostgresCapture:
         once they are delivered.
     tenant_id, vshard_id : int
         Of all events.
-    slot_timeout : float
-        Seconds for which a slot in use is waited for: the server may notice late that another connection has gone.
+    slot_timeout : float, optional
+        Seconds for which a slot in use is waited for: the server may notice late that another connection has gone. None
+        waits without a limit.
 
     Raises
     ------
+    ArgumentError
+        `slot_timeout` is negative, or NaN.
     CaptureError
         From ``start`` and ``run``: the server, the publication or the slot is not as it must be.
 
@@ -94,7 +98,7 @@ class PostgresCapture:
         snapshot: bool = False,
         tenant_id: int = 0,
         vshard_id: int = 0,
-        slot_timeout: float = 10.0,
+        slot_timeout: float | None = 10.0,
     ) -> None:
         if not isinstance(producer, EventProducer):
             raise TypeError(
@@ -105,7 +109,7 @@ class PostgresCapture:
         self._producer, self._log = producer, log
         self._wants_snapshot = snapshot
         self._tenant_id, self._vshard_id = tenant_id, vshard_id
-        self._slot_timeout = slot_timeout
+        self._slot_timeout = limit_seconds(slot_timeout, "slot_timeout")
         self._stopping = threading.Event()
         self._wake = Wake()
         self._delivery = Delivery(producer, log, self._stopping)

@@ -30,8 +30,6 @@ _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 10.0
 """Seconds before a lost connection is tried again: the first time, and at most."""
 
-_FOREVER: Final = float("inf")
-
 _CONFIRM_SECONDS: Final = 0.2
 """How often a position is sent to the server at most, and how late at the latest while nothing else happens."""
 
@@ -94,20 +92,21 @@ class Receiver:
         self.reconnects: int = 0
         self.is_connected: bool = False
 
-    def run(self, *, slot_timeout: float, snapshot: bool, clear: bool) -> None:
+    def run(self, *, slot_timeout: float | None, snapshot: bool, clear: bool) -> None:
         """Until it is stopped.
 
         Parameters
         ----------
-        slot_timeout : float
-            Seconds for which a slot in use is waited for at first.
+        slot_timeout : float or None
+            Seconds for which a slot in use is waited for at first; None for no limit.
         snapshot : bool
             Whether the rows that are there come first, and the slot is still to be made.
         clear : bool
             Whether a BULK_DELETE of each table comes before them.
         """
         delay = _FIRST_DELAY
-        patience: float = time.monotonic() + slot_timeout
+        patience = None if slot_timeout is None else time.monotonic() + slot_timeout
+        has_streamed = False
         while not self._stopping.is_set():
             try:
                 if snapshot:
@@ -115,7 +114,7 @@ class Receiver:
                     snapshot = False
                 stream = self._connected()
             except SlotInUse as error:
-                if time.monotonic() > patience:
+                if patience is not None and time.monotonic() > patience:
                     raise
                 reason = str(error)
             except psycopg2.Error as error:
@@ -126,10 +125,10 @@ class Receiver:
                 clear = True
                 reason = " ".join(str(error).split())
             else:
+                self.reconnects += has_streamed
+                has_streamed = True
                 # From here on a slot in use is ours, of a connection that the server does not know to be lost.
-                if patience == _FOREVER:
-                    self.reconnects += 1
-                patience = _FOREVER
+                patience = None
                 began = time.monotonic()
                 reason = self._receive(stream)
                 if self._stopping.is_set():

@@ -203,9 +203,13 @@ def test_no_place_that_takes_a_time_out_is_missing_here() -> None:
         "Stream.wait",
         "Connection.__init__",
         "LoopThread.stop",
+        "Receiver.run",
     }
     lingering = {"follow", "Follower.__init__", "FollowState.__init__"}
-    assert taking("timeout", "linger", "seconds") == set(NAMES) | elsewhere | inside | lingering
+    # Its tests are beside those of the capture, which needs psycopg2.
+    slots = {"PostgresCapture.__init__"}
+    found = taking("timeout", "linger", "seconds", "slot_timeout")
+    assert found == set(NAMES) | elsewhere | inside | lingering | slots
 
 
 def linger(seconds: Any) -> EventBatch:
