@@ -1,9 +1,9 @@
-"""What Prometheus gets from a ``RingCollector``, and what it must be by the accounts of rings and followers."""
+"""What Prometheus gets from a ``RingCollector``, and what it must be by the statistics of what is exported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
@@ -12,6 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from nodedb_ring import EventBus, FollowStats, RingStats
 from nodedb_ring.metrics import RingCollector
+
+if TYPE_CHECKING:
+    from nodedb_ring.capture.postgres import PostgresStats
 
 # These two come without types.
 generate_openmetrics: Final[Callable[[CollectorRegistry], bytes]] = exposition.generate_latest
@@ -109,6 +112,22 @@ def follower_samples(bus: str, core_id: int, group: str, stats: FollowStats) -> 
     }
     if stats.position is not None:
         samples[series("follower_position", **whose)] = stats.position
+    return samples
+
+
+def capture_samples(bus: str, core_id: int, slot: str, stats: PostgresStats) -> Samples:
+    whose = {"bus": bus, "core": core_id, "slot": slot}
+    samples: Samples = {
+        series("capture_received_changes_total", **whose): stats.received,
+        series("capture_emitted_events_total", **whose): stats.emitted,
+        series("capture_lag_seconds", **whose): stats.lag_seconds,
+        series("capture_connected", **whose): stats.connected,
+        series("capture_reconnects_total", **whose): stats.reconnects,
+    }
+    if stats.position:
+        samples[series("capture_position", **whose)] = stats.position
+    if stats.lag_bytes is not None:
+        samples[series("capture_lag_bytes", **whose)] = stats.lag_bytes
     return samples
 
 

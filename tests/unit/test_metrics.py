@@ -375,7 +375,7 @@ def test_names_and_help_keep_to_prometheus_conventions() -> None:
             *words
         }
         assert not {"gauge", "counter", "total"} & {*words}, "the type is not part of the name"
-        assert not {"bus", "core", "group", "reason", "state", "end"} & {*words[2:-1]}, "nor are labels"
+        assert not {"bus", "core", "group", "slot", "reason", "state", "end"} & {*words[2:-1]}, "nor are labels"
         assert family.documentation.endswith(".")
         assert len(family.documentation.split()) >= 4
         assert "\n" not in family.documentation
@@ -395,3 +395,17 @@ except ImportError as error:
 """
     )
     assert said == "nodedb_ring.metrics needs prometheus-client: pip install 'nodedb_ring[metrics]'\n"
+
+
+def test_without_psycopg2_rings_are_exported() -> None:
+    said = in_new_interpreter(
+        """
+import sys
+sys.modules["psycopg2"] = None
+from nodedb_ring import create_event_bus
+from nodedb_ring.metrics import RingCollector
+producers, _ = create_event_bus(1, 8)
+print(any("capture_lag_bytes" in family.name for family in RingCollector(producers, name="orders").collect()))
+"""
+    )
+    assert said == "True\n"

@@ -7,12 +7,13 @@ import mmap
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from nodedb_ring import EventBus, RoleTaken, create_event_bus, follow
 from nodedb_ring.metrics import RingCollector
+from tests.absent_libraries import needs
 from tests.unit.recovery.memory_log import MemoryLog
 
 from .builders import event, fill
@@ -129,6 +130,15 @@ def test_other_objects_are_refused() -> None:
         RingCollector(strangers, name="orders")
     with pytest.raises(TypeError, match="'orders': must be a Follower"):
         RingCollector(name="orders", followers=strangers)
+    with pytest.raises(TypeError, match="captures 7: is one alone; pass a list"):
+        RingCollector(name="orders", captures=cast("Any", 7))
+
+
+@needs("psycopg2")
+def test_what_is_no_capture_is_refused() -> None:
+    strangers: Any = ["orders"]
+    with pytest.raises(TypeError, match="'orders': must be a PostgresCapture"):
+        RingCollector(name="orders", captures=strangers)
 
 
 def test_an_end_of_a_shared_bus_is_refused_and_its_claim_not_kept(bus: EventBus) -> None:

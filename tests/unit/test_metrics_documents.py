@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nodedb_ring import BackpressureConfig, create_event_bus, follow
 from nodedb_ring.metrics import RingCollector
+from tests.absent_libraries import ABSENT, reason
 from tests.unit.recovery.memory_log import MemoryLog
 
 from .builders import event
@@ -29,14 +30,24 @@ Labels = Mapping[str, set[str]]
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, Labels]:
-    """Every metric, its labels and the values that they take, of one ring and one follower."""
+    """Every metric, its labels and the values that they take, of one ring, one follower and one capture."""
+    if "psycopg2" in ABSENT:
+        pytest.skip(reason("psycopg2"))
+    from nodedb_ring.capture.postgres import PostgresCapture, PostgresStats
+
     (producer,), (consumer,) = create_event_bus(1, 8)
     producer.emit(event(1))
     follower = follow(consumer, MemoryLog(), group="totals", after=0)
+    capture = PostgresCapture("", producer, publication="p", slot="s")
+    stats = PostgresStats(received=1, emitted=1, position=1, lag_bytes=1, lag_seconds=1.0, connected=True, reconnects=1)
     registry = CollectorRegistry()
-    registry.register(RingCollector([producer], name="orders", followers=[follower]))
+    registry.register(RingCollector([producer], name="orders", followers=[follower], captures=[capture]))
+    # Without a server it knows neither position nor lag.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgresCapture, "stats", lambda _: stats)
+        page = generate_latest(registry).decode()
     found: dict[str, dict[str, set[str]]] = {}
-    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+    for family in text_string_to_metric_families(page):
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
             for label, value in sample.labels.items():

@@ -107,6 +107,7 @@ class PostgresCapture:
             )
         self._source = Source(dsn, publication, slot)
         self._producer, self._log = producer, log
+        self._core_id = producer.core_id
         self._wants_snapshot = snapshot
         self._tenant_id, self._vshard_id = tenant_id, vshard_id
         self._slot_timeout = limit_seconds(slot_timeout, "slot_timeout")
@@ -224,6 +225,16 @@ class PostgresCapture:
             raise error
 
     @property
+    def core_id(self) -> int:
+        """The core whose ring takes the events."""
+        return self._core_id
+
+    @property
+    def slot(self) -> str:
+        """The name of the replication slot."""
+        return self._source.slot
+
+    @property
     def error(self) -> BaseException | None:
         """What has ended the capture's thread; None while it runs, and after ``close()``."""
         return self._error
@@ -284,7 +295,7 @@ class PostgresCapture:
                 )
             cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'")
             [(timeout_ms,)] = cursor.fetchall()
-        log, core_id = self._log, self._producer.core_id
+        log, core_id = self._log, self._core_id
         next_sequence, position = self._producer.next_sequence, Position(0, 0)
         if log is not None:
             position = find_position(log, core_id, source.slot)
@@ -310,7 +321,7 @@ class PostgresCapture:
             self._run(run)
         except BaseException as error:
             self._error = error
-            log_safely(logging.ERROR, "core %d: the capture has ended: %s", self._producer.core_id, error)
+            log_safely(logging.ERROR, "core %d: the capture has ended: %s", self._core_id, error)
 
     def _run(self, run: _Run) -> None:
         with contextlib.suppress(Stopped), run.keepalive, run.outbox:

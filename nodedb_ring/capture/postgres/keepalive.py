@@ -70,6 +70,8 @@ class Keepalive:
                             self._stream.keep_alive()
                 self._ask()
         finally:
+            # The slot goes on without the capture, so what was last known says nothing.
+            self.lag_bytes = None
             if self._connection is not None:
                 self._connection.close()
 
