@@ -29,6 +29,9 @@ __all__ = ["CAPTURE"]
 
 _PROGRESS_SECONDS: Final = 1.0
 
+_PRESSURE: Final = "core %d: the ring is %s at %d %%"
+"""What a producer logs whenever its ring fills, and when it has room again."""
+
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dsn", metavar="DSN", help="the database: postgresql://user@host/name, or a string of libpq")
@@ -60,7 +63,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from ..capture.postgres import PostgresCapture
 
-    logging.basicConfig(format="nodedb-ring capture: %(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_no_pressure)
+    logging.basicConfig(format="nodedb-ring capture: %(message)s", handlers=[handler])
     with _log_of(options.log) as log, _bus_of(options) as bus, bus.producer(options.core) as producer:
         capture = PostgresCapture(
             options.dsn,
@@ -75,6 +80,11 @@ def _run(options: argparse.Namespace) -> int:
         with _stopped_by_signals(capture), _progress(capture, shows=options.snapshot):
             capture.run()
     return 0
+
+
+def _is_no_pressure(record: logging.LogRecord) -> bool:
+    """A capture that fills its ring waits, as often as that happens; ``top`` shows it."""
+    return record.msg != _PRESSURE
 
 
 def _log_of(where: str | None) -> AbstractContextManager[EventLog | None]:

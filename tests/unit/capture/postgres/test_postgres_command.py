@@ -72,6 +72,20 @@ def test_a_restart_goes_on(database: Database, arguments: list[str], tmp_path: P
         assert log.last_sequence(0) == 3
 
 
+def test_a_ring_that_is_full_again_and_again_is_not_told(
+    database: Database, arguments: list[str], tmp_path: Path
+) -> None:
+    arguments += ["--snapshot"]
+    with running(arguments) as process, opened(tmp_path) as bus, bus.consumer(0) as consumer:
+        database.execute("INSERT INTO t SELECT i, 'a' FROM generate_series(2, 10001) i")
+        for _ in range(4):
+            until(lambda: bus.ring_stats(0).utilization > 80)
+            assert len(drain(consumer, 2000)) == 2000
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=SECONDS)
+        assert (process.returncode, error) == (0, "")
+
+
 def test_what_is_refused(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, error = capsys.readouterr()
