@@ -71,6 +71,11 @@ class Stream:
             raise SlotInUse(
                 f"slot {self._slot!r}: {error.diag.message_primary}; stop that capture, or choose another slot"
             ) from error
+        except psycopg2.errors.UndefinedObject as error:
+            raise CaptureError(
+                f"slot {self._slot!r}: does not exist any more; it was dropped, or a standby without it has taken over."
+                " Changes may be missing, so capture with snapshot=True into another log or core"
+            ) from error
         except psycopg2.Error as error:
             if is_passing(error):
                 raise

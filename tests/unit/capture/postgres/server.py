@@ -91,9 +91,9 @@ class Database:
 
 
 class PostgresServer:
-    """A server that can be killed, and started again on the same port and data."""
+    """A server that can be killed, and started again on the same port and data; with a `primary`, its standby."""
 
-    def __init__(self, **settings: str | int) -> None:
+    def __init__(self, *, primary: PostgresServer | None = None, **settings: str | int) -> None:
         self._programs = require_postgres()
         self._user = _unprivileged()
         # Not pytest's own folder, into which another user may not look. A socket's path is short, too.
@@ -102,7 +102,12 @@ class PostgresServer:
             os.chown(self.directory, self._user.user, -1)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        if primary is None:
+            trusting = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            self._run("initdb", "-D", self._data, *trusting)
+        else:
+            where = ("-h", primary.directory, "-p", primary.port, "-U", "postgres")
+            self._run("pg_basebackup", "-D", self._data, *where, "-R", "-c", "fast", "--no-sync")
         given = {
             "wal_level": "logical",
             "fsync": "off",
