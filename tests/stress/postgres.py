@@ -1,5 +1,7 @@
 """Random traffic on PostgreSQL under capture, and kills: ``python -m tests.stress.postgres [--kills N] [--seed N]``.
 
+With ``--large`` it is one large transaction in place of them: see ``postgres_large.py``.
+
 Several connections write tables with transactions, savepoints, rollbacks, truncations, changes of keys, and columns
 that come and go. A capture with a log runs in a process of its own. At random moments the capture, its walsender or the
 whole server gets SIGKILL, and what has died is started again. At the end the events of the log, each once and in order,
@@ -28,6 +30,8 @@ from nodedb_ring.log.sqlite import SqliteEventLog
 from tests.unit.capture.postgres.captured import Captured, Replica, until
 from tests.unit.capture.postgres.server import Database, PostgresServer
 
+from .postgres_large import run_large
+
 __all__ = ["main", "run"]
 
 _TABLES: Final = ("a", "b", "c")
@@ -52,7 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.stress.postgres", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--large", action="store_true", help="one transaction of ten million changes, and no kills")
     options = parser.parse_args(arguments)
+    if options.large:
+        wrong = run_large()
+        print("\n".join(wrong) or "the log has each change once")
+        return 1 if wrong else 0
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     wrong = run(options.kills, seed)
