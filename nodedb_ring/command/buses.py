@@ -91,8 +91,10 @@ def _unlink(options: argparse.Namespace) -> int:
         remove_unfinished(options.directory)
     else:
         from ..bus.file import remove
+        from .capture_status import remove_statuses
 
         remove(options.name, options.directory)
+        remove_statuses(options.name, options.directory)
     return 0
 
 
@@ -100,7 +102,7 @@ UNLINK: Final = Subcommand(
     name="unlink",
     help="remove a bus, or unfinished files of killed processes",
     description=(
-        "Removes the name of a bus. Processes that have it open can still use it; its memory is freed when the last"
+        "Removes the name of a bus, and what killed captures have left beside it. Processes that have it open can still use it; its memory is freed when the last"
         " of them closes it. The file must be yours, but need not be a valid bus. With --unfinished it removes your"
         " unfinished files that no process has open. A process that is killed while it creates a bus leaves such a"
         " file in versions up to 0.2, and in later ones on a file system without O_TMPFILE."

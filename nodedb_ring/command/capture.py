@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ..bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY, EventBus
 from ..errors import CaptureError, LogError, RoleTaken
 from .arguments import BUS_REFUSALS, add_directory, positive
+from .capture_status import status_written
 from .subcommand import Subcommand
 from .termination import TERMINATION
 
@@ -77,7 +78,11 @@ def _run(options: argparse.Namespace) -> int:
         )
         if options.create_slot:
             capture.ensure_slot()
-        with _stopped_by_signals(capture), _progress(capture, shows=options.snapshot):
+        with (
+            _stopped_by_signals(capture),
+            status_written(bus.name, bus.directory, options.core, options.slot, capture.stats),
+            _progress(capture, shows=options.snapshot),
+        ):
             capture.run()
     return 0
 

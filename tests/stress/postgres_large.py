@@ -15,7 +15,8 @@ import numpy as np
 from nodedb_ring.log.sqlite import SqliteEventLog
 from tests.unit.capture.postgres.captured import Captured, until
 from tests.unit.capture.postgres.server import PostgresServer
-from tests.unit.capture.postgres.test_postgres_failures import high_water_kib, insert, process
+from tests.unit.capture.postgres.test_postgres_failures import high_water_kib, process
+from tests.unit.capture.postgres.test_postgres_log import insert
 
 __all__ = ["run_large"]
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
+from typing import Final
 
 from ..inspection import aligned, bus_line, bus_object, holder, ring_object
-from .watch import AnyRing, BusSample, CorruptRing, RingSample
+from .watch import AnyRing, BusSample, CaptureSample, CorruptRing, RingSample
 
-__all__ = ["as_json", "as_table", "owners", "problems"]
+__all__ = ["as_json", "as_table", "capture_line", "owners", "problems"]
+
+_OLD: Final = 5.0
+"""Seconds without news of a capture, which writes every second, from which on its line says so."""
 
 
 def as_json(sample: BusSample, *, indent: int | None) -> str:
@@ -16,7 +21,8 @@ def as_json(sample: BusSample, *, indent: int | None) -> str:
 
     It adds ``time``, ``incarnation``, ``is_linked`` and ``interval_seconds`` (the time that the rates cover), and to
     each ring ``lag`` (events), ``emitted_per_second``, ``received_per_second``, ``dropped_per_second`` and ``error``
-    (null). A corrupt ring has only ``core_id`` and ``error``. Rates and interval are null in the first sample of a bus.
+    (null). A corrupt ring has only ``core_id`` and ``error``. ``captures`` has an object for each capture, with the
+    fields of `CaptureStatus` and ``has_gone``. Rates and interval are null in the first sample of a bus.
     """
     document: dict[str, object] = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -25,6 +31,9 @@ def as_json(sample: BusSample, *, indent: int | None) -> str:
         "is_linked": sample.is_linked,
         "interval_seconds": sample.seconds,
         "rings": [_ring_object(ring) for ring in sample.rings],
+        "captures": [
+            {**dataclasses.asdict(capture.status), "has_gone": capture.has_gone} for capture in sample.captures
+        ],
     }
     return json.dumps(document, indent=indent) + "\n"
 
@@ -62,8 +71,9 @@ def as_table(sample: BusSample) -> str:
         ],
         *(_cells(ring) for ring in sample.rings),
     ]
+    captures = "".join(f"{capture_line(capture)}\n" for capture in sample.captures)
     notes = "".join(f"{note}\n" for note in problems(sample))
-    return f"{bus_line(sample.bus)}{over}\n\n{aligned(table)}{notes}"
+    return f"{bus_line(sample.bus)}{over}\n\n{aligned(table)}{captures}{notes}"
 
 
 def _cells(ring: AnyRing) -> list[str]:
@@ -98,6 +108,19 @@ def owners(ring: RingSample) -> tuple[str, str]:
         "gone" if stats.producer_pid is None and stats.producer_claims else producer,
         "gone" if stats.consumer_pid is None and stats.consumer_claims else consumer,
     )
+
+
+def capture_line(capture: CaptureSample) -> str:
+    """One line for a capture: where it is, how far behind, and whether it is connected."""
+    status = capture.status
+    where = f"core {status.core_id}: slot {status.slot} at {status.position >> 32:X}/{status.position & 0xFFFFFFFF:X}"
+    if capture.has_gone:
+        return f"{where}; its capture has gone (process {status.pid}), and the server keeps its WAL"
+    lag_bytes = "an unknown number of" if status.lag_bytes is None else f"{status.lag_bytes:,}"
+    connection = "connected" if status.connected else "not connected"
+    reconnects = "1 reconnect" if status.reconnects == 1 else f"{status.reconnects:,} reconnects"
+    age = f"; {capture.age:.0f} s ago" if capture.age > _OLD else ""
+    return f"{where}, {lag_bytes} bytes and {status.lag_seconds:.1f} s behind, {connection}, {reconnects}{age}"
 
 
 def problems(sample: BusSample) -> list[str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...core.backpressure import PressureState
 from .sparkline import sparkline
-from .text import owners, problems
+from .text import capture_line, owners, problems
 from .watch import AnyRing, BusSample, CorruptRing, RingSample
 
 __all__ = ["View", "compact"]
@@ -76,7 +76,13 @@ class View:
         cores = "1 core" if bus.num_cores == 1 else f"{bus.num_cores} cores"
         over = "" if sample.seconds is None else f", the last {sample.seconds:.1f} s"
         yield _fitting(Text.assemble((bus.name, "bold"), f"  {cores} of {bus.capacity:,} slots{over}"))
-        notes = [Text(note, style=_WRONG) for note in problems(sample)]
+        notes = [
+            *(
+                Text(capture_line(each), style=_WRONG if each.has_gone or not each.status.connected else "")
+                for each in sample.captures
+            ),
+            *(Text(note, style=_WRONG) for note in problems(sample)),
+        ]
         # Lines besides the cores: title, headings, the totals, and the note about cores that are not shown.
         taken = 4 + sum(len(note.wrap(console, options.max_width)) for note in notes)
         shown = _most_urgent(sample.rings, max(options.size.height - taken, 1))

@@ -12,8 +12,9 @@ from typing import Self, TypeAlias
 from ...bus.event_bus import EventBus
 from ...ends.stats import RingStats
 from ...errors import CorruptRingError
+from ..capture_status import CaptureStatus, read_status
 
-__all__ = ["BusSample", "CorruptRing", "Rates", "RingSample", "Watch"]
+__all__ = ["BusSample", "CaptureSample", "CorruptRing", "Rates", "RingSample", "Watch"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,25 @@ AnyRing: TypeAlias = RingSample | CorruptRing
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureSample:
+    """What ``nodedb-ring capture`` has written about itself.
+
+    Attributes
+    ----------
+    status : CaptureStatus
+        The last that it wrote.
+    has_gone : bool
+        Whether another process, or none, has the producer's end of its core by now.
+    age : float
+        Seconds since it wrote.
+    """
+
+    status: CaptureStatus
+    has_gone: bool
+    age: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BusSample:
     """All rings of a bus, sampled one after another.
 
@@ -101,6 +121,8 @@ class BusSample:
     seconds : float or None
         Since the sample before, the time that the rates cover; None in the first sample of this bus.
     rings : tuple of RingSample or CorruptRing, by core
+    captures : tuple of CaptureSample, by core
+        Of the cores that have one.
     """
 
     bus: EventBus
@@ -109,6 +131,7 @@ class BusSample:
     at: float
     seconds: float | None
     rings: tuple[AnyRing, ...]
+    captures: tuple[CaptureSample, ...] = ()
 
 
 class Watch:
@@ -151,16 +174,18 @@ class Watch:
         before = self._last
         at = self._clock()
         seconds = None if before is None or at <= before.at else at - before.at
+        rings = tuple(
+            self._sample_ring(core_id, None if before is None else before.rings[core_id], seconds)
+            for core_id in range(self._bus.num_cores)
+        )
         sample = BusSample(
             bus=self._bus,
             incarnation=self._incarnation,
             is_linked=is_linked,
             at=at,
             seconds=seconds,
-            rings=tuple(
-                self._sample_ring(core_id, None if before is None else before.rings[core_id], seconds)
-                for core_id in range(self._bus.num_cores)
-            ),
+            rings=rings,
+            captures=tuple(capture for ring in rings if (capture := self._capture_of(ring)) is not None),
         )
         self._last = sample
         return sample
@@ -193,6 +218,16 @@ class Watch:
             )
         rates = Rates.between(before.stats, stats, seconds) if isinstance(before, RingSample) and seconds else None
         return RingSample(core_id=core_id, stats=stats, rates=rates)
+
+    def _capture_of(self, ring: AnyRing) -> CaptureSample | None:
+        status = read_status(self._bus.name, self._bus.directory, ring.core_id)
+        if status is None:
+            return None
+        # The pid of a process in another namespace is not known here.
+        has_gone = isinstance(ring, RingSample) and not (
+            ring.stats.producer_pid == status.pid or ring.stats.producer_is_elsewhere
+        )
+        return CaptureSample(status=status, has_gone=has_gone, age=max(0.0, time.time() - status.time))
 
     def close(self) -> None:
         """Closes the bus; may be called again."""

@@ -33,7 +33,7 @@ def test_one_json_object_has_what_inspect_has_and_the_rates(
         assert main(["inspect", bus.name, "--json"]) == 0
         expected = json.loads(capsys.readouterr().out)
     datetime.datetime.fromisoformat(found.pop("time"))
-    expected |= {"incarnation": 1, "is_linked": True, "interval_seconds": 2.0}
+    expected |= {"incarnation": 1, "is_linked": True, "interval_seconds": 2.0, "captures": []}
     expected["rings"][0] |= {
         "lag": 11,
         "emitted_per_second": 6.5,
@@ -81,7 +81,7 @@ def test_the_keys_of_the_json_are_these(bus: EventBus, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     assert list(found) == [
         *("time", "name", "path", "num_cores", "capacity", "arena_bytes"),
-        *("incarnation", "is_linked", "interval_seconds", "rings"),
+        *("incarnation", "is_linked", "interval_seconds", "rings", "captures"),
     ]
     main(["inspect", bus.name, "--json"])
     inspected = json.loads(capsys.readouterr().out)

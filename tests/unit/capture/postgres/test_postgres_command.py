@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +88,37 @@ def test_a_ring_that_is_full_again_and_again_is_not_told(
         assert (process.returncode, error) == (0, "")
 
 
-def test_what_is_refused(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_shows_it(
+    database: Database, arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    top = ["top", "b", "--directory", str(tmp_path), "--once", "--json", "--interval", "0.1"]
+
+    def shown() -> list[dict[str, Any]]:
+        assert main(top) == 0
+        captures: list[dict[str, Any]] = json.loads(capfd.readouterr().out)["captures"]
+        return captures
+
+    arguments += ["--snapshot"]
+    slot = arguments[arguments.index("--slot") + 1]
+    with running(arguments) as process, opened(tmp_path) as bus, bus.consumer(0) as consumer:
+        [event] = drain(consumer, 1)
+        until(lambda: [(each["connected"], each["received"]) for each in shown()] == [(True, 1)])
+        [found] = shown()
+        assert (found["pid"], found["slot"], found["has_gone"]) == (process.pid, slot, False)
+        assert found["position"] >= event.lsn
+        process.kill()
+        process.wait(SECONDS)
+        [left] = shown()
+        assert (left["pid"], left["has_gone"]) == (process.pid, True)
+        with running(arguments) as again:
+            until(lambda: [each["pid"] for each in shown()] == [again.pid])
+            again.send_signal(signal.SIGTERM)
+            assert again.wait(SECONDS) == 0
+        assert shown() == []
+    assert list(tmp_path.glob(".*.capture*")) == []
+
+
+def test_what_is_refused(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, error = capsys.readouterr()
     assert out == ""
