@@ -142,12 +142,12 @@ class PostgresCapture:
         Raises
         ------
         CaptureError
-            It is in use.
+            It is still in use after `slot_timeout` seconds.
         """
         with self._sql() as cursor:
             if find_slot(cursor, self._source.slot) is None:
                 return False
-            drop_slot(cursor, self._source.slot)
+            drop_slot(cursor, self._source.slot, self._slot_timeout)
             return True
 
     def schema(self, table: str) -> RowSchema:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
+from typing import Final, NamedTuple
 
 import psycopg2
 import psycopg2.errors
@@ -18,11 +19,15 @@ PLUGIN = "pgoutput"
 _OLDEST = 130000
 """PostgreSQL 13, in which a slot can be copied, and says whether it is lost."""
 
+_PAUSE: Final = 0.02
+"""Seconds between two attempts to drop a slot in use."""
+
 # A table of the publication whose UPDATEs or DELETEs the server refuses, because nothing would identify the old row.
 _WITHOUT_IDENTITY = """
 SELECT format('%%I.%%I', t.schemaname, t.tablename)
 FROM pg_publication AS p JOIN pg_publication_tables AS t USING (pubname)
-JOIN pg_class AS c ON c.oid = format('%%I.%%I', t.schemaname, t.tablename)::regclass
+JOIN pg_namespace AS n ON n.nspname = t.schemaname
+JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.tablename
 WHERE p.pubname = %s AND (p.pubupdate OR p.pubdelete)
 AND c.relreplident <> 'f' AND NOT EXISTS (
     SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indimmediate
@@ -125,20 +130,35 @@ def create_slot(cursor: psycopg2.extensions.cursor, name: str) -> None:
         raise refused(f"slot {name!r} was not created", error) from error
 
 
-def drop_slot(cursor: psycopg2.extensions.cursor, name: str) -> None:
+def drop_slot(cursor: psycopg2.extensions.cursor, name: str, patience: float) -> None:
     """Drops it, and with it what keeps the server from removing its log.
+
+    Parameters
+    ----------
+    cursor : cursor of psycopg2
+    name : str
+    patience : float
+        Seconds for which a slot in use is waited for: the server may notice late that its capture has gone.
 
     Raises
     ------
     CaptureError
         Somebody uses it.
     """
-    try:
-        cursor.execute("SELECT pg_drop_replication_slot(%s)", (name,))
-    except psycopg2.errors.ObjectInUse as error:
-        raise CaptureError(f"slot {name!r} was not dropped: {error.diag.message_primary}; stop its capture") from error
-    except psycopg2.Error as error:
-        raise refused(f"slot {name!r} was not dropped", error) from error
+    until = time.monotonic() + patience
+    while True:
+        try:
+            cursor.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+        except psycopg2.errors.ObjectInUse as error:
+            if time.monotonic() >= until:
+                raise CaptureError(
+                    f"slot {name!r} was not dropped: {error.diag.message_primary}; stop its capture"
+                ) from error
+            time.sleep(_PAUSE)
+        except psycopg2.Error as error:
+            raise refused(f"slot {name!r} was not dropped", error) from error
+        else:
+            return
 
 
 def slot_lag(cursor: psycopg2.extensions.cursor, name: str) -> int | None:

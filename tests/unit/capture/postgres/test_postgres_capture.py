@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import psycopg2
 import pytest
 
 from nodedb_ring import WriteOp
+from nodedb_ring.capture.postgres import PostgresCapture
 from nodedb_ring.errors import CaptureError, ClosedError
 
 from .captured import Captured, captured, maps, new_slot, until
@@ -178,7 +180,7 @@ def test_what_is_missing_is_said(database: Database) -> None:
         database.execute("INSERT INTO t VALUES (1)")
         assert maps(core.drain(1)) == [("INSERT", "", None, {"id": 1})]
         with pytest.raises(CaptureError, match=r"was not dropped.*is active.*stop its capture"):
-            core.capture().drop_slot()
+            core.capture(slot_timeout=0.0).drop_slot()
         other = core.capture(slot_timeout=0.0)
         with pytest.raises(CaptureError, match=r"is active for PID.*stop that capture"):
             other.run()
@@ -211,6 +213,38 @@ def test_tables_whose_updates_the_server_would_refuse(database: Database, statem
         Captured(database, new_slot()).capture().ensure_slot()
     database.execute("ALTER TABLE t REPLICA IDENTITY FULL")
     assert Captured(database, new_slot()).capture().ensure_slot()
+
+
+def test_a_user_needs_the_right_to_replicate_and_no_other(database: Database) -> None:
+    user = f"user_of_{database.name}"
+    database.execute("CREATE TABLE t(id int PRIMARY KEY)", "CREATE PUBLICATION p FOR TABLE t")
+    database.execute(f"CREATE ROLE {user} LOGIN REPLICATION")
+    core = Captured(database, new_slot())
+    dsn = database.dsn.replace("user=postgres", f"user={user}")
+    capture = PostgresCapture(dsn, core.producer, publication="p", slot=core.slot)
+    try:
+        assert capture.ensure_slot()
+        with capture:
+            database.execute("INSERT INTO t VALUES (1)")
+            assert maps(core.drain(1)) == [("INSERT", "1", None, {"id": 1})]
+        assert capture.drop_slot()
+    finally:
+        database.execute(f"DROP ROLE {user}")
+
+
+def test_dropping_a_slot_waits_until_its_capture_has_gone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured(database, "t(id int PRIMARY KEY)") as core:
+        assert core.running is not None
+        running = core.running
+        until(lambda: database.execute("SELECT FROM pg_replication_slots WHERE active") != [])
+
+        def close_in_place_of_waiting(_seconds: float) -> None:
+            running.close()
+            time.sleep(0.01)
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=close_in_place_of_waiting)
+        monkeypatch.setattr("nodedb_ring.capture.postgres.slot.time", clock)
+        assert core.capture(slot_timeout=50.0).drop_slot()
 
 
 def test_another_slot_and_a_publication_that_came_later(database: Database) -> None:
