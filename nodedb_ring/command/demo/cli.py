@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ...bus.event_bus import DEFAULT_EVENT_BUS_CAPACITY
-from ...errors import CapacityError
+from ...errors import CapacityError, CaptureError
 from ..arguments import positive
 from ..subcommand import Subcommand
 
@@ -50,9 +50,24 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="kill each process three times and start it again; implies --processes and logs",
     )
+    parser.add_argument(
+        "--postgres",
+        metavar="DSN",
+        help=(
+            "write into this PostgreSQL database instead, and follow it by logical replication; what is made there is"
+            " removed at the end"
+        ),
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.postgres is not None:
+        for name in ("keep", "log", "processes", "chaos"):
+            if getattr(options, name):
+                raise argparse.ArgumentError(None, f"argument --postgres: not allowed with argument --{name}")
+        from .command import run_postgres_demo
+
+        return run_postgres_demo(dsn=options.postgres, rows=options.rows, capacity=options.capacity)
     from .command import run_demo
 
     return run_demo(
@@ -72,7 +87,8 @@ DEMO: Final = Subcommand(
         "Writes the flights that left New York City in 2013 into two SQLite databases by ordinary SQL: 673,552 row"
         " changes. Each database stands for one Data Plane core and has one ring. A table by carrier is kept from the"
         " events alone. At the end the same table is computed by SQL from the databases, and both must be exactly"
-        " equal. With --log they are equal even if the rings overflow all the time."
+        " equal. With --log they are equal even if the rings overflow all the time. With --postgres two connections"
+        " write into one database of PostgreSQL, and its publication is followed."
     ),
     epilog=(
         "exit code: 0 the view and the databases agree; 1 a ring overflowed without a log, and the view is missing"
@@ -81,6 +97,9 @@ DEMO: Final = Subcommand(
     ),
     add_arguments=_add_arguments,
     run=_run,
-    refusals=(CapacityError, MemoryError, OSError),
-    missing={module: f"needs {module}, which is not installed: pip install 'nodedb_ring[demo]'" for module in _EXTRA},
+    refusals=(argparse.ArgumentError, CapacityError, CaptureError, MemoryError, OSError),
+    missing={
+        **{module: f"needs {module}, which is not installed: pip install 'nodedb_ring[demo]'" for module in _EXTRA},
+        "psycopg2": "needs psycopg2 for --postgres, which is not installed: pip install 'nodedb_ring[postgres]'",
+    },
 )

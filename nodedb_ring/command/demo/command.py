@@ -24,7 +24,7 @@ from .log import warnings_shown
 from .outcome import Outcome
 from .report import Verdict, print_report
 
-__all__ = ["run_demo"]
+__all__ = ["run_demo", "run_postgres_demo"]
 
 
 Run: TypeAlias = Callable[[Sequence[Flight], tuple[Path, Path], Callable[[int], object]], Outcome]
@@ -93,6 +93,43 @@ def run_demo(
     if keep is not None:
         show(f"databases kept: {', '.join(map(str, databases))}")
     return verdict
+
+
+def run_postgres_demo(*, dsn: str, rows: int | None, capacity: int) -> Verdict:
+    """Runs the demo with a database of PostgreSQL and prints its report. Only in the main thread: it handles signals.
+
+    Parameters
+    ----------
+    dsn : str
+        The database. A schema, a publication and a slot are made in it, and removed at the end.
+    rows, capacity : as for `run_demo`
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError, CapacityError, MemoryError
+        As `run_demo`.
+    CaptureError
+        The server refuses, or has something of these names already.
+    """
+    from ...capture.postgres import PostgresCapture
+    from . import postgres
+    from .postgres_database import NAME, demo_dsn, demo_objects
+
+    console = _Console()
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    dsn = demo_dsn(dsn)
+    [producer], _ = bus = create_event_bus(1, capacity)
+    flights = load_flights(rows)
+    capture = PostgresCapture(dsn, producer, publication=NAME, slot=NAME)
+    with termination_unwinds(), warnings_shown(show), demo_objects(dsn, capture):
+        show(f"schema, publication and slot {NAME} are made, and removed at the end")
+        show(f"writing {len(flights):,} flights into PostgreSQL, by {postgres.WRITERS} connections")
+        with _progress(2 * len(flights), console) as progress:
+            outcome = postgres.run(flights, dsn, bus, capture, progress)
+    return print_report(outcome, console)
 
 
 @contextlib.contextmanager

@@ -14,12 +14,10 @@ committed rows of the database, and needs nothing else to know how far it came.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import apsw
 
@@ -28,9 +26,9 @@ from ...capture.sqlite import SqliteCapture
 from ...log.sqlite import SqliteEventLog
 from .flights import Flight
 from .totals import CarrierTotals, TotalsByCarrier
+from .transactions import Statements, Transaction, transactions
 
 __all__ = [
-    "Transaction",
     "ask_databases",
     "open_database",
     "open_log",
@@ -39,7 +37,6 @@ __all__ = [
     "write_transaction",
 ]
 
-_TRANSACTION_ROWS: Final = 1000
 _PAUSE: Final = 0.001  # seconds between two checks of a ring under pressure
 _BUSY: Final = 10_000  # milliseconds to wait for a follower that saves its watermark
 
@@ -61,9 +58,11 @@ CREATE TRIGGER IF NOT EXISTS flight_cancelled AFTER DELETE ON flights BEGIN
     INSERT INTO cancellations VALUES (old.flight_id, old.carrier);
 END;
 """
-_SCHEDULE: Final = "INSERT INTO flights VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)"
-_DEPART: Final = "UPDATE flights SET dep_time = ?, dep_delay = ? WHERE flight_id = ?"
-_CANCEL: Final = "DELETE FROM flights WHERE flight_id = ?"
+_STATEMENTS: Final = Statements(
+    schedule="INSERT INTO flights VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+    depart="UPDATE flights SET dep_time = ?, dep_delay = ? WHERE flight_id = ?",
+    cancel="DELETE FROM flights WHERE flight_id = ?",
+)
 
 # A flight is one row change when it is scheduled, and another when it flies or is cancelled.
 _WRITTEN: Final = """
@@ -83,9 +82,6 @@ WITH written AS (
 SELECT carrier, count(*), count(dep_delay), sum(cancelled), coalesce(sum(dep_delay), 0)
 FROM written GROUP BY carrier ORDER BY carrier
 """
-
-Transaction: TypeAlias = list[tuple[str, Sequence[tuple[int | str | None, ...]]]]
-"""Statements in order, each with the rows of values that it is executed with."""
 
 
 class Stop(Protocol):
@@ -156,7 +152,7 @@ def open_log(path: Path) -> SqliteEventLog:
 def transactions_left(connection: apsw.Connection, flights: Sequence[Flight]) -> Iterator[Transaction]:
     """The transactions that write `flights`, without those that are committed already."""
     [(written,)] = connection.execute(_WRITTEN)
-    return _from(written, _transactions(flights))
+    return _from(written, transactions(flights, _STATEMENTS))
 
 
 def write_transaction(connection: apsw.Connection, transaction: Transaction) -> None:
@@ -184,31 +180,10 @@ def ask_databases(core_0: Path, core_1: Path) -> TotalsByCarrier:
         }
 
 
-def _transactions(flights: Sequence[Flight]) -> Iterator[Transaction]:
-    """The year by week: first all flights of a week are scheduled, then each flies or is cancelled."""
-    for _, group in itertools.groupby(flights, _week):
-        week = list(group)
-        parts = [week[start : start + _TRANSACTION_ROWS] for start in range(0, len(week), _TRANSACTION_ROWS)]
-        for part in parts:
-            yield [(_SCHEDULE, [flight[:8] for flight in part])]
-        for part in parts:
-            flown = [
-                (flight.dep_time, flight.dep_delay, flight.flight_id) for flight in part if flight.dep_time is not None
-            ]
-            yield [
-                (_DEPART, flown),
-                (_CANCEL, [(flight.flight_id,) for flight in part if flight.dep_time is None]),
-            ]
-
-
-def _from(written: int, transactions: Iterator[Transaction]) -> Iterator[Transaction]:
+def _from(written: int, whole: Iterator[Transaction]) -> Iterator[Transaction]:
     """The transactions after the first ones, which changed `written` rows and are committed already."""
-    for transaction in transactions:
+    for transaction in whole:
         if written <= 0:
             yield transaction
         else:
             written -= sum(len(rows) for _, rows in transaction)
-
-
-def _week(flight: Flight) -> int:
-    return datetime.date.fromisoformat(flight.date).toordinal() // 7

@@ -28,7 +28,7 @@ from ...log.sqlite import SqliteEventLog
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
 from .children import TerminationFlag, spawn
-from .database import open_log, write_flights
+from .database import ask_databases, open_log, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import Outcome, collect_outcome
 from .snapshot import Snapshot
@@ -99,7 +99,7 @@ def run(
     return collect_outcome(
         [(bus.capacity, ring.producer, ring.consumer) for ring in bus.stats()],
         views,
-        databases,
+        ask_databases(*databases),
         seconds=seconds,
         killed=children.killed,
     )

@@ -1,17 +1,15 @@
 """What a run produced: the statistics of each core's ring, the view, and the databases' own answer.
 
-Every way to run the demo (threads, processes, processes with logs) ends in one `collect_outcome`.
+Every way to run the demo (threads, processes, processes with logs, PostgreSQL) ends in one `collect_outcome`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from ... import ConsumerStats, ProducerStats, WriteOp
-from .database import ask_databases
 from .flights import AIRPORTS
 from .totals import TotalsByCarrier, add_totals
 
@@ -94,27 +92,30 @@ class Outcome:
 def collect_outcome(
     rings: Iterable[RingAccount],
     views: Sequence[CoreView],
-    databases: tuple[Path, Path],
+    database: TotalsByCarrier,
     *,
     seconds: float,
     killed: Mapping[str, int] | None = None,
+    airports: Sequence[tuple[str, ...]] = AIRPORTS,
 ) -> Outcome:
-    """Puts the outcome of a run together, and asks the databases for theirs.
+    """Puts the outcome of a run together.
 
     Parameters
     ----------
     rings, views : one for each core, in order
-    databases : two Paths
-        As the run left them.
+    database : mapping of carrier to totals
+        What the databases answer, as the run left them.
     seconds : float
         How long the run took.
     killed : mapping of role to count, optional
         How often each process was killed and started again.
+    airports : sequence of tuples of str, default AIRPORTS
+        Those of each core.
     """
     return Outcome(
         cores=tuple(
             CoreOutcome(
-                airports=airports,
+                airports=of_core,
                 capacity=capacity,
                 producer=producer,
                 consumer=consumer,
@@ -122,9 +123,9 @@ def collect_outcome(
                 view=view.totals,
                 recovered=view.recovered,
             )
-            for airports, (capacity, producer, consumer), view in zip(AIRPORTS, rings, views, strict=True)
+            for of_core, (capacity, producer, consumer), view in zip(airports, rings, views, strict=True)
         ),
-        database=ask_databases(*databases),
+        database=database,
         seconds=seconds,
         killed={} if killed is None else killed,
     )

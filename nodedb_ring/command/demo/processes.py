@@ -19,7 +19,7 @@ from ... import EventBus, EventConsumer, wait
 from ..child_process import Child, send, stop
 from ..termination import termination_deferred
 from .children import TerminationFlag, spawn
-from .database import write_flights
+from .database import ask_databases, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreView, Outcome, collect_outcome
 from .view import CarrierView
@@ -85,7 +85,7 @@ def run(
     return collect_outcome(
         [(bus.capacity, ring.producer, ring.consumer) for ring in bus.stats()],
         views,
-        databases,
+        ask_databases(*databases),
         seconds=ended - started,
     )
 

@@ -60,11 +60,16 @@ def _verdict(outcome: Outcome) -> Verdict:
 def _sentence(outcome: Outcome, verdict: Verdict) -> str:
     match verdict:
         case Verdict.AGREE:
-            return f"The view and the databases agree exactly: all {len(outcome.view)} carriers are equal."
+            return f"The view and {_asked(outcome)} agree exactly: all {len(outcome.view)} carriers are equal."
         case Verdict.MISSING:
             return f"The view is missing {outcome.missing:,} events in all. Give the rings a larger --capacity."
         case Verdict.DISAGREE:
-            return "The view and the databases DISAGREE, and no overflow explains it: a bug."
+            return f"The view and {_asked(outcome)} DISAGREE, and no overflow explains it: a bug."
+
+
+def _asked(outcome: Outcome) -> str:
+    """Whose answer the view is compared with: each core is a database."""
+    return "the database" if len(outcome.cores) == 1 else "the databases"
 
 
 def _differences(outcome: Outcome, verdict: Verdict) -> list[str]:
@@ -85,7 +90,7 @@ def _differences(outcome: Outcome, verdict: Verdict) -> list[str]:
         if core.missing != core.excused
     ]
     lines += [
-        f"{carrier}: the view says {outcome.view.get(carrier)}, the databases {outcome.database.get(carrier)}."
+        f"{carrier}: the view says {outcome.view.get(carrier)}, {_asked(outcome)} {outcome.database.get(carrier)}."
         for carrier in sorted(outcome.view.keys() | outcome.database.keys())
         if outcome.view.get(carrier) != outcome.database.get(carrier)
     ]
@@ -154,19 +159,22 @@ def _rings_table(outcome: Outcome) -> Table:
             "catch-ups": [core.episodes for core in recovered],
         }
     table = _compact_table()
-    table.add_column(f"the rings, in {outcome.seconds:.1f} s")
+    has_total = len(cores) > 1
+    table.add_column(f"the {'rings' if has_total else 'ring'}, in {outcome.seconds:.1f} s")
     for number, core in enumerate(cores):
         table.add_column(f"core {number} ({', '.join(core.airports)})", justify="right")
-    table.add_column("total", justify="right")
+    if has_total:
+        table.add_column("total", justify="right")
+        counts = {name: [*counted, sum(counted)] for name, counted in counts.items()}
     for name, counted in counts.items():
-        table.add_row(name, *(f"{count:,}" for count in counted), f"{sum(counted):,}")
+        table.add_row(name, *(f"{count:,}" for count in counted))
     # In red only if no drop explains it: then the verdict is a disagreement, whatever the totals say.
     table.add_row(
         "missing from the view",
         *(f"{core.missing:,}" for core in cores),
-        f"{outcome.missing:,}",
+        *([f"{outcome.missing:,}"] if has_total else []),
         style=None if all(core.missing == core.excused for core in cores) else _WRONG,
     )
-    table.add_row("capacity", *(f"{core.capacity:,}" for core in cores), "")
-    table.add_row("highest utilization", *(f"{core.producer.high_water_mark} %" for core in cores), "")
+    table.add_row("capacity", *(f"{core.capacity:,}" for core in cores))
+    table.add_row("highest utilization", *(f"{core.producer.high_water_mark} %" for core in cores))
     return table

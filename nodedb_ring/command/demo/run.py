@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 
 from ... import EventConsumer, EventProducer, Follower, follow, merge
 from ...log.sqlite import SqliteEventLog
-from .database import open_log, write_flights
+from .database import ask_databases, open_log, write_flights
 from .flights import AIRPORTS, Flight, flights_by_core
 from .outcome import CoreView, Outcome, Recovered, collect_outcome
 from .view import CarrierView
 
-__all__ = ["Bus", "run"]
+__all__ = ["Bus", "keep_views", "run"]
 
 Bus: TypeAlias = tuple[list[EventProducer], list[EventConsumer]]
 """What ``create_event_bus`` returns: both ends of each core's ring."""
@@ -70,7 +70,7 @@ def run(
                 threads.submit(write_flights, path, shard, producer, stop, log)
                 for path, shard, producer, log in zip(databases, shards, producers, logs, strict=True)
             }
-            running.add(threads.submit(_keep_views, consumers, views, followers))
+            running.add(threads.submit(keep_views, consumers, views, followers))
             while running:
                 done, running = concurrent.futures.wait(running, _TICK, concurrent.futures.FIRST_EXCEPTION)
                 for thread in done:
@@ -83,20 +83,19 @@ def run(
             # After a failed thread or Ctrl-C the writers stop, and then the reader.
             stop.set()
         recovered = [None if log is None else _recovered(log, followers[core_id]) for core_id, log in enumerate(logs)]
+    seconds = time.perf_counter() - started
     return collect_outcome(
         [(producer.capacity, producer.stats(), consumer.stats()) for producer, consumer in zip(*bus, strict=True)],
         [
             CoreView(totals=view.totals(), events=view.events(), recovered=fetched)
             for view, fetched in zip(views, recovered, strict=True)
         ],
-        databases,
-        seconds=time.perf_counter() - started,
+        ask_databases(*databases),
+        seconds=seconds,
     )
 
 
-def _keep_views(
-    consumers: Sequence[EventConsumer], views: Sequence[CarrierView], followers: Sequence[Follower]
-) -> None:
+def keep_views(consumers: Sequence[EventConsumer], views: Sequence[CarrierView], followers: Sequence[Follower]) -> None:
     """Reads all cores until their producers have closed: through the followers, if there are logs."""
     with contextlib.ExitStack() as ends:
         for consumer in consumers:
