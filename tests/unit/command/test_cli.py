@@ -47,7 +47,16 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
 
     demo = command("demo", "--help")
     assert demo.returncode == 0
-    for option in ("--rows N", "--capacity N", "--keep FILE", "--log FILE", "--processes", "--chaos", "exit code: 0"):
+    for option in (
+        "--rows N",
+        "--capacity N",
+        "--keep FILE",
+        "--log FILE",
+        "--processes",
+        "--chaos",
+        "--postgres DSN",
+        "exit code: 0",
+    ):
         assert option in demo.stdout
 
     for name in ("list", "inspect", "unlink"):
