@@ -18,7 +18,7 @@ from nodedb_ring.command.cli import main
 from nodedb_ring.command.demo.flights import Flight
 from nodedb_ring.command.demo.outcome import Outcome
 from nodedb_ring.command.demo.postgres import run
-from nodedb_ring.command.demo.postgres_database import NAME, demo_dsn, demo_objects, write_flights
+from nodedb_ring.command.demo.postgres_database import NAME, demo_dsn, demo_objects, end_position, write_flights
 from nodedb_ring.command.demo.report import Verdict
 from nodedb_ring.command.demo.totals import CarrierTotals
 from nodedb_ring.command.demo.view import CarrierView
@@ -116,6 +116,29 @@ def test_view_database_and_file_agree(capacity: int, flights: list[Flight], data
     assert verdict is Verdict.AGREE
     assert "core 0 (EWR, JFK, LGA)" in text
     assert "total" not in text
+
+
+def test_all_is_written_before_the_first_event_is_in_the_view(
+    monkeypatch: pytest.MonkeyPatch, flights: list[Flight], database: Database
+) -> None:
+    """The writers do not wait for the ring, which is full meanwhile, and what it has not taken yet is waited for."""
+    is_written = threading.Event()
+
+    def end_when_written(dsn: str) -> int:
+        is_written.set()
+        return end_position(dsn)
+
+    class LateView(CarrierView):
+        """Takes no batch before all is written."""
+
+        def apply(self, batch: EventBatch) -> None:
+            assert is_written.wait(SECONDS)
+            super().apply(batch)
+
+    monkeypatch.setattr("nodedb_ring.command.demo.postgres.end_position", end_when_written)
+    monkeypatch.setattr("nodedb_ring.command.demo.postgres.CarrierView", LateView)
+    outcome = run_quietly(flights[:ROWS], database, capacity=64)
+    assert outcome.view == outcome.database == reckoned_from_the_file(ROWS)
 
 
 def test_what_ends_the_capture_ends_the_run(flights: list[Flight], database: Database) -> None:
@@ -391,6 +414,21 @@ def test_ctrl_c_while_the_slot_is_made(
     monkeypatch.setattr(PostgresCapture, "ensure_slot", interrupted)
     assert demo(database) == 130
     assert capsys.readouterr() == ("", "nodedb-ring: interrupted\n")
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_ctrl_c_while_all_is_removed(
+    monkeypatch: pytest.MonkeyPatch, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_slot = PostgresCapture.drop_slot
+
+    def interrupted(capture: PostgresCapture) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return drop_slot(capture)
+
+    monkeypatch.setattr(PostgresCapture, "drop_slot", interrupted)
+    assert demo(database) == 130
+    assert capsys.readouterr().err == "nodedb-ring: interrupted\n"
 
 
 def test_into_a_closed_pipe_it_is_silent_and_removes_all(database: Database) -> None:
