@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final, NamedTuple
 
@@ -130,22 +131,23 @@ def create_slot(cursor: psycopg2.extensions.cursor, name: str) -> None:
         raise refused(f"slot {name!r} was not created", error) from error
 
 
-def drop_slot(cursor: psycopg2.extensions.cursor, name: str, patience: float) -> None:
+def drop_slot(cursor: psycopg2.extensions.cursor, name: str, patience: float | None) -> None:
     """Drops it, and with it what keeps the server from removing its log.
 
     Parameters
     ----------
     cursor : cursor of psycopg2
     name : str
-    patience : float
-        Seconds for which a slot in use is waited for: the server may notice late that its capture has gone.
+    patience : float or None
+        Seconds for which a slot in use is waited for: the server may notice late that its capture has gone. None waits
+        without a limit.
 
     Raises
     ------
     CaptureError
         Somebody uses it.
     """
-    until = time.monotonic() + patience
+    until = math.inf if patience is None else time.monotonic() + patience
     while True:
         try:
             cursor.execute("SELECT pg_drop_replication_slot(%s)", (name,))
