@@ -102,10 +102,11 @@ UNLINK: Final = Subcommand(
     name="unlink",
     help="remove a bus, or unfinished files of killed processes",
     description=(
-        "Removes the name of a bus, and what killed captures have left beside it. Processes that have it open can still use it; its memory is freed when the last"
-        " of them closes it. The file must be yours, but need not be a valid bus. With --unfinished it removes your"
-        " unfinished files that no process has open. A process that is killed while it creates a bus leaves such a"
-        " file in versions up to 0.2, and in later ones on a file system without O_TMPFILE."
+        "Removes the name of a bus, and what killed captures have left beside it. Processes that have it open can"
+        " still use it; its memory is freed when the last of them closes it. The file must be yours, but need not be"
+        " a valid bus. With --unfinished it removes your unfinished files that no process has open. A process that"
+        " is killed while it creates a bus leaves such a file in versions up to 0.2, and in later ones on a file"
+        " system without O_TMPFILE."
     ),
     epilog=BUS_EXIT_CODES,
     add_arguments=_add_unlink_arguments,

@@ -62,10 +62,9 @@ TOP: Final = Subcommand(
     help="watch a bus live: utilization, rates, drops, lag and owners",
     description=(
         "Shows the ring of each core at every interval, until Ctrl-C: how full it is, events in and out per second,"
-        " drops, events that wait (lag), and who holds the ends; and below them the captures of PostgreSQL that emit into"
-        " the bus. It claims no end and delays nobody. It draws on a"
-        " terminal, which needs the extra [live]; elsewhere it prints one table per sample. If another bus takes the"
-        " name, it shows that one from then on."
+        " drops, events that wait (lag), and who holds the ends; and below them the captures of PostgreSQL that emit"
+        " into the bus. It claims no end and delays nobody. It draws on a terminal, which needs the extra [live];"
+        " elsewhere it prints one table per sample. If another bus takes the name, it shows that one from then on."
     ),
     epilog=BUS_EXIT_CODES + "; 130 interrupted",
     add_arguments=_add_arguments,

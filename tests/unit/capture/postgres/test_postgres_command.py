@@ -118,7 +118,7 @@ def test_top_shows_it(
     assert list(tmp_path.glob(".*.capture*")) == []
 
 
-def test_what_is_refused(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, error = capsys.readouterr()
     assert out == ""
