@@ -43,6 +43,7 @@ CORPUS: Final = {
     "value-bytea": VALUE + b"\1\\x00ff",
     "value-integer": VALUE + b"\2-9223372036854775808",
     "value-float4": VALUE + b"\x063.4028235e+38",
+    "value-float4-without-digit": VALUE + b"\x06-.4028235e+38",
     "value-float8": VALUE + b"\x071.7976931348623157e+308",
     "value-float8-infinite": VALUE + b"\x07-Infinity",
     "value-timestamptz": VALUE + b"\x080044-03-15 12:00:00.123456+05:30:10 BC",

@@ -84,10 +84,12 @@ enum { POSTGRES_MOST_OF_FLOAT = 32 };
 // By the library, for what is not exact in a few steps.
 static inline int postgres_parse_any_float(const uint8_t *text, uint64_t size, double *wide, float *narrow) {
     char copy[POSTGRES_MOST_OF_FLOAT + 1], *end = copy;
-    if (size == 0 || size > POSTGRES_MOST_OF_FLOAT || !(postgres_is_digit(text[0]) || text[0] == '-'))
+    if (size == 0 || size > POSTGRES_MOST_OF_FLOAT)
         return 0;
     memcpy(copy, text, size);
     copy[size] = 0;
+    if (!postgres_is_digit((uint8_t)copy[copy[0] == '-']))
+        return 0;
     const locale_t before = uselocale(postgres_c_locale);
     if (wide != NULL)
         *wide = strtod(copy, &end);

@@ -323,6 +323,8 @@ def test_a_time_behind_those_of_numpy_is_the_last_one() -> None:
         (20, "-9223372036854775809"),
         (FLOAT8, "0x10"),
         (FLOAT8, "-inf"),
+        (FLOAT8, "-"),
+        (FLOAT8, "-.5"),
         (FLOAT8, "1e400"),
         (700, "1e39"),
         (1184, "2013-02-30 00:00:00+00"),
