@@ -21,6 +21,10 @@ _SETTINGS: Final = {
 }
 """How the server writes values as text. The names of a session are its own, so nobody else is told to change."""
 
+_CONNECT_SECONDS: Final = 10
+_SILENT_MS: Final = 30_000
+"""How long a server is waited for that does not answer: at the beginning, and later what was sent to it."""
+
 _PASSING: Final = ("08", "53", "57P")
 """How the codes of errors begin that are of a connection, of a lack of room or memory, or of a server that stops."""
 
@@ -31,6 +35,9 @@ def _parameters(dsn: str) -> dict[str, Any]:
     except psycopg2.ProgrammingError as error:
         raise CaptureError(f"dsn: {_text(error)}; write postgresql://user@host/database") from None
     parameters.setdefault("fallback_application_name", "nodedb_ring")
+    # Without them a network that drops everything is noticed after a quarter of an hour.
+    parameters.setdefault("connect_timeout", _CONNECT_SECONDS)
+    parameters.setdefault("tcp_user_timeout", _SILENT_MS)
     # Behind those of the caller, so that ours count.
     options = [str(parameters.get("options") or ""), *(f"-c {name}={value}" for name, value in _SETTINGS.items())]
     parameters["options"] = " ".join(filter(None, options))
