@@ -29,7 +29,6 @@ __all__ = ["NAME", "ask_database", "demo_dsn", "demo_objects", "end_position", "
 NAME: Final = "nodedb_ring_demo"
 """Of the schema, the publication and the slot."""
 
-_CONNECT_SECONDS: Final = 10
 # Making a slot waits for all transactions that are open, and Ctrl-C cannot end a statement that waits.
 _LOCK_TIMEOUT: Final = "10s"
 _BATCH_ROWS: Final = 500  # statements that are sent together
@@ -101,7 +100,6 @@ def demo_dsn(dsn: str) -> str:
         raise refused("--postgres takes a DSN, such as postgresql://user@host/database", error) from error
     # With commits on the server's disk, `end_position` is behind them.
     own = f"-c lock_timeout={_LOCK_TIMEOUT} -c synchronous_commit=local"
-    given.setdefault("connect_timeout", str(_CONNECT_SECONDS))
     given["options"] = f"{given.get('options', '')} {own}".strip()
     return str(psycopg2.extensions.make_dsn(**given))
 

@@ -84,16 +84,22 @@ class Claims:
         if not subject:
             return False
         for attempt in range(2):
-            try:
-                await self._connection.client.request(subject, b"", timeout=_PING_SECONDS)
-            except nats.errors.NoRespondersError:
-                if attempt == 0:
-                    await asyncio.sleep(_RECONNECT_SECONDS)
-            except (nats.errors.TimeoutError, TimeoutError):
+            if await self._connection.retry(lambda: self._answers(subject)):
                 return True
-            else:
-                return True
+            if attempt == 0:
+                await asyncio.sleep(_RECONNECT_SECONDS)
         return False
+
+    async def _answers(self, subject: str) -> bool:
+        """Asks once. Where the connection is lost before, the client's error is raised, and it is asked again."""
+        try:
+            await self._connection.client.request(subject, b"", timeout=_PING_SECONDS)
+        except nats.errors.NoRespondersError:
+            return False
+        except (nats.errors.TimeoutError, TimeoutError):
+            # It listens, and is slow.
+            return True
+        return True
 
     async def _find(self) -> KeyValue:
         if self._bucket is None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,9 @@ from tests.unit.log.nats_server import NatsServer
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("nats")
+
+import nats.errors
+from nats.aio.client import Client
 
 from nodedb_ring.log.jetstream import JetStreamEventLog, claims
 
@@ -66,6 +70,27 @@ def test_a_dead_holder_is_succeeded_at_once(server: NatsServer, log: JetStreamEv
         holder.kill()
         holder.wait()
         follow(None, log, core_id=0, group="g").close()
+
+
+def test_the_holder_is_asked_again_where_the_connection_is_lost(
+    server: NatsServer, log: JetStreamEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JetStreamEventLog(server.url, log.stream, timeout=5) as other, follow(None, log, core_id=0, group="g"):
+        asked: list[str] = []
+        lost = [nats.errors.OutboundBufferLimitError, nats.errors.StaleConnectionError, ConnectionResetError]
+        request = Client.request
+
+        async def request_after_losses(self: Client, subject: str, *arguments: Any, **named: Any) -> Any:
+            if not subject.startswith("$"):
+                asked.append(subject)
+                if lost:
+                    raise lost.pop()
+            return await request(self, subject, *arguments, **named)
+
+        monkeypatch.setattr(Client, "request", request_after_losses)
+        with pytest.raises(RoleTaken):
+            follow(None, other, core_id=0, group="g")
+        assert len(asked) == 4
 
 
 def test_a_holder_that_was_succeeded_cannot_commit(
