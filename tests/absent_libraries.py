@@ -24,6 +24,10 @@ ABSENT: Final = frozenset(
 )
 
 
+_MODULES: Final = {"psycopg2": ("errors", "extensions", "extras")}
+"""Modules of a library that ours imports by themselves."""
+
+
 def reason(name: str) -> str:
     """Why a test is skipped."""
     return f"{name} has no wheel for a CPython without the GIL"
@@ -71,7 +75,8 @@ class _StandIn(ModuleType):
 
 def stand_in() -> None:
     """Has ``import`` find something for each library that is absent."""
-    for name in ABSENT:
-        module = _StandIn(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        sys.modules[name] = module
+    for library in ABSENT:
+        for name in (library, *(f"{library}.{part}" for part in _MODULES.get(library, ()))):
+            module = _StandIn(name)
+            module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+            sys.modules[name] = module
