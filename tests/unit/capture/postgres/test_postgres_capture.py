@@ -10,6 +10,7 @@ import pytest
 
 from nodedb_ring import WriteOp
 from nodedb_ring.capture.postgres import PostgresCapture
+from nodedb_ring.capture.postgres.stream import Stream
 from nodedb_ring.errors import CaptureError, ClosedError
 
 from .captured import Captured, captured, maps, new_slot, until
@@ -303,14 +304,28 @@ def test_a_change_that_the_arena_cannot_hold(database: Database) -> None:
     assert capture.error is None
 
 
-def test_what_the_ring_has_not_taken_is_not_confirmed(database: Database) -> None:
+def test_what_the_ring_has_not_taken_is_not_confirmed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, wait = 0, Stream.wait
+
+    def counted(stream: Stream, seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        wait(stream, seconds)
+
+    monkeypatch.setattr(Stream, "wait", counted)
     with captured(database, "t(id int PRIMARY KEY)", capacity=4) as core:
+        capture = core.running
+        assert capture is not None
         query = f"SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = '{core.slot}'"
         database.execute("INSERT INTO t SELECT generate_series(1, 6)")
+        # As an idle server tells, sooner or later.
+        [(end,)] = database.execute("SELECT pg_current_wal_insert_lsn() - '0/0'")
+        monkeypatch.setattr(Stream, "server_position", property(lambda _: int(end)))
         first = core.drain(1)
         until(lambda: core.producer.stats().emitted >= 4)
-        time.sleep(0.5)
-        [(confirmed,)] = database.execute(query)
-        assert confirmed <= int(first.lsn[0])
+        before = waits
+        until(lambda: waits >= before + 4)
+        assert capture.stats().position <= int(first.lsn[0])
+        assert database.execute(query)[0][0] <= int(first.lsn[0])
         core.drain(5)
-        until(lambda: database.execute(query)[0][0] > int(first.lsn[0]))
+        until(lambda: database.execute(query)[0][0] >= int(end))
