@@ -51,12 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a goal is missed")
     options = parser.parse_args(arguments)
     print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    server = PostgresServer(shared_buffers="256MB", max_wal_size="4GB")
-    try:
-        server.start()
+    with PostgresServer(shared_buffers="256MB", max_wal_size="4GB") as server:
         rows = _measured(server.database(), 40_000 if options.quick else 400_000, 2 if options.quick else 5)
-    finally:
-        server.remove()
     print_rows("Changes of ten columns from PostgreSQL to Polars frames", rows)
     missed = [row for row in rows if row.reached is False]
     print(f"{len(missed)} of {sum(row.goal is not None for row in rows)} goals missed")

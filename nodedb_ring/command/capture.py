@@ -18,7 +18,7 @@ from ..errors import CaptureError, LogError, RoleTaken
 from .arguments import BUS_REFUSALS, add_directory, positive
 from .capture_status import status_written
 from .subcommand import Subcommand
-from .termination import TERMINATION
+from .termination import TERMINATION, signals_handled
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -128,15 +128,8 @@ def _stopped_by_signals(capture: PostgresCapture) -> Generator[None, None, None]
     def stop(_number: int, _frame: FrameType | None) -> None:
         capture.stop()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATION)}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, stop)
+    with signals_handled((signal.SIGINT, *TERMINATION), stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

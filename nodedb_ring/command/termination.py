@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from types import FrameType
 from typing import Final
 
-__all__ = ["TERMINATION", "termination_deferred", "termination_unwinds"]
+__all__ = ["TERMINATION", "signals_handled", "termination_deferred", "termination_unwinds"]
 
 TERMINATION: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def termination_unwinds() -> Generator[None, None, None]:
-    """In the block SIGTERM raises ``SystemExit(143)`` and SIGHUP ``SystemExit(129)``. Only in the main thread.
+def signals_handled(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]
+) -> Generator[None, None, None]:
+    """In the block these signals call `handler`. Only in the main thread.
 
     A signal that is ignored stays ignored, so that a command under ``nohup`` outlives its terminal.
     """
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, own in before.items():
+            if own is not signal.SIG_IGN:
+                signal.signal(number, handler)
+        yield
+    finally:
+        for number, own in before.items():
+            signal.signal(number, own)
+
+
+@contextlib.contextmanager
+def termination_unwinds() -> Generator[None, None, None]:
+    """In the block SIGTERM raises ``SystemExit(143)`` and SIGHUP ``SystemExit(129)``, as `signals_handled` says."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.getsignal(number) for number in TERMINATION}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, end)
+    with signals_handled(TERMINATION, end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -218,12 +218,8 @@ def postgres_dsn() -> Iterator[str]:
     skip_without_imports_of("import psycopg2")
     from tests.unit.capture.postgres.server import PostgresServer
 
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         yield f"postgresql://postgres@127.0.0.1:{server.port}/{server.database().name}"
-    finally:
-        server.remove()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

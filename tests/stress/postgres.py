@@ -144,16 +144,12 @@ class Writer(threading.Thread):
 def run(kills: int, seed: int) -> list[str]:
     """Kills so often; returns what is wrong at the end."""
     pick = random.Random(seed)
-    server = PostgresServer(deadlock_timeout="50ms", logical_decoding_work_mem="64kB")
-    try:
-        server.start()
+    with PostgresServer(deadlock_timeout="50ms", logical_decoding_work_mem="64kB") as server:
         database = server.database()
         database.execute(*(f"CREATE TABLE {table}(id int PRIMARY KEY, v text, n int)" for table in _TABLES))
         database.execute("ALTER TABLE b REPLICA IDENTITY FULL", "CREATE PUBLICATION p FOR ALL TABLES")
         with tempfile.TemporaryDirectory() as directory:
             return _killed(database, Path(directory) / "log.db", kills, pick)
-    finally:
-        server.remove()
 
 
 def _killed(database: Database, path: Path, kills: int, pick: random.Random) -> list[str]:

@@ -27,9 +27,7 @@ _MOST_KIB: Final = 20_000
 
 def run_large(changes: int = 10_000_000) -> list[str]:
     """Returns what is wrong at the end."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         database = server.database()
         database.execute("CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t")
         Captured(database, "large").capture().ensure_slot()
@@ -47,8 +45,6 @@ def run_large(changes: int = 10_000_000) -> list[str]:
                     f"{changes:,} changes: {taken[1]:,} KiB at most, {taken[1] - taken[0]:,} more than for {_SMALL:,}"
                 )
                 wrong = _wrong_in(log, last)
-    finally:
-        server.remove()
     if taken[1] - taken[0] > _MOST_KIB:
         wrong.append(f"the process has grown by {taken[1] - taken[0]:,} KiB")
     return wrong

@@ -24,9 +24,7 @@ def test_a_ring_that_is_full_for_two_minutes_keeps_the_connection() -> None:
     from tests.unit.capture.postgres.captured import Captured, until
     from tests.unit.capture.postgres.server import PostgresServer
 
-    server = PostgresServer(wal_sender_timeout="10s")
-    try:
-        server.start()
+    with PostgresServer(wal_sender_timeout="10s") as server:
         database = server.database()
         database.execute("CREATE TABLE t(id int PRIMARY KEY, a text)", "CREATE PUBLICATION p FOR TABLE t")
         core = Captured(database, "full", capacity=64)
@@ -51,5 +49,3 @@ def test_a_ring_that_is_full_for_two_minutes_keeps_the_connection() -> None:
                 assert batch.strings("row_id").tolist() == [str(i) for i in range(first, first + 1001)]
             assert len(core.consumer.drain(1, timeout=1.0)) == 0
             assert capture.stats().reconnects == 0
-    finally:
-        server.remove()

@@ -10,7 +10,7 @@ import psycopg2.extras
 
 from ...errors import CaptureError
 
-__all__ = ["is_passing", "open_replication", "open_sql", "refused", "shown_dsn", "shown_lsn"]
+__all__ = ["is_passing", "open_replication", "open_sql", "parsed_lsn", "refused", "shown_dsn", "shown_lsn"]
 
 _SETTINGS: Final = {
     "bytea_output": "hex",
@@ -88,3 +88,9 @@ def shown_dsn(dsn: str) -> str:
 def shown_lsn(lsn: int) -> str:
     """As PostgreSQL writes it."""
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def parsed_lsn(shown: object) -> int:
+    """The number that PostgreSQL writes so."""
+    high, low = str(shown).split("/")
+    return int(high, 16) << 32 | int(low, 16)

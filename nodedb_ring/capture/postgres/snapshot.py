@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ._copy import CopyReader
 from ._pgoutput import Decoder
-from .connection import open_replication
+from .connection import open_replication, parsed_lsn
 from .position import Position
 from .slot import PLUGIN
 from .source import Source
@@ -52,8 +52,7 @@ def take_snapshot(
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute(f"CREATE_REPLICATION_SLOT {temporary} TEMPORARY LOGICAL {PLUGIN} USE_SNAPSHOT")
         [(_name, point, *_)] = cursor.fetchall()
-        high, low = str(point).split("/")
-        lsn = int(high, 16) << 32 | int(low, 16)
+        lsn = parsed_lsn(point)
         tables = published_tables(cursor, source.publication)
         decoder.start_snapshot(lsn)
         for table in tables:

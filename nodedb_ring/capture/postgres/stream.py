@@ -15,7 +15,7 @@ import psycopg2.errors
 
 from ...errors import CaptureError
 from ._pgoutput import Decoder
-from .connection import is_passing, open_replication, refused, shown_lsn
+from .connection import is_passing, open_replication, parsed_lsn, refused, shown_lsn
 from .source import Source
 
 __all__ = ["SlotInUse", "Stream"]
@@ -51,8 +51,7 @@ class Stream:
             self._cursor.execute("IDENTIFY_SYSTEM")
             [(system, _timeline, end, *_)] = self._cursor.fetchall()
             self.system_id: str = str(system)
-            high, low = str(end).split("/")
-            self.server_end: int = int(high, 16) << 32 | int(low, 16)
+            self.server_end: int = parsed_lsn(end)
         except BaseException:
             self._connection.close()
             raise

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nodedb_ring.command.demo.database import open_database
 from nodedb_ring.command.demo.flights import Flight, load_flights
 from tests.absent_libraries import ABSENT
+from tests.unit.capture.postgres.conftest import database, server
 
-if TYPE_CHECKING:
-    from tests.unit.capture.postgres.server import Database, PostgresServer
+__all__ = ["database", "server"]
 
 # Without psycopg2 it cannot even be imported.
 collect_ignore = ["test_demo_postgres.py"] if "psycopg2" in ABSENT else []
@@ -62,24 +60,3 @@ def slow_databases(databases: tuple[Path, Path]) -> tuple[Path, Path]:
                 " (SELECT number FROM flights LIMIT 1000) AS other; END"
             )
     return databases
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
-    """Its tests are skipped without PostgreSQL, and fail in CI."""
-    from tests.unit.capture.postgres.server import PostgresServer
-
-    running = PostgresServer()
-    try:
-        running.start()
-        yield running
-    finally:
-        running.remove()
-
-
-@pytest.fixture
-def database(server: PostgresServer) -> Iterator[Database]:
-    """An empty one."""
-    made = server.database()
-    yield made
-    server.drop(made)

@@ -281,13 +281,9 @@ def test_a_transaction_that_stays_open_is_not_waited_for_long(
 
 @pytest.mark.usefixtures("at_hand")
 def test_a_server_without_logical_decoding_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    server = PostgresServer(wal_level="replica")
-    try:
-        server.start()
+    with PostgresServer(wal_level="replica") as server:
         assert demo(Database(server, "postgres")) == 2
         assert "wal_level is replica: changes cannot be decoded; run ALTER SYSTEM SET wal_level" in refused(capsys)
-    finally:
-        server.remove()
 
 
 @pytest.mark.usefixtures("at_hand")

@@ -21,12 +21,8 @@ def server() -> Iterator[PostgresServer]:
     """Its tests are skipped without PostgreSQL, and fail in CI."""
     from .server import PostgresServer
 
-    running = PostgresServer()
-    try:
-        running.start()
+    with PostgresServer() as running:
         yield running
-    finally:
-        running.remove()
 
 
 @pytest.fixture
@@ -42,9 +38,5 @@ def own_server() -> Iterator[PostgresServer]:
     """A server to kill."""
     from .server import PostgresServer
 
-    running = PostgresServer()
-    try:
-        running.start()
+    with PostgresServer() as running:
         yield running
-    finally:
-        running.remove()

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import psycopg2
 import psycopg2.extensions
@@ -180,6 +180,18 @@ class PostgresServer:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(_START_SECONDS)
             self._process = None
+
+    def __enter__(self) -> Self:
+        """Starts it, and removes it at the end."""
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.remove()
 
     def remove(self) -> None:
         self.kill()

@@ -90,15 +90,11 @@ def test_a_server_that_is_killed_and_started_again(own_database: Database, tmp_p
 
 
 def test_a_server_that_cannot_decode_is_refused() -> None:
-    server = PostgresServer(wal_level="replica")
-    try:
-        server.start()
+    with PostgresServer(wal_level="replica") as server:
         core = Captured(Database(server, "postgres"), "s")
         for call in (core.capture().start, core.capture().ensure_slot):
             with pytest.raises(CaptureError, match=r"wal_level is replica.*ALTER SYSTEM SET wal_level = logical"):
                 call()
-    finally:
-        server.remove()
 
 
 def test_a_slot_whose_log_was_removed_is_refused(own_server: PostgresServer) -> None:

@@ -28,12 +28,8 @@ def primary(own_server: PostgresServer) -> Database:
 @pytest.fixture
 def standby(primary: Database) -> Iterator[Database]:
     """The same database on a server that replays what the primary writes."""
-    server = PostgresServer(primary=primary.server)
-    try:
-        server.start()
+    with PostgresServer(primary=primary.server) as server:
         yield Database(server, primary.name)
-    finally:
-        server.remove()
 
 
 def take_over(primary: Database, standby: Database) -> None:
